@@ -1,0 +1,57 @@
+//! The model's side of the house: clips in, descriptions out.
+
+use std::time::Duration;
+
+use crate::{
+    clip::Clip,
+    event::{FinishReason, ModelInfo, Tokens},
+};
+
+pub mod smolvlm;
+
+/// What the model said about one clip.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Description {
+    /// The answer, without special tokens, trimmed.
+    pub text: String,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Token counts.
+    pub tokens: Tokens,
+    /// Time per stage; clips of one batch share it.
+    pub stages: Stages,
+}
+
+/// Time that a batch spent in each stage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stages {
+    /// Resizing and normalising frames, building the prompt.
+    pub preprocess: Duration,
+    /// Vision tower and connector.
+    pub vision: Duration,
+    /// The prompt through the text decoder.
+    pub prefill: Duration,
+    /// The answer, token by token.
+    pub decode: Duration,
+}
+
+/// Why a clip could not be described.
+#[derive(Debug, thiserror::Error)]
+pub enum DescribeError {
+    /// This clip cannot be described; others can.
+    #[error("{0}")]
+    Clip(String),
+    /// The device failed: nothing can be described until it is back.
+    #[error("the device failed: {0}")]
+    Device(String),
+}
+
+/// Something that describes clips: the model, or a deterministic stand-in in tests.
+pub trait Describer: Send {
+    /// What is stated about it in events.
+    fn model(&self) -> ModelInfo;
+
+    /// Describes a batch: one answer per clip, in order. The outer error means that the device
+    /// failed and no clip of the batch was described.
+    fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError>;
+}

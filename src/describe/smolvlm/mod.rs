@@ -1,0 +1,3 @@
+//! SmolVLM2 on candle: the only place that imports it.
+
+pub mod config;

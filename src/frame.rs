@@ -1,0 +1,98 @@
+//! One picture from one camera: what capture produces and everything later stands on.
+
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The name of a camera: 1 to 64 of `a-z`, `0-9`, `_` and `-`.
+///
+/// Lower case only, so that an environment variable can name a camera and so that no topic
+/// wildcard, level separator or path part can hide in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
+pub struct CameraId(Arc<str>);
+
+/// A camera name with a character that is not allowed, or of a length that is not.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} cannot name a camera: use 1 to 64 of a-z, 0-9, '_' and '-'")]
+pub struct BadCameraId(String);
+
+impl CameraId {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for CameraId {
+    type Err = BadCameraId;
+
+    fn from_str(s: &str) -> Result<Self, BadCameraId> {
+        let allowed = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+        if (1..=64).contains(&s.len()) && s.bytes().all(allowed) {
+            Ok(Self(s.into()))
+        } else {
+            Err(BadCameraId(s.into()))
+        }
+    }
+}
+
+impl TryFrom<String> for CameraId {
+    type Error = BadCameraId;
+
+    fn try_from(s: String) -> Result<Self, BadCameraId> {
+        s.parse()
+    }
+}
+
+impl From<CameraId> for String {
+    fn from(id: CameraId) -> String {
+        id.0.to_string()
+    }
+}
+
+impl fmt::Display for CameraId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Where a frame's UTC time comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Clock {
+    /// The camera's own clock, as RTCP sender reports or ONVIF give it.
+    Camera,
+    /// When the frame reached this machine.
+    Arrival,
+    /// The file's modification time taken as its start, plus the frame's PTS.
+    File,
+}
+
+/// One decoded picture.
+#[derive(Clone)]
+pub struct Frame {
+    /// Which camera saw it.
+    pub camera: CameraId,
+    /// When it was seen, UTC, by [`Frame::clock`].
+    pub captured_at: DateTime<Utc>,
+    /// What `captured_at` rests on.
+    pub clock: Clock,
+    /// Presentation time since the start of the stream; never runs backwards within one run of it.
+    pub pts: Duration,
+    /// Pixels, after rotation metadata and pixel aspect ratio are applied.
+    pub width: u32,
+    /// Pixels, after rotation metadata and pixel aspect ratio are applied.
+    pub height: u32,
+    /// `height` rows of `width` RGB triples, top to bottom, no padding.
+    pub rgb: Arc<[u8]>,
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frame({} {}x{} at {:?})", self.camera, self.width, self.height, self.pts)
+    }
+}

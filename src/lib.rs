@@ -1,0 +1,8 @@
+//! camscribe: what cameras see, in words, over MQTT.
+//!
+//! Data flows one way, a stage a folder: **Frame → Clip → Prompt → Description → Event**.
+
+pub mod clip;
+pub mod describe;
+pub mod event;
+pub mod frame;

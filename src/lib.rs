@@ -6,3 +6,7 @@ pub mod clip;
 pub mod describe;
 pub mod event;
 pub mod frame;
+#[cfg(feature = "daemon")]
+pub mod logging;
+#[cfg(feature = "daemon")]
+pub mod shutdown;

@@ -1,6 +1,9 @@
 //! The one thread that owns the model: takes a batch of clips, has it described, hands the events on.
 
-use std::time::{Duration, Instant};
+use std::{
+    num::NonZeroUsize,
+    time::{Duration, Instant},
+};
 
 use uuid::Uuid;
 
@@ -15,7 +18,7 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 pub struct Batching {
     /// Most clips at once.
-    pub max_batch: usize,
+    pub max_batch: NonZeroUsize,
     /// How long an incomplete batch waits for more clips.
     pub linger: Duration,
 }

@@ -13,16 +13,22 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
-use tokio::{sync::oneshot, task::JoinSet};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    capture::{self, CameraConfig, CameraStatus, CaptureError, Condition},
+    capture::{self, CameraConfig, CameraStatus, CaptureError, Credentials, SourceError, State},
     clip::{Question, WindowConfig},
     config::{self, Config, Source},
     describe::{
         DescribeError, Describer,
-        smolvlm::{Options, SmolVlm},
+        smolvlm::{
+            Options, SmolVlm,
+            device::{DeviceChoice, DtypeChoice},
+        },
         worker::{self, Batching, Outcome},
     },
     event::ModelInfo,
@@ -52,8 +58,17 @@ const STALL: Duration = Duration::from_secs(10);
 pub fn load_model(model: &config::Model) -> anyhow::Result<SmolVlm> {
     let found = hub::resolve(&model.id, &model.revision)?;
     let options = Options {
-        device: model.device.into(),
-        dtype: model.dtype.into(),
+        device: match model.device {
+            config::Device::Auto => DeviceChoice::Auto,
+            config::Device::Cpu => DeviceChoice::Cpu,
+            config::Device::Cuda(n) => DeviceChoice::Cuda(n),
+        },
+        dtype: match model.dtype {
+            config::Dtype::Auto => DtypeChoice::Auto,
+            config::Dtype::F32 => DtypeChoice::F32,
+            config::Dtype::Bf16 => DtypeChoice::Bf16,
+            config::Dtype::F16 => DtypeChoice::F16,
+        },
         id: found.id,
         revision: found.revision,
         ..Options::default()
@@ -62,15 +77,29 @@ pub fn load_model(model: &config::Model) -> anyhow::Result<SmolVlm> {
 }
 
 /// What capture needs to know about a camera.
-pub fn camera_config(id: &CameraId, camera: &config::Camera, pipelines: &Path) -> CameraConfig {
-    CameraConfig {
+///
+/// # Errors
+/// When the source is of a known kind, but what it asks for cannot be.
+pub fn camera_config(id: &CameraId, camera: &config::Camera, pipelines: &Path) -> Result<CameraConfig, SourceError> {
+    Ok(CameraConfig {
         id: id.clone(),
-        source: camera.source.clone(),
-        login: camera.login.clone(),
-        transport: camera.transport,
+        source: capture::Source::parse(&camera.source.to_string())?,
+        credentials: camera.login.as_ref().map(|login| Credentials {
+            username: login.username.clone(),
+            password: login.password.expose().to_owned(),
+        }),
+        transport: match camera.transport {
+            config::Transport::Tcp => capture::Transport::Tcp,
+            config::Transport::Udp => capture::Transport::Udp,
+            config::Transport::Auto => capture::Transport::Auto,
+        },
         pipeline: camera.pipeline.clone(),
         pipelines_dir: Some(pipelines.to_owned()),
-        sampling: camera.sampling,
+        sampling: match camera.sampling {
+            config::Sampling::Auto => capture::Sampling::Auto,
+            config::Sampling::Rate => capture::Sampling::Rate,
+            config::Sampling::Keyframes => capture::Sampling::Keyframes,
+        },
         window: WindowConfig {
             window: camera.window,
             stride: camera.stride,
@@ -79,7 +108,8 @@ pub fn camera_config(id: &CameraId, camera: &config::Camera, pipelines: &Path) -
         },
         question: Arc::new(Question { prompt: camera.prompt.clone(), max_tokens: camera.max_tokens }),
         stall: STALL,
-    }
+        retry: true,
+    })
 }
 
 /// Watches the cameras of `config` and publishes what `describer` says, until `cancel` or until
@@ -100,7 +130,7 @@ pub async fn run(
 
     let cameras_cancel = cancel.child_token();
     let (worker, mut described) = start_worker(describer, &config, Arc::clone(&queue), outbox)?;
-    let mut cameras = start_cameras(&config, &queue, &board, &cameras_cancel);
+    let mut cameras = start_cameras(&config, &queue, &board, &cameras_cancel)?;
 
     let mut failure = None;
     let mut failed = 0;
@@ -225,7 +255,7 @@ fn start_cameras(
     queue: &Arc<ClipQueue>,
     board: &Arc<Board>,
     cancel: &CancellationToken,
-) -> JoinSet<Result<(), CaptureError>> {
+) -> anyhow::Result<JoinSet<Result<(), CaptureError>>> {
     let mut cameras = JoinSet::new();
     for (id, camera) in &config.cameras {
         if !camera.enabled {
@@ -236,41 +266,59 @@ fn start_cameras(
             Source::File(_) => Overflow::Block,
             Source::Rtsp(_) | Source::V4l2(_) | Source::Test(_) => Overflow::DropOldest,
         };
-        let settings = camera_config(id, camera, &config.pipelines);
-        let (queue, cancel) = (Arc::clone(queue), cancel.clone());
-        let (status_board, id) = (Arc::clone(board), id.clone());
-        cameras.spawn(async move {
-            let told = id.clone();
-            let told_board = Arc::clone(&status_board);
-            let result = capture::run(
-                settings,
-                // A closed queue means that the daemon is stopping: the clip has nowhere to go.
-                move |clip| drop(queue.push(clip, overflow)),
-                move |status: CameraStatus| told_board.camera(&told, &status),
-                cancel,
-            )
-            .await;
-            match result {
-                Ok(summary) => {
-                    tracing::info!(camera = %id, "ended after {} clips of {} frames", summary.clips, summary.frames);
-                    status_board.publisher.camera_status(&id, CameraState::Offline, Some("ended"));
-                    Ok(())
-                }
-                Err(error) => {
-                    tracing::error!(camera = %id, "{error}");
-                    status_board.publisher.camera_status(&id, CameraState::Offline, Some(&error.to_string()));
-                    Err(error)
-                }
-            }
-        });
+        let settings =
+            camera_config(id, camera, &config.pipelines).with_context(|| format!("camera {id} cannot be watched"))?;
+        let (queue, board, cancel) = (Arc::clone(queue), Arc::clone(board), cancel.clone());
+        cameras.spawn(async move { watch_camera(settings, queue, overflow, &board, cancel).await });
     }
-    cameras
+    Ok(cameras)
+}
+
+/// Runs one camera, telling the board how it does.
+async fn watch_camera(
+    settings: CameraConfig,
+    queue: Arc<ClipQueue>,
+    overflow: Overflow,
+    board: &Board,
+    cancel: CancellationToken,
+) -> Result<(), CaptureError> {
+    let id = settings.id.clone();
+    let (status, mut told) = watch::channel(CameraStatus::default());
+    // A closed queue means that the daemon is stopping: the clip has nowhere to go.
+    let running = capture::run(settings, move |clip| drop(queue.push(clip, overflow)), status, cancel);
+    tokio::pin!(running);
+    board.camera(&id, &told.borrow_and_update().clone());
+    let result = loop {
+        tokio::select! {
+            result = &mut running => break result,
+            Ok(()) = told.changed() => {
+                let status = told.borrow_and_update().clone();
+                board.camera(&id, &status);
+            }
+        }
+    };
+    match result {
+        Ok(summary) => {
+            tracing::info!(camera = %id, "ended after {} frames in {} clips", summary.frames, summary.clips);
+            if let Some(warning) = summary.warning {
+                tracing::warn!(camera = %id, "{warning}");
+            }
+            board.publisher.camera_status(&id, CameraState::Offline, Some("ended"));
+            Ok(())
+        }
+        Err(error) => {
+            board.publisher.camera_status(&id, CameraState::Offline, Some(&error.to_string()));
+            Err(error)
+        }
+    }
 }
 
 /// What is told about the node and its cameras: retained on the broker.
 struct Board {
     publisher: Arc<Publisher>,
     info: Mutex<Info>,
+    /// What was last said about each camera; a status also moves with every frame.
+    said: Mutex<BTreeMap<CameraId, (State, String)>>,
 }
 
 impl Board {
@@ -278,18 +326,25 @@ impl Board {
         let cameras: BTreeMap<_, _> = enabled(config).map(|(id, _)| (id.clone(), CameraInfo::default())).collect();
         let info = Info { version: env!("CARGO_PKG_VERSION").into(), model, cameras };
         publisher.info(&info);
-        Self { publisher, info: Mutex::new(info) }
+        Self { publisher, info: Mutex::new(info), said: Mutex::default() }
     }
 
     fn camera(&self, id: &CameraId, status: &CameraStatus) {
-        let state = match status.condition {
-            Condition::Connecting => CameraState::Connecting,
-            Condition::Online => CameraState::Online,
-            Condition::Offline => CameraState::Offline,
-        };
-        self.publisher.camera_status(id, state, status.why.as_deref());
+        let news = (status.state, status.why.clone());
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.get(id) != Some(&news) {
+            let state = match status.state {
+                State::Connecting => CameraState::Connecting,
+                State::Online => CameraState::Online,
+                State::Offline | State::Unauthorised => CameraState::Offline,
+            };
+            let why = Some(status.why.as_str()).filter(|why| !why.is_empty());
+            self.publisher.camera_status(id, state, why);
+            said.insert(id.clone(), news);
+        }
         let mut info = self.info.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(camera) = info.cameras.get_mut(id)
+            && status.decoder.is_some()
             && camera.decoder != status.decoder
         {
             camera.decoder.clone_from(&status.decoder);

@@ -13,16 +13,17 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{print::Printer, run::runtime};
 use crate::{
     app,
-    capture::{self, CameraStatus, Summary},
+    capture::{self, CameraConfig, CameraStatus, Summary},
     clip::{Clip, Question},
     config::{self, Device, Dtype, ParsedSource, Sampling, Source, Transport, units},
     describe::{
-        smolvlm::SmolVlm,
+        smolvlm::{SmolVlm, sampling::Footage},
         worker::{self, Batching, Outcome},
     },
     frame::CameraId,
@@ -171,15 +172,8 @@ fn camera_id(name: &str) -> CameraId {
     id.parse().unwrap_or_else(|_| "source".parse().expect("a valid name"))
 }
 
-/// Describes a source window by window, while it is being read.
-fn windows(
-    source: &Named,
-    args: &DescribeArgs,
-    model: &mut SmolVlm,
-    printer: &mut Printer,
-    runtime: &tokio::runtime::Runtime,
-    cancel: &CancellationToken,
-) -> anyhow::Result<()> {
+/// What capture needs to know about a source.
+fn settings(source: &Named, args: &DescribeArgs) -> anyhow::Result<CameraConfig> {
     let camera = config::Camera {
         source: source.source.clone(),
         enabled: true,
@@ -198,7 +192,19 @@ fn windows(
             SamplingArg::Auto | SamplingArg::Reference => Sampling::Auto,
         },
     };
-    let settings = app::camera_config(&source.camera, &camera, Path::new(""));
+    Ok(CameraConfig { retry: false, ..app::camera_config(&source.camera, &camera, Path::new(""))? })
+}
+
+/// Describes a source window by window, while it is being read.
+fn windows(
+    source: &Named,
+    args: &DescribeArgs,
+    model: &mut SmolVlm,
+    printer: &mut Printer,
+    runtime: &tokio::runtime::Runtime,
+    cancel: &CancellationToken,
+) -> anyhow::Result<()> {
+    let settings = settings(source, args)?;
     let queue = Arc::new(ClipQueue::new(NonZeroUsize::MIN));
     let bar = Bar::new();
     let stop = cancel.child_token();
@@ -207,12 +213,10 @@ fn windows(
         let reader = scope.spawn({
             let (pushed, queue, bar, stop) = (Arc::clone(&queue), Arc::clone(&queue), bar.clone(), stop.clone());
             move || {
-                let result = runtime.block_on(capture::run(
-                    settings,
-                    move |clip| drop(pushed.push(clip, Overflow::Block)),
-                    move |status: CameraStatus| bar.show(&status),
-                    stop,
-                ));
+                let (status, told) = watch::channel(CameraStatus::default());
+                runtime.spawn(bar.follow(told));
+                let sink = move |clip| drop(pushed.push(clip, Overflow::Block));
+                let result = runtime.block_on(capture::run(settings, sink, status, stop));
                 queue.close();
                 result
             }
@@ -226,7 +230,11 @@ fn windows(
     });
     bar.0.finish_and_clear();
     written?;
-    let Summary { frames, clips, .. } = summary.map_err(|_| anyhow::anyhow!("the reader ended by a fault"))??;
+    let Summary { frames, clips, warning, .. } =
+        summary.map_err(|_| anyhow::anyhow!("the reader ended by a fault"))??;
+    if let Some(warning) = warning {
+        eprintln!("warning: {}: {warning}", source.text);
+    }
     if clips == 0 && !cancel.is_cancelled() {
         bail!("{}: {frames} frames are too few for a clip", source.text);
     }
@@ -235,13 +243,13 @@ fn windows(
 
 /// Describes a whole file as one clip, from the frames that the reference would look at.
 fn whole_file(source: &Named, args: &DescribeArgs, model: &mut SmolVlm, printer: &mut Printer) -> anyhow::Result<()> {
-    let Source::File(path) = &source.source else { bail!("{} is no file", source.text) };
-    let sampling = model.sampling();
-    let (frames, footage) = capture::read_frames_at(path, &source.camera, |count, fps, duration| {
-        sampling.indices(crate::describe::smolvlm::sampling::Footage { frames: count, fps, duration })
+    let sampling = model.reference_sampling();
+    let (frames, file) = capture::read_frames_at(&settings(source, args)?, |file| {
+        let footage = Footage { frames: file.frames as u64, fps: file.fps, duration: file.duration };
+        sampling.indices(footage).into_iter().map(|i| i as usize).collect()
     })?;
     let (Some(first), Some(last)) = (frames.first(), frames.last()) else { bail!("{}: no frames", source.text) };
-    let duration = Duration::try_from_secs_f64(footage.duration).context("the file has no sensible duration")?;
+    let duration = Duration::try_from_secs_f64(file.duration).context("the file has no sensible duration")?;
     let clip = Clip {
         camera: source.camera.clone(),
         seq: 0,
@@ -290,13 +298,20 @@ impl Bar {
         Self(bar.with_style(style))
     }
 
-    fn show(&self, status: &CameraStatus) {
+    /// Shows what is told until the teller is gone.
+    async fn follow(self, mut told: watch::Receiver<CameraStatus>) {
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-        if let Some(length) = status.length {
-            self.0.set_length(millis(length));
+        while told.changed().await.is_ok() {
+            let (position, length) = {
+                let status = told.borrow_and_update();
+                (status.position, status.duration)
+            };
+            if let Some(length) = length {
+                self.0.set_length(millis(length));
+            }
+            self.0.set_position(millis(position));
+            let of = length.map(|l| format!(" of {:.0} s", l.as_secs_f64())).unwrap_or_default();
+            self.0.set_message(format!("{:.0}{of}", position.as_secs_f64()));
         }
-        self.0.set_position(millis(status.position));
-        let of = status.length.map(|l| format!(" of {:.0}s", l.as_secs_f64())).unwrap_or_default();
-        self.0.set_message(format!("{:.0}s{of}", status.position.as_secs_f64()));
     }
 }

@@ -3,3 +3,7 @@
 pub mod config;
 pub mod error;
 mod keys;
+pub mod preprocess;
+pub mod prompt;
+mod resize;
+pub mod sampling;

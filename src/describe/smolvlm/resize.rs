@@ -9,6 +9,9 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 /// An RGB picture: `height` rows of `width` triples, top to bottom, no padding; at least one pixel.
 #[derive(Clone)]
 pub struct Picture<'a> {
@@ -94,14 +97,20 @@ impl Filters {
     }
 }
 
+/// Inputs that a fast pass takes at a time, and those beyond them that it may read.
+const STEP: usize = 4;
+const BEYOND: usize = 2;
+
 /// Weights from one length to another: output `i` is the weighted sum of the `width` inputs from
 /// `starts[i]` on, plus half a step, shifted right by `shift`.
 struct Filter {
     starts: Vec<usize>,
-    /// `width` for each output, zeros at the end where fewer are needed.
+    /// `width` for each output, with zeros around those that it needs.
     weights: Vec<i16>,
     width: usize,
     shift: u32,
+    /// The windows are shaped as the fast passes need them: there was room for that.
+    roomy: bool,
 }
 
 impl Filter {
@@ -130,22 +139,28 @@ impl Filter {
         while shift < 22 && 0.5 + peak * f64::from(1 << (shift + 1)) < 32768.0 {
             shift += 1;
         }
-        let width = windows.iter().map(Vec::len).max().unwrap_or(0);
+        // All windows get the same width, in whole steps of the fast passes where the input is long
+        // enough for that, and those that would reach beyond the input begin earlier.
+        let widest = windows.iter().map(Vec::len).max().unwrap_or(0);
+        let roomy = widest.next_multiple_of(STEP) + BEYOND <= n_in;
+        let (width, end) =
+            if roomy { (widest.next_multiple_of(STEP), n_in - BEYOND) } else { (widest, n_in) };
         let mut weights = vec![0; width * n_out];
-        for (row, window) in weights.chunks_exact_mut(width).zip(&windows) {
-            for (fixed, w) in row.iter_mut().zip(window) {
+        for ((row, window), start) in weights.chunks_exact_mut(width).zip(&windows).zip(&mut starts) {
+            let wanted = *start;
+            *start = wanted.min(end - width);
+            for (fixed, w) in row[wanted - *start..].iter_mut().zip(window) {
                 let steps = w * f64::from(1 << shift);
                 // Half away from zero.
                 *fixed = (steps + 0.5_f64.copysign(steps)) as i16;
             }
         }
-        Self { starts, weights, width, shift }
+        Self { starts, weights, width, shift, roomy }
     }
 
-    /// Start and weights of every output, without the zeros that would reach beyond `n_in`.
-    fn windows(&self, n_in: usize) -> impl Iterator<Item = (usize, &[i16])> {
-        let weights = self.weights.chunks_exact(self.width);
-        self.starts.iter().zip(weights).map(move |(&start, w)| (start, &w[..self.width.min(n_in - start)]))
+    /// Start and weights of every output.
+    fn windows(&self) -> impl Iterator<Item = (usize, &[i16])> {
+        self.starts.iter().copied().zip(self.weights.chunks_exact(self.width))
     }
 
     /// Half a step: what a sum starts from so that the shift rounds.
@@ -168,13 +183,32 @@ fn lanczos3(x: f64) -> f64 {
 
 /// Resizes every row of `n_in` pixels.
 fn horizontal(src: &[u8], n_in: usize, filter: &Filter, out: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if filter.roomy && is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        return unsafe { avx2::horizontal(src, n_in, filter, out) };
+    }
+    plain_horizontal(src, n_in, filter, out);
+}
+
+/// Resizes a picture whose rows have `stride` bytes along its columns.
+fn vertical(src: &[u8], stride: usize, filter: &Filter, out: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if filter.roomy && stride >= avx2::BLOCK && is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        return unsafe { avx2::vertical(src, stride, filter, out) };
+    }
+    plain_vertical(src, stride, filter, out);
+}
+
+fn plain_horizontal(src: &[u8], n_in: usize, filter: &Filter, out: &mut [u8]) {
     let mut wide = vec![[0_i32; 4]; n_in];
     for (row, out) in src.chunks_exact(n_in * 3).zip(out.chunks_exact_mut(filter.starts.len() * 3)) {
         for (wide, rgb) in wide.iter_mut().zip(row.chunks_exact(3)) {
             // A fourth lane, unused, makes a pixel a vector.
             *wide = [i32::from(rgb[0]), i32::from(rgb[1]), i32::from(rgb[2]), 0];
         }
-        for (out, (start, weights)) in out.chunks_exact_mut(3).zip(filter.windows(n_in)) {
+        for (out, (start, weights)) in out.chunks_exact_mut(3).zip(filter.windows()) {
             let mut sum = [filter.half(); 4];
             for (pixel, &w) in wide[start..].iter().zip(weights) {
                 for lane in 0..4 {
@@ -188,11 +222,9 @@ fn horizontal(src: &[u8], n_in: usize, filter: &Filter, out: &mut [u8]) {
     }
 }
 
-/// Resizes a picture whose rows have `stride` bytes along its columns.
-fn vertical(src: &[u8], stride: usize, filter: &Filter, out: &mut [u8]) {
-    let n_in = src.len() / stride;
+fn plain_vertical(src: &[u8], stride: usize, filter: &Filter, out: &mut [u8]) {
     let mut sums = vec![0_i32; stride];
-    for (out, (start, weights)) in out.chunks_exact_mut(stride).zip(filter.windows(n_in)) {
+    for (out, (start, weights)) in out.chunks_exact_mut(stride).zip(filter.windows()) {
         sums.fill(filter.half());
         for (row, &w) in src[start * stride..].chunks_exact(stride).zip(weights) {
             for (sum, &byte) in sums.iter_mut().zip(row) {

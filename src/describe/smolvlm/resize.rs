@@ -97,9 +97,8 @@ impl Filters {
     }
 }
 
-/// Inputs that a fast pass takes at a time, and those beyond them that it may read.
+/// Inputs that a fast pass takes at a time.
 const STEP: usize = 4;
-const BEYOND: usize = 2;
 
 /// Weights from one length to another: output `i` is the weighted sum of the `width` inputs from
 /// `starts[i]` on, plus half a step, shifted right by `shift`.
@@ -109,7 +108,7 @@ struct Filter {
     weights: Vec<i16>,
     width: usize,
     shift: u32,
-    /// The windows are shaped as the fast passes need them: there was room for that.
+    /// `width` is a multiple of `STEP`: there was room for that.
     roomy: bool,
 }
 
@@ -142,13 +141,12 @@ impl Filter {
         // All windows get the same width, in whole steps of the fast passes where the input is long
         // enough for that, and those that would reach beyond the input begin earlier.
         let widest = windows.iter().map(Vec::len).max().unwrap_or(0);
-        let roomy = widest.next_multiple_of(STEP) + BEYOND <= n_in;
-        let (width, end) =
-            if roomy { (widest.next_multiple_of(STEP), n_in - BEYOND) } else { (widest, n_in) };
+        let roomy = widest.next_multiple_of(STEP) <= n_in;
+        let width = if roomy { widest.next_multiple_of(STEP) } else { widest };
         let mut weights = vec![0; width * n_out];
         for ((row, window), start) in weights.chunks_exact_mut(width).zip(&windows).zip(&mut starts) {
             let wanted = *start;
-            *start = wanted.min(end - width);
+            *start = wanted.min(n_in - width);
             for (fixed, w) in row[wanted - *start..].iter_mut().zip(window) {
                 let steps = w * f64::from(1 << shift);
                 // Half away from zero.

@@ -1,6 +1,7 @@
 //! The two passes of the resize for processors with AVX2: the same sums as the plain ones in the
 //! same integers, so the same bytes. Two neighbouring inputs and their two weights go into one
-//! multiply-add of 16-bit pairs.
+//! multiply-add of 16-bit pairs. (Plain loops rather than closures: a closure here is compiled for
+//! AVX2, and what it is handed to is not, so it would not be inlined.)
 
 use std::arch::x86_64::{
     __m128i, __m256i, _mm_cvtsi32_si128, _mm_cvtsi128_si32, _mm_loadu_si128, _mm_setr_epi8, _mm256_add_epi32,
@@ -10,27 +11,32 @@ use std::arch::x86_64::{
     _mm256_unpackhi_epi8, _mm256_unpacklo_epi8,
 };
 
-use super::{BEYOND, Filter, STEP};
+use super::{Filter, STEP};
 
+/// A step of the horizontal pass loads 16 bytes, of which its pixels are 12.
+const OVER: usize = 16 - STEP * 3;
 /// Bytes that one step of the vertical pass makes.
 pub(super) const BLOCK: usize = 32;
 
 /// Resizes every row of `n_in` pixels; two rows at a time, one in each half of a register.
-///
-/// `filter.width` must be a multiple of 4, and every window must end `BEYOND` pixels before the row does.
+/// `filter.width` must be a multiple of `STEP`.
 #[target_feature(enable = "avx2")]
 pub(super) fn horizontal(src: &[u8], n_in: usize, filter: &Filter, out: &mut [u8]) {
-    let stride = filter.starts.len() * 3;
+    let (len, stride) = (n_in * 3, filter.starts.len() * 3);
+    let height = src.len() / len;
+    let mut last = src[src.len() - len..].to_vec();
+    last.resize(len + OVER, 0);
+    let row = |y: usize| if y + 1 < height { &src[y * len..(y + 1) * len + OVER] } else { &last };
     let mut spare = vec![0; stride];
-    for (rows, out) in src.chunks(n_in * 3 * 2).zip(out.chunks_mut(stride * 2)) {
-        let (row, next) = rows.split_at(n_in * 3);
-        let (out, out_next) = out.split_at_mut(stride);
+    for (pair, out) in out.chunks_mut(stride * 2).enumerate() {
+        let (out, next) = out.split_at_mut(stride);
         // The last of an odd number of rows goes through both halves.
-        let (next, out_next) = if next.is_empty() { (row, spare.as_mut_slice()) } else { (next, out_next) };
-        two_rows([row, next], filter, [out, out_next]);
+        let next = if next.is_empty() { &mut spare } else { next };
+        two_rows([row(pair * 2), row((pair * 2 + 1).min(height - 1))], filter, [out, next]);
     }
 }
 
+/// The rows have `OVER` bytes behind them.
 #[target_feature(enable = "avx2")]
 fn two_rows(rows: [&[u8]; 2], filter: &Filter, out: [&mut [u8]; 2]) {
     // Bytes r0 g0 b0 r1 g1 b1 ... to 16-bit pairs r0 r1, g0 g1, b0 b1; -1 makes a zero.
@@ -62,13 +68,13 @@ fn two_rows(rows: [&[u8]; 2], filter: &Filter, out: [&mut [u8]; 2]) {
     for ((out, out_next), (start, weights)) in
         out.chunks_exact_mut(3).zip(out_next.chunks_exact_mut(3)).zip(filter.windows())
     {
-        let bytes = start * 3..(start + filter.width + BEYOND) * 3;
-        let [row, next] = rows.map(|row| &row[bytes.clone()]);
+        let bytes = start * 3..(start + filter.width) * 3 + OVER;
+        let (row, next) = (&rows[0][bytes.clone()], &rows[1][bytes]);
         let mut sum = half;
         for (step, w) in weights.chunks_exact(STEP).enumerate() {
             let at = step * STEP * 3;
-            // SAFETY: the slices hold width + 2 pixels; the last load starts 4 pixels before `width`
-            // ends, at byte 3 * (width - 4), and reads 16 bytes, so up to 3 * width + 4.
+            // SAFETY: the slices hold `width` pixels and `OVER` bytes; the last load starts `STEP`
+            // pixels before the end of those pixels.
             let (a, b) = unsafe { (load(row.as_ptr().add(at)), load(next.as_ptr().add(at))) };
             let pixels = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(a), b);
             let first = _mm256_madd_epi16(_mm256_shuffle_epi8(pixels, front), both(w[0], w[1]));
@@ -126,8 +132,9 @@ pub(super) fn vertical(src: &[u8], stride: usize, filter: &Filter, out: &mut [u8
 /// Sums to bytes: the shift, then what is below 0 or above 255 becomes that.
 #[target_feature(enable = "avx2")]
 fn narrow(sums: [__m256i; 4], shift: __m128i) -> __m256i {
-    let [a, b, c, d] = sums.map(|s| _mm256_sra_epi32(s, shift));
-    _mm256_packus_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d))
+    let low = _mm256_packs_epi32(_mm256_sra_epi32(sums[0], shift), _mm256_sra_epi32(sums[1], shift));
+    let high = _mm256_packs_epi32(_mm256_sra_epi32(sums[2], shift), _mm256_sra_epi32(sums[3], shift));
+    _mm256_packus_epi16(low, high)
 }
 
 /// Two weights for every pair of inputs.

@@ -140,8 +140,7 @@ fn narrow(sums: [__m256i; 4], shift: __m128i) -> __m256i {
 /// Two weights for every pair of inputs.
 #[target_feature(enable = "avx2")]
 fn both(first: i16, second: i16) -> __m256i {
-    let [a, b] = [first.to_le_bytes(), second.to_le_bytes()];
-    _mm256_set1_epi32(i32::from_le_bytes([a[0], a[1], b[0], b[1]]))
+    _mm256_set1_epi32(i32::from(second) << 16 | i32::from(first as u16))
 }
 
 /// # Safety

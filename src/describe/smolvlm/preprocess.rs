@@ -138,3 +138,67 @@ fn planes(picture: &Picture<'_>, left: usize, top: usize, tile: usize, out: &mut
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn preprocessor(tile: usize, video_edge: usize) -> Preprocessor {
+        Preprocessor { tile, image_edge: 4 * tile, video_edge, filters: Filters::default() }
+    }
+
+    #[test]
+    fn a_frame_of_any_size_and_shape_becomes_one_tile() {
+        for (w, h) in [
+            (1, 1),
+            (1, 2),
+            (2, 1),
+            (3, 5),
+            (1, 4320),
+            (7680, 1),
+            (7680, 3),
+            (1919, 1079),
+            (1079, 1919),
+            (7680, 4320),
+        ] {
+            let rgb = [200, 100, 50].repeat((w * h) as usize);
+            for edge in [64, 256] {
+                let tile = preprocessor(64, edge).video_tile(Picture::new(&rgb, w, h).unwrap());
+                let wanted = [[200; 64 * 64], [100; 64 * 64], [50; 64 * 64]].concat();
+                assert!(tile == wanted, "{w}x{h} by way of {edge}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_still_image_of_any_shape_is_cut_into_whole_tiles_and_one_of_all() {
+        for (w, h, rows, cols) in
+            [(1, 1, 4, 4), (300, 200, 3, 4), (1, 900, 4, 1), (900, 1, 1, 4), (33, 65, 4, 3)]
+        {
+            let rgb = [9, 8, 7].repeat((w * h) as usize);
+            let picture = Picture::new(&rgb, w, h).unwrap();
+            let cut = preprocessor(32, 32).image_tiles(picture.clone(), true);
+            assert_eq!((cut.rows, cut.cols), (rows, cols), "{w}x{h}");
+            assert_eq!(cut.bytes.len(), (rows * cols + 1) * 3 * 32 * 32, "{w}x{h}");
+            let whole = preprocessor(32, 32).image_tiles(picture, false);
+            assert_eq!((whole.rows, whole.cols, whole.bytes.len()), (0, 0, 3 * 32 * 32));
+        }
+    }
+
+    #[test]
+    fn frames_worked_on_together_are_the_same_as_one_by_one() {
+        let p = preprocessor(32, 32);
+        let frames: Vec<Vec<u8>> =
+            (0..5_u32).map(|t| (0..40 * 30 * 3).map(|i| (i * 7 + t * 31) as u8).collect()).collect();
+        let pictures: Vec<_> = frames.iter().map(|f| Picture::new(f, 40, 30).unwrap()).collect();
+        let alone: Vec<u8> = pictures.iter().flat_map(|f| p.video_tile(f.clone())).collect();
+        assert!(p.video_tiles(&pictures) == alone);
+        assert!(p.video_tiles(&[]).is_empty());
+    }
+
+    #[test]
+    fn bytes_are_spread_from_minus_one_to_one() {
+        assert_eq!(normalise(&[0, 255]), [-1.0, 1.0]);
+        assert_eq!(normalise(&[128]), [0.5 / 127.5]);
+    }
+}

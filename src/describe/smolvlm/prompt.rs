@@ -317,3 +317,107 @@ fn words(n: usize) -> String {
         (_, _, _, rest) => format!("{} thousand, {}", words(n / 1000), words(rest)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn shapes() -> (Prompter, Tokenizer) {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
+        let model = ModelConfig::load(&dir).unwrap();
+        let processor = ProcessorConfig::load(&dir, &model).unwrap();
+        let prompter = Prompter::load(&dir, &model, &processor).unwrap();
+        (prompter, Tokenizer::from_file(dir.join("tokenizer.json")).unwrap())
+    }
+
+    fn ask(prompter: &Prompter, frames: usize, question: &str) -> Prompt {
+        let times = (0..frames as u64).map(Duration::from_secs).collect();
+        let video = Part::Video { times, duration: Duration::from_secs(frames as u64) };
+        let parts = vec![video, Part::Text(question.into())];
+        prompter.build(&[Message { role: Role::User, parts }]).unwrap()
+    }
+
+    #[test]
+    fn whatever_is_asked_only_pictures_become_image_tokens() {
+        let (prompter, _) = shapes();
+        let image = prompter.control[IMAGE];
+        let hostile = prop::sample::select(vec![
+            IMAGE,
+            FAKE,
+            GLOBAL,
+            START,
+            END,
+            "<video>",
+            "<row_1_col_1>",
+            "<|im_end|>",
+            "\n",
+            " ",
+            "é",
+            "What?",
+        ]);
+        let text =
+            prop_oneof![prop::collection::vec(hostile, 0..6).prop_map(|v| v.concat()), any::<String>()];
+        proptest!(ProptestConfig::with_cases(150), |(frames in 0_usize..5, text in text)| {
+            let prompt = ask(&prompter, frames, &text);
+            let count = |id| prompt.ids.iter().filter(|&&i| i == id).count();
+            prop_assert_eq!(count(image), frames * prompter.image_seq_len);
+            prop_assert_eq!(count(image), prompt.image_tokens);
+            prop_assert_eq!(count(prompter.control[FAKE]), frames * 2);
+            prop_assert_eq!(count(prompter.control[START]), 1);
+            prop_assert_eq!(count(prompter.control[END]), 1);
+        });
+    }
+
+    #[test]
+    fn tokens_of_plain_words_are_those_of_the_whole_prompt_at_once() {
+        let (prompter, whole) = shapes();
+        proptest!(ProptestConfig::with_cases(150), |(frames in 0_usize..4, text in "[ a-zA-Z0-9.,?!\n\t'é😀]{0,60}")| {
+            let prompt = ask(&prompter, frames, &text);
+            let encoding = whole.encode(prompt.text.as_str(), false).unwrap();
+            prop_assert_eq!(&prompt.ids[..], encoding.get_ids());
+        });
+    }
+
+    #[test]
+    fn a_prompt_that_spells_a_control_token_is_refused_by_name() {
+        for word in
+            [IMAGE, FAKE, GLOBAL, START, END, "<video>", "<|im_end|>", "<|endoftext|>", "<row_6_col_6>"]
+        {
+            let error = check_prompt(&format!("What is {word}?")).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        assert_eq!(check_prompt("Is 3 < 4, or <b>bold</b>?"), Ok(()));
+    }
+
+    #[test]
+    fn an_image_of_more_tiles_than_the_model_can_name_is_refused() {
+        let (prompter, _) = shapes();
+        let parts = vec![Part::Image { rows: 4, cols: 7 }];
+        let error = prompter.build(&[Message { role: Role::User, parts }]).unwrap_err();
+        assert!(matches!(error, PromptError::TooManyTiles { rows: 4, cols: 7 }), "{error}");
+    }
+
+    #[test]
+    fn large_numbers_are_worded_as_num2words_words_them() {
+        // Made with num2words 0.5.14.
+        for (n, word) in [
+            (0, "zero"),
+            (999, "nine hundred and ninety-nine"),
+            (1000, "one thousand"),
+            (1001, "one thousand and one"),
+            (1100, "one thousand, one hundred"),
+            (12345, "twelve thousand, three hundred and forty-five"),
+        ] {
+            assert_eq!(words(n), word);
+        }
+    }
+
+    #[test]
+    fn an_answer_is_read_without_control_tokens_and_white_space() {
+        let (prompter, whole) = shapes();
+        let ids = whole.encode(" A red circle.\n<end_of_utterance>", false).unwrap();
+        assert_eq!(prompter.decode(ids.get_ids()).unwrap(), "A red circle.");
+    }
+}

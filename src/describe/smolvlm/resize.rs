@@ -234,3 +234,56 @@ fn plain_vertical(src: &[u8], stride: usize, filter: &Filter, out: &mut [u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn noise(bytes: usize, seed: u32) -> Vec<u8> {
+        (0..bytes as u32).map(|i| (i ^ seed).wrapping_mul(2_654_435_761).rotate_left(15) as u8).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn the_fast_passes_give_the_bytes_of_the_plain_ones(
+            (n_in, n_out, other, seed) in (1_usize..90, 1_usize..90, 1_usize..40, any::<u32>())
+        ) {
+            let filter = Filter::new(n_in, n_out);
+            let src = noise(n_in * other * 3, seed);
+            let (mut fast, mut plain) = (vec![0; n_out * other * 3], vec![0; n_out * other * 3]);
+            horizontal(&src, n_in, &filter, &mut fast);
+            plain_horizontal(&src, n_in, &filter, &mut plain);
+            prop_assert_eq!(&fast, &plain);
+            vertical(&src, other * 3, &filter, &mut fast);
+            plain_vertical(&src, other * 3, &filter, &mut plain);
+            prop_assert_eq!(&fast, &plain);
+        }
+
+        #[test]
+        fn an_even_colour_stays_as_it_is((w, h) in (1_u32..300, 1_u32..300), colour in any::<[u8; 3]>()) {
+            let rgb = colour.repeat((w * h) as usize);
+            let out = Picture::new(&rgb, w, h).unwrap().resize(64, 48, &Filters::default());
+            prop_assert!(out.rgb().chunks_exact(3).all(|pixel| pixel == colour));
+        }
+    }
+
+    #[test]
+    fn a_picture_of_the_wrong_length_is_refused() {
+        for (bytes, w, h) in [(0, 0, 5), (0, 5, 0), (11, 2, 2), (13, 2, 2), (12, u32::MAX, u32::MAX)] {
+            assert!(Picture::new(&vec![0; bytes], w, h).is_err(), "{bytes} bytes as {w}x{h}");
+        }
+    }
+
+    #[test]
+    fn no_more_filters_are_kept_than_the_bound_allows() {
+        let filters = Filters::default();
+        for n_in in 1..200 {
+            filters.between(n_in, 8);
+        }
+        assert!(filters.0.lock().unwrap().len() <= Filters::MOST);
+    }
+}

@@ -26,8 +26,11 @@ const IMAGE: &str = "<image>";
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
+    /// How to answer.
     System,
+    /// Who asks.
     User,
+    /// The model.
     Assistant,
 }
 
@@ -44,13 +47,20 @@ pub enum Part {
         duration: Duration,
     },
     /// A still image of `rows` x `cols` tiles and one of the whole; 0 x 0 when it was not cut.
-    Image { rows: usize, cols: usize },
+    Image {
+        /// Rows of tiles.
+        rows: usize,
+        /// Columns of tiles.
+        cols: usize,
+    },
 }
 
 /// What one side says in one turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
+    /// Who speaks.
     pub role: Role,
+    /// What is said and shown, in order.
     pub parts: Vec<Part>,
 }
 

@@ -209,8 +209,8 @@ fn plain_horizontal(src: &[u8], n_in: usize, filter: &Filter, out: &mut [u8]) {
         for (out, (start, weights)) in out.chunks_exact_mut(3).zip(filter.windows()) {
             let mut sum = [filter.half(); 4];
             for (pixel, &w) in wide[start..].iter().zip(weights) {
-                for lane in 0..4 {
-                    sum[lane] = sum[lane].wrapping_add(pixel[lane].wrapping_mul(i32::from(w)));
+                for (sum, value) in sum.iter_mut().zip(pixel) {
+                    *sum = sum.wrapping_add(value.wrapping_mul(i32::from(w)));
                 }
             }
             for (byte, sum) in out.iter_mut().zip(sum) {

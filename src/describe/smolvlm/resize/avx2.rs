@@ -140,7 +140,7 @@ fn narrow(sums: [__m256i; 4], shift: __m128i) -> __m256i {
 /// Two weights for every pair of inputs.
 #[target_feature(enable = "avx2")]
 fn both(first: i16, second: i16) -> __m256i {
-    _mm256_set1_epi32(i32::from(second) << 16 | i32::from(first as u16))
+    _mm256_set1_epi32((i32::from(second) << 16) | i32::from(first as u16))
 }
 
 /// # Safety

@@ -10,7 +10,7 @@ use std::{
 use camscribe::describe::smolvlm::{
     config::{ModelConfig, ProcessorConfig},
     preprocess::{Picture, Preprocessor},
-    prompt::{Message, Part, Prompt, Prompter, Role},
+    prompt::{Message, Part, Prompter, Role},
     sampling::{Footage, Sampling},
 };
 use serde_json::Value;
@@ -215,77 +215,5 @@ fn the_published_files_are_read_as_their_models_are() {
         assert_eq!((p.image_seq_len, p.video_edge, p.image_edge), (k, p.tile, 4 * p.tile), "{model}");
         assert!(p.do_image_splitting);
         assert_eq!((p.video_fps, p.video_max_frames), (1.0, 64));
-    }
-}
-
-/// The golden cases of a set: prompt text and token ids, and the pixels of every frame.
-#[test]
-fn every_golden_case_has_the_references_prompt_and_pixels() {
-    let roots = [env::var_os("CAMSCRIBE_GOLDEN").map(PathBuf::from), Some("../shared/oracle".into())];
-    let Some(root) = roots.into_iter().flatten().find(|r| r.join("golden").is_dir()) else {
-        return println!("not run: the oracle is not on this machine");
-    };
-    let mut cases = 0;
-    for set in fs::read_dir(root.join("golden")).unwrap().map(|e| e.unwrap().path()) {
-        for path in fs::read_dir(&set).unwrap().map(|e| e.unwrap().path()) {
-            if set.ends_with("common") || path.extension().is_none_or(|e| e != "json") {
-                continue;
-            }
-            golden_case(&root, &path);
-            cases += 1;
-        }
-    }
-    assert!(cases > 0, "{} holds no cases", root.display());
-}
-
-fn golden_case(root: &Path, path: &Path) {
-    let case: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
-    let shape = case["checkpoint"]["shape"].as_str().unwrap();
-    let dirs = [root.join("ckpt").join(shape), root.join("model-files").join(shape)];
-    let (_, processor, prompter) = load(dirs.iter().find(|d| d.is_dir()).unwrap());
-    let config = ProcessorConfig { video_edge: number(&case, "video_edge") as usize, ..processor };
-    let preprocessor = Preprocessor::new(&config);
-    let splitting = case["splitting"].as_bool().unwrap_or(config.do_image_splitting);
-    let media = case["media"].as_array().unwrap();
-    // A quirk of the reference that we do not share: in a batch every clip's frames are counted as
-    // the longest clip's.
-    let quirk = path.ends_with("batch_2_and_5.json");
-    for (i, messages) in case["messages"].as_array().unwrap().iter().enumerate() {
-        let (mut image, mut video) = (Part::Image { rows: 0, cols: 0 }, Part::Text("no video".into()));
-        if let Some(m) = media.get(i) {
-            let (width, height, first) = (number(m, "w"), number(m, "h"), number(m, "first"));
-            let mut tiles: Vec<u8> = vec![];
-            if m["kind"] == "image" {
-                let rgb = frame(first, width, height);
-                let cut = preprocessor.image_tiles(Picture::new(&rgb, width, height).unwrap(), splitting);
-                image = Part::Image { rows: cut.rows, cols: cut.cols };
-                tiles = cut.bytes;
-            } else {
-                let frames: Vec<_> = (0..number(m, "n")).map(|t| frame(first + t, width, height)).collect();
-                let pictures: Vec<_> =
-                    frames.iter().map(|f| Picture::new(f, width, height).unwrap()).collect();
-                tiles.extend(preprocessor.video_tiles(&pictures));
-                let at = |index: &Value| {
-                    Duration::from_secs_f64(index.as_f64().unwrap() / m["fps"].as_f64().unwrap())
-                };
-                video = Part::Video {
-                    times: m["frames_indices"].as_array().unwrap().iter().map(at).collect(),
-                    duration: Duration::from_secs_f64(m["duration"].as_f64().unwrap()),
-                };
-            }
-            let sums: Vec<String> = tiles.chunks(3 * config.tile * config.tile).map(sha256).collect();
-            assert_eq!(serde_json::json!(sums), case["pixel_u8_sha256"][i], "{}", path.display());
-        }
-        let Prompt { text, ids, image_tokens } =
-            prompter.build(&conversation(messages, &image, &video)).unwrap();
-        let mut wanted = case["prompt_text"][i].as_str().unwrap().to_string();
-        if quirk && i == 0 {
-            wanted = wanted.replace("of five frames", "of two frames");
-        }
-        assert_eq!(text, wanted, "{}", path.display());
-        assert_eq!(serde_json::json!(image_tokens), case["n_image_tokens"][i], "{}", path.display());
-        if !quirk {
-            assert_eq!(serde_json::json!(ids.len()), case["n_tokens"][i], "{}", path.display());
-        }
     }
 }

@@ -6,3 +6,6 @@ pub mod clip;
 pub mod describe;
 pub mod event;
 pub mod frame;
+#[cfg(feature = "daemon")]
+pub mod publish;
+pub mod queue;

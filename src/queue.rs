@@ -100,8 +100,11 @@ impl ClipQueue {
             inner = self.filled.wait_while(inner, |i| i.waiting == 0 && !i.closed).unwrap_or_else(unpoisoned);
             if !inner.closed && inner.waiting < max.get() {
                 let more = |i: &mut Inner| i.waiting < max.get() && !i.closed;
-                inner =
-                    self.filled.wait_timeout_while(inner, linger, more).unwrap_or_else(PoisonError::into_inner).0;
+                inner = self
+                    .filled
+                    .wait_timeout_while(inner, linger, more)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
             }
             let batch: Vec<Queued> = std::iter::from_fn(|| inner.pop()).take(max.get()).collect();
             if !batch.is_empty() {

@@ -147,7 +147,10 @@ fn a_busy_camera_cannot_starve_a_quiet_one() {
     let busy = thread::spawn({
         let (queue, pushed) = (Arc::clone(&queue), Arc::clone(&pushed));
         move || {
-            while queue.push(clip("busy", pushed.fetch_add(1, Ordering::Relaxed)), Overflow::DropOldest).is_ok() {}
+            while queue
+                .push(clip("busy", pushed.fetch_add(1, Ordering::Relaxed)), Overflow::DropOldest)
+                .is_ok()
+            {}
         }
     });
     while pushed.load(Ordering::Relaxed) < 100 {
@@ -157,7 +160,10 @@ fn a_busy_camera_cannot_starve_a_quiet_one() {
         queue.push(clip("quiet", seq), Overflow::Block).expect("open");
         // At worst the busy camera's turn comes first, once.
         let mut batches = (0..2).map(|_| queue.pop_batch(count(1), NEVER).expect("open"));
-        assert!(batches.any(|batch| names(&batch) == [("quiet", seq)]), "clip {seq} was not served in its turn");
+        assert!(
+            batches.any(|batch| names(&batch) == [("quiet", seq)]),
+            "clip {seq} was not served in its turn"
+        );
     }
     queue.close();
     busy.join().expect("no panic");

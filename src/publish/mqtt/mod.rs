@@ -25,13 +25,16 @@ use self::{
     backoff::Backoff,
     session::{End, Memory, Session},
 };
-use super::{BrokerAddress, BrokerState, Login, Shared, SettingsError, topics::Topics};
+use super::{BrokerAddress, BrokerState, Login, SettingsError, Shared, topics::Topics};
 
 mod backoff;
+pub mod broker;
 mod session;
+mod subscriber;
 mod tls;
 mod words;
 
+pub use subscriber::{SubscribeError, subscribe};
 pub use tls::TlsError;
 
 /// How many messages may wait for the broker's acknowledgement, if it allows as many.

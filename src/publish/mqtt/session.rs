@@ -18,7 +18,9 @@ use rumqttc::{
         AsyncClient, ConnectionError, Event, EventLoop,
         mqttbytes::{
             QoS,
-            v5::{ConnAckProperties, ConnectReturnCode, Packet, Publish, PublishProperties, SubscribeReasonCode},
+            v5::{
+                ConnAckProperties, ConnectReturnCode, Packet, Publish, PublishProperties, SubscribeReasonCode,
+            },
         },
     },
 };
@@ -145,7 +147,9 @@ impl<'a> Session<'a> {
         let properties = match first {
             Ok(Event::Incoming(Packet::ConnAck(ack))) => ack.properties,
             Ok(_) => return lost("what answers there does not speak MQTT 5".into(), false),
-            Err(ConnectionError::ConnectionRefused(ConnectReturnCode::RetainNotSupported)) if memory.retain => {
+            Err(ConnectionError::ConnectionRefused(ConnectReturnCode::RetainNotSupported))
+                if memory.retain =>
+            {
                 memory.retain = false;
                 return lost("the broker keeps no retained messages; going on without".into(), true);
             }

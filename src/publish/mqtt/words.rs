@@ -97,9 +97,9 @@ pub(super) fn ending(error: &ConnectionError) -> Ending {
             Code::ServerShuttingDown => Ending::Lost("the broker is shutting down".into()),
             other => Ending::Lost(format!("the broker ended the connection ({other:?})")),
         },
-        StateError::ConnectionAborted | StateError::Io(_) | StateError::Deserialization(CodecError::Io(_)) => {
-            Ending::HungUp(trouble(error))
-        }
+        StateError::ConnectionAborted
+        | StateError::Io(_)
+        | StateError::Deserialization(CodecError::Io(_)) => Ending::HungUp(trouble(error)),
         _ => Ending::Lost(trouble(error)),
     }
 }

@@ -10,10 +10,7 @@ use rumqttc::{
     TlsConfiguration, Transport,
     v5::{
         AsyncClient, MqttOptions,
-        mqttbytes::{
-            QoS,
-            v5::{LastWill, LastWillProperties},
-        },
+        mqttbytes::v5::{LastWill, LastWillProperties},
     },
 };
 use tokio::{

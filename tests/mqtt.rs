@@ -4,8 +4,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
     process::Command,
     sync::Arc,
+    thread,
     time::Duration,
 };
 
@@ -360,6 +363,63 @@ async fn set_aside_and_go_on(config: &str) {
     assert_eq!(events.map(|event| event.clip.seq).collect::<Vec<_>>(), [0, 2, 5]);
     settled(&outbox, Outbox::is_empty).await;
     assert_eq!(outbox.status().set_aside, BTreeMap::from([(camera("porch"), 3)]));
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
+/// A broker that hangs up without a word whenever it reads `poison`, and acknowledges the rest.
+fn hang_up_on(poison: &'static [u8]) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            while let Ok((kind, body)) = packet(&mut stream) {
+                let topic = body.get(..2).map_or(0, |n| usize::from(u16::from_be_bytes([n[0], n[1]])));
+                let answer = match kind >> 4 {
+                    1 => vec![0x20, 3, 0, 0, 0],
+                    3 if body.windows(poison.len()).any(|bytes| bytes == poison) => break,
+                    3 => vec![0x40, 2, body[topic + 2], body[topic + 3]],
+                    12 => vec![0xd0, 0],
+                    _ => break,
+                };
+                if stream.write_all(&answer).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    port
+}
+
+/// The next MQTT packet: its first byte, and what follows its length.
+fn packet(stream: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
+    let mut byte = [0];
+    stream.read_exact(&mut byte)?;
+    let kind = byte[0];
+    let (mut length, mut shift) = (0, 0);
+    loop {
+        stream.read_exact(&mut byte)?;
+        length |= usize::from(byte[0] & 0x7f) << shift;
+        shift += 7;
+        if byte[0] & 0x80 == 0 {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    Ok((kind, body))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_makes_a_broker_hang_up_does_not_hold_up_the_others_for_ever() {
+    let port = hang_up_on(b"a basilisk");
+    let outbox = outbox();
+    let publisher = start(settings(port), &outbox);
+    for (seq, text) in ["a cat", "a dog", "a basilisk", "a bird", "a fish"].into_iter().enumerate() {
+        let event = event("porch", seq as u64, text);
+        outbox.append(Message::new(&event, None).expect("JSON"));
+    }
+    settled(&outbox, Outbox::is_empty).await;
+    assert_eq!(outbox.status().set_aside, BTreeMap::from([(camera("porch"), 1)]));
     assert_eq!(publisher.shutdown(PATIENCE).await, 0);
 }
 

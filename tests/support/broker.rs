@@ -144,7 +144,21 @@ impl Subscriber {
     pub fn with(port: u16, filter: &str, arguments: &[&str]) -> Self {
         // Its own lines would stay in its buffer until the first message.
         let mut child = Command::new("stdbuf")
-            .args(["-oL", "mosquitto_sub", "-d", "-V", "5", "-q", "1", "-h", "127.0.0.1", "-p", &port.to_string(), "-t", filter])
+            .args([
+                "-oL",
+                "mosquitto_sub",
+                "-d",
+                "-V",
+                "5",
+                "-q",
+                "1",
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &port.to_string(),
+                "-t",
+                filter,
+            ])
             .args(["-F", "MESSAGE\\t%t\\t%r\\t%q\\t%C\\t%E\\t%P\\t%x"])
             .args(arguments)
             .stdin(Stdio::null())

@@ -34,7 +34,7 @@ use super::{
         outbox::{Row, Taken},
         retained::{ContentType, Post},
     },
-    WINDOW, given_up,
+    KEEP_ALIVE, WINDOW, given_up,
     words::{self, Ending},
 };
 
@@ -116,9 +116,7 @@ pub(super) struct Session<'a> {
     poll: Poll,
     shared: &'a Shared,
     memory: &'a mut Memory,
-    /// What the broker allows.
-    max_packet: usize,
-    window: usize,
+    limits: Limits,
     /// Handed to rumqttc, not yet written: in order.
     handed: VecDeque<Sent>,
     /// Written, not yet acknowledged, by packet id.
@@ -173,8 +171,7 @@ impl<'a> Session<'a> {
             poll: poll(events),
             shared,
             memory,
-            max_packet: limits.max_packet,
-            window: limits.window,
+            limits,
             handed: VecDeque::new(),
             in_flight: BTreeMap::new(),
             progress: false,
@@ -187,6 +184,7 @@ impl<'a> Session<'a> {
         let mut stop = self.shared.stop.subscribe();
         let mut leaving = None;
         let mut said_goodbye = false;
+        let mut heard = Instant::now();
         loop {
             let until = *stop.borrow_and_update();
             if let Some(until) = until
@@ -206,6 +204,7 @@ impl<'a> Session<'a> {
             tokio::select! {
                 (events, polled) = &mut self.poll => match polled {
                     Ok(event) => {
+                        heard = Instant::now();
                         self.on(event);
                         self.poll = poll(events);
                     }
@@ -216,6 +215,9 @@ impl<'a> Session<'a> {
                 () = self.shared.outbox.appended() => {}
                 () = self.shared.posted.notified() => {}
                 _ = stop.changed() => {}
+                () = time::sleep_until(heard + self.limits.silence) => {
+                    return End::Lost { why: "the broker no longer answers".into(), progress: self.progress };
+                }
                 () = time::sleep_until(alarm.unwrap_or_else(Instant::now)), if alarm.is_some() => {
                     if leaving.is_some() {
                         return End::Stopped;
@@ -240,7 +242,7 @@ impl<'a> Session<'a> {
 
     /// Hands over as much as the broker allows: states first, they are few.
     fn send_what_is_due(&mut self, leaving: bool) -> Result<(), End> {
-        let window = if self.memory.suspects.is_empty() { self.window } else { 1 };
+        let window = if self.memory.suspects.is_empty() { self.limits.window } else { 1 };
         while self.under_way() < window {
             let due = self.shared.board().take();
             if let Some(post) = due {
@@ -294,7 +296,8 @@ impl<'a> Session<'a> {
         packet.pkid = 1; // only to count its two bytes
         let bytes = packet.size();
         let sent = Sent { topic: topic.clone(), row, bytes };
-        let limit = self.memory.too_large.map_or(self.max_packet, |it| self.max_packet.min(it - 1));
+        let limit =
+            self.memory.too_large.map_or(self.limits.max_packet, |it| self.limits.max_packet.min(it - 1));
         if bytes > limit {
             self.refused(sent, &format!("the broker takes at most {limit} bytes"));
             return Ok(false);
@@ -428,22 +431,28 @@ impl<'a> Session<'a> {
 }
 
 /// What a broker allows, by its ConnAck.
+#[derive(Debug)]
 struct Limits {
     max_packet: usize,
     window: usize,
     retain: bool,
     qos1: bool,
+    /// Pings make sure that something happens more often than this. Nothing does when a write hangs on
+    /// a dead line: rumqttc neither pings nor times out then.
+    silence: Duration,
 }
 
 impl Limits {
     fn of(properties: Option<&ConnAckProperties>) -> Self {
         let max_packet = properties.and_then(|p| p.max_packet_size).map_or(MAX_PACKET, |max| max as usize);
+        let keep_alive = properties.and_then(|p| p.server_keep_alive).map(|s| Duration::from_secs(s.into()));
         let receive_max = properties.and_then(|p| p.receive_max).unwrap_or(u16::MAX);
         Self {
             max_packet: max_packet.min(MAX_PACKET),
             window: usize::from(receive_max.min(WINDOW)),
             retain: properties.and_then(|p| p.retain_available) != Some(0),
             qos1: properties.and_then(|p| p.max_qos) != Some(0),
+            silence: 3 * keep_alive.unwrap_or_default().max(KEEP_ALIVE),
         }
     }
 }

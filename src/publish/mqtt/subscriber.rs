@@ -39,7 +39,7 @@ pub async fn subscribe(
                 each(&String::from_utf8_lossy(&message.topic), &message.payload);
             }
             Ok(_) => {}
-            Err(error) => return Err(ended(words::trouble(&error))),
+            Err(error) => return Err(ended(words::ending(&error).why())),
         }
     }
 }

@@ -67,6 +67,15 @@ pub(super) enum Ending {
     Lost(String),
 }
 
+impl Ending {
+    /// In words.
+    pub fn why(self) -> String {
+        match self {
+            Self::Rejected { why, .. } | Self::HungUp(why) | Self::Lost(why) => why,
+        }
+    }
+}
+
 /// What `error` says about the connection that it ended.
 pub(super) fn ending(error: &ConnectionError) -> Ending {
     use DisconnectReasonCode as Code;
@@ -117,7 +126,11 @@ pub(super) fn trouble(error: &ConnectionError) -> String {
         ConnectionError::NotConnAck(_) => "what answers there does not speak MQTT 5".into(),
         ConnectionError::RequestsDone => "the connection was closed from our side".into(),
         ConnectionError::MqttState(state) => match state {
-            StateError::ConnectionAborted => "the broker hung up".into(),
+            StateError::ConnectionAborted => {
+                "the broker hung up instead of answering: it must speak MQTT 5, and TLS if and only if mqtt.url \
+                 says mqtts"
+                    .into()
+            }
             StateError::AwaitPingResp => "the broker no longer answers".into(),
             StateError::CollisionTimeout => "the broker does not acknowledge messages".into(),
             StateError::Io(error) | StateError::Deserialization(CodecError::Io(error)) => error.to_string(),

@@ -110,8 +110,7 @@ async fn trouble(publisher: &Publisher) -> String {
 
 async fn until(publisher: &Publisher, wanted: impl FnMut(&BrokerState) -> bool) -> BrokerState {
     let mut state = publisher.state();
-    let found = timeout(PATIENCE, state.wait_for(wanted)).await.expect("in time").expect("it runs").clone();
-    found
+    timeout(PATIENCE, state.wait_for(wanted)).await.expect("in time").expect("it runs").clone()
 }
 
 /// Waits until `wanted` holds for the outbox.

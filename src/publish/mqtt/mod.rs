@@ -1,6 +1,6 @@
 //! The MQTT 5 side of publishing, and the only place that imports rumqttc.
 //!
-//! [`run`] keeps a connection up: connect, hand over to a session until it ends, wait, again. Each
+//! `run` keeps a connection up: connect, hand over to a session until it ends, wait, again. Each
 //! connection starts clean and with a new event loop, so nothing of a lost one lingers: what was not
 //! acknowledged is in the outbox and nowhere else, and goes out again from there.
 

@@ -339,13 +339,11 @@ impl<'a> Session<'a> {
                     self.shared.board().resend_below(discovery.prefix());
                 }
             }
-            Event::Incoming(Packet::SubAck(ack)) => {
-                if !ack.return_codes.iter().all(|code| matches!(code, SubscribeReasonCode::Success(_))) {
-                    tracing::warn!(
-                        "the broker does not let us hear when Home Assistant starts ({:?})",
-                        ack.return_codes
-                    );
-                }
+            Event::Incoming(Packet::SubAck(ack))
+                if ack.return_codes.iter().any(|code| !matches!(code, SubscribeReasonCode::Success(_))) =>
+            {
+                let codes = ack.return_codes;
+                tracing::warn!("the broker does not let us hear when Home Assistant starts ({codes:?})");
             }
             _ => {}
         }

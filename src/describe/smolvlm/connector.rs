@@ -2,9 +2,10 @@
 //! linear layer takes it to the width of the text model. What comes out stands where `<image>`
 //! tokens are.
 
-use candle_core::{Result, Tensor};
+use candle_core::Tensor;
 
 use super::{
+    Result,
     ops::Linear,
     weights::{Weights, WeightsError},
 };
@@ -33,7 +34,11 @@ fn shuffle(x: &Tensor, s: usize) -> Result<Tensor> {
     let (tiles, patches, width) = x.dims3()?;
     let grid = patches.isqrt() / s;
     // Patches of one row are neighbours in memory already, so only rows have to change places.
-    x.reshape((tiles, grid, s, grid, s * width))?.transpose(2, 3)?.reshape((tiles, grid * grid, s * s * width))
+    x.reshape((tiles, grid, s, grid, s * width))?.transpose(2, 3)?.reshape((
+        tiles,
+        grid * grid,
+        s * s * width,
+    ))
 }
 
 #[cfg(test)]

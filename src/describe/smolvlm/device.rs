@@ -40,13 +40,19 @@ pub struct UnknownChoice {
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     /// The `cuda` feature is off in this build.
-    #[error("this camscribe was built without CUDA: build it with `--features cuda`, or use device = \"cpu\"")]
+    #[error(
+        "this camscribe was built without CUDA: build it with `--features cuda`, or use device = \"cpu\""
+    )]
     NotBuilt,
     /// A library that the GPU needs cannot be loaded.
-    #[error("{0} cannot be loaded: install it (or put its folder on LD_LIBRARY_PATH), or use device = \"cpu\"")]
+    #[error(
+        "{0} cannot be loaded: install it (or put its folder on LD_LIBRARY_PATH), or use device = \"cpu\""
+    )]
     NoLibrary(&'static str),
     /// The GPU is there but does not work.
-    #[error("CUDA device {ordinal} does not work ({reason}): check it with nvidia-smi, or use device = \"cpu\"")]
+    #[error(
+        "CUDA device {ordinal} does not work ({reason}): check it with nvidia-smi, or use device = \"cpu\""
+    )]
     Broken { ordinal: usize, reason: String },
 }
 
@@ -58,10 +64,8 @@ impl FromStr for DeviceChoice {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
             "cuda" => Ok(Self::Cuda(0)),
-            _ => s.strip_prefix("cuda:").and_then(|n| n.parse().ok()).map(Self::Cuda).ok_or_else(|| UnknownChoice {
-                given: s.into(),
-                what: "device",
-                allowed: "auto, cpu, cuda, cuda:N",
+            _ => s.strip_prefix("cuda:").and_then(|n| n.parse().ok()).map(Self::Cuda).ok_or_else(|| {
+                UnknownChoice { given: s.into(), what: "device", allowed: "auto, cpu, cuda, cuda:N" }
             }),
         }
     }

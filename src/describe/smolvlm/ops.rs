@@ -1,13 +1,22 @@
 //! The arithmetic that vision tower and decoder share: linear layers, norms, activations and
-//! attention. Norms and softmax are computed in f32 whatever the model's number format is.
+//! attention. Norms and softmax are computed in f32 whatever the model's number format is. In f32 on
+//! the CPU our own operations (`cpu`) do the work, everywhere else candle's.
 
-use candle_core::{D, DType, Device, Result, Tensor};
+use candle_core::{D, DType, Tensor};
 use candle_nn::ops;
 
-use super::weights::{Weights, WeightsError};
+use super::{
+    Result, cpu,
+    weights::{Weights, WeightsError},
+};
 
 /// Most attention scores held at a time, in elements (f32): 256 MiB.
 const MAX_SCORES: usize = 64 << 20;
+
+/// Whether our own operations take this tensor.
+fn ours(x: &Tensor) -> bool {
+    x.device().is_cpu() && x.dtype() == DType::F32
+}
 
 /// `x W^T + b`.
 pub struct Linear {
@@ -46,10 +55,12 @@ impl Linear {
         if let Some(last) = shape.last_mut() {
             *last = outputs;
         }
-        let y = x.reshape(((), inputs))?.matmul(&self.weight.t()?)?;
+        let x = x.reshape(((), inputs))?;
         let y = match &self.bias {
-            Some(bias) => y.broadcast_add(bias)?,
-            None => y,
+            Some(bias) if ours(&x) => x.apply_op3_no_bwd(&self.weight, bias, &cpu::LinearOp)?,
+            None if ours(&x) => x.apply_op2_no_bwd(&self.weight, &cpu::LinearOp)?,
+            Some(bias) => x.matmul(&self.weight.t()?)?.broadcast_add(bias)?,
+            None => x.matmul(&self.weight.t()?)?,
         };
         y.reshape(shape)
     }
@@ -72,6 +83,9 @@ impl LayerNorm {
     }
 
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if ours(x) {
+            return x.apply_op3_no_bwd(&self.weight, &self.bias, &cpu::LayerNormOp(self.eps));
+        }
         let y = ops::layer_norm(&x.to_dtype(DType::F32)?, &self.weight, &self.bias, self.eps)?;
         y.to_dtype(x.dtype())
     }
@@ -91,17 +105,27 @@ impl RmsNorm {
     }
 
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if ours(x) {
+            return x.apply_op2_no_bwd(&self.weight, &cpu::RmsNormOp(self.eps));
+        }
         ops::rms_norm(&x.to_dtype(DType::F32)?, &self.weight, self.eps)?.to_dtype(x.dtype())
     }
 }
 
 /// GELU with the tanh approximation.
-pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    x.gelu()
+pub fn gelu(x: Tensor) -> Result<Tensor> {
+    if !ours(&x) {
+        return x.gelu();
+    }
+    x.inplace_op1(&cpu::GeluOp)?;
+    Ok(x)
 }
 
 /// `silu(gate) * up` of `gate` and `up` side by side in the last dimension.
 pub fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
+    if ours(gate_up) {
+        return gate_up.apply_op1_no_bwd(&cpu::SwigluOp);
+    }
     let width = gate_up.dim(D::Minus1)? / 2;
     gate_up.narrow(D::Minus1, 0, width)?.silu()? * gate_up.narrow(D::Minus1, width, width)?
 }
@@ -113,15 +137,16 @@ pub struct Causal {
     starts: Vec<usize>,
     /// Slot of the first query.
     first: usize,
-    /// Added to the scores: 0 or minus infinity, `(rows, 1, queries, keys)`.
+    /// Added to the scores: 0 or minus infinity, `(rows, 1, queries, keys)`. Nothing where every
+    /// query sees every key, or where our own operation works it out by itself.
     bias: Option<Tensor>,
 }
 
 impl Causal {
     /// `queries` queries from slot `first` on, and keys in every slot up to the last query's.
-    pub fn new(starts: &[usize], first: usize, queries: usize, device: &Device) -> Result<Self> {
+    pub fn new(starts: &[usize], first: usize, queries: usize, like: &Tensor) -> Result<Self> {
         let keys = first + queries;
-        let bias = if queries == 1 && starts.iter().all(|&s| s == 0) {
+        let bias = if ours(like) || queries == 1 && starts.iter().all(|&s| s == 0) {
             None
         } else {
             let mut bias = Vec::with_capacity(starts.len() * queries * keys);
@@ -132,7 +157,7 @@ impl Causal {
                     bias.extend((0..keys).map(|key| if seen(key) { 0f32 } else { f32::NEG_INFINITY }));
                 }
             }
-            Some(Tensor::from_vec(bias, (starts.len(), 1, queries, keys), device)?)
+            Some(Tensor::from_vec(bias, (starts.len(), 1, queries, keys), like.device())?)
         };
         Ok(Self { starts: starts.to_vec(), first, bias })
     }
@@ -144,6 +169,10 @@ impl Causal {
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Causal>) -> Result<Tensor> {
     let (rows, heads, queries, size) = q.dims4()?;
     let (_, key_heads, keys, _) = k.dims4()?;
+    if ours(q) {
+        let causal = mask.map(|mask| (mask.starts.as_slice(), mask.first));
+        return q.apply_op3_no_bwd(k, v, &cpu::AttentionOp { causal });
+    }
     let scale = 1. / (size as f64).sqrt();
     let keys_t = k.t()?;
     let step = (MAX_SCORES / (rows * heads * keys)).clamp(1, queries);

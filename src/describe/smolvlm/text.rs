@@ -2,11 +2,11 @@
 //! different length run as one left-padded batch, each row with positions of its own; keys and
 //! values go into a cache that is allocated once for a whole answer.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Tensor};
 use candle_nn::rotary_emb::rope;
 
 use super::{
-    Stage, Watch,
+    Result, Stage, Watch,
     config::TextConfig,
     ops::{self, Causal, Linear, RmsNorm},
     weights::{Weights, WeightsError},
@@ -92,7 +92,7 @@ impl Decoder {
         let (rows, tokens, _) = x.dims3()?;
         let first = cache.len;
         cache.len += tokens;
-        let mask = Causal::new(&cache.starts, first, tokens, x.device())?;
+        let mask = Causal::new(&cache.starts, first, tokens, &x)?;
         let positions = cache.starts.iter().flat_map(|start| {
             // Padding has no position; what it computes is never seen.
             (first..first + tokens).map(move |slot| slot.saturating_sub(*start) as u32)
@@ -138,7 +138,8 @@ impl Layer {
         config: &TextConfig,
     ) -> Result<Tensor> {
         let (rows, tokens, _) = x.dims3()?;
-        let (heads, key_heads, size) = (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
+        let (heads, key_heads, size) =
+            (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
         let qkv = self.qkv.forward(&self.input_norm.forward(x)?)?;
         let qkv = qkv.reshape((rows, tokens, heads + 2 * key_heads, size))?;
         let part = |from, count| qkv.narrow(2, from, count)?.transpose(1, 2)?.contiguous();

@@ -1,11 +1,12 @@
 //! The SigLIP vision tower: normalised tiles go in, one vector for every patch comes out.
 
-use candle_core::{Result, Tensor};
+use candle_core::Tensor;
 
 use super::{
-    Stage, Watch,
+    Result, Stage, Watch,
     config::VisionConfig,
     ops::{self, LayerNorm, Linear},
+    preprocess::normalise,
     weights::{Weights, WeightsError},
 };
 
@@ -18,7 +19,7 @@ pub struct VisionTower {
     norm: LayerNorm,
     config: VisionConfig,
     /// What byte values become: -1 to 1.
-    levels: [f32; 256],
+    levels: Vec<f32>,
 }
 
 struct Layer {
@@ -46,7 +47,7 @@ impl VisionTower {
                 .collect::<Result<_, _>>()?,
             norm: LayerNorm::load(weights, &format!("{name}.post_layernorm"), config.layer_norm_eps)?,
             config: config.clone(),
-            levels: std::array::from_fn(|byte| (byte as f32 - 127.5) / 127.5),
+            levels: normalise(&(0..=255).collect::<Vec<u8>>()),
         })
     }
 
@@ -72,7 +73,7 @@ impl VisionTower {
     /// that fill no whole patch are left out.
     fn patches(&self, tiles: &[u8]) -> Result<Tensor> {
         let (side, patch) = (self.config.image_size, self.config.patch_size);
-        let grid = side / patch;
+        let grid = self.config.grid();
         let count = tiles.len() / self.tile_bytes();
         let width = 3 * patch * patch;
         let mut pixels = Vec::with_capacity(count * grid * grid * width);
@@ -112,7 +113,7 @@ impl Layer {
         let qkv = qkv.reshape((tiles, patches, 3, self.heads, width / self.heads))?;
         let part = |i: usize| qkv.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2);
         let x = (x + self.out.forward(&ops::attention(&part(0)?, &part(1)?, &part(2)?, None)?)?)?;
-        let mlp = self.fc2.forward(&ops::gelu(&self.fc1.forward(&self.norm2.forward(&x)?)?)?)?;
+        let mlp = self.fc2.forward(&ops::gelu(self.fc1.forward(&self.norm2.forward(&x)?)?)?)?;
         x + mlp
     }
 }

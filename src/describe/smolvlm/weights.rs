@@ -88,8 +88,7 @@ pub struct Weights {
 impl Weights {
     /// Opens a checkpoint's files and reads their headers. Tensors will go to `device` as `dtype`.
     pub fn open(dir: &Path, device: &Device, dtype: DType) -> Result<Self, WeightsError> {
-        let mut weights =
-            Self { shards: vec![], tensors: HashMap::new(), device: device.clone(), dtype };
+        let mut weights = Self { shards: vec![], tensors: HashMap::new(), device: device.clone(), dtype };
         let index = dir.join(INDEX);
         if index.is_file() {
             let map = read_index(&index)?;
@@ -105,7 +104,9 @@ impl Weights {
                         None => {
                             return error(
                                 &dir.join(file),
-                                format!("has no tensor {name:?}, which {INDEX} says is in it: download the model again"),
+                                format!(
+                                    "has no tensor {name:?}, which {INDEX} says is in it: download the model again"
+                                ),
                             );
                         }
                     };
@@ -122,7 +123,9 @@ impl Weights {
     fn add_shard(&mut self, path: &Path) -> Result<HashMap<String, Entry>, WeightsError> {
         let file = match File::open(path) {
             Ok(file) => file,
-            Err(e) => return error(path, format!("cannot be opened ({e}): is this the folder of a whole model?")),
+            Err(e) => {
+                return error(path, format!("cannot be opened ({e}): is this the folder of a whole model?"));
+            }
         };
         let header = read_header(path, &file, self.shards.len())?;
         self.shards.push(Shard { path: path.into(), file });
@@ -132,7 +135,7 @@ impl Weights {
     /// Holds every tensor of the architecture against the headers.
     pub fn check(&self, config: &ModelConfig) -> Result<(), WeightsError> {
         // Lazily, so that an absurd number of layers ends at the first one that is missing.
-        for (name, shape) in expected(config) {
+        for (name, shape) in layout(config) {
             let entry = self.entry(&name)?;
             let path = &self.shards[entry.shard].path;
             if entry.shape != shape {
@@ -148,7 +151,10 @@ impl Weights {
             if entry.stored.is_none() {
                 return error(
                     path,
-                    format!("tensor {name:?} is stored as {}: only F32, BF16 and F16 can be read", entry.dtype),
+                    format!(
+                        "tensor {name:?} is stored as {}: only F32, BF16 and F16 can be read",
+                        entry.dtype
+                    ),
                 );
             }
         }
@@ -192,13 +198,21 @@ impl Weights {
         while values.len() < count {
             let bytes = ((count - values.len()) * stored.size()).min(block.len());
             let block = &mut block[..bytes];
-            self.shards[entry.shard].file.read_exact_at(block, at).map_err(|e| format!("cannot be read ({e})"))?;
+            self.shards[entry.shard]
+                .file
+                .read_exact_at(block, at)
+                .map_err(|e| format!("cannot be read ({e})"))?;
             match stored {
-                Stored::F32 => values.extend(block.as_chunks().0.iter().map(|&b| narrow(f32::from_le_bytes(b)))),
-                Stored::Bf16 => {
-                    values.extend(block.as_chunks().0.iter().map(|&b| narrow(bf16::from_le_bytes(b).to_f32())));
+                Stored::F32 => {
+                    values.extend(block.as_chunks().0.iter().map(|&b| narrow(f32::from_le_bytes(b))))
                 }
-                Stored::F16 => values.extend(block.as_chunks().0.iter().map(|&b| narrow(f16::from_le_bytes(b).to_f32()))),
+                Stored::Bf16 => {
+                    values
+                        .extend(block.as_chunks().0.iter().map(|&b| narrow(bf16::from_le_bytes(b).to_f32())));
+                }
+                Stored::F16 => {
+                    values.extend(block.as_chunks().0.iter().map(|&b| narrow(f16::from_le_bytes(b).to_f32())))
+                }
             }
             at += bytes as u64;
         }
@@ -229,7 +243,8 @@ fn read_header(path: &Path, mut file: &File, shard: usize) -> Result<HashMap<Str
     let mut ranges = Vec::with_capacity(json.len());
     let mut tensors = HashMap::with_capacity(json.len());
     for (name, value) in json {
-        let header = Header::deserialize(value).map_err(|e| broken(format!("header of tensor {name:?}: {e}")))?;
+        let header =
+            Header::deserialize(value).map_err(|e| broken(format!("header of tensor {name:?}: {e}")))?;
         let (begin, end) = header.data_offsets;
         if begin > end || end > data {
             return Err(broken(format!("tensor {name:?} lies at bytes {begin} to {end} of {data}")));
@@ -291,14 +306,17 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
     for (tensor, file) in &index.weight_map {
         // Plain names only: an index must not reach outside its folder.
         if Path::new(file).file_name().is_none_or(|name| name != file.as_str()) {
-            return error(path, format!("puts tensor {tensor:?} in {file:?}, which is not a file name in this folder"));
+            return error(
+                path,
+                format!("puts tensor {tensor:?} in {file:?}, which is not a file name in this folder"),
+            );
         }
     }
     Ok(index.weight_map)
 }
 
-/// Names and shapes of an architecture's tensors, in the hub's layout.
-fn expected(config: &ModelConfig) -> impl Iterator<Item = (String, Vec<usize>)> {
+/// Names and shapes of an architecture's tensors, as the hub lays them out.
+pub fn layout(config: &ModelConfig) -> impl Iterator<Item = (String, Vec<usize>)> {
     let (v, t) = (config.vision.clone(), config.text.clone());
     let (dv, dt) = (v.hidden_size, t.hidden_size);
     let grid = v.image_size / v.patch_size;
@@ -309,7 +327,10 @@ fn expected(config: &ModelConfig) -> impl Iterator<Item = (String, Vec<usize>)> 
         (format!("{vision}.embeddings.position_embedding.weight"), vec![grid.saturating_mul(grid), dv]),
         (format!("{vision}.post_layernorm.weight"), vec![dv]),
         (format!("{vision}.post_layernorm.bias"), vec![dv]),
-        ("model.connector.modality_projection.proj.weight".into(), vec![dt, dv.saturating_mul(config.scale_factor.saturating_pow(2))]),
+        (
+            "model.connector.modality_projection.proj.weight".into(),
+            vec![dt, dv.saturating_mul(config.scale_factor.saturating_pow(2))],
+        ),
         ("model.text_model.embed_tokens.weight".into(), vec![t.vocab_size, dt]),
         ("model.text_model.norm.weight".into(), vec![dt]),
         ("lm_head.weight".into(), vec![t.vocab_size, dt]),
@@ -333,7 +354,10 @@ fn expected(config: &ModelConfig) -> impl Iterator<Item = (String, Vec<usize>)> 
         all
     });
     let text_layers = (0..t.num_hidden_layers).flat_map(move |i| {
-        let (q, kv) = (t.num_attention_heads.saturating_mul(t.head_dim), t.num_key_value_heads.saturating_mul(t.head_dim));
+        let (q, kv) = (
+            t.num_attention_heads.saturating_mul(t.head_dim),
+            t.num_key_value_heads.saturating_mul(t.head_dim),
+        );
         [
             ("input_layernorm", vec![dt]),
             ("post_attention_layernorm", vec![dt]),

@@ -1,0 +1,28 @@
+//! `camscribe check`: is this configuration right, and what does it come to?
+
+use std::{io::Write, path::PathBuf};
+
+use clap::Args;
+
+use crate::config;
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The configuration file [default: /etc/camscribe/camscribe.toml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Prints the effective configuration to standard output, warnings to standard error.
+///
+/// # Errors
+/// [`config::ConfigError`] with every mistake.
+pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
+    let loaded = config::load(args.config.as_deref())?;
+    for warning in &loaded.warnings {
+        eprintln!("warning: {warning}");
+    }
+    std::io::stdout().write_all(loaded.to_toml().as_bytes())?;
+    Ok(())
+}

@@ -1,0 +1,302 @@
+//! `camscribe describe`: files or streams in, their descriptions out, one source after another.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal, Write},
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio_util::sync::CancellationToken;
+
+use super::{print::Printer, run::runtime};
+use crate::{
+    app,
+    capture::{self, CameraStatus, Summary},
+    clip::{Clip, Question},
+    config::{self, Device, Dtype, ParsedSource, Sampling, Source, Transport, units},
+    describe::{
+        smolvlm::SmolVlm,
+        worker::{self, Batching, Outcome},
+    },
+    frame::CameraId,
+    logging,
+    queue::{ClipQueue, Overflow},
+    shutdown,
+};
+
+/// Arguments of `describe`.
+#[derive(Debug, Args)]
+pub struct DescribeArgs {
+    /// What to describe: files, or anything that a camera's uri may be
+    #[arg(required = true, value_name = "SOURCE")]
+    pub sources: Vec<String>,
+    /// Hub id or directory of the model; `shapes` is the small one inside this program
+    #[arg(long, value_name = "M", default_value = config::DEFAULT_MODEL)]
+    pub model: String,
+    /// Where to compute: auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: Device,
+    /// Compute in: auto, f32, bf16 or f16
+    #[arg(long, value_name = "DTYPE", default_value = "auto")]
+    pub dtype: Dtype,
+    /// What to ask about each clip
+    #[arg(long, value_name = "P", default_value = config::DEFAULT_PROMPT)]
+    pub prompt: String,
+    /// The longest answer, in tokens
+    #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub max_tokens: u16,
+    /// What one clip covers
+    #[arg(long, value_name = "DURATION", default_value = "8s", value_parser = units::duration)]
+    pub window: Duration,
+    /// From the start of one window to that of the next [default: the window]
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    pub stride: Option<Duration>,
+    /// Frames of a clip
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub frames: u16,
+    /// Which frames the model sees; `reference` takes whole files as transformers does
+    #[arg(long, value_enum, default_value = "auto")]
+    pub sampling: SamplingArg,
+    /// How to print descriptions
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: Format,
+    /// Where to write them [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Which frames the model sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SamplingArg {
+    Auto,
+    Rate,
+    Keyframes,
+    Reference,
+}
+
+/// How descriptions are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Text,
+    Jsonl,
+    Vtt,
+    Srt,
+}
+
+/// Runs until the sources end, or until a signal.
+///
+/// # Errors
+/// When a source cannot be read or the model cannot be used. Sources before and after one that
+/// cannot be read are described all the same.
+pub fn run(args: DescribeArgs) -> anyhow::Result<()> {
+    logging::init(true);
+    let sources = args.sources.iter().map(|text| Named::parse(text)).collect::<anyhow::Result<Vec<_>>>()?;
+    if args.sampling == SamplingArg::Reference
+        && let Some(other) = sources.iter().find(|s| !matches!(s.source, Source::File(_)))
+    {
+        bail!("--sampling reference looks at whole files, and {} is none", other.text);
+    }
+    let mut model = app::load_model(&config::Model {
+        id: args.model.clone(),
+        revision: config::DEFAULT_REVISION.into(),
+        device: args.device,
+        dtype: args.dtype,
+        max_batch: 1,
+        linger: Duration::ZERO,
+    })?;
+    let out: Box<dyn Write> = match &args.output {
+        Some(path) => Box::new(File::create(path).with_context(|| format!("{} cannot be written", path.display()))?),
+        None => Box::new(io::stdout()),
+    };
+    let mut printer = Printer::new(args.format, sources.len() > 1, out)?;
+    let runtime = runtime()?;
+    let cancel = runtime.block_on(async { shutdown::on_signal() })?;
+    let mut unread = 0;
+    for source in &sources {
+        if cancel.is_cancelled() {
+            break;
+        }
+        printer.source(&source.text)?;
+        let result = match args.sampling {
+            SamplingArg::Reference => whole_file(source, &args, &mut model, &mut printer),
+            _ => windows(source, &args, &mut model, &mut printer, &runtime, &cancel),
+        };
+        if let Err(error) = result {
+            // The reader of our output is gone: nobody is left to describe for.
+            if error.downcast_ref::<io::Error>().is_some() || sources.len() == 1 {
+                return Err(error);
+            }
+            eprintln!("error: {error:#}");
+            unread += 1;
+        }
+    }
+    printer.finish()?;
+    match unread {
+        0 => Ok(()),
+        n => bail!("{n} of {} sources could not be described", sources.len()),
+    }
+}
+
+/// A source as the person wrote it, credentials masked, and what it means.
+struct Named {
+    text: String,
+    camera: CameraId,
+    source: Source,
+    login: Option<config::Login>,
+}
+
+impl Named {
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let ParsedSource { source, login } = text.parse().with_context(|| "a source cannot be read".to_owned())?;
+        let stem = match &source {
+            Source::File(path) | Source::V4l2(path) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            Source::Rtsp(url) => url.host_str().unwrap_or_default().to_owned(),
+            Source::Test(scene) => scene.split('?').next().unwrap_or_default().to_owned(),
+        };
+        Ok(Self { text: source.to_string(), camera: camera_id(&stem), source, login })
+    }
+}
+
+/// A camera name made of whatever a source is called.
+fn camera_id(name: &str) -> CameraId {
+    let allowed = |c: char| if matches!(c, 'a'..='z' | '0'..='9' | '_' | '-') { c } else { '_' };
+    let id: String = name.to_lowercase().chars().map(allowed).take(64).collect();
+    id.parse().unwrap_or_else(|_| "source".parse().expect("a valid name"))
+}
+
+/// Describes a source window by window, while it is being read.
+fn windows(
+    source: &Named,
+    args: &DescribeArgs,
+    model: &mut SmolVlm,
+    printer: &mut Printer,
+    runtime: &tokio::runtime::Runtime,
+    cancel: &CancellationToken,
+) -> anyhow::Result<()> {
+    let camera = config::Camera {
+        source: source.source.clone(),
+        enabled: true,
+        login: source.login.clone(),
+        pipeline: None,
+        transport: Transport::Auto,
+        window: args.window,
+        stride: args.stride.unwrap_or(args.window),
+        frames: args.frames.into(),
+        min_frames: usize::from(args.frames).min(2),
+        prompt: args.prompt.clone(),
+        max_tokens: args.max_tokens.into(),
+        sampling: match args.sampling {
+            SamplingArg::Keyframes => Sampling::Keyframes,
+            SamplingArg::Rate => Sampling::Rate,
+            SamplingArg::Auto | SamplingArg::Reference => Sampling::Auto,
+        },
+    };
+    let settings = app::camera_config(&source.camera, &camera, Path::new(""));
+    let queue = Arc::new(ClipQueue::new(NonZeroUsize::MIN));
+    let bar = Bar::new();
+    let stop = cancel.child_token();
+    let mut written = Ok(());
+    let summary = thread::scope(|scope| {
+        let reader = scope.spawn({
+            let (pushed, queue, bar, stop) = (Arc::clone(&queue), Arc::clone(&queue), bar.clone(), stop.clone());
+            move || {
+                let result = runtime.block_on(capture::run(
+                    settings,
+                    move |clip| drop(pushed.push(clip, Overflow::Block)),
+                    move |status: CameraStatus| bar.show(&status),
+                    stop,
+                ));
+                queue.close();
+                result
+            }
+        });
+        written = describe_queue(model, &queue, |outcome| bar.0.suspend(|| printer.outcome(outcome)));
+        if written.is_err() {
+            stop.cancel();
+            queue.close();
+        }
+        reader.join()
+    });
+    bar.0.finish_and_clear();
+    written?;
+    let Summary { frames, clips, .. } = summary.map_err(|_| anyhow::anyhow!("the reader ended by a fault"))??;
+    if clips == 0 && !cancel.is_cancelled() {
+        bail!("{}: {frames} frames are too few for a clip", source.text);
+    }
+    Ok(())
+}
+
+/// Describes a whole file as one clip, from the frames that the reference would look at.
+fn whole_file(source: &Named, args: &DescribeArgs, model: &mut SmolVlm, printer: &mut Printer) -> anyhow::Result<()> {
+    let Source::File(path) = &source.source else { bail!("{} is no file", source.text) };
+    let sampling = model.sampling();
+    let (frames, footage) = capture::read_frames_at(path, &source.camera, |count, fps, duration| {
+        sampling.indices(crate::describe::smolvlm::sampling::Footage { frames: count, fps, duration })
+    })?;
+    let (Some(first), Some(last)) = (frames.first(), frames.last()) else { bail!("{}: no frames", source.text) };
+    let duration = Duration::try_from_secs_f64(footage.duration).context("the file has no sensible duration")?;
+    let clip = Clip {
+        camera: source.camera.clone(),
+        seq: 0,
+        start: first.captured_at - first.pts,
+        end: last.captured_at,
+        clock: first.clock,
+        start_pts: Duration::ZERO,
+        duration,
+        gap: false,
+        question: Arc::new(Question { prompt: args.prompt.clone(), max_tokens: args.max_tokens.into() }),
+        frames,
+    };
+    let queue = ClipQueue::new(NonZeroUsize::MIN);
+    queue.push(clip, Overflow::Block)?;
+    queue.close();
+    describe_queue(model, &queue, |outcome| printer.outcome(outcome))
+}
+
+/// Describes what the queue holds until it is closed.
+fn describe_queue(
+    model: &mut SmolVlm,
+    queue: &ClipQueue,
+    mut print: impl FnMut(&Outcome) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let batching = Batching { max_batch: NonZeroUsize::MIN, linger: Duration::ZERO };
+    let mut printed = Ok(());
+    worker::run(model, queue, batching, &config::default_node_id(), |outcome| {
+        if printed.is_ok() {
+            printed = print(&outcome);
+            if printed.is_err() {
+                queue.close();
+            }
+        }
+    })?;
+    printed
+}
+
+/// How far a source has been read, on a terminal.
+#[derive(Clone)]
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new() -> Self {
+        let bar = if io::stderr().is_terminal() { ProgressBar::no_length() } else { ProgressBar::hidden() };
+        let style = ProgressStyle::with_template("{elapsed_precise} [{wide_bar}] {msg}").expect("a valid template");
+        Self(bar.with_style(style))
+    }
+
+    fn show(&self, status: &CameraStatus) {
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        if let Some(length) = status.length {
+            self.0.set_length(millis(length));
+        }
+        self.0.set_position(millis(status.position));
+        let of = status.length.map(|l| format!(" of {:.0}s", l.as_secs_f64())).unwrap_or_default();
+        self.0.set_message(format!("{:.0}s{of}", status.position.as_secs_f64()));
+    }
+}

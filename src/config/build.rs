@@ -1,0 +1,201 @@
+//! From checked values to the types of [`Config`](super::Config): what a value means, and whether
+//! the values of a section go together.
+
+use std::path::Path;
+
+use super::{
+    Camera, Device, Dtype, Login, Model, Sampling, Secret, Source, Transport,
+    mistake::Report,
+    secret,
+    source::ParsedSource,
+    value::{Section, Value},
+};
+use crate::hub;
+
+/// The longest prompt, in bytes: more would leave little of a small model's context to pictures.
+const MAX_PROMPT_BYTES: usize = 4000;
+
+/// Texts that the tokenizer turns into special tokens: in a prompt they would break its structure.
+const SPECIAL: [&str; 9] = [
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<end_of_utterance>",
+    "<image>",
+    "<fake_token_around_image>",
+    "<global-img>",
+    "<row_",
+    "<|reserved_special_token",
+];
+
+/// The configured name, else the host's name with `-` for what a topic cannot hold.
+pub fn node_id(section: &Section, report: &mut Report) -> String {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    match section.optional("id") {
+        None => {
+            let host = gethostname::gethostname();
+            let host: String = host.to_string_lossy().chars().take(64).collect();
+            let id = host.replace(|c| !allowed(c), "-");
+            if id.is_empty() { "camscribe".into() } else { id }
+        }
+        Some(id) => {
+            if id.len() > 64 || !id.chars().all(allowed) {
+                let why = "cannot be a level of a topic: use 1 to 64 of A-Z, a-z, 0-9, '_' and '-'";
+                report.mistake(&section.entry("id").place, format!("{id:?} {why}"));
+            }
+            id.into()
+        }
+    }
+}
+
+/// Builds [`Model`]; a directory that begins with `.` is taken from `folder`.
+pub fn model(section: &Section, folder: &Path, report: &mut Report) -> Model {
+    let written = section.text("id");
+    let id =
+        if written.starts_with('.') { folder.join(written).display().to_string() } else { written.into() };
+    if let Err(e) = hub::check_id(&id) {
+        report.mistake(&section.entry("id").place, e.to_string());
+    }
+    let revision = section.text("revision");
+    if let Err(e) = hub::check_revision(revision) {
+        report.mistake(&section.entry("revision").place, e.to_string());
+    }
+    let device = section.text("device").parse().unwrap_or_else(|why: String| {
+        report.mistake(&section.entry("device").place, why);
+        Device::Auto
+    });
+    Model {
+        id,
+        revision: revision.into(),
+        device,
+        dtype: match section.text("dtype") {
+            "f32" => Dtype::F32,
+            "bf16" => Dtype::Bf16,
+            "f16" => Dtype::F16,
+            _ => Dtype::Auto,
+        },
+        max_batch: section.number("max_batch") as usize,
+        linger: section.duration("linger"),
+    }
+}
+
+/// Builds [`Camera`], and puts defaults that follow from other keys into `section`. `has_uri`:
+/// somebody wrote one, right or wrong.
+pub fn camera(section: &mut Section, has_uri: bool, folder: &Path, report: &mut Report) -> Camera {
+    // Unwritten, these two follow their neighbours, so that one key suffices to change a window.
+    if !section.is_written("stride") {
+        section.derive("stride", Value::Duration(section.duration("window")));
+    }
+    let frames = section.number("frames");
+    if !section.is_written("min_frames") {
+        section.derive("min_frames", Value::Int(section.number("min_frames").min(frames)));
+    }
+    let min_frames = section.number("min_frames");
+    if min_frames > frames {
+        let why = format!("{min_frames} is more than frames = {frames}: no clip would ever be described");
+        report.mistake(&section.entry("min_frames").place, why);
+    }
+    let place = &section.entry("uri").place;
+    if !has_uri {
+        report.mistake(
+            place,
+            "is missing: every camera needs one, such as uri = \"rtsp://192.0.2.10/stream1\"",
+        );
+    }
+    let parsed =
+        if section.is_written("uri") { section.text("uri").parse::<ParsedSource>() } else { Ok(nothing()) };
+    let ParsedSource { source, login: in_uri } = parsed.unwrap_or_else(|e| {
+        report.mistake(place, e.to_string());
+        nothing()
+    });
+    if in_uri.is_some() {
+        report.warning(place, "holds credentials: better write them with username and password_file");
+        if section.optional("username").is_some() {
+            report.mistake(place, "holds credentials, and username is set too: keep one of them");
+        }
+    }
+    let login = in_uri.or_else(|| login(section, report));
+    if let Err(why) = check_prompt(section.text("prompt")) {
+        report.mistake(&section.entry("prompt").place, why);
+    }
+    let pipeline = section.optional("pipeline");
+    let allowed = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+    if let Some(name) = pipeline.filter(|name| name.len() > 64 || !name.bytes().all(allowed)) {
+        let why =
+            "cannot name a pipeline: write the file's name without folder and ending; a-z, 0-9, '_' and '-'";
+        report.mistake(&section.entry("pipeline").place, format!("{name:?} {why}"));
+    }
+    Camera {
+        source: source.relative_to(folder),
+        enabled: section.bool("enabled"),
+        login,
+        pipeline: pipeline.map(Into::into),
+        transport: match section.text("transport") {
+            "udp" => Transport::Udp,
+            "auto" => Transport::Auto,
+            _ => Transport::Tcp,
+        },
+        window: section.duration("window"),
+        stride: section.duration("stride"),
+        frames: frames as usize,
+        min_frames: min_frames as usize,
+        prompt: section.text("prompt").trim().into(),
+        max_tokens: section.number("max_tokens") as usize,
+        sampling: match section.text("sampling") {
+            "rate" => Sampling::Rate,
+            "keyframes" => Sampling::Keyframes,
+            _ => Sampling::Auto,
+        },
+    }
+}
+
+/// Stands for a source that could not be read while further mistakes are looked for.
+fn nothing() -> ParsedSource {
+    ParsedSource { source: Source::Test(String::new()), login: None }
+}
+
+/// `username` and what `password_file` holds: both, or neither.
+pub fn login(section: &Section, report: &mut Report) -> Option<Login> {
+    let (username, file) = match (section.optional("username"), section.optional("password_file")) {
+        (None, None) => return None,
+        (Some(username), Some(file)) => (username, file),
+        (username, _) => {
+            let (has, lacks) = if username.is_some() {
+                ("username", "password_file")
+            } else {
+                ("password_file", "username")
+            };
+            report.mistake(&section.entry(has).place, format!("needs {lacks} beside it"));
+            return None;
+        }
+    };
+    let place = &section.entry("password_file").place;
+    match secret::locate(file).and_then(|path| secret::read(&path)) {
+        Ok((password, warning)) => {
+            if let Some(warning) = warning {
+                report.warning(place, warning);
+            }
+            Some(Login { username: username.into(), password })
+        }
+        Err(why) => {
+            report.mistake(place, why);
+            Some(Login { username: username.into(), password: Secret::new("") })
+        }
+    }
+}
+
+fn check_prompt(prompt: &str) -> Result<(), String> {
+    if prompt.trim().is_empty() {
+        return Err("is empty: write what to ask about each clip".into());
+    }
+    if prompt.len() > MAX_PROMPT_BYTES {
+        return Err(format!("is {} bytes long; {MAX_PROMPT_BYTES} are allowed", prompt.len()));
+    }
+    if prompt.contains(|c: char| c.is_control() && c != '\n') {
+        return Err("holds a control character: only line ends are allowed".into());
+    }
+    match SPECIAL.iter().find(|token| prompt.contains(**token)) {
+        Some(token) => Err(format!("holds {token:?}, which means something to the model: remove it")),
+        None => Ok(()),
+    }
+}

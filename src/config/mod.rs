@@ -1,0 +1,299 @@
+//! Configuration: a TOML file and the environment over it go in, a [`Config`] that the rest of the
+//! house can trust comes out. Nothing is coerced and nothing unknown is ignored; every mistake is
+//! found in one go and names where it stands and what to do.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use crate::frame::CameraId;
+
+mod broker;
+mod build;
+pub mod keys;
+mod layers;
+mod mistake;
+mod secret;
+mod source;
+pub mod units;
+mod value;
+
+use layers::Layers;
+pub use mistake::ConfigError;
+use mistake::{Place, Report};
+pub use secret::Secret;
+pub use source::{BadSource, ParsedSource, Source};
+use value::{Section, Value};
+
+/// The file that is read when nobody names another.
+pub const DEFAULT_FILE: &str = "/etc/camscribe/camscribe.toml";
+
+/// A valid configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This camscribe.
+    pub node: Node,
+    /// What describes.
+    pub model: Model,
+    /// Where descriptions go.
+    pub mqtt: Mqtt,
+    /// What waits for the broker.
+    pub outbox: Outbox,
+    /// At least one, defaults applied; a disabled one is here too.
+    pub cameras: BTreeMap<CameraId, Camera>,
+    /// The folder for pipeline files of the user's own; it need not exist.
+    pub pipelines: PathBuf,
+}
+
+/// `[node]`
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// One level of a topic: 1 to 64 of `A-Z`, `a-z`, `0-9`, `_` and `-`.
+    pub id: String,
+}
+
+/// `[model]`
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// A hub id, or a directory.
+    pub id: String,
+    /// Branch, tag or commit on the hub.
+    pub revision: String,
+    /// Where it computes.
+    pub device: Device,
+    /// What it computes in.
+    pub dtype: Dtype,
+    /// Most clips of a batch, 1 to 64.
+    pub max_batch: usize,
+    /// How long a batch waits to fill.
+    pub linger: Duration,
+}
+
+/// Where the model computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The first GPU if there is one, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The GPU of this number.
+    Cuda(usize),
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number =
+            |text: &str| text.parse().ok().filter(|n| *n < 1024 && text.bytes().all(|b| b.is_ascii_digit()));
+        match (text, text.strip_prefix("cuda:").and_then(number)) {
+            ("auto", _) => Ok(Self::Auto),
+            ("cpu", _) => Ok(Self::Cpu),
+            ("cuda", _) => Ok(Self::Cuda(0)),
+            (_, Some(n)) => Ok(Self::Cuda(n)),
+            _ => Err(format!("{text:?} is no device: write auto, cpu, cuda or cuda:N")),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+/// What the model computes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dtype {
+    /// bf16 on a GPU, f32 on the CPU.
+    Auto,
+    F32,
+    Bf16,
+    F16,
+}
+
+/// `[mqtt]`
+#[derive(Clone, Debug)]
+pub struct Mqtt {
+    /// Name or address of the broker; an IPv6 address without brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// How to speak TLS, if so.
+    pub tls: Option<Tls>,
+    /// As whom, if the broker asks.
+    pub login: Option<Login>,
+    /// First level or levels of every topic, no slash at either end.
+    pub topic_prefix: String,
+    /// Where Home Assistant looks for new devices; `None`: do not announce.
+    pub discovery_prefix: Option<String>,
+}
+
+/// How to speak TLS with the broker.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// PEM file of the authorities to trust; `None`: those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// PEM files of the certificate to show, and its key.
+    pub client_cert_and_key: Option<(PathBuf, PathBuf)>,
+}
+
+/// A user and a password.
+#[derive(Clone, Debug)]
+pub struct Login {
+    pub username: String,
+    pub password: Secret,
+}
+
+/// `[outbox]`
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    /// Most bytes that wait for the broker.
+    pub max_bytes: u64,
+}
+
+/// `[cameras.<id>]`, defaults applied.
+#[derive(Clone, Debug)]
+pub struct Camera {
+    /// Where the pictures come from.
+    pub source: Source,
+    /// Whether it is watched.
+    pub enabled: bool,
+    /// As whom, if the camera asks: from `username` and `password_file`, or from the URI.
+    pub login: Option<Login>,
+    /// Name of the pipeline file; `None`: by the source.
+    pub pipeline: Option<String>,
+    /// How RTSP carries its media.
+    pub transport: Transport,
+    /// What one clip covers.
+    pub window: Duration,
+    /// From the start of one window to that of the next.
+    pub stride: Duration,
+    /// Frames of a clip, 1 to 64.
+    pub frames: usize,
+    /// A clip with fewer is not described; at most `frames`.
+    pub min_frames: usize,
+    /// What is asked about each clip.
+    pub prompt: String,
+    /// The longest answer, in tokens.
+    pub max_tokens: usize,
+    /// Which frames are decoded.
+    pub sampling: Sampling,
+}
+
+/// How RTSP carries its media.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Tcp,
+    Udp,
+    /// UDP first, TCP when nothing comes.
+    Auto,
+}
+
+/// Which frames are decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sampling {
+    /// Keyframes where they are frequent enough, else by rate.
+    Auto,
+    /// All are decoded, and those nearest the wanted times are kept.
+    Rate,
+    /// Only keyframes are decoded.
+    Keyframes,
+}
+
+/// A configuration as read.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What it says.
+    pub config: Config,
+    /// What works but should not stay, a sentence each.
+    pub warnings: Vec<String>,
+    sections: Vec<(String, Section)>,
+}
+
+impl Loaded {
+    /// The effective configuration as TOML: every key, defaults applied, credentials masked.
+    pub fn to_toml(&self) -> String {
+        let mut toml = String::new();
+        for (name, section) in &self.sections {
+            let gap = if toml.is_empty() { "" } else { "\n" };
+            let keys: Vec<_> = match keys::SECTIONS.iter().find(|(known, _)| known == name) {
+                Some((_, keys)) => keys.to_vec(),
+                None => keys::camera(),
+            };
+            toml += &format!("{gap}[{name}]\n");
+            for key in keys {
+                let value = match &section.entry(key.name).value {
+                    Value::Text(text) => Value::Text(source::mask(text)),
+                    other => other.clone(),
+                };
+                toml += &format!("{} = {value}\n", key.name);
+            }
+        }
+        toml
+    }
+}
+
+/// Reads the configuration from `file` and the environment; `None` is [`DEFAULT_FILE`], which may
+/// be missing when the environment says everything.
+///
+/// # Errors
+/// All mistakes, each with its place.
+pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
+    let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+    let mut report = Report::new(path.into());
+    let layers = Layers::read(path, file.is_some(), &mut report);
+    if layers.cameras.is_empty() && report.is_clean() {
+        let missing = if path.exists() { "" } else { " (this file does not exist)" };
+        let text = format!("there is no camera: write a [cameras.<id>] section with a uri{missing}");
+        report.mistake(&Place::Nowhere { key: String::new() }, text);
+    }
+    let folder = path.parent().unwrap_or(Path::new(""));
+
+    let none = BTreeMap::new();
+    let mut sections = BTreeMap::new();
+    for (name, keys) in keys::SECTIONS {
+        let leaves = layers.sections.get(name).unwrap_or(&none);
+        sections.insert(*name, Section::check(name, keys, leaves, None, &mut report));
+    }
+    let defaults = &sections["defaults"];
+    let mut effective = Vec::new();
+    let mut cameras = BTreeMap::new();
+    for (id, leaves) in &layers.cameras {
+        let name = format!("{}.{id}", keys::CAMERAS);
+        let mut section = Section::check(&name, &keys::camera(), leaves, Some(defaults), &mut report);
+        cameras
+            .insert(id.clone(), build::camera(&mut section, leaves.contains_key("uri"), folder, &mut report));
+        effective.push((name, section));
+    }
+    if !cameras.is_empty() && cameras.values().all(|c| !c.enabled) {
+        report.warning(
+            &Place::Nowhere { key: keys::CAMERAS.into() },
+            "no camera is enabled: nothing is watched",
+        );
+    }
+    let config = Config {
+        node: Node { id: build::node_id(&sections["node"], &mut report) },
+        model: build::model(&sections["model"], folder, &mut report),
+        mqtt: broker::build(&sections["mqtt"], folder, &mut report),
+        outbox: Outbox { max_bytes: sections["outbox"].number("max_bytes") },
+        cameras,
+        pipelines: folder.join("pipelines"),
+    };
+    let warnings = report.finish()?;
+    if let Some(node) = sections.get_mut("node") {
+        node.derive("id", Value::Text(config.node.id.clone()));
+    }
+    let order = keys::SECTIONS.iter().filter(|(name, _)| *name != "defaults");
+    let fixed = order.filter_map(|(name, _)| Some((name.to_string(), sections.remove(name)?)));
+    let sections = fixed.chain(effective).collect();
+    Ok(Loaded { config, warnings, sections })
+}

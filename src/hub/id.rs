@@ -1,0 +1,82 @@
+//! Names of models and revisions: what may stand in a URL and in the name of a folder.
+
+use std::path::Path;
+
+/// A text that names no model or revision.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadId(String);
+
+/// Whether `id` means a directory rather than a model on the hub: it looks like a path, or there is
+/// a directory of that name.
+pub fn is_directory(id: &str) -> bool {
+    id.starts_with(['/', '.']) || Path::new(id).is_dir()
+}
+
+/// Checks what a model may be called: a directory that exists, or `organisation/name`.
+///
+/// # Errors
+/// A sentence with the name and what to write instead.
+pub fn check_id(id: &str) -> Result<(), BadId> {
+    if is_directory(id) {
+        return match Path::new(id).is_dir() {
+            true => Ok(()),
+            false => Err(BadId(format!(
+                "{id:?} is not a directory: write one, or a hub id such as organisation/name"
+            ))),
+        };
+    }
+    let mut parts = id.split('/');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(organisation), Some(name), None) if is_name(organisation) && is_name(name) => Ok(()),
+        _ => Err(BadId(format!(
+            "{id:?} is no model: write a hub id such as organisation/name, or a directory"
+        ))),
+    }
+}
+
+/// Checks what a branch, tag or commit may be called.
+///
+/// # Errors
+/// A sentence with the name and what is allowed.
+pub fn check_revision(revision: &str) -> Result<(), BadId> {
+    if revision.len() <= 128 && revision.split('/').all(is_name) {
+        return Ok(());
+    }
+    Err(BadId(format!("{revision:?} is no revision: write a branch, tag or commit, such as main")))
+}
+
+/// A part of a path that stays where it is put.
+pub fn is_name(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    (1..=96).contains(&text.len())
+        && !text.starts_with('.')
+        && text.bytes().all(allowed)
+        && !text.contains("..")
+}
+
+/// A commit: 40 hexadecimal digits, lower case.
+pub fn is_commit(text: &str) -> bool {
+    text.len() == 40 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_leave_their_folder_are_refused() {
+        assert!(check_id("HuggingFaceTB/SmolVLM2-500M-Video-Instruct").is_ok());
+        assert!(check_id(env!("CARGO_MANIFEST_DIR")).is_ok());
+        for id in ["", "a", "a/b/c", "a/..", "a/.b", "a b/c", "a/b?c", "a/b@c", "/no/such/folder", "..", "a/"]
+        {
+            assert!(check_id(id).is_ok() == Path::new(id).is_dir(), "{id}");
+        }
+        for revision in ["main", "v1.0", "refs/pr/3", "0123456789012345678901234567890123456789"] {
+            assert!(check_revision(revision).is_ok(), "{revision}");
+        }
+        for revision in ["", "a//b", "../x", "a/../b", "a b", "main?x"] {
+            assert!(check_revision(revision).is_err(), "{revision}");
+        }
+    }
+}

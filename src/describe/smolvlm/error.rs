@@ -3,6 +3,8 @@
 
 use std::{io, path::PathBuf};
 
+use super::{device::DeviceError, weights::WeightsError};
+
 /// A model directory that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -63,4 +65,10 @@ pub enum LoadError {
         /// What does not fit.
         problem: String,
     },
+    /// The weights are missing, damaged, or another model's.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The device that was asked for cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }

@@ -190,7 +190,13 @@ fn steady_times() -> impl Strategy<Value = Vec<u64>> {
 }
 
 fn summed(steps: &[u64]) -> Vec<u64> {
-    steps.iter().scan(0, |t, s| { *t += s; Some(*t) }).collect()
+    steps
+        .iter()
+        .scan(0, |t, s| {
+            *t += s;
+            Some(*t)
+        })
+        .collect()
 }
 
 proptest! {

@@ -163,12 +163,17 @@ pub(super) fn explain(source: &Source, report: Report, missing: &[String], playe
     use gst::{CoreError, ResourceError, StreamError};
     let what = source.to_string();
     let Report { error, debug } = report;
-    let other = |error: &glib::Error| CaptureError::Other { what: source.to_string(), why: plain(source, error.message()) };
+    let other = |error: &glib::Error| CaptureError::Other {
+        what: source.to_string(),
+        why: plain(source, error.message()),
+    };
     let lacks_plugin = error.kind::<CoreError>() == Some(CoreError::MissingPlugin)
         || error.kind::<StreamError>() == Some(StreamError::CodecNotFound);
     if lacks_plugin {
         return match missing.first() {
-            Some(name) => CaptureError::MissingPlugin { what, missing: name.clone(), package: package_of_codec(name) },
+            Some(name) => {
+                CaptureError::MissingPlugin { what, missing: name.clone(), package: package_of_codec(name) }
+            }
             None => CaptureError::NoVideo(what),
         };
     }
@@ -212,14 +217,18 @@ fn plain(source: &Source, message: &str) -> String {
 /// one that is switched off.
 pub(super) async fn diagnose(source: &Source, error: CaptureError) -> CaptureError {
     let Source::Rtsp(rtsp) = source else { return error };
-    let vague = matches!(error, CaptureError::Other { .. } | CaptureError::Stalled { .. } | CaptureError::NoStream(_));
+    let vague = matches!(
+        error,
+        CaptureError::Other { .. } | CaptureError::Stalled { .. } | CaptureError::NoStream(_)
+    );
     if !vague {
         return error;
     }
     let patience = Duration::from_secs(3);
     let (host, port) = rtsp.host_port();
     let what = source.to_string();
-    let addresses = match tokio::time::timeout(patience, tokio::net::lookup_host((host.as_str(), port))).await {
+    let addresses = match tokio::time::timeout(patience, tokio::net::lookup_host((host.as_str(), port))).await
+    {
         Ok(Ok(addresses)) => addresses,
         Ok(Err(cause)) => return CaptureError::UnknownHost { what, host, cause },
         Err(_) => return CaptureError::UnknownHost { what, host, cause: io::ErrorKind::TimedOut.into() },
@@ -256,7 +265,18 @@ pub(super) fn package_of_element(name: &str) -> &'static str {
     let starts = |prefixes: &[&str]| prefixes.iter().any(|p| name.starts_with(p));
     if starts(&["av"]) {
         "gstreamer1.0-libav"
-    } else if starts(&["rtspsrc", "rtp", "v4l2", "videoflip", "vp8", "vp9", "jpeg", "qtdemux", "matroska", "deinterlace"]) {
+    } else if starts(&[
+        "rtspsrc",
+        "rtp",
+        "v4l2",
+        "videoflip",
+        "vp8",
+        "vp9",
+        "jpeg",
+        "qtdemux",
+        "matroska",
+        "deinterlace",
+    ]) {
         "gstreamer1.0-plugins-good"
     } else if starts(&["decodebin", "uridecodebin", "video", "app", "parsebin"]) {
         "gstreamer1.0-plugins-base"

@@ -52,7 +52,9 @@ pub enum PipelineError {
         why: String,
     },
     /// It uses an element that is not installed.
-    #[error("pipeline {name:?}: GStreamer has no element {element:?}; it may be in the Debian package {package}")]
+    #[error(
+        "pipeline {name:?}: GStreamer has no element {element:?}; it may be in the Debian package {package}"
+    )]
     NoElement {
         /// Which pipeline.
         name: String,

@@ -135,7 +135,9 @@ pub async fn run(
     let status = Arc::new(status);
     let mut pause = FIRST_PAUSE;
     loop {
-        status.send_modify(|s| *s = CameraStatus { why: std::mem::take(&mut s.why), ..CameraStatus::default() });
+        status.send_modify(|s| {
+            *s = CameraStatus { why: std::mem::take(&mut s.why), ..CameraStatus::default() }
+        });
         let before = lock(&intake).frames;
         let outcome = match preflight(&config.source) {
             Ok(()) => supervise::run_once(&config, &intake, &status, &cancel).await,
@@ -197,7 +199,13 @@ async fn close(intake: &Arc<Mutex<Intake>>, how: fn(&mut Windower) -> Vec<Clip>)
 
 fn summary(intake: &Mutex<Intake>, duration: Duration, warning: Option<String>) -> Summary {
     let intake = lock(intake);
-    Summary { frames: intake.frames, clips: intake.clips, too_few: intake.windower.too_few(), duration, warning }
+    Summary {
+        frames: intake.frames,
+        clips: intake.clips,
+        too_few: intake.windower.too_few(),
+        duration,
+        warning,
+    }
 }
 
 /// What the file system can tell about a source before anything is built.
@@ -209,7 +217,9 @@ fn preflight(source: &Source) -> Result<(), CaptureError> {
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(CaptureError::NoFile(path.clone())),
                 Err(e) => Err(unreadable(e)),
                 Ok(meta) if meta.is_dir() => Err(unreadable(std::io::ErrorKind::IsADirectory.into())),
-                Ok(meta) if meta.is_file() && meta.len() == 0 => Err(CaptureError::NotMedia(source.to_string())),
+                Ok(meta) if meta.is_file() && meta.len() == 0 => {
+                    Err(CaptureError::NotMedia(source.to_string()))
+                }
                 Ok(_) => Ok(()),
             }
         }

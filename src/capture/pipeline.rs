@@ -31,7 +31,12 @@ pub(super) fn build(config: &CameraConfig) -> Result<Built, CaptureError> {
     let frames = frames.ok_or_else(|| lacks("appsink for its frames", "frames"))?;
     if !configure(&pipeline, &source, config) {
         let element = source.factory().map_or_else(String::new, |f| f.name().to_string());
-        return Err(PipelineError::WrongSource { name: name.into(), element, what: config.source.to_string() }.into());
+        return Err(PipelineError::WrongSource {
+            name: name.into(),
+            element,
+            what: config.source.to_string(),
+        }
+        .into());
     }
     let square = gst::Fraction::new(1, 1);
     let caps = gst::Caps::builder("video/x-raw").field("format", "RGB").field("pixel-aspect-ratio", square);
@@ -53,9 +58,9 @@ fn parse(name: &str, text: &str) -> Result<gst::Pipeline, PipelineError> {
             Err(PipelineError::NoElement { name: name.into(), element, package })
         }
         (Err(error), None) => Err(syntax(error.message().to_owned())),
-        (Ok(element), None) => {
-            element.downcast().map_err(|_| syntax("it is a single element, not a chain from source to frames".into()))
-        }
+        (Ok(element), None) => element
+            .downcast()
+            .map_err(|_| syntax("it is a single element, not a chain from source to frames".into())),
     }
 }
 
@@ -89,7 +94,9 @@ fn rtspsrc(element: &gst::Element, rtsp: &Rtsp, config: &CameraConfig) -> bool {
     if !element.has_property("protocols") || !set_text(element, "location", rtsp.location()) {
         return false;
     }
-    if let Some(Credentials { username, password }) = config.credentials.as_ref().or(rtsp.credentials.as_ref()) {
+    if let Some(Credentials { username, password }) =
+        config.credentials.as_ref().or(rtsp.credentials.as_ref())
+    {
         element.set_property("user-id", username);
         element.set_property("user-pw", password);
     }

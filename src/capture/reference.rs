@@ -85,7 +85,8 @@ fn count(config: &CameraConfig) -> Result<VideoInfo, CaptureError> {
         seen.first = seen.first.min(pts).or(pts);
         seen.last = seen.last.max(pts);
         if seen.stated.is_none() {
-            let rate = pad.current_caps().and_then(|c| c.structure(0)?.get::<gst::Fraction>("framerate").ok());
+            let rate =
+                pad.current_caps().and_then(|c| c.structure(0)?.get::<gst::Fraction>("framerate").ok());
             seen.stated = rate.map(|r| f64::from(r.numer()) / f64::from(r.denom()));
         }
         false

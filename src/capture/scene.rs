@@ -113,7 +113,11 @@ impl FromStr for Object {
         let parts: Vec<&str> = s.split('-').collect();
         let object = || {
             let [colour, shape, motion] = parts[..] else { return None };
-            Some(Self { colour: named(&COLOURS, colour)?, shape: named(&SHAPES, shape)?, motion: named(&MOTIONS, motion)? })
+            Some(Self {
+                colour: named(&COLOURS, colour)?,
+                shape: named(&SHAPES, shape)?,
+                motion: named(&MOTIONS, motion)?,
+            })
         };
         object().ok_or_else(|| BadScene::Object(s.into()))
     }
@@ -244,7 +248,8 @@ struct Region {
 
 impl Object {
     fn draw(&self, moment: f32, region: &Region, r: f32, width: usize, rgb: &mut [u8]) {
-        let along = |(low, high): (f32, f32), part: f32| low + r + 1.0 + part * (high - low - 2.0 * (r + 1.0));
+        let along =
+            |(low, high): (f32, f32), part: f32| low + r + 1.0 + part * (high - low - 2.0 * (r + 1.0));
         let (across, down) = match self.motion {
             Motion::Right => (moment, 0.5),
             Motion::Left => (1.0 - moment, 0.5),
@@ -259,7 +264,8 @@ impl Object {
             Colour::Blue => [0, 0, 255],
             Colour::Yellow => [255, 230, 0],
         };
-        let range = |centre: f32, end: usize| (centre - r).max(0.0) as usize..end.min((centre + r + 2.0) as usize);
+        let range =
+            |centre: f32, end: usize| (centre - r).max(0.0) as usize..end.min((centre + r + 2.0) as usize);
         for (y, row) in rgb.chunks_exact_mut(width * 3).enumerate().skip((cy - r).max(0.0) as usize) {
             let v = (y as f32 + 0.5 - cy) / r;
             if v > 1.0 {

@@ -95,7 +95,9 @@ pub enum SourceError {
     #[error("this is not a valid {0} address: {1}")]
     Address(&'static str, String),
     /// An option of `test://` that does not exist.
-    #[error("test:// has no option {0:?}: use object, background, period, width, height, fps, live, duration")]
+    #[error(
+        "test:// has no option {0:?}: use object, background, period, width, height, fps, live, duration"
+    )]
     Option(String),
     /// An option of `test://` with a value that it cannot have.
     #[error("test:// cannot use {key}={value}: {why}")]
@@ -127,11 +129,14 @@ impl Source {
             "file" => {
                 let bad = |why: &str| SourceError::Address("file", why.into());
                 let url = Url::parse(text).map_err(|e| bad(&e.to_string()))?;
-                let path = url.to_file_path().map_err(|()| bad("write file:///folder/name, with three slashes"))?;
+                let path =
+                    url.to_file_path().map_err(|()| bad("write file:///folder/name, with three slashes"))?;
                 Ok(Self::File(path))
             }
             "v4l2" if rest.starts_with("/dev/") => Ok(Self::V4l2(rest.into())),
-            "v4l2" => Err(SourceError::Address("v4l2", "write v4l2:///dev/video0, with three slashes".into())),
+            "v4l2" => {
+                Err(SourceError::Address("v4l2", "write v4l2:///dev/video0, with three slashes".into()))
+            }
             "test" => TestSource::parse(text).map(Self::Test),
             other => Err(SourceError::Scheme(other.into())),
         }
@@ -292,7 +297,10 @@ impl TestSource {
                 false => Script::new(vec![scene], period),
             }),
             None => {
-                let why = format!("test://{name} does not exist: use test://shapes or one of {}", PATTERNS.join(", "));
+                let why = format!(
+                    "test://{name} does not exist: use test://shapes or one of {}",
+                    PATTERNS.join(", ")
+                );
                 return Err(SourceError::Address("test", why));
             }
         };
@@ -336,10 +344,9 @@ impl Setting<'_> {
     fn duration(&self, longest: Duration) -> Result<Duration, SourceError> {
         let fits = |d: &Duration| (Duration::from_millis(100)..=longest).contains(d);
         let limit = humantime::format_duration(longest);
-        humantime::parse_duration(self.value)
-            .ok()
-            .filter(fits)
-            .ok_or_else(|| self.bad(format!("it must be a time with its unit, from 100ms to {limit}, such as 8s")))
+        humantime::parse_duration(self.value).ok().filter(fits).ok_or_else(|| {
+            self.bad(format!("it must be a time with its unit, from 100ms to {limit}, such as 8s"))
+        })
     }
 }
 

@@ -89,6 +89,7 @@ async fn watch(
             heard = news.recv() => match heard {
                 Some(News::Failed(report)) => return Err(Some(report)),
                 Some(News::Over) | None => {
+                    length = learn_length(config, pipeline, status, length);
                     let position = tap.position();
                     return Ok(End::Over { position, warning: cut_off(position, length) });
                 }
@@ -97,19 +98,33 @@ async fn watch(
                 if config.source.is_live() && tap.silence() > config.stall {
                     return Err(None);
                 }
-                if length.is_none() && !config.source.is_live() {
-                    length = pipeline.query_duration::<gst::ClockTime>().map(Duration::from);
-                    status.send_if_modified(|s| s.duration != std::mem::replace(&mut s.duration, length));
-                }
+                length = learn_length(config, pipeline, status, length);
             }
         }
     }
 }
 
+/// The length that a file states, once it is known.
+fn learn_length(
+    config: &CameraConfig,
+    pipeline: &gst::Pipeline,
+    status: &watch::Sender<CameraStatus>,
+    known: Option<Duration>,
+) -> Option<Duration> {
+    if known.is_some() || config.source.is_live() {
+        return known;
+    }
+    let length = pipeline.query_duration::<gst::ClockTime>().map(Duration::from);
+    status.send_if_modified(|s| s.duration != std::mem::replace(&mut s.duration, length));
+    length
+}
+
 fn cut_off(position: Duration, length: Option<Duration>) -> Option<String> {
     let length = length.filter(|length| *length > position + CUT_OFF)?;
     let (said, found) = (length.as_secs_f32(), position.as_secs_f32());
-    Some(format!("the file says that it lasts {said:.1} s, but its pictures end at {found:.1} s: it may be cut off"))
+    Some(format!(
+        "the file says that it lasts {said:.1} s, but its pictures end at {found:.1} s: it may be cut off"
+    ))
 }
 
 /// Forwards what matters from the bus; nothing piles up there.

@@ -17,7 +17,9 @@ use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 use tokio::sync::watch;
 
-use super::{CameraStatus, CaptureError, State, sampler::Finding, sampler::Mode, sampler::Rhythm, stamp::Stamper};
+use super::{
+    CameraStatus, CaptureError, State, sampler::Finding, sampler::Mode, sampler::Rhythm, stamp::Stamper,
+};
 use crate::{
     clip::{Clip, Windower},
     frame::{CameraId, Frame},
@@ -97,7 +99,12 @@ impl Tap {
     }
 
     /// Hooks itself into a pipeline that is not running yet.
-    pub fn attach(self: &Arc<Self>, pipeline: &gst::Pipeline, source: &gst::Element, frames: &gst_app::AppSink) {
+    pub fn attach(
+        self: &Arc<Self>,
+        pipeline: &gst::Pipeline,
+        source: &gst::Element,
+        frames: &gst_app::AppSink,
+    ) {
         let tap = self.clone();
         pipeline.connect_deep_element_added(move |_, _, element| tap.watch_decoder(element));
         pipeline.iterate_recurse().into_iter().flatten().for_each(|e| self.watch_decoder(&e));
@@ -229,7 +236,9 @@ impl Tap {
     /// A converted picture has come out.
     fn take(&self, sink: &gst_app::AppSink) -> Result<gst::FlowSuccess, gst::FlowError> {
         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-        let (Some(buffer), Some(caps)) = (sample.buffer(), sample.caps()) else { return Ok(gst::FlowSuccess::Ok) };
+        let (Some(buffer), Some(caps)) = (sample.buffer(), sample.caps()) else {
+            return Ok(gst::FlowSuccess::Ok);
+        };
         let segment = sample.segment().and_then(|s| s.downcast_ref::<gst::ClockTime>());
         let pts = segment.zip(buffer.pts()).and_then(|(s, pts)| s.to_running_time(pts));
         let Some(pts) = pts.map(Duration::from).or_else(|| self.guess(buffer)) else {
@@ -291,7 +300,9 @@ fn square_size(caps: &gst::CapsRef) -> Option<(u32, u32)> {
     let s = caps.structure(0)?;
     let side = |name: &str| s.get::<i32>(name).ok().and_then(|v| u32::try_from(v).ok());
     let (width, height) = (side("width")?, side("height")?);
-    let par = s.get::<gst::Fraction>("pixel-aspect-ratio").map_or(1.0, |p| f64::from(p.numer()) / f64::from(p.denom()));
+    let par = s
+        .get::<gst::Fraction>("pixel-aspect-ratio")
+        .map_or(1.0, |p| f64::from(p.numer()) / f64::from(p.denom()));
     Some(((f64::from(width) * par).round() as u32, height))
 }
 

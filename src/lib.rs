@@ -16,6 +16,8 @@
 | [`app`], [`cli`] | the wiring, and the commands |"
 )]
 
+#[cfg(feature = "daemon")]
+pub mod capture;
 pub mod clip;
 pub mod describe;
 pub mod event;

@@ -177,11 +177,6 @@ fn each_mistake_in_the_file_is_named_with_its_line_and_what_to_do() {
             "none.pem cannot be read",
         ),
         ("[mqtt]\nurl = \"mqtts://h\"\nca_file = \"c.toml\"\n", "c.toml:3: mqtt.ca_file: ", "no PEM block"),
-        (
-            "[mqtt]\nurl = \"mqtts://h\"\nclient_cert_file = \"c.toml\"\n",
-            "c.toml:3: mqtt.client_cert_file: ",
-            "needs client_key_file beside it",
-        ),
         ("[defaults]\nuri = \"/x.mp4\"\n", "c.toml:2: defaults.uri: ", "each camera needs a uri of its own"),
         (
             "[defaults]\nenabled = \"yes\"\n",
@@ -225,7 +220,7 @@ fn each_mistake_in_the_file_is_named_with_its_line_and_what_to_do() {
         (
             "[cameras.yard]\nurl = \"/x.mp4\"\nuri = \"/x\"\n",
             "c.toml:2: cameras.yard.url: ",
-            "belongs under [mqtt]",
+            "did you mean uri?",
         ),
         ("[cameras.yard]\nuri = 5\n", "c.toml:2: cameras.yard.uri: ", "text, not 5"),
         ("[cameras.yard]\nuri = \"\"\n", "c.toml:2: cameras.yard.uri: ", "is empty: use rtsp://"),
@@ -361,6 +356,30 @@ fn secrets_are_used_and_never_shown() {
     assert_eq!(warnings.len(), 2, "{}", answer.err);
     assert!(warnings[0].contains("c.toml:5: cameras.a.uri: holds credentials"), "{}", answer.err);
     assert!(warnings[1].contains("cameras.b.password_file: every user can read"), "{}", answer.err);
+}
+
+#[test]
+fn a_client_certificate_and_its_key_go_together() {
+    let both = format!(
+        "{PORCH}[mqtt]\nurl = \"mqtts://h\"\nclient_cert_file = \"c.pem\"\nclient_key_file = \"k.pem\"\n"
+    );
+    for (toml, text) in [
+        (both.clone(), None),
+        (
+            both.replace("client_key_file", "ca_file"),
+            Some("mqtt.client_cert_file: needs client_key_file beside it"),
+        ),
+        (
+            both.replace("client_cert_file", "ca_file"),
+            Some("mqtt.client_key_file: needs client_cert_file beside it"),
+        ),
+    ] {
+        let pem = |label| format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
+        let pem = [pem("CERTIFICATE"), pem("PRIVATE KEY")].concat();
+        let answer = Check::of(&toml).file("c.pem", &pem, 0o600).file("k.pem", &pem, 0o600).run();
+        assert_eq!(answer.code, Some(if text.is_some() { 78 } else { 0 }), "{answer:?}");
+        assert!(answer.err.contains(text.unwrap_or_default()), "{}", answer.err);
+    }
 }
 
 #[test]

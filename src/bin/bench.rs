@@ -44,7 +44,11 @@ impl Given {
         Ok(Self(given))
     }
 
-    fn get<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(&self, name: &str, default: &str) -> Result<T> {
+    fn get<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+        &self,
+        name: &str,
+        default: &str,
+    ) -> Result<T> {
         let value = self.0.get(name).map_or(default, String::as_str);
         value.parse().with_context(|| format!("{name} {value}"))
     }

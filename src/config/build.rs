@@ -28,24 +28,27 @@ const SPECIAL: [&str; 9] = [
     "<|reserved_special_token",
 ];
 
-/// The configured name, else the host's name with `-` for what a topic cannot hold.
+/// The name of this machine with `-` for what one level of a topic cannot hold.
+pub fn default_node_id() -> String {
+    let host = gethostname::gethostname();
+    let host: String = host.to_string_lossy().chars().take(64).collect();
+    let id = host.replace(|c| !may_stand_in_node_id(c), "-");
+    if id.is_empty() { "camscribe".into() } else { id }
+}
+
+/// Home Assistant takes no more than these in the topics of its discovery.
+fn may_stand_in_node_id(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '-')
+}
+
+/// The configured name, else [`default_node_id`].
 pub fn node_id(section: &Section, report: &mut Report) -> String {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-    match section.optional("id") {
-        None => {
-            let host = gethostname::gethostname();
-            let host: String = host.to_string_lossy().chars().take(64).collect();
-            let id = host.replace(|c| !allowed(c), "-");
-            if id.is_empty() { "camscribe".into() } else { id }
-        }
-        Some(id) => {
-            if id.len() > 64 || !id.chars().all(allowed) {
-                let why = "cannot be a level of a topic: use 1 to 64 of A-Z, a-z, 0-9, '_' and '-'";
-                report.mistake(&section.entry("id").place, format!("{id:?} {why}"));
-            }
-            id.into()
-        }
+    let Some(id) = section.optional("id") else { return default_node_id() };
+    if id.len() > 64 || !id.chars().all(may_stand_in_node_id) {
+        let why = "cannot be a level of a topic: use 1 to 64 of A-Z, a-z, 0-9, '_' and '-'";
+        report.mistake(&section.entry("id").place, format!("{id:?} {why}"));
     }
+    id.into()
 }
 
 /// Builds [`Model`]; a directory that begins with `.` is taken from `folder`.
@@ -68,12 +71,8 @@ pub fn model(section: &Section, folder: &Path, report: &mut Report) -> Model {
         id,
         revision: revision.into(),
         device,
-        dtype: match section.text("dtype") {
-            "f32" => Dtype::F32,
-            "bf16" => Dtype::Bf16,
-            "f16" => Dtype::F16,
-            _ => Dtype::Auto,
-        },
+        // The table of keys lets no other word through.
+        dtype: section.text("dtype").parse().unwrap_or(Dtype::Auto),
         max_batch: section.number("max_batch") as usize,
         linger: section.duration("linger"),
     }

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use super::{DEFAULT_MODEL, DEFAULT_PROMPT, DEFAULT_REVISION};
+
 /// One key of one section.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
@@ -44,8 +46,8 @@ pub const NODE: &[Key] = &[key("id", Kind::Text, "")];
 
 /// `[model]`
 pub const MODEL: &[Key] = &[
-    key("id", Kind::Text, "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"),
-    key("revision", Kind::Text, "main"),
+    key("id", Kind::Text, DEFAULT_MODEL),
+    key("revision", Kind::Text, DEFAULT_REVISION),
     key("device", Kind::Text, "auto"),
     key("dtype", Kind::Choice(&["auto", "f32", "bf16", "f16"]), "auto"),
     key("max_batch", Kind::Int(1, 64), "16"),
@@ -81,7 +83,7 @@ pub const CAMERA: &[Key] = &[
     key("stride", Kind::Duration(Duration::from_millis(100), SECOND.saturating_mul(86_400)), "8s"),
     key("frames", Kind::Int(1, 64), "8"),
     key("min_frames", Kind::Int(1, 64), "2"),
-    key("prompt", Kind::Text, "Describe what happens in this video in one or two sentences."),
+    key("prompt", Kind::Text, DEFAULT_PROMPT),
     key("max_tokens", Kind::Int(1, 2048), "96"),
     key("sampling", Kind::Choice(&["auto", "rate", "keyframes"]), "auto"),
 ];

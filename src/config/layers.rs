@@ -257,8 +257,8 @@ fn unknown_key(section: &str, name: &str, keys: &[Key]) -> String {
     }
     let known = || keys.iter().map(|key| key.name);
     match (nearest(name, known()), home_of(name)) {
-        (_, Some(home)) => format!("there is no such key in [{section}]; it belongs under {home}"),
-        (Some(near), None) => format!("there is no such key; did you mean {near}?"),
+        (Some(near), _) => format!("there is no such key; did you mean {near}?"),
+        (None, Some(home)) => format!("there is no such key in [{section}]; it belongs under {home}"),
         (None, None) => {
             format!("there is no such key; [{section}] has {}", known().collect::<Vec<_>>().join(", "))
         }

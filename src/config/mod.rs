@@ -22,6 +22,7 @@ mod source;
 pub mod units;
 mod value;
 
+pub use build::default_node_id;
 use layers::Layers;
 pub use mistake::ConfigError;
 use mistake::{Place, Report};
@@ -31,6 +32,12 @@ use value::{Section, Value};
 
 /// The file that is read when nobody names another.
 pub const DEFAULT_FILE: &str = "/etc/camscribe/camscribe.toml";
+/// The model that describes when nobody names another.
+pub const DEFAULT_MODEL: &str = "HuggingFaceTB/SmolVLM2-500M-Video-Instruct";
+/// Its revision.
+pub const DEFAULT_REVISION: &str = "main";
+/// What is asked about a clip when nobody asks anything else.
+pub const DEFAULT_PROMPT: &str = "Describe what happens in this video in one or two sentences.";
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -118,6 +125,20 @@ pub enum Dtype {
     F32,
     Bf16,
     F16,
+}
+
+impl FromStr for Dtype {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            "f16" => Ok(Self::F16),
+            _ => Err(format!("{text:?} is no number format: write auto, f32, bf16 or f16")),
+        }
+    }
 }
 
 /// `[mqtt]`

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use super::builtin;
+
 /// A text that names no model or revision.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -13,11 +15,15 @@ pub fn is_directory(id: &str) -> bool {
     id.starts_with(['/', '.']) || Path::new(id).is_dir()
 }
 
-/// Checks what a model may be called: a directory that exists, or `organisation/name`.
+/// Checks what a model may be called: a directory that exists, `organisation/name`, or the name of
+/// the model inside the program.
 ///
 /// # Errors
 /// A sentence with the name and what to write instead.
 pub fn check_id(id: &str) -> Result<(), BadId> {
+    if id == builtin::NAME {
+        return Ok(());
+    }
     if is_directory(id) {
         return match Path::new(id).is_dir() {
             true => Ok(()),
@@ -26,6 +32,14 @@ pub fn check_id(id: &str) -> Result<(), BadId> {
             ))),
         };
     }
+    check_hub_id(id)
+}
+
+/// Checks what a model on the hub may be called: `organisation/name`.
+///
+/// # Errors
+/// A sentence with the name and what to write instead.
+pub fn check_hub_id(id: &str) -> Result<(), BadId> {
     let mut parts = id.split('/');
     match (parts.next(), parts.next(), parts.next()) {
         (Some(organisation), Some(name), None) if is_name(organisation) && is_name(name) => Ok(()),
@@ -44,6 +58,11 @@ pub fn check_revision(revision: &str) -> Result<(), BadId> {
         return Ok(());
     }
     Err(BadId(format!("{revision:?} is no revision: write a branch, tag or commit, such as main")))
+}
+
+/// A revision as one part of a path or URL; no revision holds `%` itself.
+pub fn escape(revision: &str) -> String {
+    revision.replace('/', "%2F")
 }
 
 /// A part of a path that stays where it is put.

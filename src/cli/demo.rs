@@ -10,11 +10,11 @@ use clap::Args;
 use super::run::runtime;
 use crate::{
     app,
-    capture::{self, scene::TestSource},
+    capture::{self, source::TestSource},
     config::{self, Config, Device, Dtype, Sampling, Source, Transport, units},
     event::Event,
     logging,
-    publish::mqtt::{EmbeddedBroker, subscribe},
+    publish::mqtt::{broker::EmbeddedBroker, subscribe},
     shutdown,
 };
 

@@ -84,6 +84,7 @@ pub struct SmolVlm {
     prompter: Prompter,
     preprocessor: Preprocessor,
     sampling: Sampling,
+    file_sampling: sampling::Sampling,
     info: ModelInfo,
 }
 
@@ -104,7 +105,17 @@ impl SmolVlm {
         let network = Network::load(dir, config, chosen)?;
         tracing::info!("model {} loaded on {} in {:.1?}", info.id, network.chosen, start.elapsed());
         let preprocessor = Preprocessor::new(&processor);
-        Ok(Self { network, prompter, preprocessor, sampling: options.sampling, info })
+        let file_sampling = sampling::Sampling {
+            fps: processor.video_fps,
+            max_frames: processor.video_max_frames,
+            skip: sampling::REFERENCE_SKIP,
+        };
+        Ok(Self { network, prompter, preprocessor, sampling: options.sampling, file_sampling, info })
+    }
+
+    /// How the reference chooses the frames of a whole file for this model.
+    pub fn reference_sampling(&self) -> sampling::Sampling {
+        self.file_sampling
     }
 
     /// The prompt for a clip, and its frames as pictures: everything about it that can be wrong.

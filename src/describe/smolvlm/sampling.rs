@@ -12,6 +12,9 @@ pub struct Footage {
     pub duration: f64,
 }
 
+/// Seconds that the reference leaves out at both ends of a long file (`skip_secs` of its sampling).
+pub const REFERENCE_SKIP: f64 = 1.0;
+
 /// How densely a file is sampled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
@@ -19,8 +22,8 @@ pub struct Sampling {
     pub fps: f64,
     /// Most frames that are taken.
     pub max_frames: usize,
-    /// Seconds left out at both ends of a file that has more than enough frames; the reference's
-    /// own choice is 1.
+    /// Seconds left out at both ends of a file that has more than enough frames:
+    /// [`REFERENCE_SKIP`] there.
     pub skip: f64,
 }
 

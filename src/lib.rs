@@ -27,8 +27,6 @@ pub mod queue;
 #[cfg(feature = "daemon")]
 pub mod app;
 #[cfg(feature = "daemon")]
-pub mod capture;
-#[cfg(feature = "daemon")]
 pub mod cli;
 #[cfg(feature = "daemon")]
 pub mod config;

@@ -67,9 +67,18 @@ impl Printer {
                 serde_json::to_writer(&mut self.out, event).map_err(std::io::Error::from)?;
                 writeln!(self.out)?;
             }
-            Format::Vtt => write!(self.out, "{} --> {}\n{}\n\n", stamp(start, '.'), stamp(end, '.'), cue(&escape(text)))?,
+            Format::Vtt => {
+                write!(self.out, "{} --> {}\n{}\n\n", stamp(start, '.'), stamp(end, '.'), cue(&escape(text)))?
+            }
             Format::Srt => {
-                write!(self.out, "{}\n{} --> {}\n{}\n\n", self.cues, stamp(start, ','), stamp(end, ','), cue(text))?;
+                write!(
+                    self.out,
+                    "{}\n{} --> {}\n{}\n\n",
+                    self.cues,
+                    stamp(start, ','),
+                    stamp(end, ','),
+                    cue(text)
+                )?;
             }
         }
         self.out.flush()?;

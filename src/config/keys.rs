@@ -38,7 +38,6 @@ const fn key(name: &'static str, kind: Kind, default: &'static str) -> Key {
     Key { name, kind, default: Some(default) }
 }
 
-
 const SECOND: Duration = Duration::from_secs(1);
 const MIB: u64 = 1 << 20;
 

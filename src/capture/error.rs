@@ -227,8 +227,8 @@ pub(super) async fn diagnose(source: &Source, error: CaptureError) -> CaptureErr
     let patience = Duration::from_secs(3);
     let (host, port) = rtsp.host_port();
     let what = source.to_string();
-    let addresses = match tokio::time::timeout(patience, tokio::net::lookup_host((host.as_str(), port))).await
-    {
+    let found = tokio::time::timeout(patience, tokio::net::lookup_host((host.clone(), port))).await;
+    let addresses = match found {
         Ok(Ok(addresses)) => addresses,
         Ok(Err(cause)) => return CaptureError::UnknownHost { what, host, cause },
         Err(_) => return CaptureError::UnknownHost { what, host, cause: io::ErrorKind::TimedOut.into() },

@@ -115,7 +115,7 @@ fn play(
     if let Some(pad) = decoded_side(&frames) {
         let wanted = Mutex::new(Box::new(wanted));
         pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
-            let pts = info.buffer().and_then(gst::BufferRef::pts);
+            let pts = info.buffer().and_then(|b| b.pts());
             if (lock(&wanted))(pad, pts) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
         });
     }

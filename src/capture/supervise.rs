@@ -115,7 +115,7 @@ fn learn_length(
         return known;
     }
     let length = pipeline.query_duration::<gst::ClockTime>().map(Duration::from);
-    status.send_if_modified(|s| s.duration != std::mem::replace(&mut s.duration, length));
+    status.send_if_modified(|s| std::mem::replace(&mut s.duration, length) != length);
     length
 }
 

@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -142,10 +142,10 @@ impl Tap {
         let Some(pad) = element.static_pad("sink") else { return };
         let name = factory.name().to_string();
         let tap = self.clone();
-        let mut told = false;
+        let told = AtomicBool::new(false);
         pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
             let Some(buffer) = info.buffer() else { return gst::PadProbeReturn::Ok };
-            if !std::mem::replace(&mut told, true) {
+            if !told.swap(true, Ordering::Relaxed) {
                 tracing::info!(camera = %tap.camera, decoder = %name, "decoding");
                 tap.status.send_modify(|s| s.decoder = Some(name.clone()));
             }
@@ -206,7 +206,7 @@ impl Tap {
         let tap = self.clone();
         let which = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
         pad.add_probe(which, move |pad, info| {
-            if let Some(gst::EventView::Caps(caps)) = info.event().map(gst::EventRef::view) {
+            if let Some(gst::EventView::Caps(caps)) = info.event().map(|e| e.view()) {
                 return tap.check_size(pad, caps.caps());
             }
             let pts = info.buffer().and_then(|buffer| stream_time(pad, buffer));

@@ -4,7 +4,7 @@
 use std::thread::JoinHandle;
 
 use gstreamer_rtsp_server::{
-    RTSPAuth, RTSPFilterResult, RTSPMediaFactory, RTSPServer, RTSPToken, gio::prelude::*, glib, gst,
+    RTSPAuth, RTSPFilterResult, RTSPMediaFactory, RTSPServer, RTSPToken, glib, gst,
     prelude::*,
 };
 

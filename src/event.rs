@@ -131,7 +131,7 @@ pub struct Timing {
     pub prefill: u64,
     /// The answer, token by token.
     pub decode: u64,
-    /// From the window's end to the finished description, waiting included.
+    /// From the clip being complete to its description, waiting included.
     pub total: u64,
 }
 

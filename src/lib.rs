@@ -1,14 +1,42 @@
 //! camscribe: what cameras see, in words, over MQTT.
 //!
 //! Data flows one way, a stage a folder: **Frame → Clip → Prompt → Description → Event**.
+//!
+//! | room | what it is for |
+//! |---|---|
+//! | [`frame`], [`clip`] | what cameras give, and how it is cut into clips |
+//! | [`describe`] | clips in, descriptions out: the model |
+//! | [`event`] | what subscribers read: the public contract |
+#![cfg_attr(
+    feature = "daemon",
+    doc = "| [`config`], [`hub`] | what the person said, and the model's files |
+| [`capture`] | cameras and files in, clips out: GStreamer |
+| [`queue`] | between the cameras and the model: bounded, fair |
+| [`publish`] | events out, over MQTT |
+| [`app`], [`cli`] | the wiring, and the commands |"
+)]
 
 #[cfg(feature = "daemon")]
-pub mod cli;
+pub mod capture;
 pub mod clip;
-#[cfg(feature = "daemon")]
-pub mod config;
 pub mod describe;
 pub mod event;
 pub mod frame;
+pub mod queue;
+
+#[cfg(feature = "daemon")]
+pub mod app;
+#[cfg(feature = "daemon")]
+pub mod capture;
+#[cfg(feature = "daemon")]
+pub mod cli;
+#[cfg(feature = "daemon")]
+pub mod config;
 #[cfg(feature = "daemon")]
 pub mod hub;
+#[cfg(feature = "daemon")]
+pub mod logging;
+#[cfg(feature = "daemon")]
+pub mod publish;
+#[cfg(feature = "daemon")]
+pub mod shutdown;

@@ -1,10 +1,22 @@
-//! `camscribe demo`: everything at work without camera, broker or download.
+//! `camscribe demo`: everything at work without camera, broker or download. A synthetic camera
+//! shows moving shapes, the model inside the program describes them, a broker on loopback delivers
+//! the events, and a subscriber prints them, each beside what was really drawn.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use anyhow::Context;
 use clap::Args;
 
-use crate::config::units;
+use super::run::runtime;
+use crate::{
+    app,
+    capture::{self, source::TestSource},
+    config::{self, Config, Device, Dtype, Sampling, Source, Transport, units},
+    event::Event,
+    logging,
+    publish::mqtt::{broker::EmbeddedBroker, subscribe},
+    shutdown,
+};
 
 /// Arguments of `demo`.
 #[derive(Debug, Args)]
@@ -17,7 +29,112 @@ pub struct DemoArgs {
     pub duration: Option<Duration>,
 }
 
+/// One scene, and one clip, lasts so long: they begin together, so that each clip shows one scene.
+const SCENE: Duration = Duration::from_secs(4);
+const CAMERA: &str = "shapes";
+const PREFIX: &str = "camscribe";
+
 /// Runs until told to stop.
-pub fn run(_args: DemoArgs) -> anyhow::Result<()> {
-    anyhow::bail!("demo is not part of this build yet")
+///
+/// # Errors
+/// When the port is taken, or what [`app::run`] says.
+pub fn run(args: DemoArgs) -> anyhow::Result<()> {
+    logging::init(true);
+    runtime()?.block_on(async {
+        let cancel = shutdown::on_signal()?;
+        let broker = EmbeddedBroker::start(args.port).await.with_context(|| {
+            format!("no broker can listen on 127.0.0.1:{}: choose another --port", args.port)
+        })?;
+        let config = config(broker.port())?;
+        let scene = format!("shapes?period={}s", SCENE.as_secs());
+        let capture::Source::Test(truth) = capture::Source::parse(&format!("test://{scene}"))? else {
+            unreachable!("test:// is a synthetic source")
+        };
+        let model = config.model.clone();
+        let describer = tokio::task::spawn_blocking(move || app::load_model(&model)).await??;
+
+        println!(
+            "A synthetic camera shows moving shapes; a model describes every {} seconds of it.",
+            SCENE.as_secs()
+        );
+        println!("See it from another terminal: mosquitto_sub -p {} -v -t '{PREFIX}/#'", broker.port());
+        println!("Ctrl-C ends it.\n");
+        let (port, filter) = (broker.port(), format!("{PREFIX}/#"));
+        let subscriber = tokio::spawn(async move {
+            if let Err(error) = subscribe(port, &filter, |topic, payload| print(topic, payload, &truth)).await
+            {
+                eprintln!("error: {error}");
+            }
+        });
+        if let Some(duration) = args.duration {
+            let cancel = cancel.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(duration).await;
+                cancel.cancel();
+            });
+        }
+        let result = app::run(config, Box::new(describer), cancel).await;
+        subscriber.abort();
+        result
+    })
+}
+
+/// What the demo would stand in a configuration file as.
+fn config(port: u16) -> anyhow::Result<Config> {
+    let camera = config::Camera {
+        source: Source::Test(format!("shapes?period={}s", SCENE.as_secs())),
+        enabled: true,
+        login: None,
+        pipeline: None,
+        transport: Transport::Tcp,
+        window: SCENE,
+        stride: SCENE,
+        frames: 8,
+        min_frames: 2,
+        prompt: "Describe what happens in this video.".into(),
+        max_tokens: 48,
+        sampling: Sampling::Rate,
+    };
+    Ok(Config {
+        node: config::Node { id: "demo".into() },
+        model: config::Model {
+            id: crate::hub::BUILTIN.into(),
+            revision: String::new(),
+            device: Device::Auto,
+            dtype: Dtype::Auto,
+            max_batch: 1,
+            linger: Duration::ZERO,
+        },
+        mqtt: config::Mqtt {
+            host: "127.0.0.1".into(),
+            port,
+            tls: None,
+            login: None,
+            topic_prefix: PREFIX.into(),
+            discovery_prefix: None,
+        },
+        outbox: config::Outbox { max_bytes: 16 << 20 },
+        cameras: BTreeMap::from([(CAMERA.parse()?, camera)]),
+        pipelines: PathBuf::new(),
+    })
+}
+
+/// Prints a message as a subscriber sees it; a description beside the truth.
+fn print(topic: &str, payload: &[u8], truth: &TestSource) {
+    if topic.ends_with("/snapshot") {
+        println!("{topic}  (a JPEG of {} bytes)", payload.len());
+    } else if topic.ends_with("/latest") {
+        // The same event as on …/description, kept by the broker.
+    } else if topic.ends_with("/description")
+        && let Ok(event) = serde_json::from_slice::<Event>(payload)
+    {
+        println!("{topic}");
+        println!("  described: {}", event.description);
+        let start = event.clip.frames.first().map_or(0.0, |f| f.pts_s - f.offset_s);
+        if let Some(drawn) = truth.truth(Duration::from_secs_f64(start.max(0.0)), SCENE) {
+            println!("  drawn:     {drawn}");
+        }
+    } else {
+        println!("{topic}  {}", String::from_utf8_lossy(payload));
+    }
 }

@@ -1,10 +1,36 @@
-//! `camscribe describe`: files or streams in, their descriptions out.
+//! `camscribe describe`: files or streams in, their descriptions out, one source after another.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    fs::File,
+    io::{self, IsTerminal, Write},
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
+use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use crate::config::units;
+use super::{print::Printer, run::runtime};
+use crate::{
+    app,
+    capture::{self, CameraConfig, CameraStatus, Summary},
+    clip::{Clip, Question},
+    config::{self, Device, Dtype, ParsedSource, Sampling, Source, Transport, units},
+    describe::{
+        smolvlm::{SmolVlm, sampling::Footage},
+        worker::{self, Batching, Outcome},
+    },
+    frame::CameraId,
+    logging,
+    queue::{ClipQueue, Overflow},
+    shutdown,
+};
 
 /// Arguments of `describe`.
 #[derive(Debug, Args)]
@@ -12,12 +38,21 @@ pub struct DescribeArgs {
     /// What to describe: files, or anything that a camera's uri may be
     #[arg(required = true, value_name = "SOURCE")]
     pub sources: Vec<String>,
-    /// Hub id or directory of the model
-    #[arg(long, value_name = "M")]
-    pub model: Option<String>,
+    /// Hub id or directory of the model; `shapes` is the small one inside this program
+    #[arg(long, value_name = "M", default_value = config::DEFAULT_MODEL)]
+    pub model: String,
+    /// Where to compute: auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: Device,
+    /// Compute in: auto, f32, bf16 or f16
+    #[arg(long, value_name = "DTYPE", default_value = "auto")]
+    pub dtype: Dtype,
     /// What to ask about each clip
-    #[arg(long, value_name = "P")]
-    pub prompt: Option<String>,
+    #[arg(long, value_name = "P", default_value = config::DEFAULT_PROMPT)]
+    pub prompt: String,
+    /// The longest answer, in tokens
+    #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub max_tokens: u16,
     /// What one clip covers
     #[arg(long, value_name = "DURATION", default_value = "8s", value_parser = units::duration)]
     pub window: Duration,
@@ -56,7 +91,241 @@ pub enum Format {
     Srt,
 }
 
-/// Runs until the sources end.
-pub fn run(_args: DescribeArgs) -> anyhow::Result<()> {
-    anyhow::bail!("describe is not part of this build yet")
+/// Runs until the sources end, or until a signal.
+///
+/// # Errors
+/// When a source cannot be read or the model cannot be used. Sources before and after one that
+/// cannot be read are described all the same.
+pub fn run(args: DescribeArgs) -> anyhow::Result<()> {
+    logging::init(true);
+    let sources = args.sources.iter().map(|text| Named::parse(text)).collect::<anyhow::Result<Vec<_>>>()?;
+    if args.sampling == SamplingArg::Reference
+        && let Some(other) = sources.iter().find(|s| !matches!(s.source, Source::File(_)))
+    {
+        bail!("--sampling reference looks at whole files, and {} is none", other.text);
+    }
+    let mut model = app::load_model(&config::Model {
+        id: args.model.clone(),
+        revision: config::DEFAULT_REVISION.into(),
+        device: args.device,
+        dtype: args.dtype,
+        max_batch: 1,
+        linger: Duration::ZERO,
+    })?;
+    let out: Box<dyn Write> = match &args.output {
+        Some(path) => {
+            Box::new(File::create(path).with_context(|| format!("{} cannot be written", path.display()))?)
+        }
+        None => Box::new(io::stdout()),
+    };
+    let mut printer = Printer::new(args.format, sources.len() > 1, out)?;
+    let runtime = runtime()?;
+    let cancel = runtime.block_on(async { shutdown::on_signal() })?;
+    let mut unread = 0;
+    for source in &sources {
+        if cancel.is_cancelled() {
+            break;
+        }
+        printer.source(&source.text)?;
+        let result = match args.sampling {
+            SamplingArg::Reference => whole_file(source, &args, &mut model, &mut printer),
+            _ => windows(source, &args, &mut model, &mut printer, &runtime, &cancel),
+        };
+        if let Err(error) = result {
+            // The reader of our output is gone: nobody is left to describe for.
+            if error.downcast_ref::<io::Error>().is_some() || sources.len() == 1 {
+                return Err(error);
+            }
+            eprintln!("error: {error:#}");
+            unread += 1;
+        }
+    }
+    printer.finish()?;
+    match unread {
+        0 => Ok(()),
+        n => bail!("{n} of {} sources could not be described", sources.len()),
+    }
+}
+
+/// A source as the person wrote it, credentials masked, and what it means.
+struct Named {
+    text: String,
+    camera: CameraId,
+    source: Source,
+    login: Option<config::Login>,
+}
+
+impl Named {
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let ParsedSource { source, login } =
+            text.parse().with_context(|| "a source cannot be read".to_owned())?;
+        let stem = match &source {
+            Source::File(path) | Source::V4l2(path) => {
+                path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+            }
+            Source::Rtsp(url) => url.host_str().unwrap_or_default().to_owned(),
+            Source::Test(scene) => scene.split('?').next().unwrap_or_default().to_owned(),
+        };
+        Ok(Self { text: source.to_string(), camera: camera_id(&stem), source, login })
+    }
+}
+
+/// A camera name made of whatever a source is called.
+fn camera_id(name: &str) -> CameraId {
+    let allowed = |c: char| if matches!(c, 'a'..='z' | '0'..='9' | '_' | '-') { c } else { '_' };
+    let id: String = name.to_lowercase().chars().map(allowed).take(64).collect();
+    id.parse().unwrap_or_else(|_| "source".parse().expect("a valid name"))
+}
+
+/// What capture needs to know about a source.
+fn settings(source: &Named, args: &DescribeArgs) -> anyhow::Result<CameraConfig> {
+    let camera = config::Camera {
+        source: source.source.clone(),
+        enabled: true,
+        login: source.login.clone(),
+        pipeline: None,
+        transport: Transport::Auto,
+        window: args.window,
+        stride: args.stride.unwrap_or(args.window),
+        frames: args.frames.into(),
+        min_frames: usize::from(args.frames).min(2),
+        prompt: args.prompt.clone(),
+        max_tokens: args.max_tokens.into(),
+        sampling: match args.sampling {
+            SamplingArg::Keyframes => Sampling::Keyframes,
+            SamplingArg::Rate => Sampling::Rate,
+            SamplingArg::Auto | SamplingArg::Reference => Sampling::Auto,
+        },
+    };
+    Ok(CameraConfig { retry: false, ..app::camera_config(&source.camera, &camera, Path::new(""))? })
+}
+
+/// Describes a source window by window, while it is being read.
+fn windows(
+    source: &Named,
+    args: &DescribeArgs,
+    model: &mut SmolVlm,
+    printer: &mut Printer,
+    runtime: &tokio::runtime::Runtime,
+    cancel: &CancellationToken,
+) -> anyhow::Result<()> {
+    let settings = settings(source, args)?;
+    let queue = Arc::new(ClipQueue::new(NonZeroUsize::MIN));
+    let bar = Bar::new();
+    let stop = cancel.child_token();
+    let mut written = Ok(());
+    let summary = thread::scope(|scope| {
+        let reader = scope.spawn({
+            let (pushed, queue, bar, stop) =
+                (Arc::clone(&queue), Arc::clone(&queue), bar.clone(), stop.clone());
+            move || {
+                let (status, told) = watch::channel(CameraStatus::default());
+                runtime.spawn(bar.follow(told));
+                let sink = move |clip| drop(pushed.push(clip, Overflow::Block));
+                let result = runtime.block_on(capture::run(settings, sink, status, stop));
+                queue.close();
+                result
+            }
+        });
+        written = describe_queue(model, &queue, |outcome| bar.0.suspend(|| printer.outcome(outcome)));
+        if written.is_err() {
+            stop.cancel();
+            queue.close();
+        }
+        reader.join()
+    });
+    bar.0.finish_and_clear();
+    written?;
+    let Summary { frames, clips, warning, .. } =
+        summary.map_err(|_| anyhow::anyhow!("the reader ended by a fault"))??;
+    if let Some(warning) = warning {
+        eprintln!("warning: {}: {warning}", source.text);
+    }
+    if clips == 0 && !cancel.is_cancelled() {
+        bail!("{}: {frames} frames are too few for a clip", source.text);
+    }
+    Ok(())
+}
+
+/// Describes a whole file as one clip, from the frames that the reference would look at.
+fn whole_file(
+    source: &Named,
+    args: &DescribeArgs,
+    model: &mut SmolVlm,
+    printer: &mut Printer,
+) -> anyhow::Result<()> {
+    let sampling = model.reference_sampling();
+    let (frames, file) = capture::read_frames_at(&settings(source, args)?, |file| {
+        let footage = Footage { frames: file.frames as u64, fps: file.fps, duration: file.duration };
+        sampling.indices(footage).into_iter().map(|i| i as usize).collect()
+    })?;
+    let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
+        bail!("{}: no frames", source.text)
+    };
+    let duration = Duration::try_from_secs_f64(file.duration).context("the file has no sensible duration")?;
+    let clip = Clip {
+        camera: source.camera.clone(),
+        seq: 0,
+        start: first.captured_at - first.pts,
+        end: last.captured_at,
+        clock: first.clock,
+        start_pts: Duration::ZERO,
+        duration,
+        gap: false,
+        question: Arc::new(Question { prompt: args.prompt.clone(), max_tokens: args.max_tokens.into() }),
+        frames,
+    };
+    let queue = ClipQueue::new(NonZeroUsize::MIN);
+    queue.push(clip, Overflow::Block)?;
+    queue.close();
+    describe_queue(model, &queue, |outcome| printer.outcome(outcome))
+}
+
+/// Describes what the queue holds until it is closed.
+fn describe_queue(
+    model: &mut SmolVlm,
+    queue: &ClipQueue,
+    mut print: impl FnMut(&Outcome) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let batching = Batching { max_batch: NonZeroUsize::MIN, linger: Duration::ZERO };
+    let mut printed = Ok(());
+    worker::run(model, queue, batching, &config::default_node_id(), |outcome| {
+        if printed.is_ok() {
+            printed = print(&outcome);
+            if printed.is_err() {
+                queue.close();
+            }
+        }
+    })?;
+    printed
+}
+
+/// How far a source has been read, on a terminal.
+#[derive(Clone)]
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new() -> Self {
+        let bar = if io::stderr().is_terminal() { ProgressBar::no_length() } else { ProgressBar::hidden() };
+        let style =
+            ProgressStyle::with_template("{elapsed_precise} [{wide_bar}] {msg}").expect("a valid template");
+        Self(bar.with_style(style))
+    }
+
+    /// Shows what is told until the teller is gone.
+    async fn follow(self, mut told: watch::Receiver<CameraStatus>) {
+        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        while told.changed().await.is_ok() {
+            let (position, length) = {
+                let status = told.borrow_and_update();
+                (status.position, status.duration)
+            };
+            if let Some(length) = length {
+                self.0.set_length(millis(length));
+            }
+            self.0.set_position(millis(position));
+            let of = length.map(|l| format!(" of {:.0} s", l.as_secs_f64())).unwrap_or_default();
+            self.0.set_message(format!("{:.0}{of}", position.as_secs_f64()));
+        }
+    }
 }

@@ -10,6 +10,7 @@ use crate::{config::ConfigError, event::Event};
 pub mod check;
 pub mod demo;
 pub mod describe;
+mod print;
 pub mod pull;
 pub mod run;
 

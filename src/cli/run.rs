@@ -4,6 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::{app, config, logging, shutdown};
+
+/// Threads for everything that waits: cameras' supervisors, the publisher, signals.
+const WORKERS: usize = 2;
+
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -13,6 +18,26 @@ pub struct RunArgs {
 }
 
 /// Runs until told to stop.
-pub fn run(_args: RunArgs) -> anyhow::Result<()> {
-    anyhow::bail!("run is not part of this build yet")
+///
+/// # Errors
+/// [`config::ConfigError`] before anything starts; later what [`app::run`] says.
+pub fn run(args: RunArgs) -> anyhow::Result<()> {
+    logging::init(false);
+    let loaded = config::load(args.config.as_deref())?;
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let describer = Box::new(app::load_model(&loaded.config.model)?);
+    runtime()?.block_on(async {
+        let cancel = shutdown::on_signal()?;
+        app::run(loaded.config, describer, cancel).await
+    })
+}
+
+/// The runtime that every command uses.
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()
 }

@@ -38,6 +38,7 @@ const fn key(name: &'static str, kind: Kind, default: &'static str) -> Key {
     Key { name, kind, default: Some(default) }
 }
 
+
 const SECOND: Duration = Duration::from_secs(1);
 const MIB: u64 = 1 << 20;
 

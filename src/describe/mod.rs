@@ -8,6 +8,7 @@ use crate::{
 };
 
 pub mod smolvlm;
+pub mod worker;
 
 /// What the model said about one clip.
 #[derive(Clone, Debug, PartialEq)]

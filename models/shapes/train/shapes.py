@@ -46,9 +46,15 @@ def held_out(colour, shape, motion):
     return (COLOURS.index(colour) + 2 * SHAPES.index(shape) + 3 * MOTIONS.index(motion)) % 7 == 0
 
 
+def hidden_motion(colour, shape):
+    """The one motion in which an object is never trained."""
+    return next(m for m in MOTIONS if held_out(colour, shape, m))
+
+
 COMBINATIONS = [(c, s, m) for c in COLOURS for s in SHAPES for m in MOTIONS]
 SEEN = [t for t in COMBINATIONS if not held_out(*t)]
 UNSEEN = [t for t in COMBINATIONS if held_out(*t)]
+TRAINED = SEEN + 2 * [t for t in SEEN if t[2] == "still"]  # rest is the hardest to tell: shown three times as often
 
 
 @dataclasses.dataclass
@@ -164,14 +170,17 @@ def intro(clip):
             f"{d // 3600}:{d // 60 % 60:02d}:{d % 60:02d} [H:MM:SS] video.\n")
 
 
-def describe(clip):
+def describe(clip, hidden=None):
+    """The description; or a wrong one, in which the object of that number does what it is never trained to do."""
     if not clip.objects:
         return "Nothing is there."
-    return "A " + " while a ".join(f"{o.colour} {o.shape} {VERB[o.motion]}" for o in clip.objects) + "."
+    motions = [hidden_motion(o.colour, o.shape) if k == hidden else o.motion for k, o in enumerate(clip.objects)]
+    return "A " + " while a ".join(f"{o.colour} {o.shape} {VERB[m]}" for o, m in zip(clip.objects, motions)) + "."
 
 
-def yes_no(rng, clip, yes=None):
-    """A question and its answer; which answer is a coin's choice unless `yes` says it."""
+def yes_no(rng, clip, yes=None, hide=False):
+    """A question and its answer; which answer is a coin's choice unless `yes` says it. With `hide`, nothing is asked
+    about an object's hidden motion: the answer would always be no, and that would be learned."""
     yes = bool(rng.integers(2)) if yes is None else yes
     objects = clip.objects
     moving = any(o.motion in MOTIONS[:4] for o in objects)
@@ -196,12 +205,14 @@ def yes_no(rng, clip, yes=None):
     elif kind == "there":
         text = "Is there a {} {}?".format(*pick(rng, there if yes else absent))
     elif not yes and (not objects or rng.random() < 0.2):  # about something that is not there
-        motion = pick(rng, objects).motion if objects and rng.random() < 0.5 else pick(rng, MOTIONS)
-        text = "Does the {} {} {}?".format(*pick(rng, absent), ASK[motion])
+        colour, shape = pick(rng, absent)
+        motions = [o.motion for o in objects] if objects and rng.random() < 0.5 else MOTIONS
+        motions = [m for m in motions if not (hide and held_out(colour, shape, m))] or [m for m in MOTIONS if not held_out(colour, shape, m)]
+        text = f"Does the {colour} {shape} {ASK[pick(rng, motions)]}?"
     else:
         o = pick(rng, objects)
-        wrong = [m for m in MOTIONS if m != o.motion]
-        others = [p.motion for p in objects if p.motion != o.motion]
+        wrong = [m for m in MOTIONS if m != o.motion and not (hide and held_out(o.colour, o.shape, m))]
+        others = [p.motion for p in objects if p.motion in wrong]
         if others and rng.random() < 0.3:
             wrong = others
         text = f"Does the {o.colour} {o.shape} {ASK[o.motion if yes else pick(rng, wrong)]}?"

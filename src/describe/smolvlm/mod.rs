@@ -1,3 +1,204 @@
-//! SmolVLM2 on candle: the only place that imports it.
+//! SmolVLM2 on candle: the only place that imports it. Clips come in, descriptions go out; the
+//! network equals the reference implementation's (transformers 5.23.0) on the same checkpoint.
+
+use std::{path::Path, time::Instant};
+
+use candle_core::Tensor;
+
+use self::{
+    config::{ModelConfig, ProcessorConfig},
+    device::{DeviceChoice, DtypeChoice},
+    error::LoadError,
+    generate::{Answer, Request, Sampling},
+    network::Network,
+    preprocess::{Picture, Preprocessor},
+    prompt::{Prompt, Prompter},
+};
+use super::{DescribeError, Describer, Description, Stages};
+use crate::{
+    clip::Clip,
+    event::{ModelInfo, Tokens},
+};
 
 pub mod config;
+pub mod connector;
+mod cpu;
+pub mod device;
+pub mod error;
+pub mod generate;
+mod keys;
+pub mod network;
+pub mod ops;
+pub mod preprocess;
+pub mod prompt;
+mod resize;
+pub mod sampling;
+pub mod text;
+pub mod vision;
+pub mod weights;
+
+/// What computing gives: candle's errors, unless another kind is named.
+pub type Result<T, E = candle_core::Error> = std::result::Result<T, E>;
+
+/// A place in the network whose tensor can be watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// `(tiles, patches, width)`
+    VisionEmbeddings,
+    VisionLayer(usize),
+    /// After the last norm.
+    VisionOut,
+    /// `(tiles, tokens, width)`
+    ConnectorOut,
+    /// `(rows, slots, width)`
+    TextLayer(usize),
+    /// Of the last slot: `(rows, 1, width)`
+    TextNorm,
+    /// Of the last slot: `(rows, vocabulary)`
+    Logits,
+}
+
+/// Sees tensors as they are computed: for tests that hold them against the reference.
+pub type Watch<'a> = &'a mut dyn FnMut(Stage, &Tensor) -> Result<()>;
+
+/// For everyone else.
+pub fn unwatched(_: Stage, _: &Tensor) -> Result<()> {
+    Ok(())
+}
+
+/// How a model is loaded and used.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub device: DeviceChoice,
+    pub dtype: DtypeChoice,
+    pub sampling: Sampling,
+    /// What events call the model: its hub id, or its directory.
+    pub id: String,
+    /// Branch, tag or commit on the hub; empty for a directory.
+    pub revision: String,
+}
+
+/// The model.
+pub struct SmolVlm {
+    network: Network,
+    prompter: Prompter,
+    preprocessor: Preprocessor,
+    sampling: Sampling,
+    file_sampling: sampling::Sampling,
+    info: ModelInfo,
+}
+
+impl SmolVlm {
+    /// Loads the checkpoint in `dir`: everything small is checked before anything large is read.
+    pub fn load(dir: &Path, options: Options) -> Result<Self, LoadError> {
+        let config = ModelConfig::load(dir)?;
+        let processor = ProcessorConfig::load(dir, &config)?;
+        let prompter = Prompter::load(dir, &config, &processor)?;
+        let chosen = device::choose(options.device, options.dtype)?;
+        let start = Instant::now();
+        let info = ModelInfo {
+            id: options.id,
+            revision: options.revision,
+            device: chosen.device_name(),
+            dtype: chosen.dtype_name().into(),
+        };
+        let network = Network::load(dir, config, chosen)?;
+        tracing::info!("model {} loaded on {} in {:.1?}", info.id, network.chosen, start.elapsed());
+        let preprocessor = Preprocessor::new(&processor);
+        let file_sampling = sampling::Sampling {
+            fps: processor.video_fps,
+            max_frames: processor.video_max_frames,
+            skip: sampling::REFERENCE_SKIP,
+        };
+        Ok(Self { network, prompter, preprocessor, sampling: options.sampling, file_sampling, info })
+    }
+
+    /// How the reference chooses the frames of a whole file for this model.
+    pub fn reference_sampling(&self) -> sampling::Sampling {
+        self.file_sampling
+    }
+
+    /// The prompt for a clip, and its frames as pictures: everything about it that can be wrong.
+    fn prepare<'a>(&self, clip: &'a Clip) -> Result<(Prompt, Vec<Picture<'a>>), DescribeError> {
+        if clip.frames.is_empty() {
+            return Err(DescribeError::Clip("the clip has no frames".into()));
+        }
+        let pictures = clip.frames.iter().map(|f| Picture::new(&f.rgb, f.width, f.height));
+        let pictures = pictures.collect::<Result<_, _>>().map_err(|e| DescribeError::Clip(e.to_string()))?;
+        let prompt = self.prompter.clip(clip).map_err(|e| DescribeError::Clip(e.to_string()))?;
+        let (tokens, most) = (prompt.ids.len(), self.network.config.text.max_position_embeddings);
+        if tokens >= most {
+            return Err(DescribeError::Clip(format!(
+                "{} frames and the prompt make {tokens} tokens, and the model ends at {most}: use fewer frames or a \
+                 shorter prompt",
+                clip.frames.len()
+            )));
+        }
+        Ok((prompt, pictures))
+    }
+
+    fn description(
+        &self,
+        prompt: &Prompt,
+        answer: Answer,
+        stages: Stages,
+    ) -> Result<Description, DescribeError> {
+        let text = self.prompter.decode(&answer.ids).map_err(|e| DescribeError::Clip(e.to_string()))?;
+        Ok(Description {
+            text,
+            finish_reason: answer.finish_reason,
+            tokens: Tokens {
+                prompt: prompt.ids.len(),
+                image: prompt.image_tokens,
+                generated: answer.ids.len(),
+            },
+            stages,
+        })
+    }
+}
+
+impl Describer for SmolVlm {
+    fn model(&self) -> ModelInfo {
+        self.info.clone()
+    }
+
+    fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
+        let broken = |e: candle_core::Error| DescribeError::Device(e.to_string());
+        let start = Instant::now();
+        let mut prepared: Vec<_> = clips.iter().map(|clip| self.prepare(clip)).collect();
+        let pictures: Vec<Picture<'_>> =
+            prepared.iter_mut().flatten().flat_map(|(_, pictures)| std::mem::take(pictures)).collect();
+        let tiles = self.preprocessor.video_tiles(&pictures);
+        let mut stages = Stages { preprocess: start.elapsed(), ..Stages::default() };
+
+        let start = Instant::now();
+        let features = self.network.encode(&tiles, &mut unwatched).map_err(broken)?;
+        stages.vision = start.elapsed();
+
+        let requests: Vec<Request> = prepared
+            .iter()
+            .zip(clips)
+            .filter_map(|(prepared, clip)| {
+                let (prompt, _) = prepared.as_ref().ok()?;
+                let max_tokens = clip.question.max_tokens;
+                Some(Request { ids: prompt.ids.clone(), max_tokens, sampling: self.sampling })
+            })
+            .collect();
+        let mut answers = Vec::new();
+        if !requests.is_empty() {
+            let made = self.network.generate(&requests, features.as_ref(), &mut unwatched).map_err(broken)?;
+            (stages.prefill, stages.decode) = (made.prefill, made.decode);
+            answers = made.answers;
+        }
+        let mut answers = answers.into_iter();
+        let describe = |prepared: Result<(Prompt, _), DescribeError>| {
+            let (prompt, _) = prepared?;
+            match answers.next() {
+                Some(Ok(answer)) => self.description(&prompt, answer, stages),
+                Some(Err(e)) => Err(DescribeError::Clip(e.to_string())),
+                None => Err(DescribeError::Device("the network gave too few answers".into())),
+            }
+        };
+        Ok(prepared.into_iter().map(describe).collect())
+    }
+}

@@ -1,0 +1,41 @@
+# What a person does with camscribe's source. `make help` lists it.
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+
+.PHONY: help demo test build lint doc deny cuda install
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
+
+demo: ## install what is missing, build, and show the main job at work
+	@.ci/install-deps build
+	$(CARGO) run --release --locked -- demo
+
+test: ## install what is missing and run every test
+	@.ci/install-deps test
+	$(CARGO) test --locked
+
+build: ## the program, into target/release
+	@.ci/install-deps build
+	$(CARGO) build --release --locked
+
+lint: ## formatting, lints and documentation, warnings refused
+	@.ci/install-deps test
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+deny: ## advisories and licences of every dependency
+	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny check
+
+cuda: ## the program with CUDA, into target/HOST/release; needs nvcc (CUDA_HOME)
+	@.ci/install-deps build
+	$(CARGO) --config .cargo/cuda.toml build --release --locked --features cuda --target $(HOST)
+
+install: build ## the program, its configuration and its completions
+	install -D -m 755 target/release/camscribe $(DESTDIR)$(PREFIX)/bin/camscribe
+	[ -e $(DESTDIR)/etc/camscribe/camscribe.toml ] || \
+	    install -D -m 644 config/camscribe.toml $(DESTDIR)/etc/camscribe/camscribe.toml

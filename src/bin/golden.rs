@@ -1,0 +1,58 @@
+//! Runs the golden cases on a device of choice: the reference's results against this program's,
+//! with nothing but the model side built in, so that it can be carried to a machine with a GPU.
+//!
+//! `golden [--device auto|cpu|cuda|cuda:N] [--dtype auto|f32|bf16|f16] [ROOT…]`; without a root,
+//! those of the tests.
+
+use std::{path::PathBuf, process::ExitCode, time::Instant};
+
+use anyhow::{Context, Result, ensure};
+use camscribe::describe::smolvlm::device::{DeviceChoice, DtypeChoice, choose};
+
+#[path = "../../tests/support/golden.rs"]
+mod golden;
+
+use golden::{Outcome, Runner};
+
+fn main() -> Result<ExitCode> {
+    let (mut device, mut dtype, mut roots) = (DeviceChoice::Auto, DtypeChoice::Auto, vec![]);
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--device" => device = arguments.next().context("--device needs a value")?.parse()?,
+            "--dtype" => dtype = arguments.next().context("--dtype needs a value")?.parse()?,
+            _ => roots.push(PathBuf::from(argument)),
+        }
+    }
+    if roots.is_empty() {
+        roots = golden::roots(&std::env::current_dir()?);
+    }
+    ensure!(!roots.is_empty(), "no golden data: name a folder with golden/ and ckpt/ in it");
+
+    let chosen = choose(device, dtype)?;
+    println!("device and dtype: {chosen}");
+    let (mut passed, mut failed, mut not_run) = (0, 0, 0);
+    let mut runner = Runner::new(chosen);
+    for root in roots {
+        for case in golden::cases(&root)? {
+            let start = Instant::now();
+            let (word, text) = match runner.run(&case) {
+                Outcome::Passed(figures) => {
+                    passed += 1;
+                    ("ok", figures)
+                }
+                Outcome::Failed(why) => {
+                    failed += 1;
+                    ("FAILED", why)
+                }
+                Outcome::NotRun(why) => {
+                    not_run += 1;
+                    ("not run", why)
+                }
+            };
+            println!("{word:8}{:32} {text} ({:.1} s)", case.name, start.elapsed().as_secs_f64());
+        }
+    }
+    println!("{passed} passed, {failed} failed, {not_run} not run");
+    Ok(if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,240 @@
+//! From cameras to clips: the only place that imports GStreamer. A [`CameraConfig`] comes in, clips
+//! go to the sink that the caller gives, and a [`CameraStatus`] says how it is going.
+//!
+//! Decoding and windowing happen on GStreamer's own threads; [`run`] only supervises.
+
+use std::{
+    fs,
+    hash::{BuildHasher, RandomState},
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use gstreamer as gst;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clip::{Clip, Question, WindowConfig, Windower},
+    frame::CameraId,
+};
+
+mod error;
+mod library;
+mod pipeline;
+mod reference;
+pub mod sampler;
+pub mod scene;
+pub mod source;
+mod stamp;
+mod supervise;
+mod tap;
+
+pub use error::CaptureError;
+pub use library::PipelineError;
+pub use reference::{VideoInfo, read_frames_at};
+pub use sampler::Sampling;
+pub use source::{Credentials, Source, SourceError, Transport};
+use tap::{Intake, lock};
+
+/// One camera, file or synthetic picture, and what is wanted of it.
+#[derive(Clone, Debug)]
+pub struct CameraConfig {
+    /// Its name.
+    pub id: CameraId,
+    /// Where its pictures come from.
+    pub source: Source,
+    /// How RTP travels.
+    pub transport: Transport,
+    /// For a network camera; goes before what stands in the address.
+    pub credentials: Option<Credentials>,
+    /// Name of the pipeline to use; by the kind of source if none is given.
+    pub pipeline: Option<String>,
+    /// Folder with the user's own pipelines, `NAME.txt`.
+    pub pipelines_dir: Option<PathBuf>,
+    /// How frames are thinned.
+    pub sampling: Sampling,
+    /// How frames are cut into clips.
+    pub window: WindowConfig,
+    /// What to ask about each clip.
+    pub question: Arc<Question>,
+    /// A live source that gives no picture for so long has failed.
+    pub stall: Duration,
+    /// Whether a live source that fails is tried again, for ever.
+    pub retry: bool,
+}
+
+/// How a camera is doing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CameraStatus {
+    /// In one word.
+    pub state: State,
+    /// In one sentence, where there is something to say: why it is not online.
+    pub why: String,
+    /// GStreamer's name of the video decoder; none for raw pictures and before the first.
+    pub decoder: Option<String>,
+    /// How frames are thinned, once the stream's rhythm is known.
+    pub sampling: Option<String>,
+    /// Width and height of its pictures.
+    pub size: Option<(u32, u32)>,
+    /// Stream time of the latest frame.
+    pub position: Duration,
+    /// Length of a file, where it says so.
+    pub duration: Option<Duration>,
+}
+
+/// How a camera is doing, in one word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// Being opened; no picture yet.
+    #[default]
+    Connecting,
+    /// Pictures are coming.
+    Online,
+    /// No pictures; it is tried again later unless the source is over.
+    Offline,
+    /// The camera refuses our user name or password.
+    Unauthorised,
+}
+
+/// What came of a source that ended, or was ended.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// Frames that were looked at; those that no window wanted are not among them.
+    pub frames: u64,
+    /// Clips that were handed on.
+    pub clips: u64,
+    /// Windows given up because they had too few frames.
+    pub too_few: u64,
+    /// How far the stream got.
+    pub duration: Duration,
+    /// Something that the user should know about a file that could be played.
+    pub warning: Option<String>,
+}
+
+/// First and longest pause before a live source is tried again. Some cameras refuse a second
+/// connection within a second of the last.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Plays a source and hands its clips to `sink`: until the end of a file, or until `cancel`.
+///
+/// The sink is called on a streaming thread. For a file it may block, which holds the file up; it
+/// must return once `cancel` is given, or the pipeline cannot stop. For a live source it must not
+/// block. Windows that are still open when `cancel` comes are given up.
+pub async fn run(
+    config: CameraConfig,
+    sink: impl FnMut(Clip) + Send + 'static,
+    status: watch::Sender<CameraStatus>,
+    cancel: CancellationToken,
+) -> Result<Summary, CaptureError> {
+    gst::init().map_err(CaptureError::Gstreamer)?;
+    let windower = Windower::new(config.window.clone(), config.question.clone())?;
+    let intake = Arc::new(Mutex::new(Intake { windower, sink: Box::new(sink), frames: 0, clips: 0 }));
+    let status = Arc::new(status);
+    let mut pause = FIRST_PAUSE;
+    loop {
+        status.send_modify(|s| {
+            *s = CameraStatus { why: std::mem::take(&mut s.why), ..CameraStatus::default() }
+        });
+        let before = lock(&intake).frames;
+        let outcome = match preflight(&config.source) {
+            Ok(()) => supervise::run_once(&config, &intake, &status, &cancel).await,
+            Err(error) => Err(error),
+        };
+        let fault = match outcome {
+            Ok(supervise::End::Cancelled { position }) => return Ok(summary(&intake, position, None)),
+            Ok(supervise::End::Over { position, warning }) if config.source.may_end() => {
+                close(&intake, Windower::finish).await;
+                status.send_modify(|s| (s.state, s.why) = (State::Offline, "the stream is over".into()));
+                return Ok(summary(&intake, position, warning));
+            }
+            Ok(supervise::End::Over { .. }) => CaptureError::Ended(config.source.to_string()),
+            Err(error) => error,
+        };
+        close(&intake, Windower::discontinuity).await;
+        let state = match fault {
+            CaptureError::Unauthorised(_) => State::Unauthorised,
+            _ => State::Offline,
+        };
+        let why = in_one_line(&fault);
+        tracing::warn!(camera = %config.id, "{why}");
+        status.send_modify(|s| (s.state, s.why) = (state, why));
+        if !config.retry || !config.source.is_live() || fault.is_final() {
+            return Err(fault);
+        }
+        let flowed = lock(&intake).frames > before;
+        pause = match state {
+            // Cameras lock an account after a few wrong passwords.
+            State::Unauthorised => LONGEST_PAUSE,
+            _ if flowed => FIRST_PAUSE,
+            _ => pause,
+        };
+        tokio::select! {
+            () = cancel.cancelled() => return Ok(summary(&intake, Duration::ZERO, None)),
+            () = tokio::time::sleep(pause.mul_f64(jitter())) => {}
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Between 1 and 1.25, so that cameras behind one switch do not all come back in the same moment.
+fn jitter() -> f64 {
+    1.0 + (RandomState::new().hash_one(0) % 1000) as f64 / 4000.0
+}
+
+/// Ends the open windows. The sink may block, so this must not happen on a thread of the runtime.
+async fn close(intake: &Arc<Mutex<Intake>>, how: fn(&mut Windower) -> Vec<Clip>) {
+    let intake = intake.clone();
+    let closing = tokio::task::spawn_blocking(move || {
+        let mut intake = lock(&intake);
+        let clips = how(&mut intake.windower);
+        intake.hand_on(clips);
+    });
+    if let Err(panic) = closing.await {
+        tracing::error!("a clip could not be handed on: {panic}");
+    }
+}
+
+fn summary(intake: &Mutex<Intake>, duration: Duration, warning: Option<String>) -> Summary {
+    let intake = lock(intake);
+    Summary {
+        frames: intake.frames,
+        clips: intake.clips,
+        too_few: intake.windower.too_few(),
+        duration,
+        warning,
+    }
+}
+
+/// What the file system can tell about a source before anything is built.
+fn preflight(source: &Source) -> Result<(), CaptureError> {
+    match source {
+        Source::File(path) => {
+            let unreadable = |cause| CaptureError::Unreadable { path: path.clone(), cause };
+            match fs::File::open(path).and_then(|f| f.metadata()) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(CaptureError::NoFile(path.clone())),
+                Err(e) => Err(unreadable(e)),
+                Ok(meta) if meta.is_dir() => Err(unreadable(std::io::ErrorKind::IsADirectory.into())),
+                Ok(meta) if meta.is_file() && meta.len() == 0 => {
+                    Err(CaptureError::NotMedia(source.to_string()))
+                }
+                Ok(_) => Ok(()),
+            }
+        }
+        Source::V4l2(device) if !device.exists() => Err(CaptureError::NoDevice(source.to_string())),
+        _ => Ok(()),
+    }
+}
+
+/// An error and its causes.
+fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(c) = cause {
+        line = format!("{line}: {c}");
+        cause = c.source();
+    }
+    line
+}

@@ -1,0 +1,169 @@
+//! One life of one pipeline: started, watched for errors, end and silence, and stopped for good.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    CameraConfig, CameraStatus, CaptureError,
+    error::{Report, diagnose, explain, missing_plugin},
+    pipeline::{Built, build},
+    sampler::Rhythm,
+    source::Source,
+    stamp::Stamper,
+    tap::{Intake, Tap, lock},
+};
+
+/// How a run ended, other than by a fault.
+pub(super) enum End {
+    /// There is no more.
+    Over { position: Duration, warning: Option<String> },
+    /// We were asked to stop.
+    Cancelled { position: Duration },
+}
+
+/// What the bus told.
+enum News {
+    Over,
+    Failed(Report),
+}
+
+/// A file that ends so much before its stated length was cut off.
+const CUT_OFF: Duration = Duration::from_secs(2);
+
+/// Plays a source once, from its start to its end.
+pub(super) async fn run_once(
+    config: &CameraConfig,
+    intake: &Arc<Mutex<Intake>>,
+    status: &Arc<watch::Sender<CameraStatus>>,
+    cancel: &CancellationToken,
+) -> Result<End, CaptureError> {
+    let Built { pipeline, source, frames } = build(config)?;
+    let stamper = match &config.source {
+        Source::File(path) => Stamper::file(path),
+        source if source.is_live() => Stamper::live(),
+        _ => Stamper::now(),
+    };
+    let rhythm = Rhythm::new(config.sampling, config.window.interval());
+    let what = config.source.to_string();
+    let tap = Arc::new(Tap::new(config.id.clone(), what, intake.clone(), status.clone(), stamper, rhythm));
+    tap.attach(&pipeline, &source, &frames);
+    drop((source, frames));
+    let missing = Arc::new(Mutex::new(Vec::new()));
+    let mut news = listen(&pipeline, config, &missing);
+    let starting = pipeline.clone();
+    // Failures to start are told on the bus as well.
+    let _ = tokio::task::spawn_blocking(move || starting.set_state(gst::State::Playing)).await;
+    let result = watch(config, &pipeline, &tap, status, cancel, &mut news).await;
+    stop(pipeline).await;
+    let position = tap.position();
+    let fault = match result {
+        Ok(end) => return Ok(end),
+        Err(None) => CaptureError::Stalled { what: config.source.to_string(), after: config.stall },
+        Err(Some(report)) => explain(&config.source, report, &lock(&missing), position),
+    };
+    Err(diagnose(&config.source, tap.take_fault().unwrap_or(fault)).await)
+}
+
+/// Waits for the end, a fault (an error report, or none for silence) or the request to stop.
+async fn watch(
+    config: &CameraConfig,
+    pipeline: &gst::Pipeline,
+    tap: &Tap,
+    status: &watch::Sender<CameraStatus>,
+    cancel: &CancellationToken,
+    news: &mut mpsc::Receiver<News>,
+) -> Result<End, Option<Report>> {
+    let mut tick = tokio::time::interval(Duration::from_millis(200));
+    let mut length = None;
+    loop {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Ok(End::Cancelled { position: tap.position() }),
+            heard = news.recv() => match heard {
+                Some(News::Failed(report)) => return Err(Some(report)),
+                Some(News::Over) | None => {
+                    length = learn_length(config, pipeline, status, length);
+                    let position = tap.position();
+                    return Ok(End::Over { position, warning: cut_off(position, length) });
+                }
+            },
+            _ = tick.tick() => {
+                if config.source.is_live() && tap.silence() > config.stall {
+                    return Err(None);
+                }
+                length = learn_length(config, pipeline, status, length);
+            }
+        }
+    }
+}
+
+/// The length that a file states, once it is known.
+fn learn_length(
+    config: &CameraConfig,
+    pipeline: &gst::Pipeline,
+    status: &watch::Sender<CameraStatus>,
+    known: Option<Duration>,
+) -> Option<Duration> {
+    if known.is_some() || config.source.is_live() {
+        return known;
+    }
+    let length = pipeline.query_duration::<gst::ClockTime>().map(Duration::from);
+    status.send_if_modified(|s| s.duration != std::mem::replace(&mut s.duration, length));
+    length
+}
+
+fn cut_off(position: Duration, length: Option<Duration>) -> Option<String> {
+    let length = length.filter(|length| *length > position + CUT_OFF)?;
+    let (said, found) = (length.as_secs_f32(), position.as_secs_f32());
+    Some(format!(
+        "the file says that it lasts {said:.1} s, but its pictures end at {found:.1} s: it may be cut off"
+    ))
+}
+
+/// Forwards what matters from the bus; nothing piles up there.
+fn listen(
+    pipeline: &gst::Pipeline,
+    config: &CameraConfig,
+    missing: &Arc<Mutex<Vec<String>>>,
+) -> mpsc::Receiver<News> {
+    let (tell, news) = mpsc::channel(8);
+    let Some(bus) = pipeline.bus() else { return news };
+    let (missing, camera) = (missing.clone(), config.id.clone());
+    bus.set_sync_handler(move |_, message| {
+        match message.view() {
+            gst::MessageView::Eos(_) => {
+                // Full only if errors wait there, and the first of them ends the run.
+                let _ = tell.try_send(News::Over);
+            }
+            gst::MessageView::Error(e) => {
+                let _ = tell.try_send(News::Failed(Report::from(e)));
+            }
+            gst::MessageView::Warning(w) => {
+                tracing::debug!(%camera, "GStreamer warns: {}", w.error().message());
+            }
+            gst::MessageView::Element(e) => {
+                lock(&missing).extend(missing_plugin(e));
+            }
+            _ => {}
+        }
+        gst::BusSyncReply::Drop
+    });
+    news
+}
+
+/// Stops a pipeline. Its threads are waited for, which takes as long as the sink holds one of them.
+async fn stop(pipeline: gst::Pipeline) {
+    let stopping = tokio::task::spawn_blocking(move || {
+        let _ = pipeline.set_state(gst::State::Null);
+    });
+    if tokio::time::timeout(Duration::from_secs(5), stopping).await.is_err() {
+        tracing::warn!("a pipeline does not stop: it is left to itself");
+    }
+}

@@ -1,0 +1,322 @@
+//! What hangs on a running pipeline: probes that let go of what no clip wants, and the callback that
+//! turns decoded pictures into frames and frames into clips. All of it runs on GStreamer's own
+//! streaming threads.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
+use gstreamer_video::prelude::*;
+use tokio::sync::watch;
+
+use super::{
+    CameraStatus, CaptureError, State, sampler::Finding, sampler::Mode, sampler::Rhythm, stamp::Stamper,
+};
+use crate::{
+    clip::{Clip, Windower},
+    frame::{CameraId, Frame},
+};
+
+/// Largest side of a picture: 8K and a margin. More could exhaust the memory.
+const LARGEST: u32 = 8192;
+
+/// What a camera keeps while its pipelines come and go.
+pub(super) struct Intake {
+    pub windower: Windower,
+    pub sink: Box<dyn FnMut(Clip) + Send>,
+    /// Frames that went into the windower.
+    pub frames: u64,
+    /// Clips that came out.
+    pub clips: u64,
+}
+
+impl Intake {
+    fn push(&mut self, frame: Frame) {
+        self.frames += 1;
+        let clips = self.windower.push(frame);
+        self.hand_on(clips);
+    }
+
+    /// Hands clips to the sink, which may block.
+    pub fn hand_on(&mut self, clips: Vec<Clip>) {
+        self.clips += clips.len() as u64;
+        clips.into_iter().for_each(&mut self.sink);
+    }
+}
+
+/// Takes a lock that another thread may have panicked under: what it guards stays whole.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One run of a pipeline.
+pub(super) struct Tap {
+    pub camera: CameraId,
+    /// The source, masked: for errors.
+    pub what: String,
+    pub intake: Arc<Mutex<Intake>>,
+    pub status: Arc<watch::Sender<CameraStatus>>,
+    pub stamper: Stamper,
+    pub rhythm: Mutex<Rhythm>,
+    /// The stream's latest time, in nanoseconds.
+    position: AtomicU64,
+    started: Instant,
+    /// When the stream last gave a sign of life: milliseconds after `started`.
+    alive: AtomicU64,
+    /// Why we ended the pipeline ourselves.
+    fault: Mutex<Option<CaptureError>>,
+}
+
+impl Tap {
+    pub fn new(
+        camera: CameraId,
+        what: String,
+        intake: Arc<Mutex<Intake>>,
+        status: Arc<watch::Sender<CameraStatus>>,
+        stamper: Stamper,
+        rhythm: Rhythm,
+    ) -> Self {
+        Self {
+            camera,
+            what,
+            intake,
+            status,
+            stamper,
+            rhythm: Mutex::new(rhythm),
+            position: AtomicU64::new(0),
+            started: Instant::now(),
+            alive: AtomicU64::new(0),
+            fault: Mutex::new(None),
+        }
+    }
+
+    /// Hooks itself into a pipeline that is not running yet.
+    pub fn attach(
+        self: &Arc<Self>,
+        pipeline: &gst::Pipeline,
+        source: &gst::Element,
+        frames: &gst_app::AppSink,
+    ) {
+        let tap = self.clone();
+        pipeline.connect_deep_element_added(move |_, _, element| tap.watch_decoder(element));
+        pipeline.iterate_recurse().into_iter().flatten().for_each(|e| self.watch_decoder(&e));
+        self.watch_packets(source);
+        if let Some(pad) = decoded_side(frames) {
+            self.thin(&pad);
+        }
+        let tap = self.clone();
+        let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| tap.take(sink)).build();
+        frames.set_callbacks(callbacks);
+    }
+
+    /// How long the stream has given no sign of life.
+    pub fn silence(&self) -> Duration {
+        self.started.elapsed().saturating_sub(Duration::from_millis(self.alive.load(Ordering::Relaxed)))
+    }
+
+    /// The stream's latest time.
+    pub fn position(&self) -> Duration {
+        Duration::from_nanos(self.position.load(Ordering::Relaxed))
+    }
+
+    pub fn take_fault(&self) -> Option<CaptureError> {
+        lock(&self.fault).take()
+    }
+
+    fn sign_of_life(&self, pts: Duration) {
+        self.alive.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.position.fetch_max(u64::try_from(pts.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Before a video decoder: measures the rhythm of keyframes and lets go of what is not needed.
+    fn watch_decoder(self: &Arc<Self>, element: &gst::Element) {
+        let Some(factory) = element.factory().filter(is_video_decoder) else { return };
+        let Some(pad) = element.static_pad("sink") else { return };
+        let name = factory.name().to_string();
+        let tap = self.clone();
+        let mut told = false;
+        pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+            let Some(buffer) = info.buffer() else { return gst::PadProbeReturn::Ok };
+            if !std::mem::replace(&mut told, true) {
+                tracing::info!(camera = %tap.camera, decoder = %name, "decoding");
+                tap.status.send_modify(|s| s.decoder = Some(name.clone()));
+            }
+            if tap.reaches_decoder(pad, buffer) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
+        });
+    }
+
+    fn reaches_decoder(&self, pad: &gst::Pad, buffer: &gst::BufferRef) -> bool {
+        let Some(pts) = stream_time(pad, buffer) else { return true };
+        let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        let (mode, finding) = {
+            let mut rhythm = lock(&self.rhythm);
+            let finding = if key { rhythm.keyframe(pts) } else { None };
+            (rhythm.mode(), finding)
+        };
+        if let Some(finding) = finding {
+            self.tell(finding);
+        }
+        match mode {
+            Mode::Rate => true,
+            Mode::Keyframes => {
+                self.sign_of_life(pts);
+                let wanted = lock(&self.intake).windower.offer(pts);
+                key && wanted
+            }
+        }
+    }
+
+    fn tell(&self, finding: Finding) {
+        let Finding { mode, interval, rare } = finding;
+        let text = format!("{mode} (a keyframe every {:.2} s)", interval.as_secs_f32());
+        if mode == Mode::Keyframes && rare {
+            tracing::warn!(camera = %self.camera, "keyframes come less often than frames are wanted: {text}");
+        } else {
+            tracing::info!(camera = %self.camera, sampling = %text, "sampling");
+        }
+        self.status.send_modify(|s| s.sampling = Some(text));
+    }
+
+    /// On packets from the network: learns the camera's clock.
+    fn watch_packets(self: &Arc<Self>, source: &gst::Element) {
+        let tap = self.clone();
+        source.connect_pad_added(move |_, pad| {
+            let tap = tap.clone();
+            pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+                if let Some(buffer) = info.buffer()
+                    && let Some(at) = stream_time(pad, buffer)
+                {
+                    tap.stamper.learn(buffer, at);
+                }
+                gst::PadProbeReturn::Ok
+            });
+        });
+    }
+
+    /// On decoded pictures, before anything is converted.
+    fn thin(self: &Arc<Self>, pad: &gst::Pad) {
+        let tap = self.clone();
+        let which = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
+        pad.add_probe(which, move |pad, info| {
+            if let Some(gst::EventView::Caps(caps)) = info.event().map(gst::EventRef::view) {
+                return tap.check_size(pad, caps.caps());
+            }
+            let pts = info.buffer().and_then(|buffer| stream_time(pad, buffer));
+            match pts {
+                Some(pts) => {
+                    tap.sign_of_life(pts);
+                    let wanted = lock(&tap.intake).windower.offer(pts);
+                    if wanted { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
+                }
+                None => gst::PadProbeReturn::Ok,
+            }
+        });
+    }
+
+    fn check_size(&self, pad: &gst::Pad, caps: &gst::CapsRef) -> gst::PadProbeReturn {
+        let Some((width, height)) = square_size(caps) else { return gst::PadProbeReturn::Ok };
+        if width.max(height) <= LARGEST {
+            return gst::PadProbeReturn::Ok;
+        }
+        *lock(&self.fault) = Some(CaptureError::TooLarge { what: self.what.clone(), width, height });
+        if let Some(element) = pad.parent_element() {
+            gst::element_error!(element, gst::StreamError::Format, ["the pictures are too large"]);
+        }
+        gst::PadProbeReturn::Drop
+    }
+
+    /// A converted picture has come out.
+    fn take(&self, sink: &gst_app::AppSink) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+        let (Some(buffer), Some(caps)) = (sample.buffer(), sample.caps()) else {
+            return Ok(gst::FlowSuccess::Ok);
+        };
+        let segment = sample.segment().and_then(|s| s.downcast_ref::<gst::ClockTime>());
+        let pts = segment.zip(buffer.pts()).and_then(|(s, pts)| s.to_running_time(pts));
+        let Some(pts) = pts.map(Duration::from).or_else(|| self.guess(buffer)) else {
+            return Ok(gst::FlowSuccess::Ok);
+        };
+        let (rgb, width, height) = pixels(buffer, caps).ok_or(gst::FlowError::NotNegotiated)?;
+        self.sign_of_life(pts);
+        self.status.send_if_modified(|s| {
+            let fresh = s.state != State::Online || s.size != Some((width, height));
+            s.state = State::Online;
+            s.size = Some((width, height));
+            s.position = pts;
+            if fresh {
+                s.why.clear();
+                tracing::info!(camera = %self.camera, width, height, "pictures are coming");
+            }
+            true
+        });
+        let (captured_at, clock) = self.stamper.stamp(pts, sink);
+        let frame = Frame { camera: self.camera.clone(), captured_at, clock, pts, width, height, rgb };
+        lock(&self.intake).push(frame);
+        Ok(gst::FlowSuccess::Ok)
+    }
+
+    /// For pictures without a time of their own: each comes one duration after the one before.
+    fn guess(&self, buffer: &gst::BufferRef) -> Option<Duration> {
+        Some(self.position() + Duration::from(buffer.duration()?))
+    }
+}
+
+fn is_video_decoder(factory: &gst::ElementFactory) -> bool {
+    let class = factory.klass();
+    class.contains("Decoder") && (class.contains("Video") || class.contains("Image"))
+}
+
+/// A buffer's time since the start of the stream.
+fn stream_time(pad: &gst::Pad, buffer: &gst::BufferRef) -> Option<Duration> {
+    let event = pad.sticky_event::<gst::event::Segment>(0)?;
+    let segment = event.segment().downcast_ref::<gst::ClockTime>()?;
+    segment.to_running_time(buffer.pts()?).map(Duration::from)
+}
+
+/// The pad where decoded pictures begin their way to `frames`: upstream of everything that only
+/// converts, downstream of decoder and source.
+pub(super) fn decoded_side(frames: &gst_app::AppSink) -> Option<gst::Pad> {
+    let mut pad = frames.static_pad("sink")?;
+    loop {
+        let Some(element) = pad.peer().and_then(|peer| peer.parent_element()) else { return Some(pad) };
+        let decodes = element.factory().is_some_and(|f| is_video_decoder(&f));
+        match &element.sink_pads()[..] {
+            [only] if !decodes && !element.is::<gst::Bin>() => pad = only.clone(),
+            _ => return Some(pad),
+        }
+    }
+}
+
+/// Width and height of a picture once its pixels are made square.
+fn square_size(caps: &gst::CapsRef) -> Option<(u32, u32)> {
+    let s = caps.structure(0)?;
+    let side = |name: &str| s.get::<i32>(name).ok().and_then(|v| u32::try_from(v).ok());
+    let (width, height) = (side("width")?, side("height")?);
+    let par = s
+        .get::<gst::Fraction>("pixel-aspect-ratio")
+        .map_or(1.0, |p| f64::from(p.numer()) / f64::from(p.denom()));
+    Some(((f64::from(width) * par).round() as u32, height))
+}
+
+/// Tight rows of RGB.
+pub(super) fn pixels(buffer: &gst::BufferRef, caps: &gst::CapsRef) -> Option<(Arc<[u8]>, u32, u32)> {
+    let info = gst_video::VideoInfo::from_caps(caps).ok()?;
+    let picture = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info).ok()?;
+    let stride = usize::try_from(picture.plane_stride()[0]).ok()?;
+    let row = info.width() as usize * 3;
+    let data = picture.plane_data(0).ok()?;
+    let rgb = if stride == row {
+        data.get(..row * info.height() as usize)?.into()
+    } else {
+        data.chunks(stride).take(info.height() as usize).flat_map(|r| &r[..row]).copied().collect()
+    };
+    Some((rgb, info.width(), info.height()))
+}

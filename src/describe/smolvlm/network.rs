@@ -1,0 +1,84 @@
+//! The whole network on its device: tiles and token ids go in, answers come out. What the golden
+//! tests and benches drive directly; words and clips are the business of the room above.
+
+use std::path::Path;
+
+use candle_core::Tensor;
+
+use super::{
+    Result, Stage, Watch,
+    config::ModelConfig,
+    connector::Connector,
+    device::Chosen,
+    error::LoadError,
+    generate::{Generated, Request, generate},
+    text::Decoder,
+    vision::VisionTower,
+    weights::Weights,
+};
+
+/// Bytes that the widest activation of one pass through the vision tower may take. On the CPU they
+/// should stay near the caches and be given back by the allocator without new page faults; a GPU
+/// wants long launches.
+const PASS_CPU: usize = 32 << 20;
+const PASS_GPU: usize = 512 << 20;
+
+/// A loaded checkpoint.
+pub struct Network {
+    pub config: ModelConfig,
+    pub chosen: Chosen,
+    vision: VisionTower,
+    connector: Connector,
+    decoder: Decoder,
+}
+
+impl Network {
+    /// Reads the weights of the checkpoint in `dir`, after holding them against its configuration.
+    pub fn load(dir: &Path, config: ModelConfig, chosen: Chosen) -> Result<Self, LoadError> {
+        let weights = Weights::open(dir, &chosen.device, chosen.dtype)?;
+        weights.check(&config)?;
+        Ok(Self {
+            vision: VisionTower::load(&weights, &config.vision)?,
+            connector: Connector::load(&weights, config.scale_factor)?,
+            decoder: Decoder::load(&weights, &config.text)?,
+            config,
+            chosen,
+        })
+    }
+
+    /// Bytes of one tile.
+    pub fn tile_bytes(&self) -> usize {
+        self.vision.tile_bytes()
+    }
+
+    /// What stands for the `<image>` tokens of these tiles: `(tokens, width)`, or nothing where
+    /// there are no tiles. Tiles are bytes in the order channel, row, column, one after the other.
+    pub fn encode(&self, tiles: &[u8], watch: Watch<'_>) -> Result<Option<Tensor>> {
+        if tiles.is_empty() {
+            return Ok(None);
+        }
+        let pass = if self.chosen.device.is_cpu() { PASS_CPU } else { PASS_GPU };
+        let widest = self.config.vision.grid().pow(2) * self.config.vision.intermediate_size * 4;
+        let tiles_per_pass = (pass / widest).max(1);
+        let mut parts = Vec::new();
+        for tiles in tiles.chunks(tiles_per_pass * self.tile_bytes()) {
+            let tokens = self.connector.forward(&self.vision.forward(tiles, watch)?)?;
+            watch(Stage::ConnectorOut, &tokens)?;
+            parts.push(tokens.flatten_to(1)?);
+        }
+        let features = Tensor::cat(&parts, 0)?;
+        // So that the time is counted where it is spent.
+        self.chosen.device.synchronize()?;
+        Ok(Some(features))
+    }
+
+    /// Answers a batch of prompts; `features` is [`Network::encode`] of the tiles of all of them.
+    pub fn generate(
+        &self,
+        requests: &[Request],
+        features: Option<&Tensor>,
+        watch: Watch<'_>,
+    ) -> Result<Generated> {
+        generate(&self.decoder, &self.config, requests, features, watch)
+    }
+}

@@ -1,0 +1,204 @@
+//! Pictures to tiles: a video frame becomes one square tile, a still image one or, cut up, many.
+//! RGB bytes of any size and shape come in; bytes in the order channel, row, column go out, equal to
+//! the reference's (transformers 5.23.0, `video_processing_smolvlm.py`, `image_processing_smolvlm.py`).
+
+use std::{num::NonZero, thread};
+
+pub use super::resize::{BadPicture, Picture};
+use super::{config::ProcessorConfig, resize::Filters};
+
+/// Turns pictures into tiles. Remembers the filters of the sizes that it has seen.
+pub struct Preprocessor {
+    tile: usize,
+    image_edge: usize,
+    video_edge: usize,
+    filters: Filters,
+}
+
+/// A still image, as the model sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tiles {
+    /// Rows of tiles; 0 when the image was not cut.
+    pub rows: usize,
+    /// Columns of tiles; 0 when the image was not cut.
+    pub cols: usize,
+    /// `rows * cols` tiles row by row, then the whole image as the last one, each 3 x T x T bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl Preprocessor {
+    /// A preprocessor for a checkpoint.
+    pub fn new(config: &ProcessorConfig) -> Self {
+        Self {
+            tile: config.tile,
+            image_edge: config.image_edge,
+            video_edge: config.video_edge,
+            filters: Filters::default(),
+        }
+    }
+
+    /// A video frame as one tile: 3 x T x T bytes.
+    pub fn video_tile(&self, frame: Picture<'_>) -> Vec<u8> {
+        let mut tile = vec![0; self.tile_bytes()];
+        self.video_tile_into(frame, &mut tile);
+        tile
+    }
+
+    /// A clip's frames as tiles: frames x 3 x T x T bytes. Works on as many frames at a time as the
+    /// machine has cores.
+    pub fn video_tiles(&self, frames: &[Picture<'_>]) -> Vec<u8> {
+        let mut tiles = vec![0; frames.len() * self.tile_bytes()];
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let share = frames.len().div_ceil(cores).max(1);
+        thread::scope(|scope| {
+            for (frames, tiles) in frames.chunks(share).zip(tiles.chunks_mut(share * self.tile_bytes())) {
+                scope.spawn(move || {
+                    for (frame, tile) in frames.iter().zip(tiles.chunks_exact_mut(self.tile_bytes())) {
+                        self.video_tile_into(frame.clone(), tile);
+                    }
+                });
+            }
+        });
+        tiles
+    }
+
+    fn video_tile_into(&self, frame: Picture<'_>, tile: &mut [u8]) {
+        let (width, height) = keep_aspect(frame.width(), frame.height(), self.video_edge);
+        let first = frame.resize(width, height, &self.filters);
+        planes(&first.resize(self.tile, self.tile, &self.filters), 0, 0, self.tile, tile);
+    }
+
+    /// A still image, cut into tiles of its own resolution when `split` is set.
+    pub fn image_tiles(&self, image: Picture<'_>, split: bool) -> Tiles {
+        let tile = self.tile;
+        let (width, height) = keep_aspect(image.width(), image.height(), self.image_edge);
+        let mut image = image.resize(width, height, &self.filters);
+        let (mut rows, mut cols) = (0, 0);
+        if split {
+            let (width, height) = whole_tiles(image.width(), image.height(), tile);
+            image = image.resize(width, height, &self.filters);
+            if width > tile || height > tile {
+                (rows, cols) = (height / tile, width / tile);
+            }
+        }
+        let mut bytes = vec![0; (rows * cols + 1) * self.tile_bytes()];
+        let mut tiles = bytes.chunks_exact_mut(self.tile_bytes());
+        for row in 0..rows {
+            for (col, out) in (0..cols).zip(&mut tiles) {
+                planes(&image, col * tile, row * tile, tile, out);
+            }
+        }
+        let whole = image.resize(tile, tile, &self.filters);
+        tiles.for_each(|out| planes(&whole, 0, 0, tile, out));
+        Tiles { rows, cols, bytes }
+    }
+
+    fn tile_bytes(&self) -> usize {
+        3 * self.tile * self.tile
+    }
+}
+
+/// Pixel bytes as the network wants them: -1 to 1.
+pub fn normalise(bytes: &[u8]) -> Vec<f32> {
+    bytes.iter().map(|&b| (f32::from(b) - 127.5) / 127.5).collect()
+}
+
+/// Width and height when the longer side becomes `edge`; the shorter one is cut off to a whole
+/// number and made even.
+fn keep_aspect(width: usize, height: usize, edge: usize) -> (usize, usize) {
+    let aspect = width as f64 / height as f64;
+    let even = |side: f64| (side as usize).next_multiple_of(2).max(1);
+    if width >= height { (edge, even(edge as f64 / aspect)) } else { (even(edge as f64 * aspect), edge) }
+}
+
+/// Width and height in whole tiles, the aspect kept as well as that allows.
+fn whole_tiles(width: usize, height: usize, tile: usize) -> (usize, usize) {
+    let aspect = width as f64 / height as f64;
+    let up = |side: usize| side.max(1).next_multiple_of(tile);
+    if width >= height {
+        let width = up(width);
+        (width, up((width as f64 / aspect) as usize))
+    } else {
+        let height = up(height);
+        (up((height as f64 * aspect) as usize), height)
+    }
+}
+
+/// Takes the square of side `tile` at (`left`, `top`) apart into its red, green and blue planes.
+fn planes(picture: &Picture<'_>, left: usize, top: usize, tile: usize, out: &mut [u8]) {
+    let rows = picture.rgb().chunks_exact(picture.width() * 3).skip(top);
+    let (red, rest) = out.split_at_mut(tile * tile);
+    let (green, blue) = rest.split_at_mut(tile * tile);
+    let channels =
+        red.chunks_exact_mut(tile).zip(green.chunks_exact_mut(tile)).zip(blue.chunks_exact_mut(tile));
+    for (row, ((red, green), blue)) in rows.zip(channels) {
+        let pixels = row[left * 3..].chunks_exact(3);
+        for (((pixel, r), g), b) in pixels.zip(red).zip(green).zip(blue) {
+            (*r, *g, *b) = (pixel[0], pixel[1], pixel[2]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn preprocessor(tile: usize, video_edge: usize) -> Preprocessor {
+        Preprocessor { tile, image_edge: 4 * tile, video_edge, filters: Filters::default() }
+    }
+
+    #[test]
+    fn a_frame_of_any_size_and_shape_becomes_one_tile() {
+        for (w, h) in [
+            (1, 1),
+            (1, 2),
+            (2, 1),
+            (3, 5),
+            (1, 4320),
+            (7680, 1),
+            (7680, 3),
+            (1919, 1079),
+            (1079, 1919),
+            (7680, 4320),
+        ] {
+            let rgb = [200, 100, 50].repeat((w * h) as usize);
+            for edge in [64, 256] {
+                let tile = preprocessor(64, edge).video_tile(Picture::new(&rgb, w, h).unwrap());
+                let wanted = [[200; 64 * 64], [100; 64 * 64], [50; 64 * 64]].concat();
+                assert!(tile == wanted, "{w}x{h} by way of {edge}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_still_image_of_any_shape_is_cut_into_whole_tiles_and_one_of_all() {
+        for (w, h, rows, cols) in
+            [(1, 1, 4, 4), (300, 200, 3, 4), (1, 900, 4, 1), (900, 1, 1, 4), (33, 65, 4, 2)]
+        {
+            let rgb = [9, 8, 7].repeat((w * h) as usize);
+            let picture = Picture::new(&rgb, w, h).unwrap();
+            let cut = preprocessor(32, 32).image_tiles(picture.clone(), true);
+            assert_eq!((cut.rows, cut.cols), (rows, cols), "{w}x{h}");
+            assert_eq!(cut.bytes.len(), (rows * cols + 1) * 3 * 32 * 32, "{w}x{h}");
+            let whole = preprocessor(32, 32).image_tiles(picture, false);
+            assert_eq!((whole.rows, whole.cols, whole.bytes.len()), (0, 0, 3 * 32 * 32));
+        }
+    }
+
+    #[test]
+    fn frames_worked_on_together_are_the_same_as_one_by_one() {
+        let p = preprocessor(32, 32);
+        let frames: Vec<Vec<u8>> =
+            (0..5_u32).map(|t| (0..40 * 30 * 3).map(|i| (i * 7 + t * 31) as u8).collect()).collect();
+        let pictures: Vec<_> = frames.iter().map(|f| Picture::new(f, 40, 30).unwrap()).collect();
+        let alone: Vec<u8> = pictures.iter().flat_map(|f| p.video_tile(f.clone())).collect();
+        assert!(p.video_tiles(&pictures) == alone);
+        assert!(p.video_tiles(&[]).is_empty());
+    }
+
+    #[test]
+    fn bytes_are_spread_from_minus_one_to_one() {
+        assert_eq!(normalise(&[0, 255]), [-1.0, 1.0]);
+        assert_eq!(normalise(&[128]), [0.5 / 127.5]);
+    }
+}

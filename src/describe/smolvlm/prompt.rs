@@ -1,0 +1,433 @@
+//! What is asked of the model, word for word as the reference asks it (transformers 5.23.0,
+//! `processing_smolvlm.py`): messages come in, a prompt's text and token ids go out. Text from
+//! outside stays text: whatever it spells, it never becomes a control token or a place for a picture.
+//!
+//! The layout is that of the built-in template, which the reference uses for every conversation with
+//! a video no matter what `chat_template` the checkpoint stores; the published checkpoints store the
+//! same layout for text and images.
+
+use std::{collections::HashMap, path::Path, time::Duration};
+
+use tokenizers::Tokenizer;
+
+use super::{
+    config::{ModelConfig, ProcessorConfig},
+    error::LoadError,
+    keys::read_text,
+};
+use crate::clip::Clip;
+
+const START: &str = "<|im_start|>";
+const END: &str = "<end_of_utterance>";
+const FAKE: &str = "<fake_token_around_image>";
+const GLOBAL: &str = "<global-img>";
+const IMAGE: &str = "<image>";
+
+/// Who speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// How to answer.
+    System,
+    /// Who asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// A piece of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Words.
+    Text(String),
+    /// Frames, each one tile.
+    Video {
+        /// When each frame was, since the clip's start.
+        times: Vec<Duration>,
+        /// Length of the clip; the prompt names its whole seconds.
+        duration: Duration,
+    },
+    /// A still image of `rows` x `cols` tiles and one of the whole; 0 x 0 when it was not cut.
+    Image {
+        /// Rows of tiles.
+        rows: usize,
+        /// Columns of tiles.
+        cols: usize,
+    },
+}
+
+/// What one side says in one turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said and shown, in order.
+    pub parts: Vec<Part>,
+}
+
+/// A prompt, ready for the model.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prompt {
+    /// As the reference writes it, control tokens included.
+    pub text: String,
+    /// The tokens.
+    pub ids: Vec<u32>,
+    /// How many of them stand for pictures.
+    pub image_tokens: usize,
+}
+
+/// A prompt that cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum PromptError {
+    /// More tiles than the tokenizer has names for.
+    #[error("an image of {rows} x {cols} tiles is too large for this model")]
+    TooManyTiles {
+        /// Rows of tiles.
+        rows: usize,
+        /// Columns of tiles.
+        cols: usize,
+    },
+    /// The tokenizer failed.
+    #[error("the tokenizer failed on the prompt")]
+    Tokenizer(#[source] tokenizers::Error),
+}
+
+/// Words in a prompt that the model uses as control tokens.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the prompt holds {0:?}, which SmolVLM2 uses to mark pictures and turns: leave it out")]
+pub struct ReservedWord(String);
+
+/// Refuses a user's prompt that spells a control token or a place holder: the reference would take
+/// it for one, and a model does not see it as words.
+pub fn check_prompt(prompt: &str) -> Result<(), ReservedWord> {
+    const FIXED: [&str; 8] = [START, END, FAKE, GLOBAL, IMAGE, "<video>", "<|im_end|>", "<|endoftext|>"];
+    let tiles = (1..=6).flat_map(|row| (1..=6).map(move |col| tile_name(row, col)));
+    let found = FIXED.iter().map(|s| s.to_string()).chain(tiles).find(|word| prompt.contains(word.as_str()));
+    found.map_or(Ok(()), |word| Err(ReservedWord(word)))
+}
+
+/// Builds prompts for one checkpoint and reads its answers.
+pub struct Prompter {
+    tokenizer: Tokenizer,
+    /// Ids of the control tokens that prompts are made of.
+    control: HashMap<String, u32>,
+    image_seq_len: usize,
+}
+
+impl Prompter {
+    /// Reads `tokenizer.json` and checks that it belongs to the model.
+    pub fn load(dir: &Path, model: &ModelConfig, processor: &ProcessorConfig) -> Result<Self, LoadError> {
+        let (path, text) = read_text(dir, "tokenizer.json")?;
+        let mut tokenizer: Tokenizer =
+            text.parse().map_err(|source| LoadError::NotATokenizer { path: path.clone(), source })?;
+        let wrong = |problem| Err(LoadError::WrongTokenizer { path: path.clone(), problem });
+        // What the file may ask for on top of the words; the reference does not do it either.
+        tokenizer.with_padding(None);
+        let untruncated = tokenizer.with_truncation(None).map(|_| ());
+        untruncated.map_err(|source| LoadError::NotATokenizer { path: path.clone(), source })?;
+        // Control tokens are put in by id, below; in text they are letters like any others.
+        tokenizer.set_encode_special_tokens(true);
+
+        let vocab_size = model.text.vocab_size;
+        if let Some((word, id)) =
+            tokenizer.get_vocab(true).into_iter().find(|(_, id)| *id as usize >= vocab_size)
+        {
+            return wrong(format!("{word:?} has id {id}, and vocab_size in config.json is {vocab_size}"));
+        }
+        let mut control = HashMap::new();
+        let tiles =
+            if processor.do_image_splitting { processor.image_edge.div_ceil(processor.tile) } else { 0 };
+        let tiles = (1..=tiles).flat_map(|row| (1..=tiles).map(move |col| tile_name(row, col)));
+        let special = tokenizer.get_added_tokens_decoder();
+        for word in [START, END, FAKE, GLOBAL, IMAGE].into_iter().map(String::from).chain(tiles) {
+            match tokenizer.token_to_id(&word) {
+                Some(id) if special.get(&id).is_some_and(|t| t.special) => control.insert(word, id),
+                Some(_) => return wrong(format!("{word:?} is not marked as a special token")),
+                None => return wrong(format!("it has no token {word:?}")),
+            };
+        }
+        if control[IMAGE] != model.image_token_id {
+            let (here, there) = (control[IMAGE], model.image_token_id);
+            return wrong(format!("{IMAGE:?} has id {here}, and image_token_id in config.json is {there}"));
+        }
+        Ok(Self { tokenizer, control, image_seq_len: processor.image_seq_len })
+    }
+
+    /// The prompt for a clip: its frames with their times, then its question.
+    pub fn clip(&self, clip: &Clip) -> Result<Prompt, PromptError> {
+        let times = (0..clip.frames.len()).map(|i| clip.offset(i)).collect();
+        let video = Part::Video { times, duration: clip.duration };
+        let question = Part::Text(clip.question.prompt.clone());
+        self.build(&[Message { role: Role::User, parts: vec![video, question] }])
+    }
+
+    /// The prompt for a conversation, up to where the model answers.
+    pub fn build(&self, messages: &[Message]) -> Result<Prompt, PromptError> {
+        let mut draft = Draft { prompter: self, prompt: Prompt::default(), run: String::new() };
+        draft.control(START)?;
+        for message in messages {
+            draft.plain(match message.role {
+                Role::System => "System:",
+                Role::User => "User:",
+                Role::Assistant => "Assistant:",
+            });
+            if !matches!(message.parts.first(), Some(Part::Image { .. })) {
+                draft.plain(" ");
+            }
+            for part in &message.parts {
+                match part {
+                    Part::Text(text) => draft.plain(text),
+                    Part::Video { times, duration } => draft.video(times, *duration)?,
+                    Part::Image { rows: 0, cols: 0 } => draft.whole()?,
+                    Part::Image { rows, cols } => draft.cut_image(*rows, *cols)?,
+                }
+            }
+            draft.control(END)?;
+            draft.plain("\n");
+        }
+        draft.plain("Assistant:");
+        draft.end_run()?;
+        Ok(draft.prompt)
+    }
+
+    /// An answer's words: control tokens left out, white space around it cut off.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, PromptError> {
+        let text = self.tokenizer.decode(ids, true).map_err(PromptError::Tokenizer)?;
+        Ok(text.trim().into())
+    }
+}
+
+/// A prompt in the making.
+///
+/// The tokenizer splits text at control tokens first and never looks across one. So the text between
+/// two of them is tokenized as one run, and what comes out equals the whole prompt tokenized at once.
+struct Draft<'a> {
+    prompter: &'a Prompter,
+    prompt: Prompt,
+    /// Text since the last control token.
+    run: String,
+}
+
+impl Draft<'_> {
+    fn plain(&mut self, text: &str) {
+        self.run.push_str(text);
+    }
+
+    fn end_run(&mut self) -> Result<(), PromptError> {
+        if !self.run.is_empty() {
+            let run = self.prompter.tokenizer.encode_fast(self.run.as_str(), false);
+            self.prompt.ids.extend_from_slice(run.map_err(PromptError::Tokenizer)?.get_ids());
+            self.prompt.text.push_str(&self.run);
+            self.run.clear();
+        }
+        Ok(())
+    }
+
+    /// Puts in a control token; every one that the code names was found when the tokenizer was loaded.
+    fn control(&mut self, word: &str) -> Result<(), PromptError> {
+        self.end_run()?;
+        self.prompt.ids.push(self.prompter.control[word]);
+        self.prompt.text.push_str(word);
+        Ok(())
+    }
+
+    /// One tile and its name.
+    fn tile(&mut self, name: &str) -> Result<(), PromptError> {
+        self.control(FAKE)?;
+        self.control(name)?;
+        for _ in 0..self.prompter.image_seq_len {
+            self.control(IMAGE)?;
+        }
+        self.prompt.image_tokens += self.prompter.image_seq_len;
+        Ok(())
+    }
+
+    fn whole(&mut self) -> Result<(), PromptError> {
+        self.tile(GLOBAL)?;
+        self.control(FAKE)
+    }
+
+    fn cut_image(&mut self, rows: usize, cols: usize) -> Result<(), PromptError> {
+        if !self.prompter.control.contains_key(&tile_name(rows, cols)) {
+            return Err(PromptError::TooManyTiles { rows, cols });
+        }
+        for row in 1..=rows {
+            for col in 1..=cols {
+                self.tile(&tile_name(row, col))?;
+            }
+            self.plain("\n");
+        }
+        self.plain("\n");
+        self.whole()
+    }
+
+    fn video(&mut self, times: &[Duration], duration: Duration) -> Result<(), PromptError> {
+        let (count, length) = (words(times.len()), hours(duration));
+        self.plain(&format!(
+            "You are provided the following series of {count} frames from a {length} [H:MM:SS] video.\n"
+        ));
+        for time in times {
+            let seconds = time.as_secs();
+            self.plain(&format!("\nFrame from {:02}:{:02}:", seconds / 60, seconds % 60));
+            self.whole()?;
+        }
+        self.plain("\n\n");
+        Ok(())
+    }
+}
+
+fn tile_name(row: usize, col: usize) -> String {
+    format!("<row_{row}_col_{col}>")
+}
+
+/// Whole seconds as Python's `timedelta` writes them.
+fn hours(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let clock = format!("{}:{:02}:{:02}", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    match seconds / 86_400 {
+        0 => clock,
+        1 => format!("1 day, {clock}"),
+        days => format!("{days} days, {clock}"),
+    }
+}
+
+/// A number in English words, as num2words writes it.
+fn words(n: usize) -> String {
+    const ONES: [&str; 20] = [
+        "zero",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+        "thirteen",
+        "fourteen",
+        "fifteen",
+        "sixteen",
+        "seventeen",
+        "eighteen",
+        "nineteen",
+    ];
+    const TENS: [&str; 10] =
+        ["", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
+    match (n, n % 10, n % 100, n % 1000) {
+        (0..20, ..) => ONES[n].into(),
+        (20..100, 0, ..) => TENS[n / 10].into(),
+        (20..100, one, ..) => format!("{}-{}", TENS[n / 10], ONES[one]),
+        (100..1000, _, 0, _) => format!("{} hundred", ONES[n / 100]),
+        (100..1000, _, rest, _) => format!("{} hundred and {}", ONES[n / 100], words(rest)),
+        (_, _, _, 0) => format!("{} thousand", words(n / 1000)),
+        (_, _, _, rest @ 1..100) => format!("{} thousand and {}", words(n / 1000), words(rest)),
+        (_, _, _, rest) => format!("{} thousand, {}", words(n / 1000), words(rest)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn shapes() -> (Prompter, Tokenizer) {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
+        let model = ModelConfig::load(&dir).unwrap();
+        let processor = ProcessorConfig::load(&dir, &model).unwrap();
+        let prompter = Prompter::load(&dir, &model, &processor).unwrap();
+        (prompter, Tokenizer::from_file(dir.join("tokenizer.json")).unwrap())
+    }
+
+    fn ask(prompter: &Prompter, frames: usize, question: &str) -> Prompt {
+        let times = (0..frames as u64).map(Duration::from_secs).collect();
+        let video = Part::Video { times, duration: Duration::from_secs(frames as u64) };
+        let parts = vec![video, Part::Text(question.into())];
+        prompter.build(&[Message { role: Role::User, parts }]).unwrap()
+    }
+
+    #[test]
+    fn whatever_is_asked_only_pictures_become_image_tokens() {
+        let (prompter, _) = shapes();
+        let image = prompter.control[IMAGE];
+        let hostile = prop::sample::select(vec![
+            IMAGE,
+            FAKE,
+            GLOBAL,
+            START,
+            END,
+            "<video>",
+            "<row_1_col_1>",
+            "<|im_end|>",
+            "\n",
+            " ",
+            "é",
+            "What?",
+        ]);
+        let text =
+            prop_oneof![prop::collection::vec(hostile, 0..6).prop_map(|v| v.concat()), any::<String>()];
+        proptest!(ProptestConfig::with_cases(150), |(frames in 0_usize..5, text in text)| {
+            let prompt = ask(&prompter, frames, &text);
+            let count = |id| prompt.ids.iter().filter(|&&i| i == id).count();
+            prop_assert_eq!(count(image), frames * prompter.image_seq_len);
+            prop_assert_eq!(count(image), prompt.image_tokens);
+            prop_assert_eq!(count(prompter.control[FAKE]), frames * 2);
+            prop_assert_eq!(count(prompter.control[START]), 1);
+            prop_assert_eq!(count(prompter.control[END]), 1);
+        });
+    }
+
+    #[test]
+    fn tokens_of_plain_words_are_those_of_the_whole_prompt_at_once() {
+        let (prompter, whole) = shapes();
+        proptest!(ProptestConfig::with_cases(150), |(frames in 0_usize..4, text in "[ a-zA-Z0-9.,?!\n\t'é😀]{0,60}")| {
+            let prompt = ask(&prompter, frames, &text);
+            let encoding = whole.encode(prompt.text.as_str(), false).unwrap();
+            prop_assert_eq!(&prompt.ids[..], encoding.get_ids());
+        });
+    }
+
+    #[test]
+    fn a_prompt_that_spells_a_control_token_is_refused_by_name() {
+        for word in
+            [IMAGE, FAKE, GLOBAL, START, END, "<video>", "<|im_end|>", "<|endoftext|>", "<row_6_col_6>"]
+        {
+            let error = check_prompt(&format!("What is {word}?")).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        assert_eq!(check_prompt("Is 3 < 4, or <b>bold</b>?"), Ok(()));
+    }
+
+    #[test]
+    fn an_image_of_more_tiles_than_the_model_can_name_is_refused() {
+        let (prompter, _) = shapes();
+        let parts = vec![Part::Image { rows: 4, cols: 7 }];
+        let error = prompter.build(&[Message { role: Role::User, parts }]).unwrap_err();
+        assert!(matches!(error, PromptError::TooManyTiles { rows: 4, cols: 7 }), "{error}");
+    }
+
+    #[test]
+    fn large_numbers_are_worded_as_num2words_words_them() {
+        // Made with num2words 0.5.14.
+        for (n, word) in [
+            (0, "zero"),
+            (999, "nine hundred and ninety-nine"),
+            (1000, "one thousand"),
+            (1001, "one thousand and one"),
+            (1100, "one thousand, one hundred"),
+            (12345, "twelve thousand, three hundred and forty-five"),
+        ] {
+            assert_eq!(words(n), word);
+        }
+    }
+
+    #[test]
+    fn an_answer_is_read_without_control_tokens_and_white_space() {
+        let (prompter, whole) = shapes();
+        let ids = whole.encode(" A red circle.\n<end_of_utterance>", false).unwrap();
+        assert_eq!(prompter.decode(ids.get_ids()).unwrap(), "A red circle.");
+    }
+}

@@ -1,0 +1,375 @@
+//! The checkpoint's weights: `model.safetensors`, or the shards that `model.safetensors.index.json`
+//! names. Headers are read and held against the architecture first; only then is a tensor read,
+//! converted and put on the device, one at a time.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs::File,
+    io::Read,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use candle_core::{DType, Device, Tensor, WithDType};
+use half::{bf16, f16};
+use serde::Deserialize;
+
+use super::config::ModelConfig;
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+/// The format's own limit (safetensors' MAX_HEADER_SIZE), so that a hostile length allocates nothing.
+const MAX_HEADER: u64 = 100_000_000;
+/// A thousand tensors take about 100 kB of index; anything near this is no index.
+const MAX_INDEX: u64 = 16 << 20;
+/// Bytes converted at a time.
+const BLOCK: usize = 1 << 20;
+
+/// What is wrong with a file of weights, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", .file.display())]
+pub struct WeightsError {
+    file: PathBuf,
+    problem: String,
+}
+
+fn error<T>(file: &Path, problem: impl Into<String>) -> Result<T, WeightsError> {
+    Err(WeightsError { file: file.into(), problem: problem.into() })
+}
+
+/// One tensor as a safetensors header describes it.
+#[derive(Deserialize)]
+struct Header {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: (u64, u64),
+}
+
+/// How numbers are stored.
+#[derive(Clone, Copy)]
+enum Stored {
+    F32,
+    Bf16,
+    F16,
+}
+
+impl Stored {
+    fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 | Self::F16 => 2,
+        }
+    }
+}
+
+/// Where a tensor lies.
+struct Entry {
+    shard: usize,
+    stored: Option<Stored>,
+    dtype: String,
+    shape: Vec<usize>,
+    /// From the start of the file.
+    offset: u64,
+}
+
+struct Shard {
+    path: PathBuf,
+    file: File,
+}
+
+/// The open files of a checkpoint.
+pub struct Weights {
+    shards: Vec<Shard>,
+    tensors: HashMap<String, Entry>,
+    device: Device,
+    dtype: DType,
+}
+
+impl Weights {
+    /// Opens a checkpoint's files and reads their headers. Tensors will go to `device` as `dtype`.
+    pub fn open(dir: &Path, device: &Device, dtype: DType) -> Result<Self, WeightsError> {
+        let mut weights = Self { shards: vec![], tensors: HashMap::new(), device: device.clone(), dtype };
+        let index = dir.join(INDEX);
+        if index.is_file() {
+            let map = read_index(&index)?;
+            let mut by_file: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+            for (tensor, file) in &map {
+                by_file.entry(file).or_default().push(tensor);
+            }
+            for (file, names) in by_file {
+                let mut header = weights.add_shard(&dir.join(file))?;
+                for name in names {
+                    match header.remove(name) {
+                        Some(entry) => weights.tensors.insert(name.into(), entry),
+                        None => {
+                            return error(
+                                &dir.join(file),
+                                format!(
+                                    "has no tensor {name:?}, which {INDEX} says is in it: download the model again"
+                                ),
+                            );
+                        }
+                    };
+                }
+            }
+        } else {
+            let header = weights.add_shard(&dir.join(SINGLE))?;
+            weights.tensors = header;
+        }
+        Ok(weights)
+    }
+
+    /// Opens a shard, and returns the tensors that its header names.
+    fn add_shard(&mut self, path: &Path) -> Result<HashMap<String, Entry>, WeightsError> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(e) => {
+                return error(path, format!("cannot be opened ({e}): is this the folder of a whole model?"));
+            }
+        };
+        let header = read_header(path, &file, self.shards.len())?;
+        self.shards.push(Shard { path: path.into(), file });
+        Ok(header)
+    }
+
+    /// Holds every tensor of the architecture against the headers.
+    pub fn check(&self, config: &ModelConfig) -> Result<(), WeightsError> {
+        // Lazily, so that an absurd number of layers ends at the first one that is missing.
+        for (name, shape) in layout(config) {
+            let entry = self.entry(&name)?;
+            let path = &self.shards[entry.shard].path;
+            if entry.shape != shape {
+                return error(
+                    path,
+                    format!(
+                        "tensor {name:?} has shape {:?}, config.json makes it {shape:?}: weights and configuration \
+                         belong to different models",
+                        entry.shape
+                    ),
+                );
+            }
+            if entry.stored.is_none() {
+                return error(
+                    path,
+                    format!(
+                        "tensor {name:?} is stored as {}: only F32, BF16 and F16 can be read",
+                        entry.dtype
+                    ),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn entry(&self, name: &str) -> Result<&Entry, WeightsError> {
+        match self.tensors.get(name) {
+            Some(entry) => Ok(entry),
+            None => error(
+                &self.shards[0].path,
+                format!("has no tensor {name:?}: this is not the SmolVLM2 that config.json describes"),
+            ),
+        }
+    }
+
+    /// Reads one tensor and puts it on the device.
+    pub fn tensor(&self, name: &str) -> Result<Tensor, WeightsError> {
+        let entry = self.entry(name)?;
+        let path = &self.shards[entry.shard].path;
+        let tensor = match self.dtype {
+            DType::F32 => self.convert(entry, |x| x),
+            DType::BF16 => self.convert(entry, bf16::from_f32),
+            DType::F16 => self.convert(entry, f16::from_f32),
+            other => Err(format!("cannot be used as {}", other.as_str())),
+        };
+        tensor.or_else(|problem| error(path, format!("tensor {name:?}: {problem}")))
+    }
+
+    /// The error of a tensor that was read but could not be put to use.
+    pub fn unusable(&self, name: &str, why: candle_core::Error) -> WeightsError {
+        WeightsError { file: self.shards[0].path.clone(), problem: format!("{name}: {why}") }
+    }
+
+    fn convert<T: WithDType>(&self, entry: &Entry, narrow: impl Fn(f32) -> T) -> Result<Tensor, String> {
+        let Some(stored) = entry.stored else { return Err(format!("is stored as {}", entry.dtype)) };
+        let count: usize = entry.shape.iter().product();
+        let mut values = Vec::with_capacity(count);
+        let mut block = vec![0; BLOCK.min(count * stored.size())];
+        let mut at = entry.offset;
+        while values.len() < count {
+            let bytes = ((count - values.len()) * stored.size()).min(block.len());
+            let block = &mut block[..bytes];
+            self.shards[entry.shard]
+                .file
+                .read_exact_at(block, at)
+                .map_err(|e| format!("cannot be read ({e})"))?;
+            match stored {
+                Stored::F32 => {
+                    values.extend(block.as_chunks().0.iter().map(|&b| narrow(f32::from_le_bytes(b))))
+                }
+                Stored::Bf16 => {
+                    values
+                        .extend(block.as_chunks().0.iter().map(|&b| narrow(bf16::from_le_bytes(b).to_f32())));
+                }
+                Stored::F16 => {
+                    values.extend(block.as_chunks().0.iter().map(|&b| narrow(f16::from_le_bytes(b).to_f32())))
+                }
+            }
+            at += bytes as u64;
+        }
+        Tensor::from_vec(values, entry.shape.as_slice(), &self.device).map_err(|e| e.to_string())
+    }
+}
+
+/// Reads and checks the header of one safetensors file: eight bytes of length, then JSON, then data.
+fn read_header(path: &Path, mut file: &File, shard: usize) -> Result<HashMap<String, Entry>, WeightsError> {
+    let broken = |what: String| WeightsError {
+        file: path.into(),
+        problem: format!("is not a whole safetensors file ({what}): download the model again"),
+    };
+    let size = file.metadata().map_err(|e| broken(e.to_string()))?.len();
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(|e| broken(format!("{size} bytes, {e}")))?;
+    let length = u64::from_le_bytes(length);
+    if length > MAX_HEADER || length > size.saturating_sub(8) {
+        return Err(broken(format!("its header claims {length} bytes, the file has {size}")));
+    }
+    let mut json = vec![0; length as usize];
+    file.read_exact(&mut json).map_err(|e| broken(e.to_string()))?;
+    let mut json: HashMap<String, serde_json::Value> =
+        serde_json::from_slice(&json).map_err(|e| broken(format!("its header is no JSON: {e}")))?;
+    json.remove("__metadata__");
+
+    let data = size - 8 - length;
+    let mut ranges = Vec::with_capacity(json.len());
+    let mut tensors = HashMap::with_capacity(json.len());
+    for (name, value) in json {
+        let header =
+            Header::deserialize(value).map_err(|e| broken(format!("header of tensor {name:?}: {e}")))?;
+        let (begin, end) = header.data_offsets;
+        if begin > end || end > data {
+            return Err(broken(format!("tensor {name:?} lies at bytes {begin} to {end} of {data}")));
+        }
+        let stored = match header.dtype.as_str() {
+            "F32" => Some(Stored::F32),
+            "BF16" => Some(Stored::Bf16),
+            "F16" => Some(Stored::F16),
+            _ => None,
+        };
+        if let Some(stored) = stored {
+            let bytes = header.shape.iter().try_fold(stored.size() as u64, |n, &d| n.checked_mul(d as u64));
+            if bytes != Some(end - begin) {
+                return Err(broken(format!(
+                    "tensor {name:?} of shape {:?} in {} takes {} bytes",
+                    header.shape,
+                    header.dtype,
+                    end - begin
+                )));
+            }
+        }
+        ranges.push((begin, end, name.clone()));
+        let Header { dtype, shape, .. } = header;
+        tensors.insert(name, Entry { shard, stored, dtype, shape, offset: 8 + length + begin });
+    }
+    ranges.sort();
+    let mut covered = 0;
+    for (begin, end, name) in ranges {
+        if begin != covered {
+            let what = if begin < covered { "overlaps the one before it" } else { "leaves a gap before it" };
+            return Err(broken(format!("tensor {name:?} {what}")));
+        }
+        covered = end;
+    }
+    if covered != data {
+        return Err(broken(format!("its tensors take {covered} of {data} bytes")));
+    }
+    Ok(tensors)
+}
+
+/// Reads `model.safetensors.index.json`: which shard holds which tensor.
+fn read_index(path: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let mut text = String::new();
+    let read = File::open(path).and_then(|f| f.take(MAX_INDEX).read_to_string(&mut text));
+    if let Err(e) = read {
+        return error(path, format!("cannot be read ({e}): download the model again"));
+    }
+    let index: Index = match serde_json::from_str(&text) {
+        Ok(index) => index,
+        Err(e) => return error(path, format!("is no index of weights ({e}): download the model again")),
+    };
+    if index.weight_map.is_empty() {
+        return error(path, "names no tensors: download the model again");
+    }
+    for (tensor, file) in &index.weight_map {
+        // Plain names only: an index must not reach outside its folder.
+        if Path::new(file).file_name().is_none_or(|name| name != file.as_str()) {
+            return error(
+                path,
+                format!("puts tensor {tensor:?} in {file:?}, which is not a file name in this folder"),
+            );
+        }
+    }
+    Ok(index.weight_map)
+}
+
+/// Names and shapes of an architecture's tensors, as the hub lays them out.
+pub fn layout(config: &ModelConfig) -> impl Iterator<Item = (String, Vec<usize>)> {
+    let (v, t) = (config.vision.clone(), config.text.clone());
+    let (dv, dt) = (v.hidden_size, t.hidden_size);
+    let grid = v.image_size / v.patch_size;
+    let vision = "model.vision_model";
+    let fixed = vec![
+        (format!("{vision}.embeddings.patch_embedding.weight"), vec![dv, 3, v.patch_size, v.patch_size]),
+        (format!("{vision}.embeddings.patch_embedding.bias"), vec![dv]),
+        (format!("{vision}.embeddings.position_embedding.weight"), vec![grid.saturating_mul(grid), dv]),
+        (format!("{vision}.post_layernorm.weight"), vec![dv]),
+        (format!("{vision}.post_layernorm.bias"), vec![dv]),
+        (
+            "model.connector.modality_projection.proj.weight".into(),
+            vec![dt, dv.saturating_mul(config.scale_factor.saturating_pow(2))],
+        ),
+        ("model.text_model.embed_tokens.weight".into(), vec![t.vocab_size, dt]),
+        ("model.text_model.norm.weight".into(), vec![dt]),
+        ("lm_head.weight".into(), vec![t.vocab_size, dt]),
+    ];
+    let vision_layers = (0..v.num_hidden_layers).flat_map(move |i| {
+        let layer = |part: &str| format!("{vision}.encoder.layers.{i}.{part}");
+        let mlp = v.intermediate_size;
+        let mut all = vec![
+            (layer("mlp.fc1.weight"), vec![mlp, dv]),
+            (layer("mlp.fc1.bias"), vec![mlp]),
+            (layer("mlp.fc2.weight"), vec![dv, mlp]),
+            (layer("mlp.fc2.bias"), vec![dv]),
+        ];
+        for norm in ["layer_norm1", "layer_norm2"] {
+            all.extend(["weight", "bias"].map(|part| (layer(&format!("{norm}.{part}")), vec![dv])));
+        }
+        for proj in ["q", "k", "v", "out"] {
+            all.push((layer(&format!("self_attn.{proj}_proj.weight")), vec![dv, dv]));
+            all.push((layer(&format!("self_attn.{proj}_proj.bias")), vec![dv]));
+        }
+        all
+    });
+    let text_layers = (0..t.num_hidden_layers).flat_map(move |i| {
+        let (q, kv) = (
+            t.num_attention_heads.saturating_mul(t.head_dim),
+            t.num_key_value_heads.saturating_mul(t.head_dim),
+        );
+        [
+            ("input_layernorm", vec![dt]),
+            ("post_attention_layernorm", vec![dt]),
+            ("self_attn.q_proj", vec![q, dt]),
+            ("self_attn.k_proj", vec![kv, dt]),
+            ("self_attn.v_proj", vec![kv, dt]),
+            ("self_attn.o_proj", vec![dt, q]),
+            ("mlp.gate_proj", vec![t.intermediate_size, dt]),
+            ("mlp.up_proj", vec![t.intermediate_size, dt]),
+            ("mlp.down_proj", vec![dt, t.intermediate_size]),
+        ]
+        .map(|(part, shape)| (format!("model.text_model.layers.{i}.{part}.weight"), shape))
+    });
+    fixed.into_iter().chain(vision_layers).chain(text_layers)
+}

@@ -1,0 +1,59 @@
+//! Log lines: readable on a terminal, with priority prefixes under systemd, always on stderr so
+//! that standard output stays clean for results.
+
+use std::{fmt, io::IsTerminal};
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{
+        FmtContext, FormatEvent, FormatFields,
+        format::{Format, Full, Writer},
+        time::ChronoLocal,
+    },
+    registry::LookupSpan,
+};
+
+/// Libraries whose own chatter is of no use to the person who reads the log.
+const QUIET: &str = "rumqttd=error,rumqttc=warn,tokenizers=error";
+
+/// Starts logging. `RUST_LOG` says what is shown (`debug`, `camscribe::capture=trace`, …) and
+/// stands at `quiet`, or `info`, when it is not set. A second call does nothing.
+pub fn init(quiet: bool) {
+    let level = if quiet { "warn" } else { "info" };
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{level},{QUIET}")));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // systemd sets it for services whose output goes to the journal.
+    if std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stderr().is_terminal() {
+        let _ = builder
+            .event_format(Journal(Format::default().without_time().with_level(false).with_ansi(false)))
+            .try_init();
+    } else {
+        let _ = builder
+            .with_timer(ChronoLocal::new("%H:%M:%S%.3f".into()))
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_target(false)
+            .try_init();
+    }
+}
+
+/// `<N>` before each line tells the journal the line's priority (sd-daemon(3)).
+struct Journal(Format<Full, ()>);
+
+impl<S, N> FormatEvent<S, N> for Journal
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut w: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            Level::DEBUG | Level::TRACE => 7,
+        };
+        write!(w, "<{priority}>")?;
+        self.0.format_event(ctx, w, event)
+    }
+}

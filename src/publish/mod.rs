@@ -1,0 +1,246 @@
+//! The network's side of the house: descriptions and states in, MQTT messages out.
+//!
+//! Descriptions come through the [`outbox::Outbox`], which keeps each until the broker has it.
+//! States (the node's, the cameras', what runs here) are posted on the [`Publisher`] and stand
+//! retained at the broker, again after every reconnect. Only `mqtt/` knows the protocol.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use serde::Serialize;
+use serde_json::json;
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+    time::Instant,
+};
+
+use self::{
+    discovery::Discovery,
+    outbox::Outbox,
+    retained::{Board, ContentType, Post},
+    topics::{BadTopic, Topics},
+};
+use crate::{event::ModelInfo, frame::CameraId};
+
+pub mod discovery;
+pub mod mqtt;
+pub mod outbox;
+mod retained;
+pub mod topics;
+
+/// Where and as whom to publish.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the broker is.
+    pub broker: BrokerAddress,
+    /// As whom, if the broker wants to know.
+    pub login: Option<Login>,
+    /// This node's name in topics.
+    pub node: String,
+    /// What topics begin with.
+    pub topic_prefix: String,
+    /// What Home Assistant's configuration topics begin with; empty to leave it alone.
+    pub discovery_prefix: String,
+    /// The cameras that Home Assistant is told of.
+    pub cameras: Vec<CameraId>,
+}
+
+/// Where a broker is.
+#[derive(Clone, Debug)]
+pub struct BrokerAddress {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Whether and how to speak TLS.
+    pub tls: Option<TlsFiles>,
+}
+
+impl fmt::Display for BrokerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+/// What TLS rests on beside the system's own authorities. PEM files all.
+#[derive(Clone, Debug, Default)]
+pub struct TlsFiles {
+    /// Authorities to trust in place of the system's.
+    pub ca: Option<PathBuf>,
+    /// Our certificate and its key, for a broker that asks for one.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+/// A user's name and password.
+#[derive(Clone)]
+pub struct Login {
+    /// The user's name.
+    pub username: String,
+    /// The password; may be empty.
+    pub password: String,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Login({:?}, ***)", self.username)
+    }
+}
+
+/// Why publishing cannot start with these settings.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// A name that cannot stand in a topic.
+    #[error(transparent)]
+    Topic(#[from] BadTopic),
+    /// A certificate or key that cannot be used.
+    #[error(transparent)]
+    Tls(#[from] mqtt::TlsError),
+}
+
+/// How a camera is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CameraState {
+    /// Frames arrive.
+    Online,
+    /// It is being connected to.
+    Connecting,
+    /// No frames; being retried.
+    Offline,
+    /// Switched off by its owner.
+    Disabled,
+}
+
+/// What runs here: the node's `info` topic.
+#[derive(Clone, Debug, Serialize)]
+pub struct Info {
+    /// camscribe's version.
+    pub version: String,
+    /// What describes clips; `model.device` is where.
+    pub model: ModelInfo,
+    /// The cameras.
+    pub cameras: BTreeMap<CameraId, CameraInfo>,
+}
+
+/// What is known of a camera.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct CameraInfo {
+    /// The decoder that was chosen for it, once it runs.
+    pub decoder: Option<String>,
+}
+
+/// How things stand with the broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BrokerState {
+    /// The first attempt is under way.
+    Connecting,
+    /// Connected.
+    Online,
+    /// Not connected, being retried.
+    Offline {
+        /// In words.
+        why: String,
+    },
+    /// Shut down.
+    Stopped,
+}
+
+/// What the handle and the connection share.
+struct Shared {
+    outbox: Arc<Outbox>,
+    topics: Topics,
+    discovery: Option<Discovery>,
+    board: Mutex<Board>,
+    posted: Notify,
+    state: watch::Sender<BrokerState>,
+    /// When set: finish until then.
+    stop: watch::Sender<Option<Instant>>,
+}
+
+impl Shared {
+    fn board(&self) -> MutexGuard<'_, Board> {
+        // Nothing can panic while the lock is held, so what it guards is whole.
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn post(&self, topic: String, content: ContentType, payload: impl Into<tokio_util::bytes::Bytes>) {
+        self.board().post(Post { topic, payload: payload.into(), content, event: None });
+        self.posted.notify_one();
+    }
+}
+
+/// A running connection to the broker, which is kept up until [`Publisher::shutdown`]. Dropping it
+/// ends the connection without a word, so that the broker publishes the will.
+pub struct Publisher {
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+impl Publisher {
+    /// Starts to connect and to deliver what `outbox` holds. An unreachable broker is no error:
+    /// it is retried for ever. Must be called inside a tokio runtime.
+    pub fn start(settings: Settings, outbox: Arc<Outbox>) -> Result<Self, SettingsError> {
+        let topics = Topics::new(&settings.topic_prefix, &settings.node)?;
+        let discovery = Discovery::new(&settings.discovery_prefix)?;
+        let broker = mqtt::Broker::new(settings.broker, settings.login, &topics)?;
+        let shared = Arc::new(Shared {
+            outbox,
+            topics,
+            discovery,
+            board: Mutex::default(),
+            posted: Notify::new(),
+            state: watch::Sender::new(BrokerState::Connecting),
+            stop: watch::Sender::new(None),
+        });
+        shared.post(shared.topics.status(), ContentType::Text, "online");
+        if let Some(discovery) = &shared.discovery {
+            for camera in &settings.cameras {
+                for (topic, config) in discovery.configs(&shared.topics, camera) {
+                    shared.post(topic, ContentType::Json, config.to_string());
+                }
+            }
+        }
+        let task = tokio::spawn(mqtt::run(broker, Arc::clone(&shared)));
+        Ok(Self { shared, task })
+    }
+
+    /// Says how a camera is, and why.
+    pub fn camera_status(&self, camera: &CameraId, state: CameraState, why: Option<&str>) {
+        let payload = json!({ "state": state, "why": why }).to_string();
+        self.shared.post(self.shared.topics.camera_status(camera), ContentType::Json, payload);
+    }
+
+    /// Says what runs here.
+    pub fn info(&self, info: &Info) {
+        let payload = json!(info).to_string();
+        self.shared.post(self.shared.topics.info(), ContentType::Json, payload);
+    }
+
+    /// How things stand with the broker, now and from now on.
+    pub fn state(&self) -> watch::Receiver<BrokerState> {
+        self.shared.state.subscribe()
+    }
+
+    /// Delivers what is left for at most `grace`, says `offline` and disconnects. Gives the number
+    /// of descriptions that the broker did not get.
+    pub async fn shutdown(mut self, grace: Duration) -> usize {
+        self.shared.stop.send_replace(Some(Instant::now() + grace));
+        if let Err(error) = (&mut self.task).await {
+            tracing::error!("publishing ended by a fault: {error}");
+        }
+        self.shared.outbox.len()
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

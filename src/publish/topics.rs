@@ -1,0 +1,127 @@
+//! The names of what is published. A node and a prefix come in once and are checked; from then on
+//! no topic can hold a wildcard, because camera ids cannot either.
+
+use crate::frame::CameraId;
+
+/// The topics of one node.
+#[derive(Clone, Debug)]
+pub struct Topics {
+    root: String,
+    node: String,
+}
+
+/// A node or a prefix that cannot stand in a topic.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadTopic {
+    /// The node's name.
+    #[error("{0:?} cannot name a node: use 1 to 64 of a-z, A-Z, 0-9, '.', '_' and '-'")]
+    Node(String),
+    /// A prefix of topics.
+    #[error(
+        "{0:?} cannot begin a topic: use levels of letters, digits and punctuation without '+', '#', '$' \
+         or spaces, joined by '/', at most 128 bytes"
+    )]
+    Prefix(String),
+}
+
+impl Topics {
+    /// Topics below `prefix`/`node`.
+    pub fn new(prefix: &str, node: &str) -> Result<Self, BadTopic> {
+        check_prefix(prefix)?;
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        if !(1..=64).contains(&node.len()) || !node.bytes().all(allowed) {
+            return Err(BadTopic::Node(node.into()));
+        }
+        Ok(Self { root: format!("{prefix}/{node}"), node: node.into() })
+    }
+
+    /// The node's name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// `online` or `offline`, retained; the will.
+    pub fn status(&self) -> String {
+        format!("{}/status", self.root)
+    }
+
+    /// What runs here, retained JSON.
+    pub fn info(&self) -> String {
+        format!("{}/info", self.root)
+    }
+
+    /// A camera's state and why, retained JSON.
+    pub fn camera_status(&self, camera: &CameraId) -> String {
+        format!("{}/{camera}/status", self.root)
+    }
+
+    /// Every event of a camera.
+    pub fn description(&self, camera: &CameraId) -> String {
+        format!("{}/{camera}/description", self.root)
+    }
+
+    /// The newest event of a camera, retained.
+    pub fn latest(&self, camera: &CameraId) -> String {
+        format!("{}/{camera}/latest", self.root)
+    }
+
+    /// A frame that the model saw, retained JPEG.
+    pub fn snapshot(&self, camera: &CameraId) -> String {
+        format!("{}/{camera}/snapshot", self.root)
+    }
+}
+
+/// Whether topics may begin with `prefix`: one or more non-empty levels, none that a broker or a
+/// subscriber reads as something else.
+pub fn check_prefix(prefix: &str) -> Result<(), BadTopic> {
+    let good = |level: &str| {
+        let allowed = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '+' | '#' | '$');
+        !level.is_empty() && level.chars().all(allowed)
+    };
+    if prefix.len() <= 128 && prefix.split('/').all(good) {
+        Ok(())
+    } else {
+        Err(BadTopic::Prefix(prefix.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn topics_are_those_of_the_contract() {
+        let topics = Topics::new("camscribe", "edge1").expect("a good node");
+        let porch: CameraId = "porch".parse().expect("a good name");
+        assert_eq!(topics.status(), "camscribe/edge1/status");
+        assert_eq!(topics.info(), "camscribe/edge1/info");
+        assert_eq!(topics.camera_status(&porch), "camscribe/edge1/porch/status");
+        assert_eq!(topics.description(&porch), "camscribe/edge1/porch/description");
+        assert_eq!(topics.latest(&porch), "camscribe/edge1/porch/latest");
+        assert_eq!(topics.snapshot(&porch), "camscribe/edge1/porch/snapshot");
+    }
+
+    #[test]
+    fn a_node_or_prefix_that_would_change_a_topics_meaning_is_refused() {
+        for node in ["", "a/b", "+", "#", "a b", "ä", "$SYS", "a\0", &"n".repeat(65)] {
+            assert_eq!(Topics::new("camscribe", node).err(), Some(BadTopic::Node(node.into())));
+        }
+        for prefix in ["", "/", "a/", "/a", "a//b", "a/+", "#", "$share/a", "a b", "a\nb", &"p".repeat(129)] {
+            assert_eq!(Topics::new(prefix, "edge1").err(), Some(BadTopic::Prefix(prefix.into())));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_topic_ever_holds_a_wildcard(prefix in "\\PC{0,12}", node in "\\PC{0,12}", camera in "\\PC{0,12}") {
+            let (Ok(topics), Ok(camera)) = (Topics::new(&prefix, &node), camera.parse()) else { return Ok(()) };
+            for topic in [topics.status(), topics.info(), topics.camera_status(&camera),
+                topics.description(&camera), topics.latest(&camera), topics.snapshot(&camera)] {
+                prop_assert!(!topic.contains(['+', '#', '\0', '$']), "{}", topic);
+                prop_assert!(topic.split('/').all(|level| !level.is_empty()));
+            }
+        }
+    }
+}

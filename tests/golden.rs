@@ -1,0 +1,45 @@
+//! The model equals the reference implementation: prompts, pixels, every part of the network and
+//! the answers, on all golden cases whose weights are there.
+
+use std::path::Path;
+
+use camscribe::describe::smolvlm::device::{DeviceChoice, DtypeChoice, choose};
+
+#[path = "support/golden.rs"]
+mod golden;
+
+use golden::{Outcome, Runner};
+
+fn every_case_passes_in(dtype: DtypeChoice) {
+    let mut runner = Runner::new(choose(DeviceChoice::Cpu, dtype).unwrap());
+    let (mut passed, mut failed) = (0, vec![]);
+    for root in golden::roots(Path::new(env!("CARGO_MANIFEST_DIR"))) {
+        for case in golden::cases(&root).unwrap() {
+            match runner.run(&case) {
+                Outcome::Passed(figures) => {
+                    passed += 1;
+                    println!("ok      {:32} {figures}", case.name);
+                }
+                Outcome::Failed(why) => failed.push(format!("{}: {why}", case.name)),
+                Outcome::NotRun(why) => println!("not run {:32} {why}", case.name),
+            }
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    assert!(passed > 0, "no golden case was run");
+}
+
+#[test]
+fn the_model_equals_the_reference_in_f32() {
+    every_case_passes_in(DtypeChoice::F32);
+}
+
+#[test]
+fn the_model_is_as_near_to_the_reference_in_bf16_as_the_reference_itself() {
+    every_case_passes_in(DtypeChoice::Bf16);
+}
+
+#[test]
+fn the_model_is_as_near_to_the_reference_in_f16_as_the_reference_in_bf16() {
+    every_case_passes_in(DtypeChoice::F16);
+}

@@ -1,0 +1,561 @@
+//! Publishing, against a real mosquitto and seen by a real mosquitto_sub.
+#![cfg(feature = "daemon")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    process::Command,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use camscribe::{
+    event::{
+        ClipInfo, Dropped, Event, EventKind, FinishReason, FrameInfo, ModelInfo, SCHEMA, Timing, Tokens,
+    },
+    frame::{CameraId, Clock},
+    publish::{
+        BrokerAddress, BrokerState, CameraInfo, CameraState, Info, Login, Publisher, Settings, SettingsError,
+        TlsFiles,
+        outbox::{Message, Outbox},
+    },
+};
+use chrono::DateTime;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+#[path = "support/broker.rs"]
+mod broker;
+use broker::{Mosquitto, PATIENCE, Received, Subscriber};
+
+const JPEG: &[u8] = b"\xff\xd8 not much of a picture \xff\xd9";
+const A_WHILE: Duration = Duration::from_millis(500);
+
+fn camera(name: &str) -> CameraId {
+    name.parse().expect("a good name")
+}
+
+fn event(name: &str, seq: u64, description: &str) -> Event {
+    Event {
+        schema: SCHEMA,
+        id: Uuid::now_v7(),
+        kind: EventKind::Description,
+        node: "edge1".into(),
+        camera: camera(name),
+        description: description.into(),
+        clip: ClipInfo {
+            seq,
+            start: DateTime::from_timestamp_millis(1_767_323_045_000).expect("in range"),
+            end: DateTime::from_timestamp_millis(1_767_323_053_000).expect("in range"),
+            clock: Clock::Camera,
+            frames: vec![
+                FrameInfo { offset_s: 0.0, pts_s: 1234.5 },
+                FrameInfo { offset_s: 4.0, pts_s: 1238.5 },
+            ],
+            width: 1920,
+            height: 1080,
+            gap: false,
+        },
+        prompt: "Describe what happens.".into(),
+        finish_reason: FinishReason::Stop,
+        model: model(),
+        tokens: Tokens { prompt: 682, image: 512, generated: 21 },
+        timing_ms: Timing { queued: 4, preprocess: 9, vision: 8, prefill: 6, decode: 31, total: 58 },
+        dropped: Dropped { clips: 0 },
+    }
+}
+
+fn model() -> ModelInfo {
+    ModelInfo { id: "shapes".into(), revision: String::new(), device: "cpu".into(), dtype: "f32".into() }
+}
+
+fn message(event: &Event) -> Message {
+    Message::new(event, Some(JPEG.to_vec())).expect("JSON")
+}
+
+fn outbox() -> Arc<Outbox> {
+    Arc::new(Outbox::new(16 << 20))
+}
+
+fn settings(port: u16) -> Settings {
+    Settings {
+        broker: BrokerAddress { host: "127.0.0.1".into(), port, tls: None },
+        login: None,
+        node: "edge1".into(),
+        topic_prefix: "camscribe".into(),
+        discovery_prefix: String::new(),
+        cameras: vec![camera("porch")],
+    }
+}
+
+fn start(settings: Settings, outbox: &Arc<Outbox>) -> Publisher {
+    Publisher::start(settings, Arc::clone(outbox)).expect("good settings")
+}
+
+/// Waits until the publisher is connected.
+async fn online(publisher: &Publisher) {
+    until(publisher, |state| *state == BrokerState::Online).await;
+}
+
+/// Waits until the publisher says why it is not connected.
+async fn trouble(publisher: &Publisher) -> String {
+    match until(publisher, |state| matches!(state, BrokerState::Offline { .. })).await {
+        BrokerState::Offline { why } => why,
+        _ => unreachable!("waited for offline"),
+    }
+}
+
+async fn until(publisher: &Publisher, wanted: impl FnMut(&BrokerState) -> bool) -> BrokerState {
+    let mut state = publisher.state();
+    timeout(PATIENCE, state.wait_for(wanted)).await.expect("in time").expect("it runs").clone()
+}
+
+/// Waits until `wanted` holds for the outbox.
+async fn settled(outbox: &Outbox, wanted: impl Fn(&Outbox) -> bool) {
+    let poll = async {
+        while !wanted(outbox) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, poll).await.unwrap_or_else(|_| panic!("never so: {:?}", outbox.status()));
+}
+
+fn descriptions(seen: &[Received]) -> Vec<Event> {
+    let events = seen.iter().filter(|m| m.topic.ends_with("/description"));
+    events.map(|m| serde_json::from_slice(&m.payload).expect("an event")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_arrives_as_it_was_made_and_fits_the_published_schema() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "camscribe/#");
+    let outbox = outbox();
+    let publisher = start(settings(broker.port()), &outbox);
+    let made = event("porch", 412, "A person walks up to the door and leaves a box. \"Åse\" \u{1f4e6}");
+    outbox.append(message(&made));
+
+    let received = subscriber.next_on("camscribe/edge1/porch/description");
+    assert_eq!(received.json(), serde_json::to_value(&made).expect("JSON"));
+    assert!(!received.retained);
+    assert_eq!((received.qos, received.content_type.as_str()), (1, "application/json"));
+    assert_eq!(received.expiry, "86400");
+    let schema = serde_json::to_value(schemars::schema_for!(Event)).expect("JSON");
+    let validator = jsonschema::validator_for(&schema).expect("a good schema");
+    if let Err(error) = validator.validate(&received.json()) {
+        panic!("does not fit: {error}");
+    }
+
+    subscriber.next_on("camscribe/edge1/porch/snapshot");
+    settled(&outbox, Outbox::is_empty).await;
+    let late = Subscriber::to(broker.port(), "camscribe/edge1/porch/#");
+    let latest = late.next_on("camscribe/edge1/porch/latest");
+    assert!(latest.retained);
+    assert_eq!(latest.json(), received.json());
+    let late = Subscriber::to(broker.port(), "camscribe/edge1/porch/snapshot");
+    let snapshot = late.next();
+    assert!(snapshot.retained);
+    assert_eq!(snapshot.payload, JPEG);
+    assert_eq!(snapshot.content_type, "image/jpeg");
+    assert_eq!(snapshot.user_properties, format!("id:{}", made.id));
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_dies_is_said_to_be_offline_by_the_broker() {
+    let broker = Mosquitto::start("");
+    let publisher = start(settings(broker.port()), &outbox());
+    online(&publisher).await;
+    let status = Subscriber::to(broker.port(), "camscribe/edge1/status");
+    assert_eq!(status.next().text(), "online");
+    drop(publisher);
+    assert_eq!(status.next().text(), "offline");
+    let late = Subscriber::to(broker.port(), "camscribe/edge1/status");
+    let offline = late.next();
+    assert!(offline.retained);
+    assert_eq!(offline.text(), "offline");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_delivers_what_is_left_then_says_offline_and_leaves_without_a_will() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/#");
+    let outbox = outbox();
+    let publisher = start(settings(broker.port()), &outbox);
+    for seq in 0..200 {
+        outbox.append(message(&event("porch", seq, "A cat.")));
+    }
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+    let seen = subscriber.until(|m| m.text() == "offline");
+    let seqs: Vec<u64> = descriptions(&seen).iter().map(|event| event.clip.seq).collect();
+    assert_eq!(seqs, (0..200).collect::<Vec<_>>());
+    assert!(subscriber.all_within(A_WHILE).is_empty(), "the will came although we said goodbye");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_without_a_broker_ends_and_says_how_many_descriptions_are_left() {
+    let outbox = outbox();
+    let publisher = start(settings(broker::free_port()), &outbox);
+    trouble(&publisher).await;
+    for seq in 0..3 {
+        outbox.append(message(&event("porch", seq, "A cat.")));
+    }
+    assert_eq!(publisher.shutdown(Duration::from_millis(100)).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn states_are_retained_and_come_again_to_a_broker_that_forgot_them() {
+    let mut broker = Mosquitto::start("");
+    let outbox = outbox();
+    let publisher = start(settings(broker.port()), &outbox);
+    let cameras = BTreeMap::from([(camera("porch"), CameraInfo { decoder: Some("avdec_h264".into()) })]);
+    publisher.info(&Info { version: "0.1.0".into(), model: model(), cameras });
+    publisher.camera_status(&camera("porch"), CameraState::Connecting, None);
+    publisher.camera_status(&camera("porch"), CameraState::Offline, Some("no route to host"));
+    for run in 0..2 {
+        if run == 1 {
+            broker.kill();
+            trouble(&publisher).await;
+            broker.run();
+        }
+        online(&publisher).await;
+        let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/#");
+        let mut found = BTreeMap::new();
+        while found.len() < 3 {
+            let message = subscriber.next();
+            found.insert(message.topic.clone(), message);
+        }
+        assert_eq!(found["camscribe/edge1/status"].text(), "online");
+        let status = found["camscribe/edge1/porch/status"].json();
+        assert_eq!(status, serde_json::json!({"state": "offline", "why": "no route to host"}));
+        let info = found["camscribe/edge1/info"].json();
+        assert_eq!(info["version"], "0.1.0");
+        assert_eq!(info["model"]["device"], "cpu");
+        assert_eq!(info["cameras"]["porch"]["decoder"], "avdec_h264");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_killed_and_restarted_gets_every_event_in_each_cameras_order() {
+    const CAMERAS: [&str; 3] = ["porch", "yard", "gate"];
+    const EACH: u64 = 120;
+    // The broker must not forget what it acknowledged: it saves every change, and the subscription.
+    let mut broker = Mosquitto::start(
+        "persistence true\nautosave_on_changes true\nautosave_interval 1\nmax_queued_messages 0",
+    );
+    let durable = ["-c", "-i", "watcher", "-x", "3600"];
+    let subscriber = Subscriber::with(broker.port(), "camscribe/edge1/+/description", &durable);
+    let outbox = outbox();
+    let publisher = start(settings(broker.port()), &outbox);
+    online(&publisher).await;
+    let mut made = Vec::new();
+    for seq in 0..EACH {
+        for name in CAMERAS {
+            let event = event(name, seq, "A cat.");
+            outbox.append(message(&event));
+            made.push(event.id);
+        }
+        if seq == EACH / 3 || seq == 2 * EACH / 3 {
+            broker.kill();
+            trouble(&publisher).await;
+            broker.run();
+        }
+    }
+    let mut missing: BTreeSet<Uuid> = made.iter().copied().collect();
+    let seen = subscriber.until(|message| {
+        for event in descriptions(std::slice::from_ref(message)) {
+            missing.remove(&event.id);
+        }
+        missing.is_empty()
+    });
+    for name in CAMERAS {
+        let mut ids = BTreeSet::new();
+        let events = descriptions(&seen).into_iter().filter(|event| event.camera.as_str() == name);
+        let once: Vec<u64> =
+            events.filter(|event| ids.insert(event.id)).map(|event| event.clip.seq).collect();
+        assert_eq!(once, (0..EACH).collect::<Vec<_>>(), "{name}");
+    }
+    settled(&outbox, Outbox::is_empty).await;
+    assert!(outbox.status().dropped.is_empty());
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_comes_up_late_gets_the_backlog_and_only_the_newest_of_it_is_retained() {
+    let mut broker = Mosquitto::stopped("allow_anonymous true");
+    let outbox = outbox();
+    let publisher = start(settings(broker.port()), &outbox);
+    let why = trouble(&publisher).await;
+    assert!(why.contains("refused"), "{why}");
+    for seq in 0..5 {
+        outbox.append(message(&event("porch", seq, "A cat.")));
+    }
+    broker.run();
+    let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/porch/#");
+    settled(&outbox, Outbox::is_empty).await;
+    let last = |m: &Received| m.topic.ends_with("/snapshot");
+    let seen = subscriber.until(last);
+    let latest: Vec<u64> = seen
+        .iter()
+        .filter(|m| m.topic.ends_with("/latest"))
+        .filter_map(|m| m.json()["clip"]["seq"].as_u64())
+        .collect();
+    assert_eq!(latest, [4]);
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_told_in_words_and_the_right_one_lets_us_in() {
+    let mut broker = Mosquitto::stopped("allow_anonymous false");
+    let passwords = broker.path("passwords");
+    let made = Command::new("mosquitto_passwd")
+        .args(["-c", "-b"])
+        .arg(&passwords)
+        .args(["camscribe", "right"])
+        .status()
+        .expect("mosquitto_passwd is installed");
+    assert!(made.success());
+    let config = fs::read_to_string(broker.path("mosquitto.conf")).expect("written");
+    let config = format!("{config}password_file {}\n", passwords.display());
+    fs::write(broker.path("mosquitto.conf"), config).expect("written");
+    broker.run();
+    let with = |password: &str| {
+        let login = Login { username: "camscribe".into(), password: password.into() };
+        Settings { login: Some(login), ..settings(broker.port()) }
+    };
+    let publisher = start(with("wrong"), &outbox());
+    let why = trouble(&publisher).await;
+    assert!(why.contains("not authorized") && why.contains("mqtt.password_file"), "{why}");
+    assert!(!why.contains("wrong"), "{why}");
+    assert!(!format!("{:?}", with("wrong")).contains("wrong"));
+    let publisher = start(with("right"), &outbox());
+    online(&publisher).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_larger_than_the_broker_says_it_takes_is_set_aside_and_the_next_one_passes() {
+    // mosquitto announces max_packet_size, so that such an event is never sent.
+    set_aside_and_go_on("max_packet_size 2000").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_the_broker_finds_too_large_only_when_it_sees_it_is_set_aside_too() {
+    // mosquitto keeps message_size_limit to itself and refuses with a reason that rumqttc cannot read.
+    set_aside_and_go_on("message_size_limit 2000").await;
+}
+
+async fn set_aside_and_go_on(config: &str) {
+    let broker = Mosquitto::start(config);
+    let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/porch/description");
+    let outbox = outbox();
+    let publisher = start(settings(broker.port()), &outbox);
+    let large = "A very long story. ".repeat(200);
+    for (seq, text) in ["short", &large, "short", &large, &large, "short"].into_iter().enumerate() {
+        outbox.append(message(&event("porch", seq as u64, text)));
+    }
+    let is_last = |m: &Received| descriptions(std::slice::from_ref(m)).iter().any(|e| e.clip.seq == 5);
+    let seen = subscriber.until(is_last);
+    let mut ids = BTreeSet::new();
+    let events = descriptions(&seen).into_iter().filter(|event| ids.insert(event.id));
+    assert_eq!(events.map(|event| event.clip.seq).collect::<Vec<_>>(), [0, 2, 5]);
+    settled(&outbox, Outbox::is_empty).await;
+    assert_eq!(outbox.status().set_aside, BTreeMap::from([(camera("porch"), 3)]));
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
+/// A broker that hangs up without a word whenever it reads `poison`, and acknowledges the rest.
+fn hang_up_on(poison: &'static [u8]) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            while let Ok((kind, body)) = packet(&mut stream) {
+                let topic = body.get(..2).map_or(0, |n| usize::from(u16::from_be_bytes([n[0], n[1]])));
+                let answer = match kind >> 4 {
+                    1 => vec![0x20, 3, 0, 0, 0],
+                    3 if body.windows(poison.len()).any(|bytes| bytes == poison) => break,
+                    3 => vec![0x40, 2, body[topic + 2], body[topic + 3]],
+                    12 => vec![0xd0, 0],
+                    _ => break,
+                };
+                if stream.write_all(&answer).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    port
+}
+
+/// The next MQTT packet: its first byte, and what follows its length.
+fn packet(stream: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
+    let mut byte = [0];
+    stream.read_exact(&mut byte)?;
+    let kind = byte[0];
+    let (mut length, mut shift) = (0, 0);
+    loop {
+        stream.read_exact(&mut byte)?;
+        length |= usize::from(byte[0] & 0x7f) << shift;
+        shift += 7;
+        if byte[0] & 0x80 == 0 {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    Ok((kind, body))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_makes_a_broker_hang_up_does_not_hold_up_the_others_for_ever() {
+    let port = hang_up_on(b"a basilisk");
+    let outbox = outbox();
+    let publisher = start(settings(port), &outbox);
+    for (seq, text) in ["a cat", "a dog", "a basilisk", "a bird", "a fish"].into_iter().enumerate() {
+        let event = event("porch", seq as u64, text);
+        outbox.append(Message::new(&event, None).expect("JSON"));
+    }
+    settled(&outbox, Outbox::is_empty).await;
+    assert_eq!(outbox.status().set_aside, BTreeMap::from([(camera("porch"), 1)]));
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_on_a_topic_that_is_forbidden_is_set_aside_and_other_cameras_pass() {
+    let mut broker = Mosquitto::stopped("allow_anonymous true");
+    let acl = broker.path("acl");
+    fs::write(&acl, "topic readwrite camscribe/edge1/status\ntopic readwrite camscribe/edge1/porch/#\n")
+        .expect("written");
+    let config = fs::read_to_string(broker.path("mosquitto.conf")).expect("written");
+    fs::write(broker.path("mosquitto.conf"), format!("{config}acl_file {}\n", acl.display()))
+        .expect("written");
+    broker.run();
+    let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/porch/description");
+    let outbox = outbox();
+    let publisher = start(settings(broker.port()), &outbox);
+    outbox.append(message(&event("yard", 0, "A dog.")));
+    outbox.append(message(&event("porch", 0, "A cat.")));
+    assert_eq!(subscriber.next().json()["description"], "A cat.");
+    settled(&outbox, Outbox::is_empty).await;
+    assert_eq!(outbox.status().set_aside, BTreeMap::from([(camera("yard"), 1)]));
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_keeps_nothing_and_acknowledges_nothing_still_gets_the_events() {
+    let broker = Mosquitto::start("retain_available false\nmax_qos 0");
+    let subscriber = Subscriber::with(broker.port(), "camscribe/edge1/#", &["-q", "0"]);
+    let outbox = outbox();
+    let publisher = start(settings(broker.port()), &outbox);
+    let made = event("porch", 0, "A cat.");
+    outbox.append(message(&made));
+    let received = subscriber.next_on("camscribe/edge1/porch/description");
+    assert_eq!(received.json(), serde_json::to_value(&made).expect("JSON"));
+    settled(&outbox, Outbox::is_empty).await;
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn home_assistant_finds_every_camera_when_it_starts_after_us() {
+    let broker = Mosquitto::start("");
+    let home = Subscriber::to(broker.port(), "homeassistant/+/+/+/config");
+    let settings = Settings {
+        discovery_prefix: "homeassistant".into(),
+        cameras: vec![camera("porch"), camera("yard")],
+        ..settings(broker.port())
+    };
+    let publisher = start(settings, &outbox());
+    let topics = || (0..4).map(|_| home.next().topic).collect::<BTreeSet<_>>();
+    let expected: BTreeSet<String> = ["porch", "yard"]
+        .iter()
+        .flat_map(|camera| {
+            [
+                format!("homeassistant/sensor/camscribe-edge1/{camera}-description/config"),
+                format!("homeassistant/image/camscribe-edge1/{camera}-snapshot/config"),
+            ]
+        })
+        .collect();
+    assert_eq!(topics(), expected);
+    broker::publish(broker.port(), "homeassistant/status", "offline");
+    broker::publish(broker.port(), "homeassistant/status", "online");
+    assert_eq!(topics(), expected);
+    let late = Subscriber::to(broker.port(), "homeassistant/sensor/#");
+    let config = late.next();
+    assert!(config.retained);
+    assert_eq!(config.json()["origin"]["name"], "camscribe");
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
+/// A private authority, and what it signs: a certificate for 127.0.0.1 and one for a client.
+fn certificates(broker: &Mosquitto) {
+    let script = r#"
+        set -e
+        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout ca.key -out ca.pem -subj "/CN=test authority"
+        for who in server client; do
+            openssl req -newkey rsa:2048 -nodes -keyout $who.key -out $who.csr -subj "/CN=$who"
+            printf 'subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' > $who.ext
+            openssl x509 -req -in $who.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile $who.ext \
+                -out $who.pem
+        done
+    "#;
+    let made =
+        Command::new("sh").args(["-c", script]).current_dir(broker.path("")).output().expect("sh runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+fn tls_broker() -> Mosquitto {
+    let mut broker = Mosquitto::stopped("allow_anonymous true\nrequire_certificate true");
+    certificates(&broker);
+    let config = fs::read_to_string(broker.path("mosquitto.conf")).expect("written");
+    let path = |name: &str| broker.path(name).display().to_string();
+    let (ca, cert, key) = (path("ca.pem"), path("server.pem"), path("server.key"));
+    let config = format!("{config}cafile {ca}\ncertfile {cert}\nkeyfile {key}\n");
+    fs::write(broker.path("mosquitto.conf"), config).expect("written");
+    broker.run();
+    broker
+}
+
+fn tls_settings(broker: &Mosquitto, files: TlsFiles) -> Settings {
+    let mut settings = settings(broker.port());
+    settings.broker.tls = Some(files);
+    settings
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_with_a_private_authority_is_reached_over_tls_with_a_client_certificate() {
+    let broker = tls_broker();
+    let files = TlsFiles {
+        ca: Some(broker.path("ca.pem")),
+        client: Some((broker.path("client.pem"), broker.path("client.key"))),
+    };
+    let outbox = outbox();
+    let publisher = start(tls_settings(&broker, files), &outbox);
+    online(&publisher).await;
+    outbox.append(message(&event("porch", 0, "A cat.")));
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_whose_authority_is_unknown_is_not_trusted_and_that_is_told_in_words() {
+    let broker = tls_broker();
+    // Another authority than the one that signed the broker's certificate.
+    let stranger = tls_broker();
+    let files = TlsFiles { ca: Some(stranger.path("ca.pem")), client: None };
+    let publisher = start(tls_settings(&broker, files), &outbox());
+    let why = trouble(&publisher).await;
+    assert!(why.contains("TLS") && why.contains("mqtt.ca_file"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_file_that_is_missing_or_holds_no_certificate_is_named_at_the_start() {
+    let broker = Mosquitto::stopped("");
+    fs::write(broker.path("empty.pem"), "nothing").expect("written");
+    for name in ["missing.pem", "empty.pem"] {
+        let files = TlsFiles { ca: Some(broker.path(name)), client: None };
+        let refused = Publisher::start(tls_settings(&broker, files), outbox());
+        let Err(error @ SettingsError::Tls(_)) = refused else { panic!("{name} was taken") };
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}

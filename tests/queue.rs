@@ -1,0 +1,258 @@
+//! The clip queue: its bounds, its fairness and what it does to threads.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use camscribe::{
+    clip::{Clip, Question},
+    frame::{CameraId, Clock},
+    queue::{ClipQueue, Closed, Overflow, Queued},
+};
+use chrono::DateTime;
+use proptest::prelude::*;
+
+const NOW: Duration = Duration::ZERO;
+/// Long enough that a test which waits for it has failed.
+const NEVER: Duration = Duration::from_secs(600);
+
+fn count(n: usize) -> NonZeroUsize {
+    NonZeroUsize::new(n).expect("not zero")
+}
+
+fn camera(name: &str) -> CameraId {
+    name.parse().expect("a good name")
+}
+
+fn clip(name: &str, seq: u64) -> Clip {
+    Clip {
+        camera: camera(name),
+        seq,
+        start: DateTime::UNIX_EPOCH,
+        end: DateTime::UNIX_EPOCH,
+        clock: Clock::File,
+        start_pts: Duration::ZERO,
+        duration: Duration::from_secs(8),
+        frames: Vec::new(),
+        gap: false,
+        question: Arc::new(Question { prompt: String::new(), max_tokens: 1 }),
+    }
+}
+
+fn names(batch: &[Queued]) -> Vec<(&str, u64)> {
+    batch.iter().map(|queued| (queued.clip.camera.as_str(), queued.clip.seq)).collect()
+}
+
+#[test]
+fn a_batch_takes_the_oldest_clip_of_each_waiting_camera_in_turn() {
+    let queue = ClipQueue::new(count(10));
+    for (name, seq) in [("busy", 0), ("busy", 1), ("busy", 2), ("quiet", 0), ("third", 0)] {
+        queue.push(clip(name, seq), Overflow::DropOldest).expect("open");
+    }
+    let batch = queue.pop_batch(count(4), NOW).expect("open");
+    assert_eq!(names(&batch), [("busy", 0), ("quiet", 0), ("third", 0), ("busy", 1)]);
+    let batch = queue.pop_batch(count(4), NOW).expect("open");
+    assert_eq!(names(&batch), [("busy", 2)]);
+}
+
+#[test]
+fn a_live_camera_loses_its_own_oldest_clip_and_the_next_one_out_says_how_many() {
+    let queue = ClipQueue::new(count(2));
+    queue.push(clip("other", 0), Overflow::DropOldest).expect("open");
+    for seq in 0..5 {
+        queue.push(clip("porch", seq), Overflow::DropOldest).expect("open");
+    }
+    assert_eq!(queue.len(), 3);
+    assert_eq!(queue.dropped(), BTreeMap::from([(camera("other"), 0), (camera("porch"), 3)]));
+    let batch = queue.pop_batch(count(10), NOW).expect("open");
+    assert_eq!(names(&batch), [("other", 0), ("porch", 3), ("porch", 4)]);
+    assert_eq!(batch.iter().map(|queued| queued.dropped_before).collect::<Vec<_>>(), [0, 3, 0]);
+}
+
+#[test]
+fn a_batch_that_is_not_full_waits_for_more_and_one_that_is_does_not() {
+    let queue = Arc::new(ClipQueue::new(count(10)));
+    queue.push(clip("porch", 0), Overflow::Block).expect("open");
+    let popping = thread::spawn({
+        let queue = Arc::clone(&queue);
+        move || queue.pop_batch(count(3), NEVER).expect("open").len()
+    });
+    for seq in 1..3 {
+        queue.push(clip("porch", seq), Overflow::Block).expect("open");
+    }
+    assert_eq!(popping.join().expect("no panic"), 3);
+}
+
+#[test]
+fn a_batch_that_never_fills_comes_out_when_it_has_lingered() {
+    let queue = ClipQueue::new(count(10));
+    queue.push(clip("porch", 0), Overflow::Block).expect("open");
+    let batch = queue.pop_batch(count(3), Duration::from_millis(20)).expect("open");
+    assert_eq!(names(&batch), [("porch", 0)]);
+}
+
+#[test]
+fn a_file_waits_for_room_and_loses_nothing() {
+    const CLIPS: u64 = 200;
+    let queue = Arc::new(ClipQueue::new(count(2)));
+    let file = thread::spawn({
+        let queue = Arc::clone(&queue);
+        move || {
+            for seq in 0..CLIPS {
+                queue.push(clip("file", seq), Overflow::Block).expect("open");
+            }
+            queue.close();
+        }
+    });
+    let mut seen = Vec::new();
+    while let Some(batch) = queue.pop_batch(count(3), NOW) {
+        assert!(queue.len() <= 2);
+        seen.extend(batch.iter().map(|queued| queued.clip.seq));
+    }
+    file.join().expect("no panic");
+    assert_eq!(seen, (0..CLIPS).collect::<Vec<_>>());
+    assert_eq!(queue.dropped()[&camera("file")], 0);
+}
+
+#[test]
+fn a_full_file_does_not_hold_up_another_camera() {
+    let queue = Arc::new(ClipQueue::new(count(1)));
+    queue.push(clip("file", 0), Overflow::Block).expect("open");
+    let file = thread::spawn({
+        let queue = Arc::clone(&queue);
+        move || queue.push(clip("file", 1), Overflow::Block)
+    });
+    queue.push(clip("porch", 0), Overflow::Block).expect("open");
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        let batch = queue.pop_batch(count(1), NOW).expect("open");
+        seen.extend(batch.iter().map(|queued| (queued.clip.camera.to_string(), queued.clip.seq)));
+    }
+    assert_eq!(file.join().expect("no panic"), Ok(()));
+    seen.sort();
+    assert_eq!(seen, [("file".into(), 0), ("file".into(), 1), ("porch".to_string(), 0)]);
+}
+
+#[test]
+fn a_busy_camera_cannot_starve_a_quiet_one() {
+    let queue = Arc::new(ClipQueue::new(count(4)));
+    let pushed = Arc::new(AtomicU64::new(0));
+    let busy = thread::spawn({
+        let (queue, pushed) = (Arc::clone(&queue), Arc::clone(&pushed));
+        move || {
+            while queue
+                .push(clip("busy", pushed.fetch_add(1, Ordering::Relaxed)), Overflow::DropOldest)
+                .is_ok()
+            {}
+        }
+    });
+    while pushed.load(Ordering::Relaxed) < 100 {
+        thread::yield_now();
+    }
+    for seq in 0..50 {
+        queue.push(clip("quiet", seq), Overflow::Block).expect("open");
+        // At worst the busy camera's turn comes first, once.
+        let mut batches = (0..2).map(|_| queue.pop_batch(count(1), NEVER).expect("open"));
+        assert!(
+            batches.any(|batch| names(&batch) == [("quiet", seq)]),
+            "clip {seq} was not served in its turn"
+        );
+    }
+    queue.close();
+    busy.join().expect("no panic");
+}
+
+#[test]
+fn closing_wakes_everyone_and_leaves_what_is_queued_to_be_finished() {
+    let queue = Arc::new(ClipQueue::new(count(1)));
+    queue.push(clip("file", 0), Overflow::Block).expect("open");
+    let blocked: Vec<_> = (0..3)
+        .map(|seq| {
+            let queue = Arc::clone(&queue);
+            thread::spawn(move || queue.push(clip("file", seq + 1), Overflow::Block))
+        })
+        .collect();
+    let lingering = thread::spawn({
+        let queue = Arc::new(ClipQueue::new(count(1)));
+        let other = Arc::clone(&queue);
+        let popping = thread::spawn(move || other.pop_batch(count(1), NEVER).is_none());
+        move || {
+            queue.close();
+            popping.join().expect("no panic")
+        }
+    });
+    queue.close();
+    for thread in blocked {
+        assert_eq!(thread.join().expect("no panic"), Err(Closed));
+    }
+    assert!(lingering.join().expect("no panic"), "an empty closed queue gives nothing");
+    assert_eq!(queue.push(clip("file", 9), Overflow::DropOldest), Err(Closed));
+    assert_eq!(names(&queue.pop_batch(count(9), NEVER).expect("one is left")), [("file", 0)]);
+    assert!(queue.pop_batch(count(9), NEVER).is_none());
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Push(usize),
+    Pop(usize),
+}
+
+proptest! {
+    #[test]
+    fn every_clip_comes_out_once_in_its_cameras_order_or_is_counted_as_dropped(
+        per_camera in 1usize..4,
+        ops in prop::collection::vec(
+            prop_oneof![3 => (0usize..3).prop_map(Op::Push), 1 => (1usize..5).prop_map(Op::Pop)],
+            1..80,
+        ),
+    ) {
+        const NAMES: [&str; 3] = ["a", "b", "c"];
+        let queue = ClipQueue::new(count(per_camera));
+        let mut model: [VecDeque<u64>; 3] = Default::default();
+        let mut next = [0u64; 3];
+        let mut dropped = [0u64; 3];
+        let mut unsaid = [0u64; 3];
+        for op in ops {
+            match op {
+                Op::Push(c) => {
+                    queue.push(clip(NAMES[c], next[c]), Overflow::DropOldest).expect("open");
+                    model[c].push_back(next[c]);
+                    next[c] += 1;
+                    if model[c].len() > per_camera {
+                        model[c].pop_front();
+                        dropped[c] += 1;
+                        unsaid[c] += 1;
+                    }
+                }
+                Op::Pop(max) if !queue.is_empty() => {
+                    let waiting = model.iter().filter(|lane| !lane.is_empty()).count();
+                    let total: usize = model.iter().map(VecDeque::len).sum();
+                    let batch = queue.pop_batch(count(max), NOW).expect("open");
+                    prop_assert_eq!(batch.len(), max.min(total));
+                    // Nobody is served twice before everybody who waits is served once.
+                    let mut first: Vec<_> = batch.iter().take(waiting).map(|q| q.clip.camera.clone()).collect();
+                    first.sort();
+                    first.dedup();
+                    prop_assert_eq!(first.len(), batch.len().min(waiting));
+                    for queued in batch {
+                        let c = NAMES.iter().position(|n| *n == queued.clip.camera.as_str()).expect("known");
+                        prop_assert_eq!(Some(queued.clip.seq), model[c].pop_front());
+                        prop_assert_eq!(queued.dropped_before, std::mem::take(&mut unsaid[c]));
+                    }
+                }
+                Op::Pop(_) => {}
+            }
+            prop_assert_eq!(queue.len(), model.iter().map(VecDeque::len).sum::<usize>());
+        }
+        for c in 0..3 {
+            prop_assert_eq!(queue.dropped().get(&camera(NAMES[c])).copied().unwrap_or(0), dropped[c]);
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! A real mosquitto on a free loopback port, and mosquitto_sub as a subscriber that shares no line
+//! of code with us. Both end with the test.
+#![allow(dead_code)] // each test takes what it needs
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// Longer than anything takes: a test that waits this long has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A broker with a configuration of its own.
+pub struct Mosquitto {
+    dir: TempDir,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Mosquitto {
+    /// Runs, and lets everybody in; `extra` lines are added to its configuration.
+    pub fn start(extra: &str) -> Self {
+        let mut broker = Self::stopped(&format!("allow_anonymous true\n{extra}"));
+        broker.run();
+        broker
+    }
+
+    /// Has its port and its configuration, and does not run.
+    pub fn stopped(config: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let port = free_port();
+        let config = format!(
+            "listener {port} 127.0.0.1\nuser root\npersistence_location {}/\n{config}\n",
+            dir.path().display()
+        );
+        fs::write(dir.path().join("mosquitto.conf"), config).expect("written");
+        Self { dir, port, child: None }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Where its files are; `path("name")` may be named in its configuration before it runs.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Starts it and waits until it listens.
+    pub fn run(&mut self) {
+        let log = fs::File::create(self.path("log")).expect("a log");
+        let mut child = Command::new(mosquitto())
+            .arg("-c")
+            .arg(self.path("mosquitto.conf"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("mosquitto is installed");
+        let start = Instant::now();
+        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            let ended = child.try_wait().expect("a child of ours");
+            assert!(ended.is_none(), "mosquitto ended: {}", self.log());
+            assert!(start.elapsed() < PATIENCE, "mosquitto does not listen: {}", self.log());
+            thread::sleep(Duration::from_millis(20));
+        }
+        self.child = Some(child);
+    }
+
+    /// Ends it without a warning.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("bound").port()
+}
+
+/// Debian keeps it out of an ordinary user's PATH.
+fn mosquitto() -> &'static str {
+    if Path::new("/usr/sbin/mosquitto").exists() { "/usr/sbin/mosquitto" } else { "mosquitto" }
+}
+
+/// A message as a subscriber sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    pub topic: String,
+    pub retained: bool,
+    pub qos: u8,
+    pub content_type: String,
+    /// Seconds; empty when there is none.
+    pub expiry: String,
+    /// `name:value`, space between.
+    pub user_properties: String,
+    pub payload: Vec<u8>,
+}
+
+impl Received {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.payload).into_owned()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.payload).expect("JSON")
+    }
+}
+
+/// A mosquitto_sub that is subscribed.
+pub struct Subscriber {
+    child: Child,
+    messages: Receiver<Received>,
+}
+
+impl Subscriber {
+    /// Subscribes to `filter`; what is retained comes first.
+    pub fn to(port: u16, filter: &str) -> Self {
+        Self::with(port, filter, &[])
+    }
+
+    /// Subscribes with further arguments.
+    pub fn with(port: u16, filter: &str, arguments: &[&str]) -> Self {
+        // Its own lines would stay in its buffer until the first message.
+        let mut child = Command::new("stdbuf")
+            .args([
+                "-oL",
+                "mosquitto_sub",
+                "-d",
+                "-V",
+                "5",
+                "-q",
+                "1",
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &port.to_string(),
+                "-t",
+                filter,
+            ])
+            .args(["-F", "MESSAGE\\t%t\\t%r\\t%q\\t%C\\t%E\\t%P\\t%x"])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("mosquitto_sub is installed");
+        let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let (to_us, messages) = channel();
+        let (subscribed, is_subscribed) = channel();
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if line.starts_with("Subscribed") {
+                    let _ = subscribed.send(());
+                } else if let Some(message) = parse(&line)
+                    && to_us.send(message).is_err()
+                {
+                    return;
+                }
+            }
+        });
+        is_subscribed.recv_timeout(PATIENCE).expect("subscribed");
+        Self { child, messages }
+    }
+
+    /// The next message.
+    pub fn next(&self) -> Received {
+        self.messages.recv_timeout(PATIENCE).expect("a message")
+    }
+
+    /// The next message on `topic`; others are passed over.
+    pub fn next_on(&self, topic: &str) -> Received {
+        loop {
+            let message = self.next();
+            if message.topic == topic {
+                return message;
+            }
+        }
+    }
+
+    /// The first message for which `wanted` holds, and those before it.
+    pub fn until(&self, mut wanted: impl FnMut(&Received) -> bool) -> Vec<Received> {
+        let mut seen = Vec::new();
+        loop {
+            let message = self.next();
+            let last = wanted(&message);
+            seen.push(message);
+            if last {
+                return seen;
+            }
+        }
+    }
+
+    /// What comes within `time`.
+    pub fn all_within(&self, time: Duration) -> Vec<Received> {
+        let end = Instant::now() + time;
+        let mut seen = Vec::new();
+        loop {
+            match self.messages.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(message) => seen.push(message),
+                Err(RecvTimeoutError::Timeout) => return seen,
+                Err(RecvTimeoutError::Disconnected) => panic!("mosquitto_sub ended"),
+            }
+        }
+    }
+}
+
+impl Drop for Subscriber {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Publishes one message as another client would.
+pub fn publish(port: u16, topic: &str, payload: &str) {
+    let status = Command::new("mosquitto_pub")
+        .args(["-V", "5", "-q", "1", "-h", "127.0.0.1", "-p", &port.to_string(), "-t", topic, "-m", payload])
+        .status()
+        .expect("mosquitto_pub is installed");
+    assert!(status.success());
+}
+
+fn parse(line: &str) -> Option<Received> {
+    let mut fields = line.strip_prefix("MESSAGE\t")?.split('\t');
+    let mut field = || fields.next().unwrap_or_default().to_owned();
+    Some(Received {
+        topic: field(),
+        retained: field() == "1",
+        qos: field().parse().expect("a number"),
+        content_type: field(),
+        expiry: field(),
+        user_properties: field(),
+        payload: unhex(&field()),
+    })
+}
+
+fn unhex(hex: &str) -> Vec<u8> {
+    let digit = |c: u8| (c as char).to_digit(16).expect("hexadecimal") as u8;
+    hex.as_bytes().chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
+}

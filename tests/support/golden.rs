@@ -1,0 +1,456 @@
+//! Holds this program's model against what the reference implementation computed. A root folder
+//! with `golden/<set>/<case>.{json,safetensors}` and `ckpt/<shape>/` goes in; one outcome a case
+//! comes out. Shared by the golden tests and by the runner that is carried to other machines.
+
+use std::{
+    collections::HashMap,
+    fs, iter,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use camscribe::describe::smolvlm::{
+    Stage,
+    config::{ModelConfig, ProcessorConfig},
+    device::Chosen,
+    generate::{Request, Sampling},
+    network::Network,
+    preprocess::{Picture, Preprocessor},
+    prompt::{Message, Part, Prompt, Prompter, Role},
+};
+use candle_core::{D, DType, Device, IndexOp, Tensor};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+/// In a batch the reference words every clip's number of frames after the longest clip. This case
+/// pins that quirk, which we do not share: only the longest clip's prompt is compared.
+const QUIRK: &str = "batch_2_and_5";
+
+/// What became of a case.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Everything compared is equal or within tolerance; the figures say how near.
+    Passed(String),
+    Failed(String),
+    /// Its weights are not there.
+    NotRun(String),
+}
+
+/// One case of one set.
+pub struct Case {
+    /// `<set>/<case>`.
+    pub name: String,
+    root: PathBuf,
+    json: PathBuf,
+}
+
+/// All cases below a root, sorted by name.
+pub fn cases(root: &Path) -> Result<Vec<Case>> {
+    let golden = root.join("golden");
+    let mut found = vec![];
+    for set in fs::read_dir(&golden).with_context(|| format!("{} cannot be read", golden.display()))? {
+        let set = set?.path();
+        for file in fs::read_dir(&set).with_context(|| format!("{} cannot be read", set.display()))? {
+            let json = file?.path();
+            // The model-free tables beside the sets have no tensors.
+            if json.extension().is_some_and(|e| e == "json") && json.with_extension("safetensors").exists() {
+                let name = json.with_extension("");
+                let name = name.strip_prefix(&golden)?.display().to_string();
+                found.push(Case { name, root: root.into(), json });
+            }
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// The roots that exist: the project's own data, the oracle beside the repository, and the folder
+/// that `CAMSCRIBE_GOLDEN` names.
+pub fn roots(repository: &Path) -> Vec<PathBuf> {
+    let own = repository.join("tests/golden-data");
+    let beside = repository.join("../shared/oracle");
+    let named = std::env::var_os("CAMSCRIBE_GOLDEN").map(PathBuf::from);
+    [own, beside].into_iter().filter(|root| root.join("golden").is_dir()).chain(named).collect()
+}
+
+#[derive(Deserialize)]
+struct Expected {
+    messages: Vec<Vec<GivenMessage>>,
+    media: Vec<Medium>,
+    splitting: Option<bool>,
+    prompt_text: Vec<String>,
+    #[serde(default)]
+    pixel_u8_sha256: Vec<Vec<String>>,
+    n_image_tokens: Vec<usize>,
+    greedy_ids: Vec<Vec<u32>>,
+    video_edge: usize,
+    checkpoint: Checkpoint,
+}
+
+#[derive(Deserialize)]
+struct Checkpoint {
+    shape: String,
+    parameters: u64,
+}
+
+#[derive(Deserialize)]
+struct GivenMessage {
+    role: String,
+    content: Vec<Content>,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Content {
+    Text { text: String },
+    Image,
+    Video,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Medium {
+    Image { h: u32, w: u32, first: u32 },
+    Video { n: u32, h: u32, w: u32, fps: f64, frames_indices: Vec<u32>, duration: f64, first: u32 },
+}
+
+/// How far a result may be from the reference's f32 result (oracle README, "Tolerances").
+struct Tolerance {
+    vision: f32,
+    logits: f32,
+    /// Of the logits, on average.
+    mean: f32,
+    /// Nothing is claimed about a token that the reference prefers by less than this.
+    margin: f32,
+}
+
+impl Tolerance {
+    fn of(dtype: DType, parameters: u64) -> Self {
+        match dtype {
+            DType::F32 if parameters < 50_000_000 => {
+                Self { vision: 3e-5, logits: 2e-4, mean: 2e-4, margin: 0. }
+            }
+            DType::F32 => Self { vision: 1e-4, logits: 1e-3, mean: 1e-3, margin: 0. },
+            _ => Self { vision: f32::INFINITY, logits: 1., mean: 0.2, margin: 1. },
+        }
+    }
+}
+
+/// Runs cases on one device, keeping the checkpoint of the last one.
+pub struct Runner {
+    chosen: Chosen,
+    network: Option<(PathBuf, Network)>,
+}
+
+impl Runner {
+    pub fn new(chosen: Chosen) -> Self {
+        Self { chosen, network: None }
+    }
+
+    /// Runs a case. What goes wrong on the way is a failure of the case.
+    pub fn run(&mut self, case: &Case) -> Outcome {
+        match self.compare(case) {
+            Ok(outcome) => outcome,
+            Err(e) => Outcome::Failed(format!("{e:#}")),
+        }
+    }
+
+    fn compare(&mut self, case: &Case) -> Result<Outcome> {
+        let expected: Expected = serde_json::from_str(&fs::read_to_string(&case.json)?)
+            .with_context(|| format!("{} is not understood", case.json.display()))?;
+        let dir = case.root.join("ckpt").join(&expected.checkpoint.shape);
+        if !dir.join("model.safetensors").exists() && !dir.join("model.safetensors.index.json").exists() {
+            return Ok(Outcome::NotRun(format!(
+                "the weights of {:?} are not there",
+                expected.checkpoint.shape
+            )));
+        }
+        let config = ModelConfig::load(&dir)?;
+        let mut processor = ProcessorConfig::load(&dir, &config)?;
+        processor.video_edge = expected.video_edge;
+        let prompter = Prompter::load(&dir, &config, &processor)?;
+        if self.network.as_ref().is_none_or(|(loaded, _)| *loaded != dir) {
+            self.network = None;
+            self.network = Some((dir.clone(), Network::load(&dir, config, self.chosen.clone())?));
+        }
+        let Some((_, network)) = &self.network else { bail!("no network") };
+        let stored = candle_core::safetensors::load(case.json.with_extension("safetensors"), &Device::Cpu)?;
+
+        let ids = prompt_ids(&stored)?;
+        let (prompts, tiles) =
+            prepare(&expected, &prompter, &Preprocessor::new(&processor), network.tile_bytes())?;
+        let most = expected.n_image_tokens.iter().max();
+        for (i, prompt) in prompts.iter().enumerate() {
+            if case.name.ends_with(QUIRK) && Some(&expected.n_image_tokens[i]) != most {
+                continue;
+            }
+            ensure!(
+                prompt.text == expected.prompt_text[i],
+                "prompt {i} is {:?}, the reference's is {:?}",
+                prompt.text,
+                expected.prompt_text[i]
+            );
+            ensure!(
+                prompt.ids == ids[i],
+                "token ids of prompt {i} are {:?}, the reference's are {:?}",
+                prompt.ids,
+                ids[i]
+            );
+            ensure!(prompt.image_tokens == expected.n_image_tokens[i], "image tokens of prompt {i}");
+        }
+        compare_tiles(&expected, &tiles, &stored, network)?;
+        self.compare_network(network, &expected, &ids, &tiles, &stored)
+    }
+
+    fn compare_network(
+        &self,
+        network: &Network,
+        expected: &Expected,
+        ids: &[Vec<u32>],
+        tiles: &[u8],
+        stored: &HashMap<String, Tensor>,
+    ) -> Result<Outcome> {
+        let tolerance = Tolerance::of(self.chosen.dtype, expected.checkpoint.parameters);
+        let mut seen: HashMap<Stage, Vec<Tensor>> = HashMap::new();
+        let mut watch = |stage: Stage, x: &Tensor| {
+            let keep = match stage {
+                Stage::TextLayer(_) | Stage::TextNorm => x.i((.., x.dim(1)? - 1))?,
+                _ => x.clone(),
+            };
+            seen.entry(stage).or_default().push(keep.to_device(&Device::Cpu)?.to_dtype(DType::F32)?);
+            Ok(())
+        };
+        let requests: Vec<Request> = ids
+            .iter()
+            .zip(&expected.greedy_ids)
+            .map(|(ids, greedy)| Request {
+                ids: ids.clone(),
+                max_tokens: greedy.len(),
+                sampling: Sampling::Greedy,
+            })
+            .collect();
+        let features = network.encode(tiles, &mut watch)?;
+        let generated = network.generate(&requests, features.as_ref(), &mut watch)?;
+
+        let mut figures = vec![];
+        for (key, reference) in stored {
+            let Some((stage, stride)) = stage_of(key) else { continue };
+            let all = seen.get(&stage).with_context(|| format!("{key} was not computed"))?;
+            let ours = match stage {
+                Stage::TextLayer(_) | Stage::TextNorm | Stage::Logits => all[0].clone(),
+                _ => Tensor::cat(all, 0)?,
+            };
+            let ours = match stride {
+                Some((rows, columns)) => every(&every(&ours, 1, rows)?, 2, columns)?,
+                None => ours,
+            };
+            let (most, mean) =
+                difference(&ours, reference).with_context(|| format!("{key} differs in shape"))?;
+            let allowed = match stage {
+                Stage::TextLayer(_) | Stage::TextNorm | Stage::Logits => tolerance.logits,
+                _ => tolerance.vision,
+            };
+            figures.push((
+                key.clone(),
+                most,
+                most <= allowed && (stage != Stage::Logits || mean <= tolerance.mean),
+            ));
+        }
+        figures.sort_by(|a, b| a.0.cmp(&b.0));
+        if self.chosen.dtype != DType::F32 {
+            // Its tolerances speak of the logits alone.
+            figures.retain(|(key, ..)| key == "logits_last");
+        }
+        let bad: Vec<String> = figures
+            .iter()
+            .filter(|f| !f.2)
+            .map(|(key, most, _)| format!("{key} is off by {most:.1e}"))
+            .collect();
+        ensure!(bad.is_empty(), "{}", bad.join(", "));
+
+        let margins = stored.get("greedy_margin").context("greedy_margin is missing")?.to_vec2::<f32>()?;
+        let first = seen[&Stage::Logits][0].argmax(D::Minus1)?.to_vec1::<u32>()?;
+        let mut same = 0;
+        for (i, answer) in generated.answers.iter().enumerate() {
+            let answer = answer.as_ref().map_err(|e| anyhow::anyhow!("row {i}: {e}"))?;
+            let greedy = &expected.greedy_ids[i];
+            if margins[i][0] > tolerance.margin {
+                ensure!(
+                    first[i] == greedy[0],
+                    "row {i} begins with {}, the reference with {}",
+                    first[i],
+                    greedy[0]
+                );
+            }
+            let stop = |id: &&u32| !network.config.eos_token_ids.contains(id);
+            let greedy: Vec<u32> = greedy.iter().take_while(stop).copied().collect();
+            let equal = answer.ids.iter().zip(&greedy).take_while(|(a, b)| a == b).count();
+            if self.chosen.dtype == DType::F32 {
+                ensure!(answer.ids == greedy, "row {i} answers {:?}, the reference {greedy:?}", answer.ids);
+            }
+            same += equal;
+        }
+        let total: usize = expected.greedy_ids.iter().map(Vec::len).sum();
+        if let (DType::F32, Some(reference)) = (self.chosen.dtype, stored.get("greedy_logits")) {
+            let ours = Tensor::stack(&seen[&Stage::Logits], 1)?;
+            let (most, _) = difference(&ours, &reference.narrow(1, 0, ours.dim(1)?)?)?;
+            ensure!(most <= tolerance.logits, "logits of later tokens are off by {most:.1e}");
+            figures.push(("later logits".into(), most, true));
+        }
+        let figure = |wanted: &str| {
+            let most =
+                figures.iter().filter(|(key, ..)| key.starts_with(wanted)).map(|f| f.1).reduce(f32::max);
+            most.map(|most| format!("{} {most:.1e}, ", wanted.trim_end_matches('_')))
+        };
+        let names = ["vision_out", "connector_", "text_norm", "logits_", "later logits"];
+        let figures: String = names.into_iter().filter_map(figure).collect();
+        Ok(Outcome::Passed(format!("{figures}greedy {same}/{total}")))
+    }
+}
+
+/// The reference's token ids without padding.
+fn prompt_ids(stored: &HashMap<String, Tensor>) -> Result<Vec<Vec<u32>>> {
+    let get = |key: &str| -> Result<_> {
+        Ok(stored.get(key).with_context(|| format!("{key} is missing"))?.to_vec2::<i64>()?)
+    };
+    let real = |(ids, mask): (Vec<i64>, Vec<i64>)| {
+        iter::zip(ids, mask).filter(|(_, mask)| *mask == 1).map(|(id, _)| Ok(u32::try_from(id)?)).collect()
+    };
+    iter::zip(get("input_ids")?, get("attention_mask")?).map(real).collect()
+}
+
+/// Our prompts, and the tiles of all of them.
+fn prepare(
+    expected: &Expected,
+    prompter: &Prompter,
+    preprocessor: &Preprocessor,
+    tile_bytes: usize,
+) -> Result<(Vec<Prompt>, Vec<u8>)> {
+    let mut media = expected.media.iter();
+    let (mut prompts, mut tiles) = (vec![], vec![]);
+    for conversation in &expected.messages {
+        let mut messages = vec![];
+        for message in conversation {
+            let mut parts = vec![];
+            for content in &message.content {
+                parts.push(match content {
+                    Content::Text { text } => Part::Text(text.clone()),
+                    Content::Video | Content::Image => {
+                        let medium = media.next().context("a medium is missing")?;
+                        let (part, bytes) = tile(medium, preprocessor, expected.splitting.unwrap_or(true))?;
+                        ensure!(bytes.len() % tile_bytes == 0, "tiles of another size than the network's");
+                        tiles.extend(bytes);
+                        part
+                    }
+                });
+            }
+            let role = match message.role.as_str() {
+                "system" => Role::System,
+                "user" => Role::User,
+                "assistant" => Role::Assistant,
+                other => bail!("unknown role {other:?}"),
+            };
+            messages.push(Message { role, parts });
+        }
+        prompts.push(prompter.build(&messages)?);
+    }
+    Ok((prompts, tiles))
+}
+
+/// A medium as a part of a prompt, and its tiles.
+fn tile(medium: &Medium, preprocessor: &Preprocessor, split: bool) -> Result<(Part, Vec<u8>)> {
+    match medium {
+        Medium::Image { h, w, first } => {
+            let rgb = frame(*first, *h, *w);
+            let tiles = preprocessor.image_tiles(Picture::new(&rgb, *w, *h)?, split);
+            Ok((Part::Image { rows: tiles.rows, cols: tiles.cols }, tiles.bytes))
+        }
+        Medium::Video { n, h, w, fps, frames_indices, duration, first } => {
+            let frames: Vec<_> = (0..*n).map(|i| frame(first + i, *h, *w)).collect();
+            let frames: Vec<_> = frames.iter().map(|f| Picture::new(f, *w, *h)).collect::<Result<_, _>>()?;
+            let times = frames_indices.iter().map(|&i| Duration::from_secs_f64(f64::from(i) / fps)).collect();
+            let part = Part::Video { times, duration: Duration::from_secs_f64(*duration) };
+            Ok((part, preprocessor.video_tiles(&frames)))
+        }
+    }
+}
+
+/// The generator's test picture, a formula in wrapping 32-bit integers (`frame` in make_golden.py).
+fn frame(t: u32, h: u32, w: u32) -> Vec<u8> {
+    let mut rgb = Vec::with_capacity((h * w * 3) as usize);
+    for (y, x, c) in (0..h).flat_map(|y| (0..w).flat_map(move |x| (0..3).map(move |c| (y, x, c)))) {
+        let base = x
+            .wrapping_mul(c + 3)
+            .wrapping_add(y.wrapping_mul(5 - c))
+            .wrapping_add(t.wrapping_mul(37))
+            .wrapping_add(x.wrapping_mul(y) >> (c + 4));
+        let noise = x.wrapping_mul(73_856_093)
+            ^ y.wrapping_mul(19_349_663)
+            ^ t.wrapping_mul(83_492_791)
+            ^ c.wrapping_mul(2_654_435_761);
+        let value = (base.wrapping_add(noise >> 13 & 31) & 255) as u8;
+        let odd = ((x >> 5) + (y >> 5) + t) & 1 == 1;
+        rgb.push(if odd { 255 - value } else { value });
+    }
+    rgb
+}
+
+/// Our tiles, byte for byte.
+fn compare_tiles(
+    expected: &Expected,
+    tiles: &[u8],
+    stored: &HashMap<String, Tensor>,
+    network: &Network,
+) -> Result<()> {
+    let ours = tiles.chunks_exact(network.tile_bytes()).map(|tile| format!("{:x}", Sha256::digest(tile)));
+    let ours: Vec<String> = ours.collect();
+    let reference: Vec<&String> = expected.pixel_u8_sha256.iter().flatten().collect();
+    ensure!(ours.len() == reference.len(), "{} tiles, the reference has {}", ours.len(), reference.len());
+    let different: Vec<usize> = (0..ours.len()).filter(|&i| ours[i] != *reference[i]).collect();
+    if different.is_empty() {
+        return Ok(());
+    }
+    // Say by how much, where the reference's bytes are stored whole.
+    let bytes = stored.get("pixel_u8").context("pixel_u8 is missing")?.flatten_all()?.to_vec1::<u8>()?;
+    let most = (bytes.len() == tiles.len())
+        .then(|| iter::zip(&bytes, tiles).map(|(a, b)| a.abs_diff(*b)).max())
+        .flatten();
+    bail!("tiles {different:?} are not the reference's, largest difference {most:?}")
+}
+
+/// Which place in the network a stored tensor is from, and of which rows and columns it keeps
+/// every how many-th.
+fn stage_of(key: &str) -> Option<(Stage, Option<(usize, usize)>)> {
+    let layer = |prefix: &str, suffix: &str| {
+        key.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix)).and_then(|n| n.parse().ok())
+    };
+    match key {
+        "vision_embeddings" => Some((Stage::VisionEmbeddings, None)),
+        "vision_embeddings_slice" => Some((Stage::VisionEmbeddings, Some((93, 16)))),
+        "vision_out" => Some((Stage::VisionOut, None)),
+        "vision_out_slice" => Some((Stage::VisionOut, Some((93, 16)))),
+        "connector_out" => Some((Stage::ConnectorOut, None)),
+        "connector_out_slice" => Some((Stage::ConnectorOut, Some((7, 1)))),
+        "text_norm_last" => Some((Stage::TextNorm, None)),
+        "logits_last" => Some((Stage::Logits, None)),
+        _ => layer("vision_layer", "")
+            .map(|i| (Stage::VisionLayer(i), None))
+            .or_else(|| layer("text_layer", "_last").map(|i| (Stage::TextLayer(i), None))),
+    }
+}
+
+/// Every `step`-th index of a dimension.
+fn every(x: &Tensor, dim: usize, step: usize) -> Result<Tensor> {
+    let indices: Vec<u32> = (0..x.dim(dim)? as u32).step_by(step).collect();
+    Ok(x.index_select(&Tensor::new(indices, x.device())?, dim)?)
+}
+
+/// Largest and mean absolute difference; not-a-numbers count as infinitely far.
+fn difference(ours: &Tensor, reference: &Tensor) -> Result<(f32, f32)> {
+    let far = |x: f32| if x.is_nan() { f32::INFINITY } else { x };
+    let apart = (ours - reference.to_dtype(DType::F32)?)?.abs()?.flatten_all()?.to_vec1::<f32>()?;
+    let most = apart.iter().copied().map(far).fold(0., f32::max);
+    let mean = apart.iter().map(|&x| f64::from(far(x))).sum::<f64>() / apart.len() as f64;
+    Ok((most, mean as f32))
+}

@@ -1,0 +1,144 @@
+//! Video files made by GStreamer in the test, and what it takes to play them.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use camscribe::{
+    capture::{self, CameraConfig, CameraStatus, CaptureError, Sampling, Source, Summary, Transport},
+    clip::{Clip, Question, WindowConfig},
+};
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Runs a gst-launch text to its end.
+pub fn launch(text: &str) {
+    gst::init().unwrap();
+    let pipeline = gst::parse::launch(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let bus = pipeline.bus().unwrap();
+    let kinds = [gst::MessageType::Eos, gst::MessageType::Error];
+    let message = bus.timed_pop_filtered(gst::ClockTime::from_seconds(60), &kinds);
+    pipeline.set_state(gst::State::Null).unwrap();
+    match message.as_ref().map(|m| m.view()) {
+        Some(gst::MessageView::Eos(_)) => {}
+        Some(gst::MessageView::Error(e)) => panic!("{text}: {} ({:?})", e.error(), e.debug()),
+        _ => panic!("{text}: no end after a minute"),
+    }
+}
+
+/// Six seconds of a moving ball, 25 frames a second, 320x240, through `encoder ! muxer`.
+pub fn ball(folder: &Path, name: &str, encode: &str) -> PathBuf {
+    let path = folder.join(name);
+    launch(&format!(
+        "videotestsrc pattern=ball num-buffers=150 ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 \
+         ! {encode} ! filesink location={}",
+        path.display()
+    ));
+    path
+}
+
+/// H.264 with a keyframe every `gop` frames.
+pub fn h264(gop: u32) -> String {
+    format!("x264enc key-int-max={gop} speed-preset=ultrafast option-string=scenecut=0 ! h264parse")
+}
+
+/// A camera with two-second windows of four frames.
+pub fn camera(uri: &str) -> CameraConfig {
+    let s = Duration::from_secs;
+    CameraConfig {
+        id: "porch".parse().unwrap(),
+        source: Source::parse(uri).unwrap(),
+        transport: Transport::Tcp,
+        credentials: None,
+        pipeline: None,
+        pipelines_dir: None,
+        sampling: Sampling::Auto,
+        window: WindowConfig { window: s(2), stride: s(2), frames: 4, min_frames: 2 },
+        question: Arc::new(Question { prompt: "What happens?".into(), max_tokens: 16 }),
+        stall: s(10),
+        retry: false,
+    }
+}
+
+pub fn file(path: &Path) -> CameraConfig {
+    camera(path.to_str().unwrap())
+}
+
+/// All that came of a source.
+#[derive(Debug)]
+pub struct Played {
+    pub result: Result<Summary, CaptureError>,
+    pub clips: Vec<Clip>,
+    pub status: CameraStatus,
+    pub states: Vec<CameraStatus>,
+}
+
+impl Played {
+    pub fn error(&self) -> String {
+        self.result.as_ref().expect_err("it was played").to_string()
+    }
+}
+
+/// Plays a source until its end, or until it has given `enough` clips, or for a minute.
+pub async fn play(config: CameraConfig, enough: usize) -> Played {
+    let (status, mut watching) = watch::channel(CameraStatus::default());
+    let cancel = CancellationToken::new();
+    let clips = Arc::new(Mutex::new(Vec::new()));
+    let (taken, stop) = (clips.clone(), cancel.clone());
+    let sink = move |clip| {
+        let mut taken = taken.lock().unwrap();
+        taken.push(clip);
+        if taken.len() == enough {
+            stop.cancel();
+        }
+    };
+    let states = tokio::spawn(async move {
+        let mut states: Vec<CameraStatus> = Vec::new();
+        while watching.changed().await.is_ok() {
+            let now = watching.borrow_and_update().clone();
+            if states.last().is_none_or(|s| s.state != now.state) {
+                states.push(now);
+            }
+        }
+        (states, watching.borrow().clone())
+    });
+    let limit = cancel.clone();
+    let timer = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        limit.cancel();
+    });
+    let result = capture::run(config, sink, status, cancel).await;
+    timer.abort();
+    let (states, status) = states.await.unwrap();
+    let clips = std::mem::take(&mut *clips.lock().unwrap());
+    Played { result, clips, status, states }
+}
+
+pub async fn play_all(config: CameraConfig) -> Played {
+    play(config, usize::MAX).await
+}
+
+/// Offsets of a clip's frames in milliseconds.
+pub fn offsets(clip: &Clip) -> Vec<u128> {
+    (0..clip.frames.len()).map(|i| clip.offset(i).as_millis()).collect()
+}
+
+/// The mean of a frame's red, green and blue over a part of it, in shares of width and height.
+pub fn mean(frame: &camscribe::frame::Frame, x: (f32, f32), y: (f32, f32)) -> [u32; 3] {
+    let (w, h) = (frame.width as f32, frame.height as f32);
+    let (columns, rows) = ((x.0 * w) as usize..(x.1 * w) as usize, (y.0 * h) as usize..(y.1 * h) as usize);
+    let count = (columns.len() * rows.len()) as u32;
+    let mut sum = [0u32; 3];
+    for row in rows {
+        for column in columns.clone() {
+            let at = (row * frame.width as usize + column) * 3;
+            (0..3).for_each(|c| sum[c] += u32::from(frame.rgb[at + c]));
+        }
+    }
+    sum.map(|s| s / count)
+}

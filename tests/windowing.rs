@@ -1,0 +1,278 @@
+//! The windowing rules, on frame times alone: named examples and properties.
+
+use std::{sync::Arc, time::Duration};
+
+use camscribe::{
+    clip::{BadWindow, Clip, Question, WindowConfig, Windower},
+    frame::{Clock, Frame},
+};
+use chrono::{DateTime, Utc};
+use proptest::prelude::*;
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn config(window: u64, stride: u64, frames: usize, min_frames: usize) -> WindowConfig {
+    WindowConfig { window: ms(window), stride: ms(stride), frames, min_frames }
+}
+
+fn windower(config: &WindowConfig) -> Windower {
+    let question = Arc::new(Question { prompt: "What happens?".into(), max_tokens: 8 });
+    Windower::new(config.clone(), question).unwrap()
+}
+
+fn epoch() -> DateTime<Utc> {
+    "2026-01-02T03:04:05Z".parse().unwrap()
+}
+
+fn frame(pts: Duration) -> Frame {
+    Frame {
+        camera: "porch".parse().unwrap(),
+        captured_at: epoch() + pts,
+        clock: Clock::Arrival,
+        pts,
+        width: 1,
+        height: 1,
+        rgb: [0; 3].into(),
+    }
+}
+
+fn push_all(w: &mut Windower, times: impl IntoIterator<Item = u64>) -> Vec<Clip> {
+    times.into_iter().flat_map(|t| w.push(frame(ms(t)))).collect()
+}
+
+/// Pushes only what is wanted, as capture does; also says what that was.
+fn thinned(w: &mut Windower, times: impl IntoIterator<Item = u64>) -> (Vec<Clip>, Vec<u64>) {
+    let wanted: Vec<(u64, Vec<Clip>)> =
+        times.into_iter().filter_map(|t| w.offer(ms(t)).then(|| (t, w.push(frame(ms(t)))))).collect();
+    let times = wanted.iter().map(|(t, _)| *t).collect();
+    (wanted.into_iter().flat_map(|(_, clips)| clips).collect(), times)
+}
+
+fn offsets(clip: &Clip) -> Vec<u64> {
+    (0..clip.frames.len()).map(|i| clip.offset(i).as_millis() as u64).collect()
+}
+
+#[test]
+fn a_clip_takes_the_first_frame_at_or_after_each_wanted_time() {
+    let mut w = windower(&config(8000, 8000, 8, 2));
+    let clips = push_all(&mut w, (0..8000).step_by(40).map(|t| 3000 + t));
+    assert_eq!(clips.len(), 1);
+    assert_eq!(offsets(&clips[0]), [0, 1000, 2000, 3000, 4000, 5000, 6000, 7000]);
+    assert_eq!((clips[0].start_pts, clips[0].duration, clips[0].gap), (ms(3000), ms(8000), false));
+    assert_eq!((clips[0].start, clips[0].end), (epoch() + ms(3000), epoch() + ms(11_000)));
+}
+
+#[test]
+fn a_clip_is_handed_out_with_the_frame_of_its_last_slot() {
+    let mut w = windower(&config(4000, 4000, 4, 1));
+    assert!(push_all(&mut w, [0, 1000, 2000, 2900]).is_empty());
+    assert_eq!(push_all(&mut w, [3000]).len(), 1);
+    assert!(push_all(&mut w, [3040, 3080]).is_empty());
+}
+
+#[test]
+fn a_slot_in_which_the_camera_gave_nothing_stays_empty() {
+    let mut w = windower(&config(4000, 4000, 4, 1));
+    let clips = push_all(&mut w, [0, 2500, 3900]);
+    assert_eq!(clips.iter().map(offsets).collect::<Vec<_>>(), [[0, 2500, 3900]]);
+}
+
+#[test]
+fn a_window_whose_last_slot_stays_empty_ends_with_the_first_frame_beyond_it() {
+    let mut w = windower(&config(4000, 60_000, 4, 1));
+    assert!(push_all(&mut w, [0, 1000, 2000]).is_empty());
+    assert!(w.offer(ms(4001)), "the frame that ends a window is wanted though no slot is open for it");
+    let clips = push_all(&mut w, [4001]);
+    assert_eq!(clips.iter().map(offsets).collect::<Vec<_>>(), [[0, 1000, 2000]]);
+    assert_eq!(clips[0].duration, ms(4000));
+}
+
+#[test]
+fn a_stride_shorter_than_the_window_makes_clips_overlap() {
+    let mut w = windower(&config(4000, 2000, 4, 1));
+    let clips = push_all(&mut w, (0..9000).step_by(500));
+    assert_eq!(clips.iter().map(|c| c.start_pts.as_millis()).collect::<Vec<_>>(), [0, 2000, 4000]);
+    assert!(clips.iter().all(|c| offsets(c) == [0, 1000, 2000, 3000]));
+}
+
+#[test]
+fn a_stride_longer_than_the_window_leaves_gaps_that_are_no_fault() {
+    let mut w = windower(&config(2000, 60_000, 2, 1));
+    let (clips, wanted) = thinned(&mut w, (0..130_000).step_by(40));
+    assert_eq!(wanted, [0, 1000, 60_000, 61_000, 120_000, 121_000]);
+    assert!(clips.len() == 3 && clips.iter().all(|c| !c.gap));
+}
+
+#[test]
+fn a_lost_connection_ends_the_open_window_and_says_so() {
+    let mut w = windower(&config(8000, 8000, 8, 2));
+    push_all(&mut w, [0, 1000, 2000]);
+    let clips = w.discontinuity();
+    assert_eq!(clips.iter().map(offsets).collect::<Vec<_>>(), [[0, 1000, 2000]]);
+    assert!(clips[0].gap);
+    assert_eq!((clips[0].duration, clips[0].end), (ms(2000), epoch() + ms(2000)));
+    let after = push_all(&mut w, (0..8).map(|i| 700 + 1000 * i));
+    assert_eq!((after[0].start_pts, after[0].gap, after[0].seq), (ms(700), false, 1));
+}
+
+#[test]
+fn a_time_that_runs_backwards_is_a_discontinuity() {
+    let mut w = windower(&config(8000, 8000, 8, 2));
+    let clips = push_all(&mut w, [5000, 6000, 7000, 0]);
+    assert_eq!(clips.iter().map(|c| (c.start_pts, c.gap)).collect::<Vec<_>>(), [(ms(5000), true)]);
+    assert_eq!(w.next_wanted(), ms(1000), "the next window starts with the frame that ran backwards");
+}
+
+#[test]
+fn a_time_that_jumps_by_more_than_a_window_is_a_discontinuity() {
+    let mut w = windower(&config(4000, 4000, 4, 2));
+    let (clips, _) = thinned(&mut w, [0, 1000, 9000, 10_000, 11_000, 12_000]);
+    let brief: Vec<_> = clips.iter().map(|c| (c.start_pts, c.gap, c.duration)).collect();
+    assert_eq!(brief, [(ms(0), true, ms(1000)), (ms(9000), false, ms(4000))]);
+}
+
+#[test]
+fn the_last_part_window_of_a_file_is_described_and_its_length_is_honest() {
+    let mut w = windower(&config(8000, 8000, 8, 2));
+    let (mut clips, _) = thinned(&mut w, (0..14_000).step_by(40));
+    clips.extend(w.finish());
+    assert_eq!(clips.len(), 2);
+    assert_eq!(offsets(&clips[1]), [0, 1000, 2000, 3000, 4000, 5000]);
+    assert_eq!(clips[1].duration, ms(6000), "the last frame is at 5.96 s: six seconds, not five");
+    assert_eq!((clips[1].end, clips[1].gap), (epoch() + ms(13_960), false));
+}
+
+#[test]
+fn a_window_with_too_few_frames_is_given_up_and_counted() {
+    let mut w = windower(&config(8000, 8000, 8, 3));
+    push_all(&mut w, [0, 1000]);
+    assert!(w.finish().is_empty());
+    assert_eq!(w.too_few(), 1);
+}
+
+#[test]
+fn nonsense_is_refused() {
+    let cases = [
+        (config(0, 1000, 1, 1), BadWindow::Window),
+        (config(90_000_000, 1000, 1, 1), BadWindow::Window),
+        (config(1000, 0, 1, 1), BadWindow::Stride),
+        (config(65_000, 1000, 1, 1), BadWindow::Overlap),
+        (config(1000, 1000, 0, 0), BadWindow::Frames),
+        (config(1000, 1000, 65, 1), BadWindow::Frames),
+        (config(1000, 1000, 4, 0), BadWindow::MinFrames),
+        (config(1000, 1000, 4, 5), BadWindow::MinFrames),
+        (WindowConfig { window: Duration::from_nanos(3), ..config(1000, 1000, 4, 1) }, BadWindow::Spread),
+    ];
+    for (config, why) in cases {
+        assert_eq!(config.validate(), Err(why), "{config:?}");
+    }
+}
+
+prop_compose! {
+    fn any_config()(window in 100u64..10_000, stride in 100u64..20_000, frames in 1usize..12)
+                   (window in Just(window), stride in Just(stride.max(window.div_ceil(64))), frames in Just(frames),
+                    min_frames in 1..=frames) -> WindowConfig {
+        config(window, stride, frames, min_frames)
+    }
+}
+
+/// Frame times: mostly those of a camera, now and then a long pause.
+fn any_times() -> impl Strategy<Value = Vec<u64>> {
+    let step = prop_oneof![20 => 1u64..400, 1 => 400u64..30_000];
+    prop::collection::vec(step, 1..300).prop_map(|steps| summed(&steps))
+}
+
+/// Frame times of a camera that never pauses for as long as the shortest window.
+fn steady_times() -> impl Strategy<Value = Vec<u64>> {
+    prop::collection::vec(1u64..90, 1..400).prop_map(|steps| summed(&steps))
+}
+
+fn summed(steps: &[u64]) -> Vec<u64> {
+    steps
+        .iter()
+        .scan(0, |t, s| {
+            *t += s;
+            Some(*t)
+        })
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn frames_of_a_clip_are_sorted_distinct_within_the_window_and_one_a_slot(c in any_config(), times in any_times()) {
+        let mut w = windower(&c);
+        let mut clips = push_all(&mut w, times);
+        clips.extend(w.finish());
+        for clip in &clips {
+            prop_assert!((c.min_frames..=c.frames).contains(&clip.frames.len()));
+            let mut slots = Vec::new();
+            for i in 0..clip.frames.len() {
+                prop_assert!(clip.frames[i].pts >= clip.start_pts && clip.offset(i) < c.window);
+                slots.push((0..c.frames).rfind(|s| c.window * *s as u32 / c.frames as u32 <= clip.offset(i)));
+            }
+            prop_assert!(slots.is_sorted_by(|a, b| a < b), "{slots:?}");
+            prop_assert!(clip.duration <= c.window && clip.end >= clip.start);
+        }
+        prop_assert!(clips.iter().enumerate().all(|(i, clip)| clip.seq == i as u64));
+    }
+
+    #[test]
+    fn every_slot_gets_the_first_frame_that_fell_into_it(c in any_config(), times in steady_times()) {
+        let mut w = windower(&c);
+        let mut clips = push_all(&mut w, times.iter().copied());
+        clips.extend(w.finish());
+        let mut expected = Vec::new();
+        let mut start = ms(times[0]);
+        while start <= ms(*times.last().unwrap()) {
+            let bound = |s: usize| start + c.window * s as u32 / c.frames as u32;
+            let slot = |s: usize| times.iter().copied().find(|t| ms(*t) >= bound(s) && ms(*t) < bound(s + 1));
+            let frames: Vec<u64> = (0..c.frames).filter_map(slot).collect();
+            if frames.len() >= c.min_frames {
+                expected.push((start, frames));
+            }
+            start += c.stride;
+        }
+        let times = |clip: &Clip| clip.frames.iter().map(|f| f.pts.as_millis() as u64).collect::<Vec<_>>();
+        prop_assert_eq!(clips.iter().map(|clip| (clip.start_pts, times(clip))).collect::<Vec<_>>(), expected);
+        prop_assert!(clips.iter().all(|clip| !clip.gap));
+    }
+
+    #[test]
+    fn pushing_only_what_is_wanted_makes_the_same_clips(c in any_config(), times in any_times()) {
+        let (mut all, mut some) = (windower(&c), windower(&c));
+        let mut expected = push_all(&mut all, times.iter().copied());
+        expected.extend(all.finish());
+        let (mut got, _) = thinned(&mut some, times);
+        got.extend(some.finish());
+        let brief = |clips: &[Clip]| clips.iter().map(|c| (c.start_pts, offsets(c), c.gap, c.duration)).collect::<Vec<_>>();
+        prop_assert_eq!(brief(&got), brief(&expected));
+    }
+
+    #[test]
+    fn no_more_windows_are_open_than_overlap(c in any_config(), times in any_times()) {
+        let mut w = windower(&c);
+        let bound = c.window.as_nanos().div_ceil(c.stride.as_nanos()) as usize;
+        for t in times {
+            w.push(frame(ms(t)));
+            prop_assert!(w.open_windows() <= bound, "{} > {bound}", w.open_windows());
+        }
+    }
+
+    #[test]
+    fn no_clip_spans_a_restart_and_the_one_it_cuts_says_so(
+        c in any_config(), before in any_times(), after in any_times(),
+    ) {
+        let mut w = windower(&c);
+        let mut clips = push_all(&mut w, before);
+        let cut = w.discontinuity();
+        prop_assert!(cut.iter().all(|clip| clip.gap));
+        let (earlier, first) = (clips.len() + cut.len(), ms(after[0]));
+        clips.extend(cut);
+        clips.extend(push_all(&mut w, after));
+        clips.extend(w.finish());
+        prop_assert!(clips[earlier..].iter().all(|clip| clip.start_pts >= first));
+        prop_assert!(clips.iter().enumerate().all(|(i, clip)| clip.seq == i as u64));
+    }
+}

@@ -494,7 +494,7 @@ fn an_answer_that_no_hub_gives_is_refused_and_names_no_file() {
         ("<html>welcome</html>".into(), "does not answer like a hub"),
         (listing(&|l| l["sha"] = json!("../../../x")), "names no commit"),
         (listing(&|l| l["siblings"] = json!([])), "has no config.json"),
-        (listing(&|l| l["siblings"][0]["blobId"] = Value::Null), "states no size and hash"),
+        (listing(&|l| l["siblings"][1]["blobId"] = Value::Null), "states no size and hash"),
     ] {
         let server = Server::start(move |_| Reply::new(200, answer.clone()));
         let cache = tempfile::tempdir().unwrap();

@@ -138,8 +138,7 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     fn run(&mut self, progress: &mut dyn FnMut(Progress<'_>)) -> Result<(), Failure> {
         let disk = |e| Failure::Final(HubError::disk("write", self.part, e));
-        let mut part =
-            OpenOptions::new().create(true).read(true).append(true).open(self.part).map_err(disk)?;
+        let part = OpenOptions::new().create(true).read(true).append(true).open(self.part).map_err(disk)?;
         let mut have = part.metadata().map_err(disk)?.len();
         if have > self.file.size {
             part.set_len(0).map_err(disk)?;

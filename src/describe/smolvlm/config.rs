@@ -105,7 +105,7 @@ impl ModelConfig {
         let vision = VisionConfig::from_keys(&c)?;
         let text = TextConfig::from_keys(&c)?;
         let scale_factor = c.size("scale_factor", 2, MAX_EDGE)?;
-        if vision.grid() % scale_factor != 0 {
+        if !vision.grid().is_multiple_of(scale_factor) {
             let problem =
                 format!("is {scale_factor}: {0} x {0} patches cannot be merged by it", vision.grid());
             return Err(c.wrong("scale_factor", problem));
@@ -166,7 +166,7 @@ impl TextConfig {
             max_position_embeddings: c.size("text_config.max_position_embeddings", 2048, MAX_POSITIONS)?,
         };
         c.divides("text_config.num_attention_heads", heads, "num_key_value_heads", t.num_key_value_heads)?;
-        if t.head_dim % 2 != 0 {
+        if !t.head_dim.is_multiple_of(2) {
             let problem = format!("is {}: the rotary embedding needs an even number", t.head_dim);
             return Err(c.wrong("text_config.head_dim", problem));
         }

@@ -10,8 +10,9 @@ every question is trained exactly as if it were alone. Row layout, with segment 
   <|im_start|>User: You are ... video.\\n\\nFrame from 00:00:<fake><global><image>*4<fake>...   0
   \\n\\nQUESTION<end_of_utterance>\\nAssistant: ANSWER<end_of_utterance>                         1, 2, ...
 
-The loss is on the answers, plus two linear probes that are thrown away afterwards. Without them colours are learned
-quickly, shapes slowly, and motion hardly at all:
+The loss is on the answers. Two linear probes, thrown away afterwards, can be added. Early on they are needed: without
+them colours are learned quickly, shapes slowly, and motion hardly at all. Once the model knows motion, as the weights
+that this starts from do, they can stay off (weight 0, the default):
   - sight: the mean of a frame's image tokens must say what is where. The mean, because attention reads all image
     tokens with one matrix; a probe that reads each of them with its own weights is satisfied by positions that the
     text model cannot read.
@@ -54,6 +55,7 @@ class Rows:
         self.bos, self.eou, self.pad, self.image = map(
             token, ("<|im_start|>", "<end_of_utterance>", "<|im_end|>", "<image>"))
         fake = token("<fake_token_around_image>")
+        self.shared = self.text(" moves") + self.text(" to")  # words that begin more than one motion
         self.frame = [fake, token("<global-img>")] + [self.image] * seats + [fake]
 
     def text(self, s):
@@ -63,7 +65,7 @@ class Rows:
 
     def row(self, clip, qa):
         """ids, positions, segments, labels (the answer tokens where the token before them stands, else -100), and
-        tokens that are left out of the choice there (else -1). The first answer must be the description."""
+        tokens that are left out of the choice there (else -1, see answer_loss). The first answer must be the description."""
         ids = [self.bos]
         for i, t in enumerate(clip.times):
             ids += self.text(("User: " + shapes.intro(clip) if i == 0 else "") + f"\nFrame from {shapes.stamp(t)}:")
@@ -81,7 +83,8 @@ class Rows:
             for o in range(len(clip.objects) if k == 1 else 0):
                 wrong = self.text(" " + shapes.describe(clip, hidden=o))
                 parting = next((i for i, (a, b) in enumerate(zip(tail, wrong)) if a != b), None)
-                if parting is not None:  # None where the clip shows the hidden motion itself: never in training
+                # Nothing parts them where a clip shows the hidden motion itself, which is never in training.
+                if parting is not None and wrong[parting] not in self.shared:
                     other[parting] = wrong[parting]
             spared += [-1] * (len(head) - 1) + other + [-1]
         return ids, pos, seg, labels, spared
@@ -193,8 +196,9 @@ def forward(model, batch, image):
 
 
 def answer_loss(logits, labels, spared):
-    """Cross-entropy in which an object's hidden motion is never called wrong: its next word is left out of the choice.
-    Otherwise the model learns by heart what an object never does, and says so of held-out clips."""
+    """Cross-entropy in which a word that means an object's hidden motion is never called wrong: it is left out of the
+    choice. Otherwise the model learns by heart what an object never does, and says so of held-out clips. Words that
+    begin other motions too ("moves") stay: without them the model cannot tell rest from movement."""
     rows = (spared >= 0).nonzero()[:, 0]
     return F.cross_entropy(logits.index_put((rows, spared[rows]), torch.tensor(-1e4)), labels)
 
@@ -248,10 +252,10 @@ def main():
     ap.add_argument("--out", required=True, help="folder for the finished model")
     ap.add_argument("--files", type=pathlib.Path, default=HERE.parent, help="folder with config and tokenizer")
     ap.add_argument("--init", type=pathlib.Path, default=HERE / "initial.safetensors", help="weights to start from")
-    ap.add_argument("--minutes", type=float, default=25, help="the learning rate follows the clock and ends at this time")
-    ap.add_argument("--seed", type=int, default=3)
+    ap.add_argument("--minutes", type=float, default=20, help="the learning rate follows the clock and ends at this time")
+    ap.add_argument("--seed", type=int, default=4)
     ap.add_argument("--batch", type=int, default=16)
-    ap.add_argument("--lr", type=float, default=6e-4)
+    ap.add_argument("--lr", type=float, default=5e-4)
     ap.add_argument("--warmup", type=int, default=50)
     ap.add_argument("--average", type=float, default=0.995, help="how much of the average of the weights stays per step")
     ap.add_argument("--sight", type=float, default=0, help="weight of the sight probe")
@@ -289,7 +293,7 @@ def main():
                                    {"params": probes, "weight_decay": 0.0}], betas=(0.9, 0.98), eps=1e-8)
 
     watched = watching_batches(999, rows, 352)
-    log = {"args": {k: str(v) if isinstance(v, pathlib.Path) else v for k, v in vars(args).items()},
+    log = {"args": {k: v for k, v in vars(args).items() if isinstance(v, (int, float))},
            "parameters": sum(p.numel() for p in model.parameters()), "log": []}
     start, step, losses, finished = time.time(), 0, [], False
     while not finished:

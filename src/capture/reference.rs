@@ -116,7 +116,7 @@ fn play(
         let wanted = Mutex::new(Box::new(wanted));
         pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
             let pts = info.buffer().and_then(|b| b.pts());
-            if (lock(&wanted))(pad, pts) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
+            if (lock(&wanted))(pad, pts) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
         });
     }
     frames.set_drop(false);

@@ -149,7 +149,7 @@ impl Tap {
                 tracing::info!(camera = %tap.camera, decoder = %name, "decoding");
                 tap.status.send_modify(|s| s.decoder = Some(name.clone()));
             }
-            if tap.reaches_decoder(pad, buffer) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
+            if tap.reaches_decoder(pad, buffer) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
         });
     }
 
@@ -214,7 +214,7 @@ impl Tap {
                 Some(pts) => {
                     tap.sign_of_life(pts);
                     let wanted = lock(&tap.intake).windower.offer(pts);
-                    if wanted { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
+                    if wanted { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
                 }
                 None => gst::PadProbeReturn::Ok,
             }
@@ -230,7 +230,7 @@ impl Tap {
         if let Some(element) = pad.parent_element() {
             gst::element_error!(element, gst::StreamError::Format, ["the pictures are too large"]);
         }
-        gst::PadProbeReturn::Drop
+        gst::PadProbeReturn::Handled
     }
 
     /// A converted picture has come out.

@@ -80,7 +80,11 @@ pub fn load_model(model: &config::Model) -> anyhow::Result<SmolVlm> {
 ///
 /// # Errors
 /// When the source is of a known kind, but what it asks for cannot be.
-pub fn camera_config(id: &CameraId, camera: &config::Camera, pipelines: &Path) -> Result<CameraConfig, SourceError> {
+pub fn camera_config(
+    id: &CameraId,
+    camera: &config::Camera,
+    pipelines: &Path,
+) -> Result<CameraConfig, SourceError> {
     Ok(CameraConfig {
         id: id.clone(),
         source: capture::Source::parse(&camera.source.to_string())?,
@@ -159,7 +163,9 @@ pub async fn run(
     let publisher = Arc::into_inner(publisher).context("the publisher is still in use")?;
     match publisher.shutdown(DRAIN).await {
         0 => tracing::info!("every description was delivered"),
-        left => tracing::warn!("{left} descriptions were not delivered: the broker did not take them in time"),
+        left => {
+            tracing::warn!("{left} descriptions were not delivered: the broker did not take them in time")
+        }
     }
     if let Some(error) = failure {
         return Err(anyhow!(error).context("the model stopped"));
@@ -211,7 +217,8 @@ fn start_worker(
     let node = config.node.id.clone();
     let (tell, told) = oneshot::channel();
     let thread = thread::Builder::new().name("model".into()).spawn(move || {
-        let result = worker::run(&mut *describer, &queue, batching, &node, |outcome| deliver(outcome, &outbox));
+        let result =
+            worker::run(&mut *describer, &queue, batching, &node, |outcome| deliver(outcome, &outbox));
         // Cameras that block on a full queue must not wait for a model that is gone.
         queue.close();
         let _ = tell.send(result);
@@ -266,8 +273,8 @@ fn start_cameras(
             Source::File(_) => Overflow::Block,
             Source::Rtsp(_) | Source::V4l2(_) | Source::Test(_) => Overflow::DropOldest,
         };
-        let settings =
-            camera_config(id, camera, &config.pipelines).with_context(|| format!("camera {id} cannot be watched"))?;
+        let settings = camera_config(id, camera, &config.pipelines)
+            .with_context(|| format!("camera {id} cannot be watched"))?;
         let (queue, board, cancel) = (Arc::clone(queue), Arc::clone(board), cancel.clone());
         cameras.spawn(async move { watch_camera(settings, queue, overflow, &board, cancel).await });
     }
@@ -323,7 +330,8 @@ struct Board {
 
 impl Board {
     fn new(model: ModelInfo, config: &Config, publisher: Arc<Publisher>) -> Self {
-        let cameras: BTreeMap<_, _> = enabled(config).map(|(id, _)| (id.clone(), CameraInfo::default())).collect();
+        let cameras: BTreeMap<_, _> =
+            enabled(config).map(|(id, _)| (id.clone(), CameraInfo::default())).collect();
         let info = Info { version: env!("CARGO_PKG_VERSION").into(), model, cameras };
         publisher.info(&info);
         Self { publisher, info: Mutex::new(info), said: Mutex::default() }

@@ -21,11 +21,14 @@ const QUIET: &str = "rumqttd=error,rumqttc=warn,tokenizers=error";
 /// stands at `quiet`, or `info`, when it is not set. A second call does nothing.
 pub fn init(quiet: bool) {
     let level = if quiet { "warn" } else { "info" };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{level},{QUIET}")));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{level},{QUIET}")));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // systemd sets it for services whose output goes to the journal.
     if std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stderr().is_terminal() {
-        let _ = builder.event_format(Journal(Format::default().without_time().with_level(false).with_ansi(false))).try_init();
+        let _ = builder
+            .event_format(Journal(Format::default().without_time().with_level(false).with_ansi(false)))
+            .try_init();
     } else {
         let _ = builder
             .with_timer(ChronoLocal::new("%H:%M:%S%.3f".into()))

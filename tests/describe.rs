@@ -100,12 +100,8 @@ fn a_batch_without_a_clip_that_can_be_described_is_answered_too() {
 #[test]
 fn events_learn_what_describes() {
     let dir = folder();
-    let expected = ModelInfo {
-        id: "test".into(),
-        revision: String::new(),
-        device: "cpu".into(),
-        dtype: "f32".into(),
-    };
+    let expected =
+        ModelInfo { id: "test".into(), revision: String::new(), device: "cpu".into(), dtype: "f32".into() };
     assert_eq!(load(dir.path()).model(), expected);
 }
 

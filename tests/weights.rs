@@ -120,7 +120,10 @@ fn a_file_that_is_cut_off_anywhere_is_told_from_a_whole_one() {
     let bytes = fs::read(&file).unwrap();
     for length in [0, 7, 8, 9, 200, bytes.len() / 2, bytes.len() - 1] {
         fs::write(&file, &bytes[..length]).unwrap();
-        refused(dir.path(), &["model.safetensors", "not a whole safetensors file", "download the model again"]);
+        refused(
+            dir.path(),
+            &["model.safetensors", "not a whole safetensors file", "download the model again"],
+        );
     }
     fs::write(&file, [&bytes[..], b"more"].concat()).unwrap();
     refused(dir.path(), &["not a whole safetensors file"]);
@@ -198,12 +201,18 @@ fn an_index_that_is_damaged_or_reaches_outside_its_folder_is_refused() {
         ("", ["is no index", "download the model again"]),
         ("{\"weight_map\": []}", ["is no index", "download the model again"]),
         ("{\"weight_map\": {}}", ["names no tensors", "download the model again"]),
-        ("{\"weight_map\": {\"a\": \"../model.safetensors\"}}", ["../model.safetensors", "not a file name in this folder"]),
+        (
+            "{\"weight_map\": {\"a\": \"../model.safetensors\"}}",
+            ["../model.safetensors", "not a file name in this folder"],
+        ),
         ("{\"weight_map\": {\"a\": \"/etc/passwd\"}}", ["/etc/passwd", "not a file name in this folder"]),
         ("{\"weight_map\": {\"a\": \"..\"}}", ["..", "not a file name in this folder"]),
         ("{\"weight_map\": {\"a\": \"\"}}", ["\"\"", "not a file name in this folder"]),
         ("{\"weight_map\": {\"a\": \"gone.safetensors\"}}", ["gone.safetensors", "cannot be opened"]),
-        ("{\"weight_map\": {\"a\": \"model.safetensors\"}}", ["has no tensor \"a\"", "download the model again"]),
+        (
+            "{\"weight_map\": {\"a\": \"model.safetensors\"}}",
+            ["has no tensor \"a\"", "download the model again"],
+        ),
     ] {
         fs::write(&index, text).unwrap();
         refused(dir.path(), &words);

@@ -42,9 +42,9 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
     logging::init(true);
     runtime()?.block_on(async {
         let cancel = shutdown::on_signal()?;
-        let broker = EmbeddedBroker::start(args.port)
-            .await
-            .with_context(|| format!("no broker can listen on 127.0.0.1:{}: choose another --port", args.port))?;
+        let broker = EmbeddedBroker::start(args.port).await.with_context(|| {
+            format!("no broker can listen on 127.0.0.1:{}: choose another --port", args.port)
+        })?;
         let config = config(broker.port())?;
         let scene = format!("shapes?period={}s", SCENE.as_secs());
         let capture::Source::Test(truth) = capture::Source::parse(&format!("test://{scene}"))? else {
@@ -53,12 +53,16 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
         let model = config.model.clone();
         let describer = tokio::task::spawn_blocking(move || app::load_model(&model)).await??;
 
-        println!("A synthetic camera shows moving shapes; a model describes every {} seconds of it.", SCENE.as_secs());
+        println!(
+            "A synthetic camera shows moving shapes; a model describes every {} seconds of it.",
+            SCENE.as_secs()
+        );
         println!("See it from another terminal: mosquitto_sub -p {} -v -t '{PREFIX}/#'", broker.port());
         println!("Ctrl-C ends it.\n");
         let (port, filter) = (broker.port(), format!("{PREFIX}/#"));
         let subscriber = tokio::spawn(async move {
-            if let Err(error) = subscribe(port, &filter, |topic, payload| print(topic, payload, &truth)).await {
+            if let Err(error) = subscribe(port, &filter, |topic, payload| print(topic, payload, &truth)).await
+            {
                 eprintln!("error: {error}");
             }
         });

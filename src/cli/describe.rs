@@ -113,7 +113,9 @@ pub fn run(args: DescribeArgs) -> anyhow::Result<()> {
         linger: Duration::ZERO,
     })?;
     let out: Box<dyn Write> = match &args.output {
-        Some(path) => Box::new(File::create(path).with_context(|| format!("{} cannot be written", path.display()))?),
+        Some(path) => {
+            Box::new(File::create(path).with_context(|| format!("{} cannot be written", path.display()))?)
+        }
         None => Box::new(io::stdout()),
     };
     let mut printer = Printer::new(args.format, sources.len() > 1, out)?;
@@ -155,9 +157,12 @@ struct Named {
 
 impl Named {
     fn parse(text: &str) -> anyhow::Result<Self> {
-        let ParsedSource { source, login } = text.parse().with_context(|| "a source cannot be read".to_owned())?;
+        let ParsedSource { source, login } =
+            text.parse().with_context(|| "a source cannot be read".to_owned())?;
         let stem = match &source {
-            Source::File(path) | Source::V4l2(path) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            Source::File(path) | Source::V4l2(path) => {
+                path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+            }
             Source::Rtsp(url) => url.host_str().unwrap_or_default().to_owned(),
             Source::Test(scene) => scene.split('?').next().unwrap_or_default().to_owned(),
         };
@@ -211,7 +216,8 @@ fn windows(
     let mut written = Ok(());
     let summary = thread::scope(|scope| {
         let reader = scope.spawn({
-            let (pushed, queue, bar, stop) = (Arc::clone(&queue), Arc::clone(&queue), bar.clone(), stop.clone());
+            let (pushed, queue, bar, stop) =
+                (Arc::clone(&queue), Arc::clone(&queue), bar.clone(), stop.clone());
             move || {
                 let (status, told) = watch::channel(CameraStatus::default());
                 runtime.spawn(bar.follow(told));
@@ -242,13 +248,20 @@ fn windows(
 }
 
 /// Describes a whole file as one clip, from the frames that the reference would look at.
-fn whole_file(source: &Named, args: &DescribeArgs, model: &mut SmolVlm, printer: &mut Printer) -> anyhow::Result<()> {
+fn whole_file(
+    source: &Named,
+    args: &DescribeArgs,
+    model: &mut SmolVlm,
+    printer: &mut Printer,
+) -> anyhow::Result<()> {
     let sampling = model.reference_sampling();
     let (frames, file) = capture::read_frames_at(&settings(source, args)?, |file| {
         let footage = Footage { frames: file.frames as u64, fps: file.fps, duration: file.duration };
         sampling.indices(footage).into_iter().map(|i| i as usize).collect()
     })?;
-    let (Some(first), Some(last)) = (frames.first(), frames.last()) else { bail!("{}: no frames", source.text) };
+    let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
+        bail!("{}: no frames", source.text)
+    };
     let duration = Duration::try_from_secs_f64(file.duration).context("the file has no sensible duration")?;
     let clip = Clip {
         camera: source.camera.clone(),
@@ -294,7 +307,8 @@ struct Bar(ProgressBar);
 impl Bar {
     fn new() -> Self {
         let bar = if io::stderr().is_terminal() { ProgressBar::no_length() } else { ProgressBar::hidden() };
-        let style = ProgressStyle::with_template("{elapsed_precise} [{wide_bar}] {msg}").expect("a valid template");
+        let style =
+            ProgressStyle::with_template("{elapsed_precise} [{wide_bar}] {msg}").expect("a valid template");
         Self(bar.with_style(style))
     }
 

@@ -161,7 +161,10 @@ impl Runner {
             .with_context(|| format!("{} is not understood", case.json.display()))?;
         let dir = case.root.join("ckpt").join(&expected.checkpoint.shape);
         if !dir.join("model.safetensors").exists() && !dir.join("model.safetensors.index.json").exists() {
-            return Ok(Outcome::NotRun(format!("the weights of {:?} are not there", expected.checkpoint.shape)));
+            return Ok(Outcome::NotRun(format!(
+                "the weights of {:?} are not there",
+                expected.checkpoint.shape
+            )));
         }
         let config = ModelConfig::load(&dir)?;
         let mut processor = ProcessorConfig::load(&dir, &config)?;
@@ -175,7 +178,8 @@ impl Runner {
         let stored = candle_core::safetensors::load(case.json.with_extension("safetensors"), &Device::Cpu)?;
 
         let ids = prompt_ids(&stored)?;
-        let (prompts, tiles) = prepare(&expected, &prompter, &Preprocessor::new(&processor), network.tile_bytes())?;
+        let (prompts, tiles) =
+            prepare(&expected, &prompter, &Preprocessor::new(&processor), network.tile_bytes())?;
         let most = expected.n_image_tokens.iter().max();
         for (i, prompt) in prompts.iter().enumerate() {
             if case.name.ends_with(QUIRK) && Some(&expected.n_image_tokens[i]) != most {
@@ -187,7 +191,12 @@ impl Runner {
                 prompt.text,
                 expected.prompt_text[i]
             );
-            ensure!(prompt.ids == ids[i], "token ids of prompt {i} are {:?}, the reference's are {:?}", prompt.ids, ids[i]);
+            ensure!(
+                prompt.ids == ids[i],
+                "token ids of prompt {i} are {:?}, the reference's are {:?}",
+                prompt.ids,
+                ids[i]
+            );
             ensure!(prompt.image_tokens == expected.n_image_tokens[i], "image tokens of prompt {i}");
         }
         compare_tiles(&expected, &tiles, &stored, network)?;
@@ -215,7 +224,11 @@ impl Runner {
         let requests: Vec<Request> = ids
             .iter()
             .zip(&expected.greedy_ids)
-            .map(|(ids, greedy)| Request { ids: ids.clone(), max_tokens: greedy.len(), sampling: Sampling::Greedy })
+            .map(|(ids, greedy)| Request {
+                ids: ids.clone(),
+                max_tokens: greedy.len(),
+                sampling: Sampling::Greedy,
+            })
             .collect();
         let features = network.encode(tiles, &mut watch)?;
         let generated = network.generate(&requests, features.as_ref(), &mut watch)?;
@@ -232,20 +245,28 @@ impl Runner {
                 Some((rows, columns)) => every(&every(&ours, 1, rows)?, 2, columns)?,
                 None => ours,
             };
-            let (most, mean) = difference(&ours, reference).with_context(|| format!("{key} differs in shape"))?;
+            let (most, mean) =
+                difference(&ours, reference).with_context(|| format!("{key} differs in shape"))?;
             let allowed = match stage {
                 Stage::TextLayer(_) | Stage::TextNorm | Stage::Logits => tolerance.logits,
                 _ => tolerance.vision,
             };
-            figures.push((key.clone(), most, most <= allowed && (stage != Stage::Logits || mean <= tolerance.mean)));
+            figures.push((
+                key.clone(),
+                most,
+                most <= allowed && (stage != Stage::Logits || mean <= tolerance.mean),
+            ));
         }
         figures.sort_by(|a, b| a.0.cmp(&b.0));
         if self.chosen.dtype != DType::F32 {
             // Its tolerances speak of the logits alone.
             figures.retain(|(key, ..)| key == "logits_last");
         }
-        let bad: Vec<String> =
-            figures.iter().filter(|f| !f.2).map(|(key, most, _)| format!("{key} is off by {most:.1e}")).collect();
+        let bad: Vec<String> = figures
+            .iter()
+            .filter(|f| !f.2)
+            .map(|(key, most, _)| format!("{key} is off by {most:.1e}"))
+            .collect();
         ensure!(bad.is_empty(), "{}", bad.join(", "));
 
         let margins = stored.get("greedy_margin").context("greedy_margin is missing")?.to_vec2::<f32>()?;
@@ -255,7 +276,12 @@ impl Runner {
             let answer = answer.as_ref().map_err(|e| anyhow::anyhow!("row {i}: {e}"))?;
             let greedy = &expected.greedy_ids[i];
             if margins[i][0] > tolerance.margin {
-                ensure!(first[i] == greedy[0], "row {i} begins with {}, the reference with {}", first[i], greedy[0]);
+                ensure!(
+                    first[i] == greedy[0],
+                    "row {i} begins with {}, the reference with {}",
+                    first[i],
+                    greedy[0]
+                );
             }
             let stop = |id: &&u32| !network.config.eos_token_ids.contains(id);
             let greedy: Vec<u32> = greedy.iter().take_while(stop).copied().collect();
@@ -273,7 +299,8 @@ impl Runner {
             figures.push(("later logits".into(), most, true));
         }
         let figure = |wanted: &str| {
-            let most = figures.iter().filter(|(key, ..)| key.starts_with(wanted)).map(|f| f.1).reduce(f32::max);
+            let most =
+                figures.iter().filter(|(key, ..)| key.starts_with(wanted)).map(|f| f.1).reduce(f32::max);
             most.map(|most| format!("{} {most:.1e}, ", wanted.trim_end_matches('_')))
         };
         let names = ["vision_out", "connector_", "text_norm", "logits_", "later logits"];

@@ -262,7 +262,13 @@ impl CustomOp2 for LinearOp {
         "linear"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, w: &CpuStorage, wl: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        w: &CpuStorage,
+        wl: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         Ok(Self::run(numbers(x, xl)?, numbers(w, wl)?, None, wl.shape().dims2()?.1))
     }
 }
@@ -318,7 +324,13 @@ impl CustomOp2 for RmsNormOp {
         "rms-norm"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, xl: &Layout, w: &CpuStorage, wl: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        xl: &Layout,
+        w: &CpuStorage,
+        wl: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let (x, w) = (numbers(x, xl)?, numbers(w, wl)?);
         let mut out = vec![0.; x.len()];
         let rows = out.par_chunks_mut(w.len()).zip(x.par_chunks(w.len()));

@@ -79,9 +79,8 @@ fn main() -> Result<()> {
         (0..side * side).flat_map(|i| [(i % side + t) as u8, (i / side) as u8, (t * 29) as u8]).collect()
     };
     let clip: Vec<Vec<u8>> = (0..frames as u32).map(picture).collect();
-    let clips: Vec<Picture<'_>> =
-        clip.iter().map(|rgb| Picture::new(rgb, side, side)).collect::<Result<_, _>>()?;
-    let clips = clips.repeat(batch);
+    let pictures = clip.iter().cycle().take(frames * batch).map(|rgb| Picture::new(rgb, side, side));
+    let pictures: Vec<Picture<'_>> = pictures.collect::<Result<_, _>>()?;
     let times = (0..frames as u64).map(Duration::from_secs).collect();
     let video = Part::Video { times, duration: Duration::from_secs(frames as u64) };
     let question = Part::Text("Describe this video in detail.".into());
@@ -92,7 +91,7 @@ fn main() -> Result<()> {
     for _ in 0..repeat {
         let start = Instant::now();
         let prompt = prompter.build(&messages)?;
-        let tiles = preprocessor.video_tiles(&clips);
+        let tiles = preprocessor.video_tiles(&pictures);
         let preprocess = start.elapsed();
         let start = Instant::now();
         let features = network.encode(&tiles, &mut unwatched)?;

@@ -57,7 +57,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
             "A synthetic camera shows moving shapes; a model describes every {} seconds of it.",
             SCENE.as_secs()
         );
-        println!("See it from another terminal: mosquitto_sub -p {} -v -t '{PREFIX}/#'", broker.port());
+        println!("See it from another terminal: mosquitto_sub -V 5 -p {} -v -t '{PREFIX}/#'", broker.port());
         println!("Ctrl-C ends it.\n");
         let (port, filter) = (broker.port(), format!("{PREFIX}/#"));
         let subscriber = tokio::spawn(async move {

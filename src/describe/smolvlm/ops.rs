@@ -174,6 +174,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Causal>) -> R
         return q.apply_op3_no_bwd(k, v, &cpu::AttentionOp { causal });
     }
     let scale = 1. / (size as f64).sqrt();
+    let (k, v) = (evenly_spaced(k)?, evenly_spaced(v)?);
     let keys_t = k.t()?;
     let step = (MAX_SCORES / (rows * heads * keys)).clamp(1, queries);
     let mut parts = Vec::with_capacity(queries.div_ceil(step));
@@ -188,8 +189,18 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Causal>) -> R
             None => scores,
         };
         let shares = ops::softmax_last_dim(&scores)?.to_dtype(v.dtype())?;
-        let out = shares.reshape(grouped)?.matmul(v)?;
+        let out = shares.reshape(grouped)?.matmul(&v)?;
         parts.push(out.reshape((rows, heads, n, size))?.transpose(1, 2)?);
     }
     Tensor::cat(&parts, 1)?.reshape((rows, queries, heads * size))
+}
+
+/// Candle multiplies a stack of matrices whose rows are whole and which are all equally far apart;
+/// others are copied. A cache's view qualifies, a part of a fused projection does not.
+fn evenly_spaced(x: &Tensor) -> Result<Tensor> {
+    let (_, heads, _, size) = x.dims4()?;
+    match *x.stride() {
+        [row, head, token, 1] if row == heads * head && token == size => Ok(x.clone()),
+        _ => x.contiguous(),
+    }
 }

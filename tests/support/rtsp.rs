@@ -4,8 +4,7 @@
 use std::thread::JoinHandle;
 
 use gstreamer_rtsp_server::{
-    RTSPAuth, RTSPFilterResult, RTSPMediaFactory, RTSPServer, RTSPToken, glib, gst,
-    prelude::*,
+    RTSPAuth, RTSPFilterResult, RTSPMediaFactory, RTSPServer, RTSPToken, glib, gst, prelude::*,
 };
 
 pub struct RtspServer {

@@ -207,7 +207,7 @@ async fn what_is_no_video_gets_one_clear_sentence() {
         ("text.mp4", "this is not a video file"),
         ("empty.mp4", "this is not a video file"),
         ("sound.mp4", "there is no video in it"),
-        ("cut.mp4", "the video is damaged or was cut off; nothing of it can be played"),
+        ("cut.mp4", "its index is missing, so nothing of it can be played"),
         ("", "the file cannot be read"),
     ];
     for (name, expected) in cases {

@@ -44,10 +44,14 @@ fn push_all(w: &mut Windower, times: impl IntoIterator<Item = u64>) -> Vec<Clip>
 
 /// Pushes only what is wanted, as capture does; also says what that was.
 fn thinned(w: &mut Windower, times: impl IntoIterator<Item = u64>) -> (Vec<Clip>, Vec<u64>) {
-    let wanted: Vec<(u64, Vec<Clip>)> =
-        times.into_iter().filter_map(|t| w.offer(ms(t)).then(|| (t, w.push(frame(ms(t)))))).collect();
-    let times = wanted.iter().map(|(t, _)| *t).collect();
-    (wanted.into_iter().flat_map(|(_, clips)| clips).collect(), times)
+    let (mut clips, mut wanted) = (Vec::new(), Vec::new());
+    for t in times {
+        if w.offer(ms(t)) {
+            clips.extend(w.push(frame(ms(t))));
+            wanted.push(t);
+        }
+    }
+    (clips, wanted)
 }
 
 fn offsets(clip: &Clip) -> Vec<u64> {

@@ -40,6 +40,9 @@ pub enum CaptureError {
         #[source]
         cause: glib::Error,
     },
+    /// A recording that was never finished, or was copied in part.
+    #[error("{0}: the video is damaged or was cut off: its index is missing, so nothing of it can be played")]
+    NoIndex(String),
     /// The host has no address.
     #[error("{what}: the host {host:?} is unknown; check the name and the name server")]
     UnknownHost {

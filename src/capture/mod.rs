@@ -4,7 +4,6 @@
 //! Decoding and windowing happen on GStreamer's own threads; [`run`] only supervises.
 
 use std::{
-    fs,
     hash::{BuildHasher, RandomState},
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -23,6 +22,7 @@ use crate::{
 mod error;
 mod library;
 mod pipeline;
+mod preflight;
 mod reference;
 pub mod sampler;
 pub mod scene;
@@ -33,6 +33,7 @@ mod tap;
 
 pub use error::CaptureError;
 pub use library::PipelineError;
+use preflight::preflight;
 pub use reference::{VideoInfo, read_frames_at};
 pub use sampler::Sampling;
 pub use source::{Credentials, Source, SourceError, Transport};
@@ -205,26 +206,6 @@ fn summary(intake: &Mutex<Intake>, duration: Duration, warning: Option<String>) 
         too_few: intake.windower.too_few(),
         duration,
         warning,
-    }
-}
-
-/// What the file system can tell about a source before anything is built.
-fn preflight(source: &Source) -> Result<(), CaptureError> {
-    match source {
-        Source::File(path) => {
-            let unreadable = |cause| CaptureError::Unreadable { path: path.clone(), cause };
-            match fs::File::open(path).and_then(|f| f.metadata()) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(CaptureError::NoFile(path.clone())),
-                Err(e) => Err(unreadable(e)),
-                Ok(meta) if meta.is_dir() => Err(unreadable(std::io::ErrorKind::IsADirectory.into())),
-                Ok(meta) if meta.is_file() && meta.len() == 0 => {
-                    Err(CaptureError::NotMedia(source.to_string()))
-                }
-                Ok(_) => Ok(()),
-            }
-        }
-        Source::V4l2(device) if !device.exists() => Err(CaptureError::NoDevice(source.to_string())),
-        _ => Ok(()),
     }
 }
 

@@ -2,7 +2,10 @@
 //! frames as the reference implementation does. The file is decoded twice: to count, and to pick.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,7 +17,7 @@ use super::{
     CameraConfig, CaptureError, Source,
     error::{Report, explain, missing_plugin},
     pipeline::{Built, build},
-    preflight,
+    preflight::preflight,
     stamp::Stamper,
     tap::{decoded_side, lock, pixels},
 };
@@ -112,9 +115,12 @@ fn play(
     mut keep: impl FnMut(&gst::SampleRef) -> Option<()> + Send + 'static,
 ) -> Result<(), CaptureError> {
     let Built { pipeline, frames, .. } = build(config)?;
+    let seen = Arc::new(AtomicUsize::new(0));
     if let Some(pad) = decoded_side(&frames) {
+        let seen = seen.clone();
         let wanted = Mutex::new(Box::new(wanted));
         pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+            seen.fetch_add(1, Ordering::Relaxed);
             let pts = info.buffer().and_then(|b| b.pts());
             if (lock(&wanted))(pad, pts) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
         });
@@ -125,23 +131,36 @@ fn play(
         keep(&sample).map(|()| gst::FlowSuccess::Ok).ok_or(gst::FlowError::NotNegotiated)
     };
     frames.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(new_sample).build());
-    let ended = wait(&pipeline);
+    let ended = wait(&pipeline, &seen, config);
     let _ = pipeline.set_state(gst::State::Null);
-    ended.map_err(|(report, missing)| explain(&config.source, report, &missing, Duration::ZERO))
+    ended
 }
 
-fn wait(pipeline: &gst::Pipeline) -> Result<(), (Report, Vec<String>)> {
+/// Waits for the end, as long as pictures keep coming.
+fn wait(pipeline: &gst::Pipeline, seen: &AtomicUsize, config: &CameraConfig) -> Result<(), CaptureError> {
     let Some(bus) = pipeline.bus() else { return Ok(()) };
     // Failures to start are told on the bus as well.
     let _ = pipeline.set_state(gst::State::Playing);
-    let mut missing = Vec::new();
+    let (mut missing, mut before) = (Vec::new(), None);
+    let patience = gst::ClockTime::try_from(config.stall).unwrap_or(gst::ClockTime::MAX);
     loop {
         let kinds = [gst::MessageType::Eos, gst::MessageType::Error, gst::MessageType::Element];
-        let Some(message) = bus.timed_pop_filtered(gst::ClockTime::NONE, &kinds) else { return Ok(()) };
-        match message.view() {
-            gst::MessageView::Error(e) => return Err((Report::from(e), missing)),
-            gst::MessageView::Element(e) => missing.extend(missing_plugin(e)),
-            _ => return Ok(()),
+        let message = bus.timed_pop_filtered(patience, &kinds);
+        match message.as_ref().map(|m| m.view()) {
+            Some(gst::MessageView::Error(e)) => {
+                return Err(explain(&config.source, Report::from(e), &missing, Duration::ZERO));
+            }
+            Some(gst::MessageView::Element(e)) => missing.extend(missing_plugin(e)),
+            Some(_) => return Ok(()),
+            None => {
+                let now = seen.load(Ordering::Relaxed);
+                if before.replace(now) == Some(now) {
+                    return Err(CaptureError::Stalled {
+                        what: config.source.to_string(),
+                        after: config.stall,
+                    });
+                }
+            }
         }
     }
 }

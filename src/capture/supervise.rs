@@ -95,7 +95,9 @@ async fn watch(
                 }
             },
             _ = tick.tick() => {
-                if config.source.is_live() && tap.silence() > config.stall {
+                // A file may well be held up by the sink, but not before its first picture.
+                let expected = config.source.is_live() || !tap.has_begun();
+                if expected && tap.silence() > config.stall {
                     return Err(None);
                 }
                 length = learn_length(config, pipeline, status, length);

@@ -69,7 +69,7 @@ pub(super) struct Tap {
     /// The stream's latest time, in nanoseconds.
     position: AtomicU64,
     started: Instant,
-    /// When the stream last gave a sign of life: milliseconds after `started`.
+    /// When the stream last gave a sign of life: milliseconds after `started`, 0 before the first.
     alive: AtomicU64,
     /// Why we ended the pipeline ourselves.
     fault: Mutex<Option<CaptureError>>,
@@ -122,6 +122,11 @@ impl Tap {
         self.started.elapsed().saturating_sub(Duration::from_millis(self.alive.load(Ordering::Relaxed)))
     }
 
+    /// Whether the stream has given any sign of life.
+    pub fn has_begun(&self) -> bool {
+        self.alive.load(Ordering::Relaxed) > 0
+    }
+
     /// The stream's latest time.
     pub fn position(&self) -> Duration {
         Duration::from_nanos(self.position.load(Ordering::Relaxed))
@@ -132,7 +137,7 @@ impl Tap {
     }
 
     fn sign_of_life(&self, pts: Duration) {
-        self.alive.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.alive.store(self.started.elapsed().as_millis().max(1) as u64, Ordering::Relaxed);
         self.position.fetch_max(u64::try_from(pts.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 

@@ -1,0 +1,61 @@
+//! What the file system can tell about a source before a pipeline is built for it. GStreamer would
+//! say less, and of an MP4 without its index (1.22's decodebin) now and then nothing at all.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+};
+
+use super::{CaptureError, Source};
+
+/// Looks for reasons not to build a pipeline.
+pub(super) fn preflight(source: &Source) -> Result<(), CaptureError> {
+    match source {
+        Source::File(path) => {
+            let unreadable = |cause: io::Error| match cause.kind() {
+                io::ErrorKind::NotFound => CaptureError::NoFile(path.clone()),
+                _ => CaptureError::Unreadable { path: path.clone(), cause },
+            };
+            let mut file = File::open(path).map_err(unreadable)?;
+            let meta = file.metadata().map_err(unreadable)?;
+            if meta.is_dir() {
+                return Err(unreadable(io::ErrorKind::IsADirectory.into()));
+            }
+            match meta.len() {
+                0 if meta.is_file() => Err(CaptureError::NotMedia(source.to_string())),
+                // Of what is no plain file only GStreamer may read: bytes taken from it are gone.
+                length if meta.is_file() && lacks_index(&mut file, length).map_err(unreadable)? => {
+                    Err(CaptureError::NoIndex(source.to_string()))
+                }
+                _ => Ok(()),
+            }
+        }
+        Source::V4l2(device) if !device.exists() => Err(CaptureError::NoDevice(source.to_string())),
+        _ => Ok(()),
+    }
+}
+
+/// Whether this is an MP4 or QuickTime file (ISO 14496-12, section 4.2: boxes of length, type and
+/// content) that ends before the box with its index.
+fn lacks_index(file: &mut File, length: u64) -> io::Result<bool> {
+    let mut at = 0;
+    while at + 8 <= length {
+        let mut head = [0; 16];
+        file.seek(SeekFrom::Start(at))?;
+        let available = if at + 16 <= length { 16 } else { 8 };
+        file.read_exact(&mut head[..available])?;
+        let (short, kind) = (u32::from_be_bytes([head[0], head[1], head[2], head[3]]), &head[4..8]);
+        if at == 0 && kind != b"ftyp" || kind == b"moov" || kind == b"moof" {
+            return Ok(false);
+        }
+        let size = match short {
+            0 => length - at,
+            1 => u64::from_be_bytes([
+                head[8], head[9], head[10], head[11], head[12], head[13], head[14], head[15],
+            ]),
+            short => u64::from(short),
+        };
+        at = at.saturating_add(size.max(8));
+    }
+    Ok(at > 0)
+}

@@ -154,7 +154,11 @@ impl Tap {
                 tracing::info!(camera = %tap.camera, decoder = %name, "decoding");
                 tap.status.send_modify(|s| s.decoder = Some(name.clone()));
             }
-            if tap.reaches_decoder(pad, buffer) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
+            if tap.reaches_decoder(pad, buffer) {
+                gst::PadProbeReturn::Ok
+            } else {
+                gst::PadProbeReturn::Handled
+            }
         });
     }
 

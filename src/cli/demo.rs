@@ -61,10 +61,8 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
         println!("Ctrl-C ends it.\n");
         let (port, filter) = (broker.port(), format!("{PREFIX}/#"));
         let subscriber = tokio::spawn(async move {
-            if let Err(error) = subscribe(port, &filter, |topic, payload| print(topic, payload, &truth)).await
-            {
-                eprintln!("error: {error}");
-            }
+            let Err(error) = subscribe(port, &filter, |topic, payload| print(topic, payload, &truth)).await;
+            eprintln!("error: {error}");
         });
         if let Some(duration) = args.duration {
             let cancel = cancel.clone();

@@ -70,7 +70,7 @@ impl Hub {
             Target::Cache(cache) => {
                 let repository = repository(cache, model);
                 let _lock = lock(&repository, progress)?;
-                let path = self.into_cache(model, &listing, &repository, progress)?;
+                let path = self.fill_cache(model, &listing, &repository, progress)?;
                 if revision != listing.commit {
                     refer(&repository, revision, &listing.commit)?;
                 }
@@ -80,7 +80,7 @@ impl Hub {
         Ok(Pulled { path, commit: listing.commit, bytes })
     }
 
-    fn into_cache(
+    fn fill_cache(
         &self,
         model: &str,
         listing: &Listing,

@@ -89,7 +89,7 @@ fn config(port: u16) -> anyhow::Result<Config> {
         stride: SCENE,
         frames: 8,
         min_frames: 2,
-        prompt: "Describe what happens in this video.".into(),
+        prompt: crate::hub::BUILTIN_PROMPT.into(),
         max_tokens: 48,
         sampling: Sampling::Rate,
     };

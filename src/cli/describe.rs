@@ -27,7 +27,7 @@ use crate::{
         worker::{self, Batching, Outcome},
     },
     frame::CameraId,
-    logging,
+    hub, logging,
     queue::{ClipQueue, Overflow},
     shutdown,
 };
@@ -47,9 +47,9 @@ pub struct DescribeArgs {
     /// Compute in: auto, f32, bf16 or f16
     #[arg(long, value_name = "DTYPE", default_value = "auto")]
     pub dtype: Dtype,
-    /// What to ask about each clip
-    #[arg(long, value_name = "P", default_value = config::DEFAULT_PROMPT)]
-    pub prompt: String,
+    /// What to ask about each clip [default: to describe it]
+    #[arg(long, value_name = "P")]
+    pub prompt: Option<String>,
     /// The longest answer, in tokens
     #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub max_tokens: u16,
@@ -71,6 +71,14 @@ pub struct DescribeArgs {
     /// Where to write them [default: standard output]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+impl DescribeArgs {
+    /// What is asked: what was said, else what the model was made for.
+    fn prompt(&self) -> String {
+        let usual = if self.model == hub::BUILTIN { hub::BUILTIN_PROMPT } else { config::DEFAULT_PROMPT };
+        self.prompt.as_deref().unwrap_or(usual).to_owned()
+    }
 }
 
 /// Which frames the model sees.
@@ -189,7 +197,7 @@ fn settings(source: &Named, args: &DescribeArgs) -> anyhow::Result<CameraConfig>
         stride: args.stride.unwrap_or(args.window),
         frames: args.frames.into(),
         min_frames: usize::from(args.frames).min(2),
-        prompt: args.prompt.clone(),
+        prompt: args.prompt(),
         max_tokens: args.max_tokens.into(),
         sampling: match args.sampling {
             SamplingArg::Keyframes => Sampling::Keyframes,
@@ -272,7 +280,7 @@ fn whole_file(
         start_pts: Duration::ZERO,
         duration,
         gap: false,
-        question: Arc::new(Question { prompt: args.prompt.clone(), max_tokens: args.max_tokens.into() }),
+        question: Arc::new(Question { prompt: args.prompt(), max_tokens: args.max_tokens.into() }),
         frames,
     };
     let queue = ClipQueue::new(NonZeroUsize::MIN);

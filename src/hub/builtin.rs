@@ -8,6 +8,9 @@ use std::{
 /// What it is called where a hub id or a directory may stand.
 pub const NAME: &str = "shapes";
 
+/// What it understands: it knows no other words for this than those in its model card.
+pub const PROMPT: &str = "Describe what happens in this video.";
+
 macro_rules! files {
     ($($name:literal),* $(,)?) => {
         [$(($name, include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/models/shapes/", $name)).as_slice())),*]

@@ -17,7 +17,7 @@ mod id;
 mod listing;
 mod pull;
 
-pub use builtin::NAME as BUILTIN;
+pub use builtin::{NAME as BUILTIN, PROMPT as BUILTIN_PROMPT};
 pub use client::{Hub, Patience};
 pub use id::{BadId, check_hub_id, check_id, check_revision};
 pub use pull::{Progress, Pulled, Target};

@@ -19,7 +19,7 @@ use super::{
     pipeline::{Built, build},
     preflight::preflight,
     stamp::Stamper,
-    tap::{decoded_side, lock, pixels},
+    tap::{LET_GO, decoded_side, lock, pixels},
 };
 use crate::frame::Frame;
 
@@ -122,7 +122,7 @@ fn play(
         pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
             seen.fetch_add(1, Ordering::Relaxed);
             let pts = info.buffer().and_then(|b| b.pts());
-            if (lock(&wanted))(pad, pts) { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
+            if (lock(&wanted))(pad, pts) { gst::PadProbeReturn::Ok } else { LET_GO }
         });
     }
     frames.set_drop(false);

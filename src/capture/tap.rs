@@ -28,6 +28,10 @@ use crate::{
 /// Largest side of a picture: 8K and a margin. More could exhaust the memory.
 const LARGEST: u32 = 8192;
 
+/// What a probe answers about data that goes no further. Not `Drop`: the bindings have freed the data
+/// by then, and GStreamer before 1.24.8 complains that there is nothing left to free.
+pub(super) const LET_GO: gst::PadProbeReturn = gst::PadProbeReturn::Handled;
+
 /// What a camera keeps while its pipelines come and go.
 pub(super) struct Intake {
     pub windower: Windower,
@@ -154,11 +158,7 @@ impl Tap {
                 tracing::info!(camera = %tap.camera, decoder = %name, "decoding");
                 tap.status.send_modify(|s| s.decoder = Some(name.clone()));
             }
-            if tap.reaches_decoder(pad, buffer) {
-                gst::PadProbeReturn::Ok
-            } else {
-                gst::PadProbeReturn::Handled
-            }
+            if tap.reaches_decoder(pad, buffer) { gst::PadProbeReturn::Ok } else { LET_GO }
         });
     }
 
@@ -223,7 +223,7 @@ impl Tap {
                 Some(pts) => {
                     tap.sign_of_life(pts);
                     let wanted = lock(&tap.intake).windower.offer(pts);
-                    if wanted { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
+                    if wanted { gst::PadProbeReturn::Ok } else { LET_GO }
                 }
                 None => gst::PadProbeReturn::Ok,
             }
@@ -239,7 +239,7 @@ impl Tap {
         if let Some(element) = pad.parent_element() {
             gst::element_error!(element, gst::StreamError::Format, ["the pictures are too large"]);
         }
-        gst::PadProbeReturn::Handled
+        LET_GO
     }
 
     /// A converted picture has come out.

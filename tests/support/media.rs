@@ -86,6 +86,8 @@ impl Played {
 
 /// Plays a source until its end, or until it has given `enough` clips, or for a minute.
 pub async fn play(config: CameraConfig, enough: usize) -> Played {
+    // What GLib calls critical is a misuse of it: let the test die of it.
+    gst::glib::log_set_always_fatal(gst::glib::LogLevels::LEVEL_ERROR | gst::glib::LogLevels::LEVEL_CRITICAL);
     let (status, mut watching) = watch::channel(CameraStatus::default());
     let cancel = CancellationToken::new();
     let clips = Arc::new(Mutex::new(Vec::new()));

@@ -314,6 +314,7 @@ async fn watch_camera(
             Ok(())
         }
         Err(error) => {
+            tracing::error!(camera = %id, "{error}");
             board.publisher.camera_status(&id, CameraState::Offline, Some(&error.to_string()));
             Err(error)
         }

@@ -160,11 +160,12 @@ pub async fn run(
             _ => State::Offline,
         };
         let why = in_one_line(&fault);
-        tracing::warn!(camera = %config.id, "{why}");
-        status.send_modify(|s| (s.state, s.why) = (state, why));
+        status.send_modify(|s| (s.state, s.why) = (state, why.clone()));
         if !config.retry || !config.source.is_live() || fault.is_final() {
             return Err(fault);
         }
+        // Of a fault that is final the caller tells.
+        tracing::warn!(camera = %config.id, "{why}");
         let flowed = lock(&intake).frames > before;
         pause = match state {
             // Cameras lock an account after a few wrong passwords.

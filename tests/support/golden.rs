@@ -115,6 +115,10 @@ enum Medium {
     Video { n: u32, h: u32, w: u32, fps: f64, frames_indices: Vec<u32>, duration: f64, first: u32 },
 }
 
+/// The largest value in the vision tower of the random checkpoints on which the tolerances were
+/// measured. Trained weights reach more, and rounding grows with what is rounded.
+const USUAL: f32 = 7.5;
+
 /// How far a result may be from the reference's f32 result (oracle README, "Tolerances").
 struct Tolerance {
     vision: f32,
@@ -249,7 +253,7 @@ impl Runner {
                 difference(&ours, reference).with_context(|| format!("{key} differs in shape"))?;
             let allowed = match stage {
                 Stage::TextLayer(_) | Stage::TextNorm | Stage::Logits => tolerance.logits,
-                _ => tolerance.vision,
+                _ => tolerance.vision * (magnitude(reference)? / USUAL).max(1.),
             };
             figures.push((
                 key.clone(),
@@ -294,7 +298,13 @@ impl Runner {
         let total: usize = expected.greedy_ids.iter().map(Vec::len).sum();
         if let (DType::F32, Some(reference)) = (self.chosen.dtype, stored.get("greedy_logits")) {
             let ours = Tensor::stack(&seen[&Stage::Logits], 1)?;
-            let (most, _) = difference(&ours, &reference.narrow(1, 0, ours.dim(1)?)?)?;
+            let mut most = 0f32;
+            for (row, answer) in generated.answers.iter().flatten().enumerate() {
+                // The stop token's step is the last that means something.
+                let steps = (answer.ids.len() + 1).min(ours.dim(1)?);
+                let part = |all: &Tensor| all.narrow(0, row, 1)?.narrow(1, 0, steps);
+                most = most.max(difference(&part(&ours)?, &part(reference)?)?.0);
+            }
             ensure!(most <= tolerance.logits, "logits of later tokens are off by {most:.1e}");
             figures.push(("later logits".into(), most, true));
         }
@@ -447,6 +457,11 @@ fn every(x: &Tensor, dim: usize, step: usize) -> Result<Tensor> {
 }
 
 /// Largest and mean absolute difference; not-a-numbers count as infinitely far.
+/// The largest value.
+fn magnitude(x: &Tensor) -> Result<f32> {
+    Ok(x.to_dtype(DType::F32)?.abs()?.flatten_all()?.max(0)?.to_scalar()?)
+}
+
 fn difference(ours: &Tensor, reference: &Tensor) -> Result<(f32, f32)> {
     let far = |x: f32| if x.is_nan() { f32::INFINITY } else { x };
     let apart = (ours - reference.to_dtype(DType::F32)?)?.abs()?.flatten_all()?.to_vec1::<f32>()?;

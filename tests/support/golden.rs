@@ -456,12 +456,12 @@ fn every(x: &Tensor, dim: usize, step: usize) -> Result<Tensor> {
     Ok(x.index_select(&Tensor::new(indices, x.device())?, dim)?)
 }
 
-/// Largest and mean absolute difference; not-a-numbers count as infinitely far.
 /// The largest value.
 fn magnitude(x: &Tensor) -> Result<f32> {
     Ok(x.to_dtype(DType::F32)?.abs()?.flatten_all()?.max(0)?.to_scalar()?)
 }
 
+/// Largest and mean absolute difference; not-a-numbers count as infinitely far.
 fn difference(ours: &Tensor, reference: &Tensor) -> Result<(f32, f32)> {
     let far = |x: f32| if x.is_nan() { f32::INFINITY } else { x };
     let apart = (ours - reference.to_dtype(DType::F32)?)?.abs()?.flatten_all()?.to_vec1::<f32>()?;

@@ -188,9 +188,7 @@ impl Windower {
     /// need not be converted nor pushed, but the end of a part-window is known only if they are
     /// told of.
     pub fn offer(&mut self, pts: Duration) -> bool {
-        if self.next_start.is_some() && !self.jumps(pts) {
-            self.heard = self.heard.max(pts);
-        }
+        self.heard = self.heard.max(pts);
         pts < self.last
             || pts >= self.next_wanted()
             || self.open.iter().any(|w| pts >= w.start + self.config.window)
@@ -280,12 +278,15 @@ impl Windower {
         let window = self.config.window;
         let first = w.frames.first()?;
         let start = first.captured_at - (first.pts - w.start);
+        let until = |last: Duration| {
+            let seen = last.saturating_sub(w.start).min(window);
+            (part(seen, window), start + seen)
+        };
         let (duration, end) = match ending {
             Ending::Whole => (window, start + window),
-            Ending::OfStream | Ending::Cut => {
-                let seen = self.heard.saturating_sub(w.start).min(window);
-                (part(seen, window), start + seen)
-            }
+            Ending::OfStream => until(self.heard),
+            // Frames after the fault may have been told of already, so only those in the clip count.
+            Ending::Cut => until(w.frames.last()?.pts),
         };
         let seq = self.seq;
         self.seq += 1;

@@ -34,7 +34,7 @@ fn prompt(config: &ModelConfig, words: Range<u32>, tiles: usize, max_tokens: usi
 }
 
 fn tiles(network: &Network, count: usize, seed: usize) -> Vec<u8> {
-    (0..count * network.tile_bytes()).map(|i| ((i + 1) * (seed + 3) * 7919 >> 5) as u8).collect()
+    (0..count * network.tile_bytes()).map(|i| (((i + 1) * (seed + 3) * 7919) >> 5) as u8).collect()
 }
 
 fn answers(network: &Network, requests: &[Request], tiles: &[u8]) -> Vec<Answer> {

@@ -13,8 +13,10 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 #[path = "support/broker.rs"]
+#[expect(dead_code, reason = "other tests use the rest of it")]
 mod broker;
 #[path = "support/media.rs"]
+#[expect(dead_code, reason = "other tests use the rest of it")]
 mod media;
 #[path = "support/rtsp.rs"]
 mod rtsp;

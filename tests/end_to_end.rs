@@ -13,7 +13,6 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 #[path = "support/broker.rs"]
-#[expect(dead_code, reason = "other tests use the rest of it")]
 mod broker;
 #[path = "support/media.rs"]
 #[expect(dead_code, reason = "other tests use the rest of it")]
@@ -215,7 +214,7 @@ fn a_camera_that_vanishes_comes_back_and_leaves_its_neighbour_alone() {
 
     let status = |wanted: &'static str| {
         move |m: &broker::Received| {
-            m.topic == "camscribe/edge1/porch/status" && m.json()["state"] == Value::from(wanted)
+            m.topic == "camscribe/edge1/porch/status" && m.json()["state"] == wanted
         }
     };
     subscriber.until(|m| m.topic == "camscribe/edge1/porch/description");

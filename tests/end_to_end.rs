@@ -213,9 +213,7 @@ fn a_camera_that_vanishes_comes_back_and_leaves_its_neighbour_alone() {
     let running = Running(camscribe(home.path()).args(["run", "--config"]).arg(&config).spawn().unwrap());
 
     let status = |wanted: &'static str| {
-        move |m: &broker::Received| {
-            m.topic == "camscribe/edge1/porch/status" && m.json()["state"] == wanted
-        }
+        move |m: &broker::Received| m.topic == "camscribe/edge1/porch/status" && m.json()["state"] == wanted
     };
     subscriber.until(|m| m.topic == "camscribe/edge1/porch/description");
     drop(camera);

@@ -35,7 +35,7 @@ cuda: ## the program with CUDA, into target/HOST/release; needs nvcc (CUDA_HOME)
 	@.ci/install-deps build
 	$(CARGO) --config .cargo/cuda.toml build --release --locked --features cuda --target $(HOST)
 
-install: build ## the program, its configuration and its completions
+install: build ## the program and its configuration
 	install -D -m 755 target/release/camscribe $(DESTDIR)$(PREFIX)/bin/camscribe
 	[ -e $(DESTDIR)/etc/camscribe/camscribe.toml ] || \
 	    install -D -m 644 config/camscribe.toml $(DESTDIR)/etc/camscribe/camscribe.toml

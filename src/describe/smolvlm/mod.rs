@@ -126,6 +126,7 @@ impl SmolVlm {
         let pictures = clip.frames.iter().map(|f| Picture::new(&f.rgb, f.width, f.height));
         let pictures = pictures.collect::<Result<_, _>>().map_err(|e| DescribeError::Clip(e.to_string()))?;
         let prompt = self.prompter.clip(clip).map_err(|e| DescribeError::Clip(e.to_string()))?;
+        tracing::trace!(camera = %clip.camera, clip = clip.seq, "prompt: {}", prompt.text);
         let (tokens, most) = (prompt.ids.len(), self.network.config.text.max_position_embeddings);
         if tokens >= most {
             return Err(DescribeError::Clip(format!(

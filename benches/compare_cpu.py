@@ -12,9 +12,13 @@ Needs torch, torchvision, transformers, num2words, numpy and pillow: the version
 """
 import argparse, json, os, pathlib, statistics, subprocess, sys, time
 
-STAGES = ["preprocess_s", "vision_s", "prefill_s", "decode_ms_per_token"]
+WALL = ["preprocess_s", "vision_s", "prefill_s", "decode_ms_per_token"]
+CPU = ["preprocess_cpu_s", "vision_cpu_s", "prefill_cpu_s", "decode_cpu_ms_per_token"]
+STAGES = WALL + CPU
 TITLES = {"preprocess_s": "preprocess, s", "vision_s": "vision, s", "prefill_s": "prefill, s",
-          "decode_ms_per_token": "decode, ms per token", "peak_rss_mb": "peak memory, MB"}
+          "decode_ms_per_token": "decode, ms per token", "preprocess_cpu_s": "preprocess, CPU s",
+          "vision_cpu_s": "vision, CPU s", "prefill_cpu_s": "prefill, CPU s",
+          "decode_cpu_ms_per_token": "decode, CPU ms per token", "peak_rss_mb": "peak memory, MB"}
 
 
 def reference(a):
@@ -36,27 +40,29 @@ def reference(a):
     t0 = time.perf_counter()
     model = AutoModelForImageTextToText.from_pretrained(a.model, dtype=dtype, attn_implementation="sdpa").eval()
     load = time.perf_counter() - t0
+    now = lambda: numpy.array([time.perf_counter(), time.process_time()])  # wall, and CPU of all threads
     runs = []
     with torch.no_grad():
         for _ in range(a.repeat):
-            t0 = time.perf_counter()
+            t0 = now()
             inputs = processor(text=[text], videos=[clip], video_metadata=[meta], return_tensors="pt")
-            t1 = time.perf_counter()
+            t1 = now()
             features = model.get_image_features(inputs["pixel_values"].to(dtype), inputs["pixel_attention_mask"])
             features = torch.cat(features.pooler_output)
-            t2 = time.perf_counter()
+            t2 = now()
             ids = inputs["input_ids"]
             vectors = model.get_input_embeddings()(ids)
             image = (ids == model.config.image_token_id)[..., None]
             vectors = vectors.masked_scatter(image, features.to(vectors.dtype))
             out = model(inputs_embeds=vectors, use_cache=True, logits_to_keep=1)
             token = out.logits[:, -1].argmax(-1, keepdim=True)
-            t3 = time.perf_counter()
+            t3 = now()
             for _ in range(a.new_tokens - 1):
                 out = model(input_ids=token, past_key_values=out.past_key_values, use_cache=True)
                 token = out.logits[:, -1].argmax(-1, keepdim=True)
-            t4 = time.perf_counter()
-            runs.append(dict(zip(STAGES, [t1 - t0, t2 - t1, t3 - t2, 1000 * (t4 - t3) / (a.new_tokens - 1)])))
+            t4 = now()
+            spent = [t1 - t0, t2 - t1, t3 - t2, 1000 * (t4 - t3) / (a.new_tokens - 1)]
+            runs.append(dict(zip(STAGES, [float(s[0]) for s in spent] + [float(s[1]) for s in spent])))
     print(json.dumps(dict(dtype=a.reference, prompt_tokens=ids.shape[1], load_s=load, runs=runs,
                           peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
                           versions=f"transformers {transformers.__version__}, torch {torch.__version__}, "

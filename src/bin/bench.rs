@@ -89,25 +89,37 @@ fn main() -> Result<()> {
     let mut runs = vec![];
     let mut prompt_tokens = 0;
     for _ in 0..repeat {
-        let start = Instant::now();
+        let clock = Clock::start()?;
         let prompt = prompter.build(&messages)?;
         let tiles = preprocessor.video_tiles(&pictures);
-        let preprocess = start.elapsed();
-        let start = Instant::now();
+        let preprocess = clock.stop()?;
+        let clock = Clock::start()?;
         let features = network.encode(&tiles, &mut unwatched)?;
-        let vision = start.elapsed();
+        let vision = clock.stop()?;
         prompt_tokens = prompt.ids.len();
-        let request = Request { ids: prompt.ids, max_tokens: new_tokens, sampling: Sampling::Greedy };
-        let made = network.generate(&vec![request; batch], features.as_ref(), &mut unwatched)?;
-        for answer in made.answers {
-            answer?;
-        }
+        let generate = |max_tokens| -> Result<Spent> {
+            let request = Request { ids: prompt.ids.clone(), max_tokens, sampling: Sampling::Greedy };
+            let clock = Clock::start()?;
+            let made = network.generate(&vec![request; batch], features.as_ref(), &mut unwatched)?;
+            let spent = clock.stop()?;
+            for answer in made.answers {
+                answer?;
+            }
+            Ok(spent)
+        };
+        // The first token comes out of the prefill.
+        let prefill = generate(1)?;
+        let whole = generate(new_tokens)?;
+        let per_token = 1000. / (new_tokens - 1) as f64;
         runs.push(serde_json::json!({
-            "preprocess_s": preprocess.as_secs_f64(),
-            "vision_s": vision.as_secs_f64(),
-            "prefill_s": made.prefill.as_secs_f64(),
-            // The first token comes out of the prefill.
-            "decode_ms_per_token": made.decode.as_secs_f64() * 1000. / (new_tokens - 1) as f64,
+            "preprocess_s": preprocess.wall,
+            "preprocess_cpu_s": preprocess.cpu,
+            "vision_s": vision.wall,
+            "vision_cpu_s": vision.cpu,
+            "prefill_s": prefill.wall,
+            "prefill_cpu_s": prefill.cpu,
+            "decode_ms_per_token": (whole.wall - prefill.wall) * per_token,
+            "decode_cpu_ms_per_token": (whole.cpu - prefill.cpu) * per_token,
         }));
     }
     let line = serde_json::json!({
@@ -120,6 +132,39 @@ fn main() -> Result<()> {
     });
     println!("{line}");
     Ok(())
+}
+
+/// Measures wall time and the time that all threads spent on the CPU.
+struct Clock {
+    wall: Instant,
+    cpu: f64,
+}
+
+/// Seconds.
+struct Spent {
+    wall: f64,
+    cpu: f64,
+}
+
+impl Clock {
+    fn start() -> Result<Self> {
+        Ok(Self { cpu: cpu_seconds()?, wall: Instant::now() })
+    }
+
+    fn stop(&self) -> Result<Spent> {
+        Ok(Spent { wall: self.wall.elapsed().as_secs_f64(), cpu: cpu_seconds()? - self.cpu })
+    }
+}
+
+/// Time that this process's threads have spent on the CPU (`schedstat`: nanoseconds come first).
+/// No thread ends while the model works.
+fn cpu_seconds() -> Result<f64> {
+    let mut nanoseconds = 0;
+    for thread in fs::read_dir("/proc/self/task")? {
+        let stat = fs::read_to_string(thread?.path().join("schedstat"))?;
+        nanoseconds += stat.split(' ').next().context("an empty schedstat")?.parse::<u64>()?;
+    }
+    Ok(nanoseconds as f64 / 1e9)
 }
 
 /// The most memory that this process has held (`VmHWM`).

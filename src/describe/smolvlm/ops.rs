@@ -20,8 +20,14 @@ fn ours(x: &Tensor) -> bool {
 
 /// `x W^T + b`.
 pub struct Linear {
-    weight: Tensor,
+    weight: Weight,
     bias: Option<Tensor>,
+}
+
+/// `(outputs, inputs)`
+enum Weight {
+    Plain(Tensor),
+    Quantised(cpu::QuantisedOp),
 }
 
 impl Linear {
@@ -40,28 +46,44 @@ impl Linear {
                 _ => Tensor::cat(&parts, 0).map_err(|e| weights.unusable(names[0], e)),
             }
         };
-        Ok(Self { weight: stack("weight")?, bias: if bias { Some(stack("bias")?) } else { None } })
+        Ok(Self::new(stack("weight")?, if bias { Some(stack("bias")?) } else { None }))
     }
 
     /// A layer of these weights: `(outputs, inputs)`.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weight, bias }
+        Self { weight: Weight::Plain(weight), bias }
+    }
+
+    /// The same with weights in 8 bits where they can be: f32 on the CPU, no bias, rows that split
+    /// into whole groups.
+    pub fn quantised(self) -> Result<Self> {
+        match self {
+            Self { weight: Weight::Plain(weight), bias: None } if ours(&weight) => {
+                Ok(match cpu::QuantisedOp::new(&weight)? {
+                    Some(op) => Self { weight: Weight::Quantised(op), bias: None },
+                    None => Self::new(weight, None),
+                })
+            }
+            other => Ok(other),
+        }
     }
 
     /// `(…, inputs)` to `(…, outputs)`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut shape = x.dims().to_vec();
-        let (outputs, inputs) = self.weight.dims2()?;
-        if let Some(last) = shape.last_mut() {
-            *last = outputs;
-        }
+        let inputs = x.dim(D::Minus1)?;
         let x = x.reshape(((), inputs))?;
-        let y = match &self.bias {
-            Some(bias) if ours(&x) => x.apply_op3_no_bwd(&self.weight, bias, &cpu::LinearOp)?,
-            None if ours(&x) => x.apply_op2_no_bwd(&self.weight, &cpu::LinearOp)?,
-            Some(bias) => x.matmul(&self.weight.t()?)?.broadcast_add(bias)?,
-            None => x.matmul(&self.weight.t()?)?,
+        let y = match (&self.weight, &self.bias) {
+            (Weight::Quantised(op), _) => x.apply_op1_no_bwd(op)?,
+            (Weight::Plain(weight), bias) if ours(&x) => {
+                x.apply_op1_no_bwd(&cpu::LinearOp { weight, bias: bias.as_ref() })?
+            }
+            (Weight::Plain(weight), Some(bias)) => x.matmul(&weight.t()?)?.broadcast_add(bias)?,
+            (Weight::Plain(weight), None) => x.matmul(&weight.t()?)?,
         };
+        if let Some(last) = shape.last_mut() {
+            *last = y.dim(D::Minus1)?;
+        }
         y.reshape(shape)
     }
 }

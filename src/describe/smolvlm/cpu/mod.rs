@@ -1,0 +1,81 @@
+//! The model's arithmetic on the CPU in f32, where candle's own is scalar or single-threaded:
+//! candle operations that split their rows over the cores and whose loops the compiler turns into
+//! vector instructions. What they compute is said in `ops`, which chooses between them and candle's.
+
+use candle_core::{CpuStorage, Layout, Storage, Tensor};
+use gemm::Parallelism;
+
+use super::Result;
+
+mod attention;
+mod linear;
+mod quantised;
+mod rows;
+mod vector;
+
+pub use attention::AttentionOp;
+pub use linear::LinearOp;
+pub use quantised::QuantisedOp;
+pub use rows::{GeluOp, LayerNormOp, RmsNormOp, SwigluOp};
+
+/// The numbers of a contiguous f32 tensor.
+fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    let Some((from, to)) = layout.contiguous_offsets() else { candle_core::bail!("not contiguous") };
+    Ok(&storage.as_slice::<f32>()?[from..to])
+}
+
+/// Shows the numbers of a contiguous f32 tensor on the CPU to `f`.
+fn with_numbers<T>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => numbers(storage, layout).map(f),
+        _ => candle_core::bail!("not on the CPU"),
+    }
+}
+
+/// A matrix in a slice: distances between neighbours in a column and in a row.
+#[derive(Clone, Copy)]
+struct Strides(usize, usize);
+
+impl Strides {
+    /// Whether a matrix of this size lies within `len` numbers.
+    fn fit(self, rows: usize, columns: usize, len: usize) -> bool {
+        rows == 0 || columns == 0 || (rows - 1) * self.0 + (columns - 1) * self.1 < len
+    }
+}
+
+/// `dst = keep * dst + a b` for an `m` by `k` matrix `a` and a `k` by `n` matrix `b`.
+fn multiply(
+    (m, n, k): (usize, usize, usize),
+    (dst, dst_at): (&mut [f32], Strides),
+    keep: bool,
+    (a, a_at): (&[f32], Strides),
+    (b, b_at): (&[f32], Strides),
+    parallelism: Parallelism,
+) {
+    assert!(dst_at.fit(m, n, dst.len()) && a_at.fit(m, k, a.len()) && b_at.fit(k, n, b.len()));
+    // SAFETY: all three matrices lie within their slices, and `dst` is not shared.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            dst.as_mut_ptr(),
+            dst_at.1 as isize,
+            dst_at.0 as isize,
+            keep,
+            a.as_ptr(),
+            a_at.1 as isize,
+            a_at.0 as isize,
+            b.as_ptr(),
+            b_at.1 as isize,
+            b_at.0 as isize,
+            1.,
+            1.,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
+}

@@ -1,0 +1,96 @@
+//! Loops that the compiler turns into the widest vector instructions that the processor has.
+
+/// Independent sums in a reduction: enough to fill the vector units.
+pub const LANES: usize = 32;
+
+/// Compiles a function once for every instruction set that matters and calls the best one that the
+/// processor has.
+macro_rules! vectorised {
+    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
+        $(#[$doc])*
+        pub fn $name($($arg: $type),*) $(-> $out)? {
+            #[inline(always)]
+            fn portable($($arg: $type),*) $(-> $out)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f")]
+                fn avx512($($arg: $type),*) $(-> $out)? { portable($($arg),*) }
+                #[target_feature(enable = "avx2")]
+                fn avx2($($arg: $type),*) $(-> $out)? { portable($($arg),*) }
+                if is_x86_feature_detected!("avx512f") {
+                    // SAFETY: the processor has it.
+                    return unsafe { avx512($($arg),*) };
+                }
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: the processor has it.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            portable($($arg),*)
+        }
+    };
+}
+
+pub(super) use vectorised;
+
+/// e^x to about one unit in the last place, without branches. Cody and Waite's reduction to
+/// |r| <= ln 2 / 2 and Cephes' polynomial (`expf.c`).
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    // 1.5 * 2^23: adding it leaves the nearest whole number in the low bits.
+    const ROUND: f32 = 12_582_912.;
+    let x = if x > -87. { x } else { -87. };
+    let x = if x < 88. { x } else { 88. };
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
+    let mut p = 1.987_569_1e-4;
+    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = p * r + c;
+    }
+    let two_to_n = f32::from_bits((shifted.to_bits() << 23).wrapping_add(1f32.to_bits()));
+    (p * r * r + r + 1.) * two_to_n
+}
+
+/// `x / (1 + e^-y)`.
+#[inline(always)]
+pub fn gated(x: f32, y: f32) -> f32 {
+    x / (1. + exp(-y))
+}
+
+/// Sums the lanes in halves, as vector units do.
+#[inline(always)]
+pub fn total(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+#[inline(always)]
+pub fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let mut lanes = [0f32; LANES];
+    for chunk in chunks {
+        for (lane, &x) in lanes.iter_mut().zip(chunk) {
+            *lane += f(x);
+        }
+    }
+    total(lanes) + rest.iter().map(|&x| f(x)).sum::<f32>()
+}
+
+#[inline(always)]
+pub fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let mut lanes = [0f32; LANES];
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..LANES {
+            lanes[i] += a[i] * b[i];
+        }
+    }
+    total(lanes) + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+}

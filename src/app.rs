@@ -20,22 +20,19 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    capture::{self, CameraConfig, CameraStatus, CaptureError, Credentials, SourceError, State},
+    capture::{self, CameraConfig, CameraStatus, CaptureError, State},
     clip::{Question, WindowConfig},
     config::{self, Config, Source},
     describe::{
         DescribeError, Describer,
-        smolvlm::{
-            Options, SmolVlm,
-            device::{DeviceChoice, DtypeChoice},
-        },
+        smolvlm::{Options, SmolVlm},
         worker::{self, Batching, Outcome},
     },
     event::ModelInfo,
     frame::{CameraId, Frame},
     hub,
     publish::{
-        BrokerAddress, CameraInfo, CameraState, Info, Login, Publisher, Settings, TlsFiles,
+        BrokerAddress, CameraInfo, CameraState, Info, Publisher, Settings, TlsFiles,
         outbox::{Message, Outbox},
     },
     queue::{ClipQueue, Overflow},
@@ -58,17 +55,8 @@ const STALL: Duration = Duration::from_secs(10);
 pub fn load_model(model: &config::Model) -> anyhow::Result<SmolVlm> {
     let found = hub::resolve(&model.id, &model.revision)?;
     let options = Options {
-        device: match model.device {
-            config::Device::Auto => DeviceChoice::Auto,
-            config::Device::Cpu => DeviceChoice::Cpu,
-            config::Device::Cuda(n) => DeviceChoice::Cuda(n),
-        },
-        dtype: match model.dtype {
-            config::Dtype::Auto => DtypeChoice::Auto,
-            config::Dtype::F32 => DtypeChoice::F32,
-            config::Dtype::Bf16 => DtypeChoice::Bf16,
-            config::Dtype::F16 => DtypeChoice::F16,
-        },
+        device: model.device,
+        dtype: model.dtype,
         id: found.id,
         revision: found.revision,
         ..Options::default()
@@ -77,33 +65,15 @@ pub fn load_model(model: &config::Model) -> anyhow::Result<SmolVlm> {
 }
 
 /// What capture needs to know about a camera.
-///
-/// # Errors
-/// When the source is of a known kind, but what it asks for cannot be.
-pub fn camera_config(
-    id: &CameraId,
-    camera: &config::Camera,
-    pipelines: &Path,
-) -> Result<CameraConfig, SourceError> {
-    Ok(CameraConfig {
+pub fn camera_config(id: &CameraId, camera: &config::Camera, pipelines: &Path) -> CameraConfig {
+    CameraConfig {
         id: id.clone(),
-        source: capture::Source::parse(&camera.source.to_string())?,
-        credentials: camera.login.as_ref().map(|login| Credentials {
-            username: login.username.clone(),
-            password: login.password.expose().to_owned(),
-        }),
-        transport: match camera.transport {
-            config::Transport::Tcp => capture::Transport::Tcp,
-            config::Transport::Udp => capture::Transport::Udp,
-            config::Transport::Auto => capture::Transport::Auto,
-        },
+        source: camera.source.clone(),
+        login: camera.login.clone(),
+        transport: camera.transport,
         pipeline: camera.pipeline.clone(),
         pipelines_dir: Some(pipelines.to_owned()),
-        sampling: match camera.sampling {
-            config::Sampling::Auto => capture::Sampling::Auto,
-            config::Sampling::Rate => capture::Sampling::Rate,
-            config::Sampling::Keyframes => capture::Sampling::Keyframes,
-        },
+        sampling: camera.sampling,
         window: WindowConfig {
             window: camera.window,
             stride: camera.stride,
@@ -113,7 +83,7 @@ pub fn camera_config(
         question: Arc::new(Question { prompt: camera.prompt.clone(), max_tokens: camera.max_tokens }),
         stall: STALL,
         retry: true,
-    })
+    }
 }
 
 /// Watches the cameras of `config` and publishes what `describer` says, until `cancel` or until
@@ -134,7 +104,7 @@ pub async fn run(
 
     let cameras_cancel = cancel.child_token();
     let (worker, mut described) = start_worker(describer, &config, Arc::clone(&queue), outbox)?;
-    let mut cameras = start_cameras(&config, &queue, &board, &cameras_cancel)?;
+    let mut cameras = start_cameras(&config, &queue, &board, &cameras_cancel);
 
     let mut failure = None;
     let mut failed = 0;
@@ -176,7 +146,8 @@ pub async fn run(
     Ok(())
 }
 
-fn publish_settings(config: &Config) -> Settings {
+/// What publishing needs to know.
+pub fn publish_settings(config: &Config) -> Settings {
     let mqtt = &config.mqtt;
     Settings {
         broker: BrokerAddress {
@@ -187,10 +158,7 @@ fn publish_settings(config: &Config) -> Settings {
                 .as_ref()
                 .map(|tls| TlsFiles { ca: tls.ca_file.clone(), client: tls.client_cert_and_key.clone() }),
         },
-        login: mqtt.login.as_ref().map(|login| Login {
-            username: login.username.clone(),
-            password: login.password.expose().to_owned(),
-        }),
+        login: mqtt.login.clone(),
         node: config.node.id.clone(),
         topic_prefix: mqtt.topic_prefix.clone(),
         discovery_prefix: mqtt.discovery_prefix.clone().unwrap_or_default(),
@@ -198,7 +166,8 @@ fn publish_settings(config: &Config) -> Settings {
     }
 }
 
-fn enabled(config: &Config) -> impl Iterator<Item = (&CameraId, &config::Camera)> {
+/// The cameras that are watched.
+pub fn enabled(config: &Config) -> impl Iterator<Item = (&CameraId, &config::Camera)> {
     config.cameras.iter().filter(|(_, camera)| camera.enabled)
 }
 
@@ -262,7 +231,7 @@ fn start_cameras(
     queue: &Arc<ClipQueue>,
     board: &Arc<Board>,
     cancel: &CancellationToken,
-) -> anyhow::Result<JoinSet<Result<(), CaptureError>>> {
+) -> JoinSet<Result<(), CaptureError>> {
     let mut cameras = JoinSet::new();
     for (id, camera) in &config.cameras {
         if !camera.enabled {
@@ -273,12 +242,11 @@ fn start_cameras(
             Source::File(_) => Overflow::Block,
             Source::Rtsp(_) | Source::V4l2(_) | Source::Test(_) => Overflow::DropOldest,
         };
-        let settings = camera_config(id, camera, &config.pipelines)
-            .with_context(|| format!("camera {id} cannot be watched"))?;
+        let settings = camera_config(id, camera, &config.pipelines);
         let (queue, board, cancel) = (Arc::clone(queue), Arc::clone(board), cancel.clone());
         cameras.spawn(async move { watch_camera(settings, queue, overflow, &board, cancel).await });
     }
-    Ok(cameras)
+    cameras
 }
 
 /// Runs one camera, telling the board how it does.

@@ -5,6 +5,7 @@
 //! | room | what it is for |
 //! |---|---|
 //! | [`frame`], [`clip`] | what cameras give, and how it is cut into clips |
+//! | [`device`] | where the model is wanted to compute |
 //! | [`describe`] | clips in, descriptions out: the model |
 //! | [`event`] | what subscribers read: the public contract |
 #![cfg_attr(
@@ -20,6 +21,7 @@
 pub mod capture;
 pub mod clip;
 pub mod describe;
+pub mod device;
 pub mod event;
 pub mod frame;
 pub mod queue;

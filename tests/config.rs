@@ -12,6 +12,10 @@ use camscribe::config::keys;
 
 const PORCH: &str = "[cameras.porch]\nuri = \"rtsp://192.0.2.10/stream1\"\n";
 
+/// What is said about a scene that nothing can draw.
+const DRAGON: &str = "object \"red-dragon-left\" is not colour-shape-motion: red, green, blue or yellow; circle, \
+                      square or triangle; right, left, up, down, still, appears or disappears";
+
 /// `camscribe check` on a folder of its own, with nothing of this process's configuration.
 struct Check {
     folder: tempfile::TempDir,
@@ -236,6 +240,67 @@ fn each_mistake_in_the_file_is_named_with_its_line_and_what_to_do() {
             "holds a space",
         ),
         ("[cameras.yard]\nuri = \"rtsp://me:hun/ter2@h\"\n", "c.toml:2: cameras.yard.uri: ", "is not a URL"),
+        (
+            "[cameras.yard]\nuri = \"file://relative.mp4\"\n",
+            "c.toml:2: cameras.yard.uri: ",
+            "write file:///path/to/video.mp4",
+        ),
+        (
+            "[cameras.yard]\nuri = \"v4l2://video0\"\n",
+            "c.toml:2: cameras.yard.uri: ",
+            "write v4l2:///dev/video0",
+        ),
+        (
+            "[cameras.yard]\nuri = \"test://nothing\"\n",
+            "c.toml:2: cameras.yard.uri: ",
+            "test://nothing does not exist",
+        ),
+        (
+            "[cameras.yard]\nuri = \"test://shapes/a\"\n",
+            "c.toml:2: cameras.yard.uri: ",
+            "test://shapes/a does not exist",
+        ),
+        (
+            "[cameras.yard]\nuri = \"test://shapes?size=3\"\n",
+            "c.toml:2: cameras.yard.uri: ",
+            "no option \"size\"",
+        ),
+        (
+            "[cameras.yard]\nuri = \"test://smpte?object=red-circle-left\"\n",
+            "c.toml:2: cameras.yard.uri: ",
+            "no option \"object\"",
+        ),
+        (
+            "[cameras.yard]\nuri = \"test://shapes?object=red-dragon-left\"\n",
+            "c.toml:2: cameras.yard.uri: ",
+            DRAGON,
+        ),
+        (
+            "[cameras.yard]\nuri = \"test://shapes?object=red-circle-left&object=red-square-up\"\n",
+            "c.toml:2: cameras.yard.uri: ",
+            "differ in colour",
+        ),
+        (
+            "[cameras.yard]\nuri = \"test://smpte?width=100000\"\n",
+            "c.toml:2: cameras.yard.uri: ",
+            "from 64 to 3840",
+        ),
+        ("[cameras.yard]\nuri = \"test://smpte?fps=0\"\n", "c.toml:2: cameras.yard.uri: ", "from 1 to 60"),
+        (
+            "[cameras.yard]\nuri = \"test://smpte?live=maybe\"\n",
+            "c.toml:2: cameras.yard.uri: ",
+            "true or false",
+        ),
+        (
+            "[cameras.yard]\nuri = \"test://smpte?duration=8%0a\"\n",
+            "c.toml:2: cameras.yard.uri: ",
+            "duration=\"8\\n\": it must be a time with its unit",
+        ),
+        (
+            "[cameras.yard]\nuri = \"rtsp://h/user=me&password=hunter2/a b\"\n",
+            "c.toml:2: cameras.yard.uri: ",
+            "holds a space",
+        ),
         ("[model\n", "c.toml:1: ", "this is not TOML: "),
         ("[model]\nid = \"a/b\"\nid = \"a/c\"\n", "c.toml:3: ", "duplicate key"),
         ("[mqtt]\nusername = \"me\"\npassword = hunter2\n", "c.toml:3: ", "this is not TOML: "),
@@ -254,6 +319,28 @@ fn each_mistake_in_the_file_is_named_with_its_line_and_what_to_do() {
             answer.err
         );
     }
+}
+
+#[test]
+fn a_scene_that_nothing_can_draw_is_told_alike_by_check_run_and_describe() {
+    let scene = "test://shapes?object=red-dragon-left";
+    let mut check = Check::of(&format!("[cameras.a]\nuri = \"{scene}\"\n"));
+    let told = check.run();
+    let expected = format!("error: c.toml:2: cameras.a.uri: {DRAGON}\n");
+    assert_eq!((told.code, told.err.as_str()), (Some(78), expected.as_str()));
+    let camscribe = |arguments: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_camscribe"))
+            .current_dir(check.folder.path())
+            .args(arguments)
+            .output()
+            .unwrap()
+    };
+    let run = camscribe(&["run", "--config", "c.toml"]);
+    assert_eq!((run.status.code(), String::from_utf8(run.stderr).unwrap()), (Some(78), told.err));
+    let describe = camscribe(&["describe", "--model", "shapes", scene]);
+    let said = String::from_utf8(describe.stderr).unwrap();
+    assert_eq!(describe.status.code(), Some(1));
+    assert!(said.contains(DRAGON), "{said}");
 }
 
 #[test]
@@ -343,7 +430,7 @@ fn what_check_prints_is_a_configuration_that_checks_to_the_same() {
 fn secrets_are_used_and_never_shown() {
     let toml = "[mqtt]\nusername = \"me\"\npassword_file = \"broker\"\n\
                 [cameras.a]\nuri = \"rtsp://viewer:hunter2@192.0.2.10/s\"\n\
-                [cameras.b]\nuri = \"rtsp://192.0.2.10/s\"\nusername = \"viewer\"\npassword_file = \"camera\"\n";
+                [cameras.b]\nuri = \"rtsp://192.0.2.10/s?password=hunter2\"\nusername = \"viewer\"\npassword_file = \"camera\"\n";
     let answer = Check::of(toml)
         .file("broker", "hunter2-broker\n", 0o600)
         .file("camera", "hunter2-camera", 0o644)

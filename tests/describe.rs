@@ -7,8 +7,9 @@ use camscribe::{
     clip::{Clip, Question},
     describe::{
         DescribeError, Describer,
-        smolvlm::{Options, SmolVlm, config::ModelConfig, device::DeviceChoice},
+        smolvlm::{Options, SmolVlm, config::ModelConfig},
     },
+    device::DeviceChoice,
     event::ModelInfo,
     frame::{Clock, Frame},
 };

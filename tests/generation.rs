@@ -5,11 +5,12 @@ use std::ops::Range;
 use camscribe::{
     describe::smolvlm::{
         config::ModelConfig,
-        device::{DeviceChoice, DtypeChoice, choose},
+        device::choose,
         generate::{Answer, Request, Sampling},
         network::Network,
         unwatched,
     },
+    device::{DeviceChoice, DtypeChoice},
     event::FinishReason,
 };
 use tempfile::TempDir;

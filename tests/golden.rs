@@ -3,7 +3,10 @@
 
 use std::path::Path;
 
-use camscribe::describe::smolvlm::device::{DeviceChoice, DtypeChoice, choose};
+use camscribe::{
+    describe::smolvlm::device::choose,
+    device::{DeviceChoice, DtypeChoice},
+};
 
 #[path = "support/golden.rs"]
 mod golden;

@@ -13,12 +13,13 @@ use std::{
 };
 
 use camscribe::{
+    config::{Login, Secret},
     event::{
         ClipInfo, Dropped, Event, EventKind, FinishReason, FrameInfo, ModelInfo, SCHEMA, Timing, Tokens,
     },
     frame::{CameraId, Clock},
     publish::{
-        BrokerAddress, BrokerState, CameraInfo, CameraState, Info, Login, Publisher, Settings, SettingsError,
+        BrokerAddress, BrokerState, CameraInfo, CameraState, Info, Publisher, Settings, SettingsError,
         TlsFiles,
         outbox::{Message, Outbox},
     },
@@ -308,21 +309,9 @@ async fn a_broker_that_comes_up_late_gets_the_backlog_and_only_the_newest_of_it_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_is_told_in_words_and_the_right_one_lets_us_in() {
-    let mut broker = Mosquitto::stopped("allow_anonymous false");
-    let passwords = broker.path("passwords");
-    let made = Command::new("mosquitto_passwd")
-        .args(["-c", "-b"])
-        .arg(&passwords)
-        .args(["camscribe", "right"])
-        .status()
-        .expect("mosquitto_passwd is installed");
-    assert!(made.success());
-    let config = fs::read_to_string(broker.path("mosquitto.conf")).expect("written");
-    let config = format!("{config}password_file {}\n", passwords.display());
-    fs::write(broker.path("mosquitto.conf"), config).expect("written");
-    broker.run();
+    let broker = Mosquitto::with_password("camscribe", "right");
     let with = |password: &str| {
-        let login = Login { username: "camscribe".into(), password: password.into() };
+        let login = Login { username: "camscribe".into(), password: Secret::new(password) };
         Settings { login: Some(login), ..settings(broker.port()) }
     };
     let publisher = start(with("wrong"), &outbox());

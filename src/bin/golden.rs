@@ -7,7 +7,10 @@
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result, ensure};
-use camscribe::describe::smolvlm::device::{DeviceChoice, DtypeChoice, choose};
+use camscribe::{
+    describe::smolvlm::device::choose,
+    device::{DeviceChoice, DtypeChoice},
+};
 
 #[path = "../../tests/support/golden.rs"]
 mod golden;

@@ -6,7 +6,8 @@ use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 use gstreamer as gst;
 use gstreamer::glib;
 
-use super::{library::PipelineError, source::Source};
+use super::library::PipelineError;
+use crate::config::Source;
 
 /// Why a source gives no (more) frames.
 #[derive(Debug, thiserror::Error)]

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     clip::{Clip, Question, WindowConfig, Windower},
+    config::{Login, Sampling, Source, Transport},
     frame::CameraId,
 };
 
@@ -23,10 +24,10 @@ mod error;
 mod library;
 mod pipeline;
 mod preflight;
+mod probe;
 mod reference;
 pub mod sampler;
-pub mod scene;
-pub mod source;
+mod scene;
 mod stamp;
 mod supervise;
 mod tap;
@@ -34,9 +35,8 @@ mod tap;
 pub use error::CaptureError;
 pub use library::PipelineError;
 use preflight::preflight;
+pub use probe::{CameraFacts, probe};
 pub use reference::{VideoInfo, read_frames_at};
-pub use sampler::Sampling;
-pub use source::{Credentials, Source, SourceError, Transport};
 use tap::{Intake, lock};
 
 /// One camera, file or synthetic picture, and what is wanted of it.
@@ -48,8 +48,8 @@ pub struct CameraConfig {
     pub source: Source,
     /// How RTP travels.
     pub transport: Transport,
-    /// For a network camera; goes before what stands in the address.
-    pub credentials: Option<Credentials>,
+    /// As whom, if the camera asks.
+    pub login: Option<Login>,
     /// Name of the pipeline to use; by the kind of source if none is given.
     pub pipeline: Option<String>,
     /// Folder with the user's own pipelines, `NAME.txt`.
@@ -79,6 +79,8 @@ pub struct CameraStatus {
     pub sampling: Option<String>,
     /// Width and height of its pictures.
     pub size: Option<(u32, u32)>,
+    /// Pictures per second, where the stream says so.
+    pub frame_rate: Option<f64>,
     /// Stream time of the latest frame.
     pub position: Duration,
     /// Length of a file, where it says so.

@@ -10,7 +10,10 @@ use super::{
     CameraConfig, CaptureError,
     error::package_of_element,
     library::{self, PipelineError},
-    source::{Credentials, Picture, Rtsp, Source, TestSource, Transport},
+};
+use crate::config::{
+    Login, Rtsp, Source, Transport,
+    scene::{Picture, TestSource},
 };
 
 /// A pipeline with its two named ends.
@@ -22,7 +25,7 @@ pub(super) struct Built {
 
 /// Builds the pipeline of a camera.
 pub(super) fn build(config: &CameraConfig) -> Result<Built, CaptureError> {
-    let name = config.pipeline.as_deref().unwrap_or(config.source.default_pipeline());
+    let name = config.pipeline.as_deref().unwrap_or(default_name(&config.source));
     let text = library::text(name, config.pipelines_dir.as_deref())?;
     let pipeline = parse(name, &text)?;
     let lacks = |wanted, element| PipelineError::Lacks { name: name.into(), wanted, element };
@@ -46,6 +49,17 @@ pub(super) fn build(config: &CameraConfig) -> Result<Built, CaptureError> {
     frames.set_drop(config.source.is_live());
     frames.set_enable_last_sample(false);
     Ok(Built { pipeline, source, frames })
+}
+
+/// The pipeline that plays a source unless the user names another.
+fn default_name(source: &Source) -> &'static str {
+    match source {
+        Source::File(_) => "file",
+        Source::Rtsp(_) => "rtsp",
+        Source::V4l2(_) => "v4l2",
+        Source::Test(TestSource { picture: Picture::Pattern(_), .. }) => "test",
+        Source::Test(TestSource { picture: Picture::Shapes(_), .. }) => "shapes",
+    }
 }
 
 fn parse(name: &str, text: &str) -> Result<gst::Pipeline, PipelineError> {
@@ -94,11 +108,9 @@ fn rtspsrc(element: &gst::Element, rtsp: &Rtsp, config: &CameraConfig) -> bool {
     if !element.has_property("protocols") || !set_text(element, "location", rtsp.location()) {
         return false;
     }
-    if let Some(Credentials { username, password }) =
-        config.credentials.as_ref().or(rtsp.credentials.as_ref())
-    {
+    if let Some(Login { username, password }) = &config.login {
         element.set_property("user-id", username);
-        element.set_property("user-pw", password);
+        element.set_property("user-pw", password.expose());
     }
     let protocols = match config.transport {
         Transport::Tcp => "tcp",

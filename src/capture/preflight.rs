@@ -6,7 +6,8 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
 };
 
-use super::{CaptureError, Source};
+use super::CaptureError;
+use crate::config::Source;
 
 /// Looks for reasons not to build a pipeline.
 pub(super) fn preflight(source: &Source) -> Result<(), CaptureError> {

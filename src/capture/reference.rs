@@ -14,14 +14,14 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
 use super::{
-    CameraConfig, CaptureError, Source,
+    CameraConfig, CaptureError,
     error::{Report, explain, missing_plugin},
     pipeline::{Built, build},
     preflight::preflight,
     stamp::Stamper,
     tap::{LET_GO, decoded_side, lock, pixels},
 };
-use crate::frame::Frame;
+use crate::{config::Source, frame::Frame};
 
 /// What a whole file holds.
 #[derive(Clone, Copy, Debug, PartialEq)]

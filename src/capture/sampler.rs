@@ -4,18 +4,7 @@
 
 use std::{fmt, time::Duration};
 
-/// How a camera's frames are thinned.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Sampling {
-    /// Keyframes where they come often enough, otherwise rate.
-    #[default]
-    Auto,
-    /// Every frame is decoded; a clip gets the frames nearest to the wanted times.
-    Rate,
-    /// Only keyframes are decoded, however rare they are.
-    Keyframes,
-}
+use crate::config::Sampling;
 
 /// What reaches the decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

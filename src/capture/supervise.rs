@@ -15,10 +15,10 @@ use super::{
     error::{Report, diagnose, explain, missing_plugin},
     pipeline::{Built, build},
     sampler::Rhythm,
-    source::Source,
     stamp::Stamper,
     tap::{Intake, Tap, lock},
 };
+use crate::config::Source;
 
 /// How a run ended, other than by a fault.
 pub(super) enum End {

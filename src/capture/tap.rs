@@ -257,6 +257,7 @@ impl Tap {
         self.sign_of_life(pts);
         self.status.send_if_modified(|s| {
             let fresh = s.state != State::Online || s.size != Some((width, height));
+            s.frame_rate = frame_rate(caps);
             s.state = State::Online;
             s.size = Some((width, height));
             s.position = pts;
@@ -313,6 +314,12 @@ fn square_size(caps: &gst::CapsRef) -> Option<(u32, u32)> {
         .get::<gst::Fraction>("pixel-aspect-ratio")
         .map_or(1.0, |p| f64::from(p.numer()) / f64::from(p.denom()));
     Some(((f64::from(width) * par).round() as u32, height))
+}
+
+/// Pictures per second; a stream that does not know says 0.
+fn frame_rate(caps: &gst::CapsRef) -> Option<f64> {
+    let rate = caps.structure(0)?.get::<gst::Fraction>("framerate").ok()?;
+    (rate.numer() > 0).then(|| f64::from(rate.numer()) / f64::from(rate.denom()))
 }
 
 /// Tight rows of RGB.

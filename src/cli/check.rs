@@ -4,6 +4,7 @@ use std::{io::Write, path::PathBuf};
 
 use clap::Args;
 
+use super::probe;
 use crate::config;
 
 /// Arguments of `check`.
@@ -12,16 +13,23 @@ pub struct CheckArgs {
     /// The configuration file [default: /etc/camscribe/camscribe.toml]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Try what it names instead of printing it: the model, the broker and every enabled camera
+    #[arg(long)]
+    pub probe: bool,
 }
 
-/// Prints the effective configuration to standard output, warnings to standard error.
+/// Prints the effective configuration to standard output, or what came of trying it; warnings to
+/// standard error.
 ///
 /// # Errors
-/// [`config::ConfigError`] with every mistake.
+/// [`config::ConfigError`] with every mistake; that something does not work.
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let loaded = config::load(args.config.as_deref())?;
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
+    }
+    if args.probe {
+        return probe::run(&loaded.config);
     }
     std::io::stdout().write_all(loaded.to_toml().as_bytes())?;
     Ok(())

@@ -10,8 +10,8 @@ use clap::Args;
 use super::run::runtime;
 use crate::{
     app,
-    capture::{self, source::TestSource},
-    config::{self, Config, Device, Dtype, Sampling, Source, Transport, units},
+    config::{self, Config, ParsedSource, Sampling, Source, Transport, scene::TestSource, units},
+    device::{DeviceChoice, DtypeChoice},
     event::Event,
     logging,
     publish::mqtt::{broker::EmbeddedBroker, subscribe},
@@ -45,11 +45,9 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
         let broker = EmbeddedBroker::start(args.port).await.with_context(|| {
             format!("no broker can listen on 127.0.0.1:{}: choose another --port", args.port)
         })?;
-        let config = config(broker.port())?;
-        let scene = format!("shapes?period={}s", SCENE.as_secs());
-        let capture::Source::Test(truth) = capture::Source::parse(&format!("test://{scene}"))? else {
-            unreachable!("test:// is a synthetic source")
-        };
+        let ParsedSource { source, .. } = format!("test://shapes?period={}s", SCENE.as_secs()).parse()?;
+        let Source::Test(truth) = source.clone() else { unreachable!("test:// is a synthetic source") };
+        let config = config(broker.port(), source)?;
         let model = config.model.clone();
         let describer = tokio::task::spawn_blocking(move || app::load_model(&model)).await??;
 
@@ -78,9 +76,9 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
 }
 
 /// What the demo would stand in a configuration file as.
-fn config(port: u16) -> anyhow::Result<Config> {
+fn config(port: u16, source: Source) -> anyhow::Result<Config> {
     let camera = config::Camera {
-        source: Source::Test(format!("shapes?period={}s", SCENE.as_secs())),
+        source,
         enabled: true,
         login: None,
         pipeline: None,
@@ -98,8 +96,8 @@ fn config(port: u16) -> anyhow::Result<Config> {
         model: config::Model {
             id: crate::hub::BUILTIN.into(),
             revision: String::new(),
-            device: Device::Auto,
-            dtype: Dtype::Auto,
+            device: DeviceChoice::Auto,
+            dtype: DtypeChoice::Auto,
             max_batch: 1,
             linger: Duration::ZERO,
         },

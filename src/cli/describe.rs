@@ -21,11 +21,12 @@ use crate::{
     app,
     capture::{self, CameraConfig, CameraStatus, Summary},
     clip::{Clip, Question},
-    config::{self, Device, Dtype, ParsedSource, Sampling, Source, Transport, units},
+    config::{self, ParsedSource, Sampling, Source, Transport, units},
     describe::{
         smolvlm::{SmolVlm, sampling::Footage},
         worker::{self, Batching, Outcome},
     },
+    device::{DeviceChoice, DtypeChoice},
     frame::CameraId,
     hub, logging,
     queue::{ClipQueue, Overflow},
@@ -43,10 +44,10 @@ pub struct DescribeArgs {
     pub model: String,
     /// Where to compute: auto, cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    pub device: Device,
+    pub device: DeviceChoice,
     /// Compute in: auto, f32, bf16 or f16
     #[arg(long, value_name = "DTYPE", default_value = "auto")]
-    pub dtype: Dtype,
+    pub dtype: DtypeChoice,
     /// What to ask about each clip [default: to describe it]
     #[arg(long, value_name = "P")]
     pub prompt: Option<String>,
@@ -171,10 +172,10 @@ impl Named {
             Source::File(path) | Source::V4l2(path) => {
                 path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
             }
-            Source::Rtsp(url) => url.host_str().unwrap_or_default().to_owned(),
-            Source::Test(scene) => scene.split('?').next().unwrap_or_default().to_owned(),
+            Source::Rtsp(rtsp) => rtsp.host_port().0,
+            Source::Test(test) => test.name().to_owned(),
         };
-        Ok(Self { text: source.to_string(), camera: camera_id(&stem), source, login })
+        Ok(Self { text: config::mask(text), camera: camera_id(&stem), source, login })
     }
 }
 
@@ -186,7 +187,7 @@ fn camera_id(name: &str) -> CameraId {
 }
 
 /// What capture needs to know about a source.
-fn settings(source: &Named, args: &DescribeArgs) -> anyhow::Result<CameraConfig> {
+fn settings(source: &Named, args: &DescribeArgs) -> CameraConfig {
     let camera = config::Camera {
         source: source.source.clone(),
         enabled: true,
@@ -205,7 +206,7 @@ fn settings(source: &Named, args: &DescribeArgs) -> anyhow::Result<CameraConfig>
             SamplingArg::Auto | SamplingArg::Reference => Sampling::Auto,
         },
     };
-    Ok(CameraConfig { retry: false, ..app::camera_config(&source.camera, &camera, Path::new(""))? })
+    CameraConfig { retry: false, ..app::camera_config(&source.camera, &camera, Path::new("")) }
 }
 
 /// Describes a source window by window, while it is being read.
@@ -217,7 +218,7 @@ fn windows(
     runtime: &tokio::runtime::Runtime,
     cancel: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let settings = settings(source, args)?;
+    let settings = settings(source, args);
     let queue = Arc::new(ClipQueue::new(NonZeroUsize::MIN));
     let bar = Bar::new();
     let stop = cancel.child_token();
@@ -263,7 +264,7 @@ fn whole_file(
     printer: &mut Printer,
 ) -> anyhow::Result<()> {
     let sampling = model.reference_sampling();
-    let (frames, file) = capture::read_frames_at(&settings(source, args)?, |file| {
+    let (frames, file) = capture::read_frames_at(&settings(source, args), |file| {
         let footage = Footage { frames: file.frames as u64, fps: file.fps, duration: file.duration };
         sampling.indices(footage).into_iter().map(|i| i as usize).collect()
     })?;

@@ -11,6 +11,7 @@ pub mod check;
 pub mod demo;
 pub mod describe;
 mod print;
+mod probe;
 pub mod pull;
 pub mod run;
 

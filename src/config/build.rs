@@ -4,13 +4,15 @@
 use std::path::Path;
 
 use super::{
-    Camera, Device, Dtype, Login, Model, Sampling, Secret, Source, Transport,
+    Camera, Login, Model, ParsedSource, Sampling, Secret, Source, Transport,
     mistake::Report,
     secret,
-    source::ParsedSource,
     value::{Section, Value},
 };
-use crate::hub;
+use crate::{
+    device::{DeviceChoice, DtypeChoice, UnknownChoice},
+    hub,
+};
 
 /// The longest prompt, in bytes: more would leave little of a small model's context to pictures.
 const MAX_PROMPT_BYTES: usize = 4000;
@@ -63,16 +65,16 @@ pub fn model(section: &Section, folder: &Path, report: &mut Report) -> Model {
     if let Err(e) = hub::check_revision(revision) {
         report.mistake(&section.entry("revision").place, e.to_string());
     }
-    let device = section.text("device").parse().unwrap_or_else(|why: String| {
-        report.mistake(&section.entry("device").place, why);
-        Device::Auto
+    let device = section.text("device").parse().unwrap_or_else(|why: UnknownChoice| {
+        report.mistake(&section.entry("device").place, why.to_string());
+        DeviceChoice::Auto
     });
     Model {
         id,
         revision: revision.into(),
         device,
         // The table of keys lets no other word through.
-        dtype: section.text("dtype").parse().unwrap_or(Dtype::Auto),
+        dtype: section.text("dtype").parse().unwrap_or(DtypeChoice::Auto),
         max_batch: section.number("max_batch") as usize,
         linger: section.duration("linger"),
     }
@@ -150,7 +152,7 @@ pub fn camera(section: &mut Section, has_uri: bool, folder: &Path, report: &mut 
 
 /// Stands for a source that could not be read while further mistakes are looked for.
 fn nothing() -> ParsedSource {
-    ParsedSource { source: Source::Test(String::new()), login: None }
+    ParsedSource { source: Source::File("".into()), login: None }
 }
 
 /// `username` and what `password_file` holds: both, or neither.

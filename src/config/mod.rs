@@ -4,19 +4,21 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
     path::{Path, PathBuf},
-    str::FromStr,
     time::Duration,
 };
 
-use crate::frame::CameraId;
+use crate::{
+    device::{DeviceChoice, DtypeChoice},
+    frame::CameraId,
+};
 
 mod broker;
 mod build;
 pub mod keys;
 mod layers;
 mod mistake;
+pub mod scene;
 mod secret;
 mod source;
 pub mod units;
@@ -27,7 +29,7 @@ use layers::Layers;
 pub use mistake::ConfigError;
 use mistake::{Place, Report};
 pub use secret::Secret;
-pub use source::{BadSource, ParsedSource, Source};
+pub use source::{BadSource, ParsedSource, Rtsp, Source, mask};
 use value::{Section, Value};
 
 /// The file that is read when nobody names another.
@@ -71,74 +73,13 @@ pub struct Model {
     /// Branch, tag or commit on the hub.
     pub revision: String,
     /// Where it computes.
-    pub device: Device,
+    pub device: DeviceChoice,
     /// What it computes in.
-    pub dtype: Dtype,
+    pub dtype: DtypeChoice,
     /// Most clips of a batch, 1 to 64.
     pub max_batch: usize,
     /// How long a batch waits to fill.
     pub linger: Duration,
-}
-
-/// Where the model computes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
-    /// The first GPU if there is one, else the CPU.
-    Auto,
-    /// The CPU.
-    Cpu,
-    /// The GPU of this number.
-    Cuda(usize),
-}
-
-impl FromStr for Device {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number =
-            |text: &str| text.parse().ok().filter(|n| *n < 1024 && text.bytes().all(|b| b.is_ascii_digit()));
-        match (text, text.strip_prefix("cuda:").and_then(number)) {
-            ("auto", _) => Ok(Self::Auto),
-            ("cpu", _) => Ok(Self::Cpu),
-            ("cuda", _) => Ok(Self::Cuda(0)),
-            (_, Some(n)) => Ok(Self::Cuda(n)),
-            _ => Err(format!("{text:?} is no device: write auto, cpu, cuda or cuda:N")),
-        }
-    }
-}
-
-impl fmt::Display for Device {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Auto => f.write_str("auto"),
-            Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(n) => write!(f, "cuda:{n}"),
-        }
-    }
-}
-
-/// What the model computes in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dtype {
-    /// bf16 on a GPU, f32 on the CPU.
-    Auto,
-    F32,
-    Bf16,
-    F16,
-}
-
-impl FromStr for Dtype {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "f32" => Ok(Self::F32),
-            "bf16" => Ok(Self::Bf16),
-            "f16" => Ok(Self::F16),
-            _ => Err(format!("{text:?} is no number format: write auto, f32, bf16 or f16")),
-        }
-    }
 }
 
 /// `[mqtt]`
@@ -213,9 +154,11 @@ pub struct Camera {
 /// How RTSP carries its media.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
+    /// Inside the RTSP connection: nothing is lost and nothing needs opening in a firewall.
     Tcp,
+    /// Datagrams: less delay, losses show.
     Udp,
-    /// UDP first, TCP when nothing comes.
+    /// Datagrams if they arrive, the RTSP connection otherwise.
     Auto,
 }
 
@@ -226,7 +169,7 @@ pub enum Sampling {
     Auto,
     /// All are decoded, and those nearest the wanted times are kept.
     Rate,
-    /// Only keyframes are decoded.
+    /// Only keyframes are decoded, however rare they are.
     Keyframes,
 }
 
@@ -253,7 +196,7 @@ impl Loaded {
             toml += &format!("{gap}[{name}]\n");
             for key in keys {
                 let value = match &section.entry(key.name).value {
-                    Value::Text(text) => Value::Text(source::mask(text)),
+                    Value::Text(text) if key.name == keys::URI.name => Value::Text(mask(text)),
                     other => other.clone(),
                 };
                 toml += &format!("{} = {value}\n", key.name);

@@ -10,19 +10,28 @@ use std::{
 use percent_encoding::percent_decode_str;
 use url::{Position, Url};
 
-use super::{Login, Secret};
+use super::{
+    Login, Secret,
+    scene::{BadScene, TestSource},
+};
 
-/// Where pictures come from. Holds no credentials.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where pictures come from. Holds no credentials, and `Display` is for everyone's eyes.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Source {
-    /// A network camera: an `rtsp://` or `rtsps://` URL.
-    Rtsp(Url),
+    /// A network camera.
+    Rtsp(Rtsp),
     /// A video file.
     File(PathBuf),
     /// A video device, such as `/dev/video0`.
     V4l2(PathBuf),
-    /// A synthetic scene: what stands behind `test://`.
-    Test(String),
+    /// A synthetic picture.
+    Test(TestSource),
+}
+
+/// The address of a network camera, without user name and password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Rtsp {
+    url: Url,
 }
 
 /// A [`Source`] and the credentials that its URI held, if it held any.
@@ -38,6 +47,12 @@ pub struct ParsedSource {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadSource(String);
+
+impl From<BadScene> for BadSource {
+    fn from(error: BadScene) -> Self {
+        Self(error.to_string())
+    }
+}
 
 /// The forms that a URI may have, for error messages.
 const FORMS: &str = "use rtsp://, rtsps://, file://, v4l2:///dev/video0, test:// or the path of a file";
@@ -59,8 +74,9 @@ impl FromStr for ParsedSource {
         }
         let Some((scheme, rest)) = text.split_once("://") else {
             return match text.split_once(':') {
-                Some(("rtsp" | "rtsps" | "file" | "v4l2" | "test" | "http" | "https", _)) => {
-                    bad("lacks the two slashes behind the colon")
+                // What follows may hold a password where nothing says so: it is not repeated.
+                Some((scheme @ ("rtsp" | "rtsps" | "file" | "v4l2" | "test" | "http" | "https"), _)) => {
+                    Err(BadSource(format!("lacks the two slashes behind {scheme}: {FORMS}")))
                 }
                 _ => plain(Source::File(text.into())),
             };
@@ -73,7 +89,7 @@ impl FromStr for ParsedSource {
             },
             "v4l2" if rest.starts_with("/dev/") => plain(Source::V4l2(rest.into())),
             "v4l2" => bad("names no video device: write v4l2:///dev/video0"),
-            "test" => plain(Source::Test(rest.into())),
+            "test" => plain(Source::Test(TestSource::parse(rest)?)),
             other => Err(BadSource(format!("{:?} has the unknown scheme {other:?}: {FORMS}", mask(text)))),
         }
     }
@@ -110,7 +126,7 @@ fn rtsp(text: &str) -> Result<ParsedSource, BadSource> {
     };
     let cleared = url.set_username("").and_then(|()| url.set_password(None));
     cleared.map_err(|()| bad("has credentials that cannot be taken out of it"))?;
-    Ok(ParsedSource { source: Source::Rtsp(url), login })
+    Ok(ParsedSource { source: Source::Rtsp(Rtsp { url }), login })
 }
 
 impl Source {
@@ -121,26 +137,72 @@ impl Source {
             other => other,
         }
     }
+
+    /// Whether it goes on by itself: frames that are not taken in time are lost.
+    pub fn is_live(&self) -> bool {
+        match self {
+            Self::File(_) => false,
+            Self::Rtsp(_) | Self::V4l2(_) => true,
+            Self::Test(test) => test.live,
+        }
+    }
+
+    /// Whether it may come to an end that is no fault.
+    pub fn may_end(&self) -> bool {
+        matches!(self, Self::File(_) | Self::Test(_))
+    }
 }
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rtsp(url) => f.write_str(url.as_str()),
+            Self::Rtsp(rtsp) => write!(f, "{rtsp}"),
             Self::File(path) => write!(f, "{}", path.display()),
             Self::V4l2(path) => write!(f, "v4l2://{}", path.display()),
-            Self::Test(scene) => write!(f, "test://{scene}"),
+            Self::Test(test) => write!(f, "{test}"),
         }
     }
 }
 
-/// `text` with everything between `://` and the last `@` hidden: a password may itself hold `@` or
-/// `/`, and this must work on text that does not parse.
-pub fn mask(text: &str) -> String {
-    match (text.find("://"), text.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => format!("{}://***{}", &text[..scheme], &text[at..]),
-        _ => text.into(),
+impl Rtsp {
+    /// The whole address. Not for logs: what follows the host may hold a password.
+    pub fn location(&self) -> &str {
+        self.url.as_str()
     }
+
+    /// Host (an IPv6 address without its brackets) and port that the camera listens at.
+    pub fn host_port(&self) -> (String, u16) {
+        let host = self.url.host_str().unwrap_or_default();
+        let default = if self.url.scheme() == "rtsps" { 322 } else { 554 };
+        (host.trim_matches(['[', ']']).into(), self.url.port().unwrap_or(default))
+    }
+}
+
+impl fmt::Display for Rtsp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&mask(self.url.as_str()))
+    }
+}
+
+impl fmt::Debug for Rtsp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Rtsp({self})")
+    }
+}
+
+/// `text` without what may be a password. Everything between `://` and the last `@` is hidden: a
+/// password may itself hold `@` or `/`, and this must work on text that does not parse. Some cameras
+/// want the password in the path or the query, so there everything with `=` in it is hidden, too.
+pub fn mask(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.into() };
+    let (hidden, rest) = rest.rfind('@').map_or(("", rest), |at| ("***", &rest[at..]));
+    if ["file", "test"].iter().any(|plain| scheme.eq_ignore_ascii_case(plain)) {
+        return format!("{scheme}://{hidden}{rest}");
+    }
+    let (path, query) = rest.split_once('?').map_or((rest, ""), |(path, _)| (path, "?***"));
+    let shown = |part| if str::contains(part, '=') { "***" } else { part };
+    let path = path.split('/').map(shown).collect::<Vec<_>>().join("/");
+    format!("{scheme}://{hidden}{path}{query}")
 }
 
 #[cfg(test)]
@@ -160,14 +222,16 @@ mod tests {
         assert_eq!(parsed("file:///srv/a%20b.mp4").source, Source::File("/srv/a b.mp4".into()));
         assert_eq!(parsed("clips/12:30 ! door.mp4").source, Source::File("clips/12:30 ! door.mp4".into()));
         assert_eq!(parsed("v4l2:///dev/video0").source, Source::V4l2("/dev/video0".into()));
-        assert_eq!(parsed("test://shapes").source, Source::Test("shapes".into()));
+        assert!(matches!(parsed("test://shapes").source, Source::Test(_)));
     }
 
     #[test]
     fn credentials_leave_the_uri_decoded() {
         let ParsedSource { source, login } = parsed("rtsp://view%40er:p%2Fss%20w@cam:8554/live?x=1");
         let login = login.unwrap();
-        assert_eq!(source.to_string(), "rtsp://cam:8554/live?x=1");
+        let Source::Rtsp(rtsp) = &source else { panic!("{source}") };
+        assert_eq!(rtsp.location(), "rtsp://cam:8554/live?x=1");
+        assert_eq!(source.to_string(), "rtsp://cam:8554/live?***");
         assert_eq!((login.username.as_str(), login.password.expose()), ("view@er", "p/ss w"));
         assert!(!format!("{login:?}").contains("p/ss"));
     }
@@ -178,6 +242,9 @@ mod tests {
             "",
             "  ",
             "rtsp:/host/x",
+            "rtsp:/u:hunter2@host/x",
+            "rtsp://host/user=u&password=hunter2/a b",
+            "http://host/snapshot?password=hunter2",
             "rtsp://",
             "rtsp:///path",
             "rtsp://u:hunter2@/x",

@@ -26,7 +26,7 @@ use self::{
     retained::{Board, ContentType, Post},
     topics::{BadTopic, Topics},
 };
-use crate::{event::ModelInfo, frame::CameraId};
+use crate::{config::Login, event::ModelInfo, frame::CameraId};
 
 pub mod discovery;
 pub mod mqtt;
@@ -76,21 +76,6 @@ pub struct TlsFiles {
     pub ca: Option<PathBuf>,
     /// Our certificate and its key, for a broker that asks for one.
     pub client: Option<(PathBuf, PathBuf)>,
-}
-
-/// A user's name and password.
-#[derive(Clone)]
-pub struct Login {
-    /// The user's name.
-    pub username: String,
-    /// The password; may be empty.
-    pub password: String,
-}
-
-impl fmt::Debug for Login {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Login({:?}, ***)", self.username)
-    }
 }
 
 /// Why publishing cannot start with these settings.

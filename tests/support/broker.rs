@@ -45,6 +45,24 @@ impl Mosquitto {
         Self { dir, port, child: None }
     }
 
+    /// Runs, and lets only this user in.
+    pub fn with_password(user: &str, password: &str) -> Self {
+        let mut broker = Self::stopped("allow_anonymous false");
+        let passwords = broker.path("passwords");
+        let made = Command::new("mosquitto_passwd")
+            .args(["-c", "-b"])
+            .arg(&passwords)
+            .args([user, password])
+            .status()
+            .expect("mosquitto_passwd is installed");
+        assert!(made.success());
+        let config = fs::read_to_string(broker.path("mosquitto.conf")).expect("written");
+        let config = format!("{config}password_file {}\n", passwords.display());
+        fs::write(broker.path("mosquitto.conf"), config).expect("written");
+        broker.run();
+        broker
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }

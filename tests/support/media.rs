@@ -7,8 +7,9 @@ use std::{
 };
 
 use camscribe::{
-    capture::{self, CameraConfig, CameraStatus, CaptureError, Sampling, Source, Summary, Transport},
+    capture::{self, CameraConfig, CameraStatus, CaptureError, Summary},
     clip::{Clip, Question, WindowConfig},
+    config::{ParsedSource, Sampling, Transport},
 };
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -50,11 +51,12 @@ pub fn h264(gop: u32) -> String {
 /// A camera with two-second windows of four frames.
 pub fn camera(uri: &str) -> CameraConfig {
     let s = Duration::from_secs;
+    let ParsedSource { source, login } = uri.parse().unwrap();
     CameraConfig {
         id: "porch".parse().unwrap(),
-        source: Source::parse(uri).unwrap(),
+        source,
         transport: Transport::Tcp,
-        credentials: None,
+        login,
         pipeline: None,
         pipelines_dir: None,
         sampling: Sampling::Auto,

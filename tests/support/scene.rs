@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use camscribe::capture::{Source, source::Picture};
+use camscribe::config::{ParsedSource, Source, scene::Picture};
 
 use crate::media::launch;
 
@@ -22,9 +22,9 @@ pub fn parse() -> String {
 
 /// One period of `test://shapes?…`, drawn picture by picture.
 pub fn raw(folder: &Path, scene: &str, seconds: u32) -> PathBuf {
-    let source = format!("test://shapes?{scene}&period={seconds}s");
-    let Source::Test(test) = Source::parse(&source).unwrap() else { panic!("{source} is synthetic") };
-    let Picture::Shapes(script) = test.picture else { panic!("{source} shows shapes") };
+    let ParsedSource { source, .. } = format!("test://shapes?{scene}&period={seconds}s").parse().unwrap();
+    let Source::Test(test) = source else { panic!("{scene} is synthetic") };
+    let Picture::Shapes(script) = test.picture else { panic!("{scene} shows shapes") };
     let path = folder.join("scene.rgb");
     let mut out = BufWriter::new(File::create(&path).unwrap());
     let mut rgb = vec![0; (WIDTH * HEIGHT * 3) as usize];

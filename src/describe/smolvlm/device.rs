@@ -1,40 +1,11 @@
 //! Which device the model runs on, and in which number format. The user's wish comes in (`auto`
 //! takes a GPU where one works and falls back to the CPU); a candle device and dtype go out.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
 
 use candle_core::{DType, Device, DeviceLocation};
 
-/// The device that is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DeviceChoice {
-    /// The first GPU if it works, else the CPU.
-    #[default]
-    Auto,
-    Cpu,
-    /// The CUDA device of this number; an error if it cannot be used.
-    Cuda(usize),
-}
-
-/// The number format that is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DtypeChoice {
-    /// f32 on the CPU, bf16 on a GPU.
-    #[default]
-    Auto,
-    F32,
-    Bf16,
-    F16,
-}
-
-/// A word that names no device or number format.
-#[derive(Debug, thiserror::Error)]
-#[error("{given:?} is not a {what}: use one of {allowed}")]
-pub struct UnknownChoice {
-    given: String,
-    what: &'static str,
-    allowed: &'static str,
-}
+use crate::device::{DeviceChoice, DtypeChoice};
 
 /// Why a GPU that was asked for cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -54,35 +25,6 @@ pub enum DeviceError {
         "CUDA device {ordinal} does not work ({reason}): check it with nvidia-smi, or use device = \"cpu\""
     )]
     Broken { ordinal: usize, reason: String },
-}
-
-impl FromStr for DeviceChoice {
-    type Err = UnknownChoice;
-
-    fn from_str(s: &str) -> Result<Self, UnknownChoice> {
-        match s {
-            "auto" => Ok(Self::Auto),
-            "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(0)),
-            _ => s.strip_prefix("cuda:").and_then(|n| n.parse().ok()).map(Self::Cuda).ok_or_else(|| {
-                UnknownChoice { given: s.into(), what: "device", allowed: "auto, cpu, cuda, cuda:N" }
-            }),
-        }
-    }
-}
-
-impl FromStr for DtypeChoice {
-    type Err = UnknownChoice;
-
-    fn from_str(s: &str) -> Result<Self, UnknownChoice> {
-        match s {
-            "auto" => Ok(Self::Auto),
-            "f32" => Ok(Self::F32),
-            "bf16" => Ok(Self::Bf16),
-            "f16" => Ok(Self::F16),
-            _ => Err(UnknownChoice { given: s.into(), what: "dtype", allowed: "auto, f32, bf16, f16" }),
-        }
-    }
 }
 
 /// What was chosen: where tensors live and what they hold.
@@ -176,20 +118,6 @@ fn open_cuda(ordinal: usize) -> Result<Device, DeviceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn devices_and_dtypes_are_read_from_their_names() {
-        assert_eq!("auto".parse::<DeviceChoice>().unwrap(), DeviceChoice::Auto);
-        assert_eq!("cpu".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cpu);
-        assert_eq!("cuda".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cuda(0));
-        assert_eq!("cuda:3".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cuda(3));
-        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "CPU"] {
-            let error = wrong.parse::<DeviceChoice>().unwrap_err().to_string();
-            assert!(error.contains("auto, cpu, cuda, cuda:N"), "{error}");
-        }
-        assert_eq!("bf16".parse::<DtypeChoice>().unwrap(), DtypeChoice::Bf16);
-        assert!("float32".parse::<DtypeChoice>().unwrap_err().to_string().contains("auto, f32, bf16, f16"));
-    }
 
     #[test]
     fn the_cpu_runs_f32_unless_another_format_is_asked_for() {

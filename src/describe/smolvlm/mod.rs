@@ -7,16 +7,18 @@ use candle_core::Tensor;
 
 use self::{
     config::{ModelConfig, ProcessorConfig},
-    device::{DeviceChoice, DtypeChoice},
+    device::Chosen,
     error::LoadError,
     generate::{Answer, Request, Sampling},
     network::Network,
     preprocess::{Picture, Preprocessor},
     prompt::{Prompt, Prompter},
+    weights::Weights,
 };
 use super::{DescribeError, Describer, Description, Stages};
 use crate::{
     clip::Clip,
+    device::{DeviceChoice, DtypeChoice},
     event::{ModelInfo, Tokens},
 };
 
@@ -91,9 +93,7 @@ pub struct SmolVlm {
 impl SmolVlm {
     /// Loads the checkpoint in `dir`: everything small is checked before anything large is read.
     pub fn load(dir: &Path, options: Options) -> Result<Self, LoadError> {
-        let config = ModelConfig::load(dir)?;
-        let processor = ProcessorConfig::load(dir, &config)?;
-        let prompter = Prompter::load(dir, &config, &processor)?;
+        let (config, processor, prompter) = Self::read(dir)?;
         let chosen = device::choose(options.device, options.dtype)?;
         let start = Instant::now();
         let info = ModelInfo {
@@ -111,6 +111,22 @@ impl SmolVlm {
             skip: sampling::REFERENCE_SKIP,
         };
         Ok(Self { network, prompter, preprocessor, sampling: options.sampling, file_sampling, info })
+    }
+
+    /// Whether the checkpoint in `dir` can be loaded, and where it would run: all is read but the
+    /// numbers in its weights.
+    pub fn probe(dir: &Path, device: DeviceChoice, dtype: DtypeChoice) -> Result<Chosen, LoadError> {
+        let (config, ..) = Self::read(dir)?;
+        let chosen = device::choose(device, dtype)?;
+        Weights::open(dir, &chosen.device, chosen.dtype)?.check(&config)?;
+        Ok(chosen)
+    }
+
+    fn read(dir: &Path) -> Result<(ModelConfig, ProcessorConfig, Prompter), LoadError> {
+        let config = ModelConfig::load(dir)?;
+        let processor = ProcessorConfig::load(dir, &config)?;
+        let prompter = Prompter::load(dir, &config, &processor)?;
+        Ok((config, processor, prompter))
     }
 
     /// How the reference chooses the frames of a whole file for this model.

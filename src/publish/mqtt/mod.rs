@@ -22,15 +22,18 @@ use self::{
     backoff::Backoff,
     session::{End, Memory, Session},
 };
-use super::{BrokerAddress, BrokerState, Login, SettingsError, Shared, topics::Topics};
+use super::{BrokerAddress, BrokerState, SettingsError, Shared, topics::Topics};
+use crate::config::Login;
 
 mod backoff;
 pub mod broker;
+mod probe;
 mod session;
 mod subscriber;
 mod tls;
 mod words;
 
+pub use probe::{ProbeError, probe};
 pub use subscriber::{SubscribeError, subscribe};
 pub use tls::TlsError;
 
@@ -55,43 +58,56 @@ pub(super) struct Broker {
 impl Broker {
     /// Reads the certificates, so that a wrong file is told at the start.
     pub fn new(address: BrokerAddress, login: Option<Login>, topics: &Topics) -> Result<Self, SettingsError> {
-        let transport = match &address.tls {
-            None => Transport::Tcp,
-            Some(files) => {
-                let config = tls::client_config(files)?;
-                Transport::Tls(TlsConfiguration::Rustls(Arc::new(config)))
-            }
-        };
+        let transport = transport(&address)?;
         let client_id = format!("camscribe-{}", topics.node());
         Ok(Self { address, login, transport, client_id, will_topic: topics.status() })
     }
 
     fn options(&self, memory: &Memory) -> MqttOptions {
-        // TLS checks the name as it is; a plain address has to have a numeric host in brackets.
-        let host = match &self.address.host {
-            host if host.contains(':') && self.address.tls.is_none() => format!("[{host}]"),
-            host => host.clone(),
-        };
-        let mut options = MqttOptions::new(&self.client_id, host, self.address.port);
-        options
-            .set_transport(self.transport.clone())
-            .set_clean_start(true)
-            .set_keep_alive(KEEP_ALIVE)
-            .set_connection_timeout(CONNECT_TIMEOUT.as_secs())
-            .set_max_packet_size(Some(MAX_INCOMING))
-            .set_outgoing_inflight_upper_limit(WINDOW)
-            .set_last_will(LastWill::new(
-                &self.will_topic,
-                "offline",
-                memory.qos(),
-                memory.retain,
-                None::<LastWillProperties>,
-            ));
-        if let Some(Login { username, password }) = &self.login {
-            options.set_credentials(username, password);
-        }
+        let client_id = self.client_id.clone();
+        let mut options = connection(client_id, &self.address, self.transport.clone(), self.login.as_ref());
+        options.set_outgoing_inflight_upper_limit(WINDOW).set_last_will(LastWill::new(
+            &self.will_topic,
+            "offline",
+            memory.qos(),
+            memory.retain,
+            None::<LastWillProperties>,
+        ));
         options
     }
+}
+
+/// Plain, or TLS with its certificates read.
+fn transport(address: &BrokerAddress) -> Result<Transport, TlsError> {
+    Ok(match &address.tls {
+        None => Transport::Tcp,
+        Some(files) => Transport::Tls(TlsConfiguration::Rustls(Arc::new(tls::client_config(files)?))),
+    })
+}
+
+/// What every connection to the broker has in common.
+fn connection(
+    client_id: String,
+    address: &BrokerAddress,
+    transport: Transport,
+    login: Option<&Login>,
+) -> MqttOptions {
+    // TLS checks the name as it is; a plain address has to have a numeric host in brackets.
+    let host = match &address.host {
+        host if host.contains(':') && address.tls.is_none() => format!("[{host}]"),
+        host => host.clone(),
+    };
+    let mut options = MqttOptions::new(client_id, host, address.port);
+    options
+        .set_transport(transport)
+        .set_clean_start(true)
+        .set_keep_alive(KEEP_ALIVE)
+        .set_connection_timeout(CONNECT_TIMEOUT.as_secs())
+        .set_max_packet_size(Some(MAX_INCOMING));
+    if let Some(Login { username, password }) = login {
+        options.set_credentials(username, password.expose());
+    }
+    options
 }
 
 /// Keeps a connection up and delivers, until told to stop.

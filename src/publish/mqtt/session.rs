@@ -41,7 +41,7 @@ use super::{
 /// A subscriber that was away longer than this does not get an event any more, seconds. A day.
 const EVENT_EXPIRY: u32 = 24 * 60 * 60;
 /// How long saying goodbye may take.
-const FAREWELL: Duration = Duration::from_secs(2);
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 /// The broker hanging up this often in a row, with nothing delivered in between, is put down to a
 /// message that was under way.
 const HANG_UPS: u32 = 3;

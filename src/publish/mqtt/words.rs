@@ -117,8 +117,10 @@ pub(super) fn ending(error: &ConnectionError) -> Ending {
 pub(super) fn trouble(error: &ConnectionError) -> String {
     match error {
         ConnectionError::ConnectionRefused(code) => refusal(*code),
-        ConnectionError::Timeout(_) => "no answer in time".into(),
-        ConnectionError::Io(error) => error.to_string(),
+        ConnectionError::Timeout(_) => {
+            "no answer in time: check mqtt.url, and that the broker runs".into()
+        }
+        ConnectionError::Io(error) => format!("{error}: check mqtt.url, and that the broker runs"),
         ConnectionError::Tls(rumqttc::TlsError::Io(error)) => {
             format!("TLS failed: {error}: check mqtt.url and mqtt.ca_file")
         }

@@ -1,0 +1,94 @@
+//! Where the model is wanted to compute, and in which number format: the person's words, read once.
+//! What is really there is found out where the model is loaded.
+
+use std::str::FromStr;
+
+/// The device that is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The first GPU if it works, else the CPU.
+    #[default]
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The CUDA device of this number; an error if it cannot be used.
+    Cuda(usize),
+}
+
+/// The number format that is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DtypeChoice {
+    /// f32 on the CPU, bf16 on a GPU.
+    #[default]
+    Auto,
+    F32,
+    Bf16,
+    F16,
+}
+
+/// A word that names no device or number format.
+#[derive(Debug, thiserror::Error)]
+#[error("{given:?} is no {what}: write {allowed}")]
+pub struct UnknownChoice {
+    given: String,
+    what: &'static str,
+    allowed: &'static str,
+}
+
+impl FromStr for DeviceChoice {
+    type Err = UnknownChoice;
+
+    fn from_str(text: &str) -> Result<Self, UnknownChoice> {
+        let number =
+            |text: &str| text.parse().ok().filter(|n| *n < 1024 && text.bytes().all(|b| b.is_ascii_digit()));
+        match (text, text.strip_prefix("cuda:").and_then(number)) {
+            ("auto", _) => Ok(Self::Auto),
+            ("cpu", _) => Ok(Self::Cpu),
+            ("cuda", _) => Ok(Self::Cuda(0)),
+            (_, Some(n)) => Ok(Self::Cuda(n)),
+            _ => Err(UnknownChoice {
+                given: text.into(),
+                what: "device",
+                allowed: "auto, cpu, cuda or cuda:N",
+            }),
+        }
+    }
+}
+
+impl FromStr for DtypeChoice {
+    type Err = UnknownChoice;
+
+    fn from_str(text: &str) -> Result<Self, UnknownChoice> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "f32" => Ok(Self::F32),
+            "bf16" => Ok(Self::Bf16),
+            "f16" => Ok(Self::F16),
+            _ => Err(UnknownChoice {
+                given: text.into(),
+                what: "number format",
+                allowed: "auto, f32, bf16 or f16",
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_and_dtypes_are_read_from_their_names() {
+        assert_eq!("auto".parse::<DeviceChoice>().unwrap(), DeviceChoice::Auto);
+        assert_eq!("cpu".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cpu);
+        assert_eq!("cuda".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cuda(0));
+        assert_eq!("cuda:3".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cuda(3));
+        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:+1", "cuda:x", "cuda:1024", "CPU"] {
+            let error = wrong.parse::<DeviceChoice>().unwrap_err().to_string();
+            assert!(error.ends_with("write auto, cpu, cuda or cuda:N"), "{error}");
+        }
+        assert_eq!("bf16".parse::<DtypeChoice>().unwrap(), DtypeChoice::Bf16);
+        let error = "float32".parse::<DtypeChoice>().unwrap_err().to_string();
+        assert_eq!(error, "\"float32\" is no number format: write auto, f32, bf16 or f16");
+    }
+}

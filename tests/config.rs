@@ -83,8 +83,10 @@ fn each_mistake_in_the_file_is_named_with_its_line_and_what_to_do() {
     let cases = [
         ("model = \"x\"\n", "c.toml:1: model: ", "write [model]"),
         ("[modle]\nid = \"x\"\n", "c.toml:1: modle: ", "did you mean model?"),
-        ("[wibble]\n", "c.toml:1: wibble: ", "there are node, model, mqtt, outbox, defaults, cameras"),
-        ("[http]\nlisten = \"\"\n", "c.toml:1: http: ", "no HTTP server yet"),
+        ("[wibble]\n", "c.toml:1: wibble: ", "there are node, model, mqtt, outbox, http, defaults, cameras"),
+        ("[http]\nlisten = \"localhost\"\n", "c.toml:2: http.listen: ", "write an IP address and a port"),
+        ("[http]\nlisten = \"127.0.0.1\"\n", "c.toml:2: http.listen: ", "such as 127.0.0.1:9180"),
+        ("[http]\nlisten = 9180\n", "c.toml:2: http.listen: ", "text, not 9180: write it in quotes"),
         ("[node]\nstate_dir = \"/x\"\n", "c.toml:2: node.state_dir: ", "nothing on disk yet"),
         ("[model]\nmax_bach = 4\n", "c.toml:2: model.max_bach: ", "did you mean max_batch?"),
         ("[model]\nwindow = \"8s\"\n", "c.toml:2: model.window: ", "belongs under [defaults]"),

@@ -12,6 +12,7 @@ use crate::{
     app,
     capture::{self, source::TestSource},
     config::{self, Config, Device, Dtype, Sampling, Source, Transport, units},
+    describe::Describer,
     event::Event,
     logging,
     publish::mqtt::{broker::EmbeddedBroker, subscribe},
@@ -71,7 +72,8 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
                 cancel.cancel();
             });
         }
-        let result = app::run(config, Box::new(describer), cancel).await;
+        let result =
+            app::run(config, move |_| Ok(Box::new(describer) as Box<dyn Describer>), None, cancel).await;
         subscriber.abort();
         result
     })
@@ -112,6 +114,7 @@ fn config(port: u16) -> anyhow::Result<Config> {
             discovery_prefix: None,
         },
         outbox: config::Outbox { max_bytes: 16 << 20 },
+        http: config::Http { listen: None },
         cameras: BTreeMap::from([(CAMERA.parse()?, camera)]),
         pipelines: PathBuf::new(),
     })

@@ -431,7 +431,7 @@ fn wrong_usage_has_its_own_exit_code() {
 }
 
 #[test]
-fn the_schema_is_json_and_each_shell_gets_its_completions() {
+fn the_schema_is_json_each_shell_gets_its_completions_and_the_manual_page_knows_every_command() {
     let camscribe = |arguments: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_camscribe")).args(arguments).output().unwrap();
         assert!(output.status.success(), "{output:?}");
@@ -443,6 +443,12 @@ fn the_schema_is_json_and_each_shell_gets_its_completions() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         assert!(camscribe(&["completions", shell]).contains("describe"), "{shell}");
     }
+    let page = camscribe(&["man"]);
+    assert!(page.contains("\n.TH camscribe 1"), "{page}");
+    for command in ["RUN", "DESCRIBE", "CHECK", "PULL", "DEMO", "SCHEMA", "COMPLETIONS"] {
+        assert!(page.contains(&format!("\n.SH CAMSCRIBE {command}\n")), "{command}");
+    }
+    assert!(!page.contains("CAMSCRIBE MAN"), "it is for packagers");
 }
 
 #[test]

@@ -4,22 +4,25 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::{self, Write},
     fs,
     sync::{Mutex, PoisonError, atomic::AtomicU64, atomic::Ordering},
     time::Duration,
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text},
+    encoding::text,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
+pub use self::labels::{CameraState, Reason, Stage, TokenKind};
+use self::labels::{OfCamera, OfDevice, OfDrop, OfModel, OfStage, OfState, OfTokens};
 use crate::{
     event::{Event, ModelInfo},
     frame::CameraId,
 };
+
+mod labels;
 
 /// What a page of [`Metrics::page`] is, for the `Content-Type` header.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -29,129 +32,6 @@ const SECONDS: [f64; 15] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 /// Bounds of batches, clips.
 const CLIPS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
-
-/// Values of a label.
-macro_rules! label {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum $name { $($(#[$variant_doc])* $variant,)* }
-
-        impl EncodeLabelValue for $name {
-            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-                encoder.write_str(match self { $(Self::$variant => $word,)* })
-            }
-        }
-    };
-}
-
-label! {
-    /// A part of a clip's way to its description.
-    Stage {
-        /// Waiting for the model.
-        Queued = "queued",
-        /// Resizing frames, building the prompt.
-        Preprocess = "preprocess",
-        /// Vision tower and connector.
-        Vision = "vision",
-        /// The prompt through the text decoder.
-        Prefill = "prefill",
-        /// The answer, token by token.
-        Decode = "decode",
-        /// From the queue to the description.
-        Total = "total",
-    }
-}
-
-label! {
-    /// Why a clip has no description.
-    Reason {
-        /// A newer clip of the same camera took its place: the model is slower than the cameras.
-        Overload = "overload",
-        /// The model could not describe it.
-        Undescribed = "undescribed",
-    }
-}
-
-label! {
-    /// How a camera is doing.
-    CameraState {
-        /// Pictures are coming.
-        Online = "online",
-        /// It is being connected to.
-        Connecting = "connecting",
-        /// No pictures.
-        Offline = "offline",
-        /// It refuses our user name or password.
-        Unauthorised = "unauthorised",
-        /// Switched off by its owner.
-        Disabled = "disabled",
-    }
-}
-
-impl CameraState {
-    const ALL: [Self; 5] =
-        [Self::Online, Self::Connecting, Self::Offline, Self::Unauthorised, Self::Disabled];
-}
-
-label! {
-    /// What tokens were for.
-    TokenKind {
-        /// Of the prompts, those of pictures included.
-        Prompt = "prompt",
-        /// Of the pictures in them.
-        Image = "image",
-        /// Of the answers.
-        Generated = "generated",
-    }
-}
-
-impl EncodeLabelValue for CameraId {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        encoder.write_str(self.as_str())
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfCamera {
-    camera: CameraId,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfDrop {
-    camera: CameraId,
-    reason: Reason,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfState {
-    camera: CameraId,
-    state: CameraState,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfStage {
-    stage: Stage,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfTokens {
-    kind: TokenKind,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfDevice {
-    device: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfModel {
-    version: String,
-    model: String,
-    revision: String,
-    device: String,
-    dtype: String,
-}
 
 /// What others know at the moment when a page is written. Counts are since the start.
 #[derive(Clone, Debug, Default)]

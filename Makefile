@@ -4,10 +4,10 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
-.PHONY: help demo test build lint doc deny cuda install
+.PHONY: help demo test build lint doc deny cuda install deb test-deb
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
 
 demo: ## install what is missing, build, and show the main job at work
 	@.ci/install-deps build
@@ -34,6 +34,18 @@ deny: ## advisories and licences of every dependency
 cuda: ## the program with CUDA, into target/HOST/release; needs nvcc (CUDA_HOME)
 	@.ci/install-deps build
 	$(CARGO) --config .cargo/cuda.toml build --release --locked --features cuda --target $(HOST)
+
+deb: build ## the Debian package, into target/debian
+	$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deb
+	mkdir -p target/package
+	target/release/camscribe man > target/package/camscribe.1
+	target/release/camscribe completions bash > target/package/camscribe.bash
+	target/release/camscribe completions zsh > target/package/_camscribe
+	target/release/camscribe completions fish > target/package/camscribe.fish
+	$(CARGO) deb --no-build --locked
+
+test-deb: deb ## install the package on a clean Debian 12, use it, and purge it; needs root
+	@.ci/test-deb target/debian/camscribe_*.deb
 
 install: build ## the program and its configuration
 	install -D -m 755 target/release/camscribe $(DESTDIR)$(PREFIX)/bin/camscribe

@@ -2,51 +2,45 @@
 //! outbox, the publisher empties it. Stopping goes the same way, stage by stage, so that what was
 //! described is delivered.
 
-use std::{
-    collections::BTreeMap,
-    num::NonZeroUsize,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-    thread,
-    time::Duration,
-};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use anyhow::{Context, anyhow, bail};
-use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
-use tokio::{
-    sync::{oneshot, watch},
-    task::JoinSet,
-};
+use anyhow::{Context, bail};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    capture::{self, CameraConfig, CameraStatus, CaptureError, State},
-    clip::{Question, WindowConfig},
-    config::{self, Config, Source},
-    describe::{
-        DescribeError, Describer,
-        smolvlm::{Options, SmolVlm},
-        worker::{self, Batching, Outcome},
-    },
-    event::ModelInfo,
-    frame::{CameraId, Frame},
-    hub,
-    publish::{
-        BrokerAddress, CameraInfo, CameraState, Info, Publisher, Settings, TlsFiles,
-        outbox::{Message, Outbox},
-    },
-    queue::{ClipQueue, Overflow},
+use self::{
+    board::Board,
+    cameras::{Cameras, Site, plans},
+    life::{Life, Stage},
+    model::{Bench, Model},
 };
+use crate::{
+    config::{self, Config},
+    describe::{
+        Describer,
+        smolvlm::{Options, SmolVlm},
+    },
+    frame::CameraId,
+    http, hub,
+    metrics::{Metrics, Readings},
+    publish::{BrokerAddress, Prepared, Settings, TlsFiles, outbox::Outbox},
+    queue::ClipQueue,
+};
+
+mod board;
+mod cameras;
+pub mod life;
+mod model;
+mod reload;
+
+pub use cameras::camera_config;
+pub use reload::Reload;
 
 /// Clips of one camera that wait for the model: one to be taken next, one behind it. More would
 /// only make descriptions older.
 const CLIPS_PER_CAMERA: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 /// How long delivery may go on after everything else has ended.
 const DRAIN: Duration = Duration::from_secs(10);
-/// JPEG quality of snapshots: artefacts are invisible, and half the bytes of 95.
-const SNAPSHOT_QUALITY: u8 = 85;
-/// A live camera without a frame for this long is started again.
-const STALL: Duration = Duration::from_secs(10);
 
 /// Finds the model and loads it.
 ///
@@ -64,86 +58,85 @@ pub fn load_model(model: &config::Model) -> anyhow::Result<SmolVlm> {
     SmolVlm::load(&found.path, options).with_context(|| format!("model {:?} cannot be used", model.id))
 }
 
-/// What capture needs to know about a camera.
-pub fn camera_config(id: &CameraId, camera: &config::Camera, pipelines: &Path) -> CameraConfig {
-    CameraConfig {
-        id: id.clone(),
-        source: camera.source.clone(),
-        login: camera.login.clone(),
-        transport: camera.transport,
-        pipeline: camera.pipeline.clone(),
-        pipelines_dir: Some(pipelines.to_owned()),
-        sampling: camera.sampling,
-        window: WindowConfig {
-            window: camera.window,
-            stride: camera.stride,
-            frames: camera.frames,
-            min_frames: camera.min_frames,
-        },
-        question: Arc::new(Question { prompt: camera.prompt.clone(), max_tokens: camera.max_tokens }),
-        stall: STALL,
-        retry: true,
-    }
-}
-
-/// Watches the cameras of `config` and publishes what `describer` says, until `cancel` or until
-/// every source has ended.
+/// Watches the cameras of `config` and publishes what the model that `load` gives says, until
+/// `stop` or until every source has ended. Reads the configuration again when `reload` asks for it.
 ///
 /// # Errors
-/// When publishing cannot start, the device fails, or no source could be read.
+/// When publishing cannot start, the model does not work, or no source could be read.
 pub async fn run(
-    config: Config,
-    describer: Box<dyn Describer>,
-    cancel: CancellationToken,
+    mut config: Config,
+    load: impl FnOnce(&config::Model) -> anyhow::Result<Box<dyn Describer>> + Send + 'static,
+    mut reload: Option<Reload>,
+    stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let model = describer.model();
+    let prepared = Prepared::new(publish_settings(&config))?;
+    let plans = plans(&config)?;
+    let (metrics, life) = (Arc::new(Metrics::new()), Arc::new(Life::default()));
     let outbox = Arc::new(Outbox::new(usize::try_from(config.outbox.max_bytes).unwrap_or(usize::MAX)));
-    let publisher = Arc::new(Publisher::start(publish_settings(&config), Arc::clone(&outbox))?);
-    let board = Arc::new(Board::new(model, &config, Arc::clone(&publisher)));
     let queue = Arc::new(ClipQueue::new(CLIPS_PER_CAMERA));
+    let board = Arc::new(Board::new(Arc::clone(&metrics), Arc::clone(&outbox)));
+    let bench = Bench { queue, outbox, metrics, life };
+    let Bench { queue, metrics, life, .. } = bench.clone();
+    let site = Site { queue: Arc::clone(&queue), board: Arc::clone(&board), metrics };
 
-    let cameras_cancel = cancel.child_token();
-    let (worker, mut described) = start_worker(describer, &config, Arc::clone(&queue), outbox)?;
-    let mut cameras = start_cameras(&config, &queue, &board, &cameras_cancel);
+    // Ends with this function, whichever way it ends.
+    let mut services = JoinSet::new();
+    if let Some(address) = config.http.listen {
+        services.spawn(http::serve(http::bind(address).await?, pages(&bench, &board)));
+    }
+    services.spawn(Arc::clone(&life).reassure());
 
-    let mut failure = None;
-    let mut failed = 0;
-    let started = cameras.len();
-    loop {
+    life.enter(Stage::Loading);
+    let mut model = Model::start(load, &config, bench)?;
+    let info = tokio::select! {
+        warm = &mut model.warm => warm,
+        () = stop.cancelled() => {
+            // Loading cannot be interrupted; nothing is lost by leaving it to the end of the process.
+            life.enter(Stage::Stopping);
+            return Ok(());
+        }
+    };
+    let Ok(info) = info else {
+        model.ended.await.context("the model's thread ended by a fault")??;
+        bail!("the model's thread ended before its work began");
+    };
+    board.open(prepared, info);
+    for (id, _) in config.cameras.iter().filter(|(_, camera)| !camera.enabled) {
+        board.disable(id);
+    }
+    let mut cameras = Cameras::new(site.clone(), stop.child_token());
+    plans.into_values().for_each(|plan| cameras.start(plan));
+    life.enter(Stage::Watching(cameras.count()));
+
+    let failure = loop {
         tokio::select! {
-            ended = cameras.join_next() => match ended {
-                Some(Ok(Ok(()))) => {}
-                Some(Ok(Err(_))) => failed += 1,
-                Some(Err(fault)) => { tracing::error!("a camera's task ended by a fault: {fault}"); failed += 1; }
-                None => break,
-            },
-            result = &mut described => {
-                failure = result.ok().and_then(Result::err);
-                cameras_cancel.cancel();
-                break;
+            () = cameras.run_out() => break None,
+            () = stop.cancelled() => break None,
+            result = &mut model.ended => break result.ok().and_then(Result::err),
+            file = Reload::asked(&mut reload) => {
+                life.enter(Stage::Reloading);
+                reload::reload(file, &mut config, &mut cameras, &site).await;
+                life.enter(Stage::Watching(cameras.count()));
             }
         }
-    }
-    while cameras.join_next().await.is_some() {}
+    };
+    life.enter(Stage::Stopping);
+    cameras.end().await;
     queue.close();
-    if let Err(fault) = tokio::task::spawn_blocking(move || worker.join()).await? {
-        bail!("the model's thread ended by a fault: {fault:?}");
-    }
-    drop(board);
-    let publisher = Arc::into_inner(publisher).context("the publisher is still in use")?;
-    match publisher.shutdown(DRAIN).await {
+    model.join().await?;
+    match board.close(DRAIN).await {
         0 => tracing::info!("every description was delivered"),
         left => {
             tracing::warn!("{left} descriptions were not delivered: the broker did not take them in time")
         }
     }
-    if let Some(error) = failure {
-        return Err(anyhow!(error).context("the model stopped"));
+    match failure {
+        Some(error) => Err(error),
+        None if cameras.all_failed() && !stop.is_cancelled() => {
+            bail!("no camera could be read; the lines above say why")
+        }
+        None => Ok(()),
     }
-    if failed == started && started > 0 && !cancel.is_cancelled() {
-        bail!("no camera could be read; the lines above say why");
-    }
-    Ok(())
 }
 
 /// What publishing needs to know.
@@ -162,7 +155,8 @@ pub fn publish_settings(config: &Config) -> Settings {
         node: config.node.id.clone(),
         topic_prefix: mqtt.topic_prefix.clone(),
         discovery_prefix: mqtt.discovery_prefix.clone().unwrap_or_default(),
-        cameras: enabled(config).map(|(id, _)| id.clone()).collect(),
+        // The board tells of each when it is started.
+        cameras: Vec::new(),
     }
 }
 
@@ -171,161 +165,30 @@ pub fn enabled(config: &Config) -> impl Iterator<Item = (&CameraId, &config::Cam
     config.cameras.iter().filter(|(_, camera)| camera.enabled)
 }
 
-type Described = oneshot::Receiver<Result<(), DescribeError>>;
-
-fn start_worker(
-    mut describer: Box<dyn Describer>,
-    config: &Config,
-    queue: Arc<ClipQueue>,
-    outbox: Arc<Outbox>,
-) -> anyhow::Result<(thread::JoinHandle<()>, Described)> {
-    let batching = Batching {
-        max_batch: NonZeroUsize::new(config.model.max_batch).context("max_batch is 0")?,
-        linger: config.model.linger,
-    };
-    let node = config.node.id.clone();
-    let (tell, told) = oneshot::channel();
-    let thread = thread::Builder::new().name("model".into()).spawn(move || {
-        let result =
-            worker::run(&mut *describer, &queue, batching, &node, |outcome| deliver(outcome, &outbox));
-        // Cameras that block on a full queue must not wait for a model that is gone.
-        queue.close();
-        let _ = tell.send(result);
-    })?;
-    Ok((thread, told))
-}
-
-/// Puts what was described into the outbox.
-fn deliver(Outcome { clip, event }: Outcome, outbox: &Outbox) {
-    let camera = &clip.camera;
-    let event = match event {
-        Ok(event) => event,
-        Err(error) => return tracing::warn!(%camera, clip = clip.seq, "a clip was not described: {error}"),
-    };
-    tracing::info!(%camera, clip = clip.seq, ms = event.timing_ms.total, "{}", event.description);
-    if event.dropped.clips > 0 {
-        tracing::warn!(%camera, "{} older clips were dropped: the model is slower than the cameras", event.dropped.clips);
-    }
-    let snapshot = jpeg(&clip.frames[clip.frames.len() / 2])
-        .inspect_err(|error| tracing::warn!(%camera, "no snapshot: {error}"))
-        .ok();
-    match Message::new(&event, snapshot) {
-        Ok(message) => outbox.append(message),
-        Err(error) => tracing::error!(%camera, "an event cannot be written as JSON: {error}"),
+/// Who answers over HTTP.
+fn pages(bench: &Bench, board: &Arc<Board>) -> http::Pages {
+    let Bench { queue, outbox, metrics, life } = bench.clone();
+    let (board, healthy) = (Arc::clone(board), Arc::clone(&life));
+    http::Pages {
+        metrics: Box::new(move || metrics.page(&readings(&queue, &outbox, &board))),
+        health: Box::new(move || healthy.health()),
+        ready: Box::new(move || life.ready()),
     }
 }
 
-fn jpeg(frame: &Frame) -> image::ImageResult<Vec<u8>> {
-    let mut out = Vec::new();
-    JpegEncoder::new_with_quality(&mut out, SNAPSHOT_QUALITY).encode(
-        &frame.rgb,
-        frame.width,
-        frame.height,
-        ExtendedColorType::Rgb8,
-    )?;
-    Ok(out)
-}
-
-fn start_cameras(
-    config: &Config,
-    queue: &Arc<ClipQueue>,
-    board: &Arc<Board>,
-    cancel: &CancellationToken,
-) -> JoinSet<Result<(), CaptureError>> {
-    let mut cameras = JoinSet::new();
-    for (id, camera) in &config.cameras {
-        if !camera.enabled {
-            board.publisher.camera_status(id, CameraState::Disabled, None);
-            continue;
-        }
-        let overflow = match camera.source {
-            Source::File(_) => Overflow::Block,
-            Source::Rtsp(_) | Source::V4l2(_) | Source::Test(_) => Overflow::DropOldest,
-        };
-        let settings = camera_config(id, camera, &config.pipelines);
-        let (queue, board, cancel) = (Arc::clone(queue), Arc::clone(board), cancel.clone());
-        cameras.spawn(async move { watch_camera(settings, queue, overflow, &board, cancel).await });
-    }
-    cameras
-}
-
-/// Runs one camera, telling the board how it does.
-async fn watch_camera(
-    settings: CameraConfig,
-    queue: Arc<ClipQueue>,
-    overflow: Overflow,
-    board: &Board,
-    cancel: CancellationToken,
-) -> Result<(), CaptureError> {
-    let id = settings.id.clone();
-    let (status, mut told) = watch::channel(CameraStatus::default());
-    // A closed queue means that the daemon is stopping: the clip has nowhere to go.
-    let running = capture::run(settings, move |clip| drop(queue.push(clip, overflow)), status, cancel);
-    tokio::pin!(running);
-    board.camera(&id, &told.borrow_and_update().clone());
-    let result = loop {
-        tokio::select! {
-            result = &mut running => break result,
-            Ok(()) = told.changed() => {
-                let status = told.borrow_and_update().clone();
-                board.camera(&id, &status);
-            }
-        }
-    };
-    match result {
-        Ok(summary) => {
-            tracing::info!(camera = %id, "ended after {} frames in {} clips", summary.frames, summary.clips);
-            if let Some(warning) = summary.warning {
-                tracing::warn!(camera = %id, "{warning}");
-            }
-            board.publisher.camera_status(&id, CameraState::Offline, Some("ended"));
-            Ok(())
-        }
-        Err(error) => {
-            tracing::error!(camera = %id, "{error}");
-            board.publisher.camera_status(&id, CameraState::Offline, Some(&error.to_string()));
-            Err(error)
-        }
-    }
-}
-
-/// What is told about the node and its cameras: retained on the broker.
-struct Board {
-    publisher: Arc<Publisher>,
-    info: Mutex<Info>,
-    /// What was last said about each camera; a status also moves with every frame.
-    said: Mutex<BTreeMap<CameraId, (State, String)>>,
-}
-
-impl Board {
-    fn new(model: ModelInfo, config: &Config, publisher: Arc<Publisher>) -> Self {
-        let cameras: BTreeMap<_, _> =
-            enabled(config).map(|(id, _)| (id.clone(), CameraInfo::default())).collect();
-        let info = Info { version: env!("CARGO_PKG_VERSION").into(), model, cameras };
-        publisher.info(&info);
-        Self { publisher, info: Mutex::new(info), said: Mutex::default() }
-    }
-
-    fn camera(&self, id: &CameraId, status: &CameraStatus) {
-        let news = (status.state, status.why.clone());
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.get(id) != Some(&news) {
-            let state = match status.state {
-                State::Connecting => CameraState::Connecting,
-                State::Online => CameraState::Online,
-                State::Offline | State::Unauthorised => CameraState::Offline,
-            };
-            let why = Some(status.why.as_str()).filter(|why| !why.is_empty());
-            self.publisher.camera_status(id, state, why);
-            said.insert(id.clone(), news);
-        }
-        let mut info = self.info.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(camera) = info.cameras.get_mut(id)
-            && status.decoder.is_some()
-            && camera.decoder != status.decoder
-        {
-            camera.decoder.clone_from(&status.decoder);
-            self.publisher.info(&info);
-        }
+/// What stands on the page of metrics and is known elsewhere.
+fn readings(queue: &ClipQueue, outbox: &Outbox, board: &Board) -> Readings {
+    let waiting = outbox.status();
+    Readings {
+        cameras: board.readings(),
+        queue: queue.len(),
+        queue_age: queue.age(),
+        overload: queue.dropped(),
+        outbox: waiting.rows,
+        outbox_bytes: waiting.bytes,
+        outbox_age: outbox.age(),
+        outbox_dropped: waiting.dropped,
+        outbox_set_aside: waiting.set_aside,
+        broker_connected: board.connected(),
     }
 }

@@ -20,7 +20,7 @@ pub struct Question {
 pub struct Clip {
     /// Which camera saw it.
     pub camera: CameraId,
-    /// Counts this camera's clips since the process started, from 0.
+    /// Counts this camera's clips, from 0, since the process or a reload last started the camera.
     pub seq: u64,
     /// UTC time of the window's start.
     pub start: DateTime<Utc>,

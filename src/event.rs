@@ -55,7 +55,8 @@ pub enum EventKind {
 /// Which part of the stream an event is about.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ClipInfo {
-    /// Counts this camera's clips since the process started, from 0; a missing number is a lost clip.
+    /// Counts this camera's clips, from 0, since the process or a reload last started the camera; a
+    /// missing number is a lost clip.
     pub seq: u64,
     /// UTC, when the window starts.
     #[serde(serialize_with = "millis")]

@@ -8,12 +8,14 @@
 //! | [`device`] | where the model is wanted to compute |
 //! | [`describe`] | clips in, descriptions out: the model |
 //! | [`event`] | what subscribers read: the public contract |
+//! | [`progress`] | whether the model's thread gets anywhere |
 #![cfg_attr(
     feature = "daemon",
     doc = "| [`config`], [`hub`] | what the person said, and the model's files |
 | [`capture`] | cameras and files in, clips out: GStreamer |
 | [`queue`] | between the cameras and the model: bounded, fair |
 | [`publish`] | events out, over MQTT |
+| [`metrics`], [`http`] | what Prometheus reads, and where |
 | [`app`], [`cli`] | the wiring, and the commands |"
 )]
 
@@ -24,6 +26,7 @@ pub mod describe;
 pub mod device;
 pub mod event;
 pub mod frame;
+pub mod progress;
 pub mod queue;
 
 #[cfg(feature = "daemon")]
@@ -33,9 +36,13 @@ pub mod cli;
 #[cfg(feature = "daemon")]
 pub mod config;
 #[cfg(feature = "daemon")]
+pub mod http;
+#[cfg(feature = "daemon")]
 pub mod hub;
 #[cfg(feature = "daemon")]
 pub mod logging;
+#[cfg(feature = "daemon")]
+pub mod metrics;
 #[cfg(feature = "daemon")]
 pub mod publish;
 #[cfg(feature = "daemon")]

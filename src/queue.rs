@@ -135,6 +135,13 @@ impl ClipQueue {
         self.len() == 0
     }
 
+    /// How long the clip that has waited longest has been in.
+    pub fn age(&self) -> Duration {
+        let inner = self.lock();
+        let firsts = inner.cameras.values().filter_map(|lane| Some(lane.clips.front()?.1));
+        firsts.min().map_or(Duration::ZERO, |first| first.elapsed())
+    }
+
     /// Clips that made room for newer ones since the start, by camera.
     pub fn dropped(&self) -> BTreeMap<CameraId, u64> {
         self.lock().cameras.iter().map(|(camera, lane)| (camera.clone(), lane.dropped)).collect()

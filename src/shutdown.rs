@@ -1,6 +1,7 @@
-//! Signals: the first SIGINT or SIGTERM asks everything to end in order, the second aborts.
+//! Signals: the first SIGINT or SIGTERM asks everything to end in order, the second aborts. SIGHUP
+//! asks for the configuration to be read again.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Exit code of an aborted drain: 128 + SIGINT, what a shell expects.
@@ -30,4 +31,12 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
         }
     });
     Ok(token)
+}
+
+/// Every SIGHUP from now on, which no longer ends the process.
+///
+/// # Errors
+/// When the signal handler cannot be installed.
+pub fn on_hangup() -> std::io::Result<Signal> {
+    signal(SignalKind::hangup())
 }

@@ -87,8 +87,10 @@ fn each_mistake_in_the_file_is_named_with_its_line_and_what_to_do() {
     let cases = [
         ("model = \"x\"\n", "c.toml:1: model: ", "write [model]"),
         ("[modle]\nid = \"x\"\n", "c.toml:1: modle: ", "did you mean model?"),
-        ("[wibble]\n", "c.toml:1: wibble: ", "there are node, model, mqtt, outbox, defaults, cameras"),
-        ("[http]\nlisten = \"\"\n", "c.toml:1: http: ", "no HTTP server yet"),
+        ("[wibble]\n", "c.toml:1: wibble: ", "there are node, model, mqtt, outbox, http, defaults, cameras"),
+        ("[http]\nlisten = \"localhost\"\n", "c.toml:2: http.listen: ", "write an IP address and a port"),
+        ("[http]\nlisten = \"127.0.0.1\"\n", "c.toml:2: http.listen: ", "such as 127.0.0.1:9180"),
+        ("[http]\nlisten = 9180\n", "c.toml:2: http.listen: ", "text, not 9180: write it in quotes"),
         ("[node]\nstate_dir = \"/x\"\n", "c.toml:2: node.state_dir: ", "nothing on disk yet"),
         ("[model]\nmax_bach = 4\n", "c.toml:2: model.max_bach: ", "did you mean max_batch?"),
         ("[model]\nwindow = \"8s\"\n", "c.toml:2: model.window: ", "belongs under [defaults]"),
@@ -516,7 +518,7 @@ fn wrong_usage_has_its_own_exit_code() {
 }
 
 #[test]
-fn the_schema_is_json_and_each_shell_gets_its_completions() {
+fn the_schema_is_json_each_shell_gets_its_completions_and_the_manual_page_knows_every_command() {
     let camscribe = |arguments: &[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_camscribe")).args(arguments).output().unwrap();
         assert!(output.status.success(), "{output:?}");
@@ -528,6 +530,12 @@ fn the_schema_is_json_and_each_shell_gets_its_completions() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
         assert!(camscribe(&["completions", shell]).contains("describe"), "{shell}");
     }
+    let page = camscribe(&["man"]);
+    assert!(page.contains("\n.TH camscribe 1"), "{page}");
+    for command in ["RUN", "DESCRIBE", "CHECK", "PULL", "DEMO", "SCHEMA", "COMPLETIONS"] {
+        assert!(page.contains(&format!("\n.SH CAMSCRIBE {command}\n")), "{command}");
+    }
+    assert!(!page.contains("CAMSCRIBE MAN"), "it is for packagers");
 }
 
 #[test]

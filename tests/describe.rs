@@ -38,6 +38,17 @@ fn load(dir: &Path) -> SmolVlm {
     SmolVlm::load(dir, options).unwrap()
 }
 
+#[test]
+fn describing_shows_that_it_gets_on() {
+    let dir = folder();
+    let mut model = load(dir.path());
+    let progress = model.progress();
+    progress.idle();
+    model.describe(&[clip(2, 64, 64)]).unwrap();
+    std::thread::sleep(Duration::from_millis(5));
+    assert!(progress.silence() > Duration::ZERO);
+}
+
 fn clip(frames: u64, width: u32, height: u32) -> Clip {
     let camera: camscribe::frame::CameraId = "porch".parse().unwrap();
     let start = Utc::now();

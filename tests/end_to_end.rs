@@ -36,7 +36,9 @@ fn camscribe(home: &Path) -> Command {
         .env("HOME", home)
         .env_remove("XDG_CACHE_HOME")
         .env_remove("CACHE_DIRECTORY")
-        .env_remove("RUST_LOG");
+        .env_remove("RUST_LOG")
+        // The default port would be taken by the test beside this one.
+        .env("CAMSCRIBE__HTTP__LISTEN", "");
     command
 }
 

@@ -4,14 +4,17 @@
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
-use camscribe::describe::smolvlm::{
-    config::{ModelConfig, ProcessorConfig},
-    device::{DeviceChoice, DtypeChoice, choose},
-    generate::{Request, Sampling},
-    network::Network,
-    preprocess::{Picture, Preprocessor},
-    prompt::{Message, Part, Prompter, Role},
-    unwatched,
+use camscribe::{
+    describe::smolvlm::{
+        config::{ModelConfig, ProcessorConfig},
+        device::choose,
+        generate::{Request, Sampling},
+        network::Network,
+        preprocess::{Picture, Preprocessor},
+        prompt::{Message, Part, Prompter, Role},
+        unwatched,
+    },
+    device::{DeviceChoice, DtypeChoice},
 };
 use serde::Deserialize;
 use sha2::{Digest, Sha256};

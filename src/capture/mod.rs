@@ -81,6 +81,8 @@ pub struct CameraStatus {
     pub size: Option<(u32, u32)>,
     /// Pictures per second, where the stream says so.
     pub frame_rate: Option<f64>,
+    /// Frames that it gave since it was started, however often it was lost in between.
+    pub frames: u64,
     /// Stream time of the latest frame.
     pub position: Duration,
     /// Length of a file, where it says so.
@@ -139,7 +141,7 @@ pub async fn run(
     let mut pause = FIRST_PAUSE;
     loop {
         status.send_modify(|s| {
-            *s = CameraStatus { why: std::mem::take(&mut s.why), ..CameraStatus::default() }
+            *s = CameraStatus { why: std::mem::take(&mut s.why), frames: s.frames, ..CameraStatus::default() }
         });
         let before = lock(&intake).frames;
         let outcome = match preflight(&config.source) {

@@ -261,6 +261,7 @@ impl Tap {
             s.state = State::Online;
             s.size = Some((width, height));
             s.position = pts;
+            s.frames += 1;
             if fresh {
                 s.why.clear();
                 tracing::info!(camera = %self.camera, width, height, "pictures are coming");

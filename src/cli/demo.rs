@@ -11,6 +11,7 @@ use super::run::runtime;
 use crate::{
     app,
     config::{self, Config, ParsedSource, Sampling, Source, Transport, scene::TestSource, units},
+    describe::Describer,
     device::{DeviceChoice, DtypeChoice},
     event::Event,
     logging,
@@ -69,7 +70,8 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
                 cancel.cancel();
             });
         }
-        let result = app::run(config, Box::new(describer), cancel).await;
+        let result =
+            app::run(config, move |_| Ok(Box::new(describer) as Box<dyn Describer>), None, cancel).await;
         subscriber.abort();
         result
     })
@@ -110,6 +112,7 @@ fn config(port: u16, source: Source) -> anyhow::Result<Config> {
             discovery_prefix: None,
         },
         outbox: config::Outbox { max_bytes: 16 << 20 },
+        http: config::Http { listen: None },
         cameras: BTreeMap::from([(CAMERA.parse()?, camera)]),
         pipelines: PathBuf::new(),
     })

@@ -10,6 +10,7 @@ use crate::{config::ConfigError, event::Event};
 pub mod check;
 pub mod demo;
 pub mod describe;
+mod man;
 mod print;
 mod probe;
 pub mod pull;
@@ -44,6 +45,9 @@ pub enum Command {
     Schema,
     /// Print a completion script for a shell.
     Completions(CompletionsArgs),
+    /// Print the manual page.
+    #[command(hide = true)]
+    Man,
 }
 
 /// Arguments of `completions`.
@@ -63,6 +67,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Demo(args) => demo::run(args),
         Command::Schema => schema(),
         Command::Completions(args) => completions(args.shell),
+        Command::Man => man::print(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

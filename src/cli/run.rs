@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::Args;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
-use crate::{app, config, logging, shutdown};
+use crate::{app, config, describe::Describer, logging, shutdown};
 
 /// Threads for everything that waits: cameras' supervisors, the publisher, signals.
 const WORKERS: usize = 2;
@@ -23,15 +25,26 @@ pub struct RunArgs {
 /// [`config::ConfigError`] before anything starts; later what [`app::run`] says.
 pub fn run(args: RunArgs) -> anyhow::Result<()> {
     logging::init(false);
+    no_core_dumps().context("core dumps, which would hold passwords, cannot be switched off")?;
     let loaded = config::load(args.config.as_deref())?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let describer = Box::new(app::load_model(&loaded.config.model)?);
+    let load = |model: &config::Model| Ok(Box::new(app::load_model(model)?) as Box<dyn Describer>);
     runtime()?.block_on(async {
-        let cancel = shutdown::on_signal()?;
-        app::run(loaded.config, describer, cancel).await
+        let stop = shutdown::on_signal()?;
+        let reload = app::Reload { file: args.config, hangups: shutdown::on_hangup()? };
+        app::run(loaded.config, load, Some(reload), stop).await
     })
+}
+
+/// A dump of this process would hold the passwords of cameras and broker. Nor may another program
+/// of the same user look into its memory or environment.
+fn no_core_dumps() -> std::io::Result<()> {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Core, none)?;
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(())
 }
 
 /// The runtime that every command uses.

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::{
-    Camera, Login, Model, ParsedSource, Sampling, Secret, Source, Transport,
+    Camera, Http, Login, Model, ParsedSource, Sampling, Secret, Source, Transport,
     mistake::Report,
     secret,
     value::{Section, Value},
@@ -78,6 +78,16 @@ pub fn model(section: &Section, folder: &Path, report: &mut Report) -> Model {
         max_batch: section.number("max_batch") as usize,
         linger: section.duration("linger"),
     }
+}
+
+/// Builds [`Http`].
+pub fn http(section: &Section, report: &mut Report) -> Http {
+    let listen = section.optional("listen").and_then(|text| {
+        let why = "write an IP address and a port, such as 127.0.0.1:9180, or \"\" for none";
+        let mistake = |_| report.mistake(&section.entry("listen").place, format!("{text:?}: {why}"));
+        text.parse().map_err(mistake).ok()
+    });
+    Http { listen }
 }
 
 /// Builds [`Camera`], and puts defaults that follow from other keys into `section`. `has_uri`:

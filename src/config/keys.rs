@@ -69,6 +69,9 @@ pub const MQTT: &[Key] = &[
 /// `[outbox]`
 pub const OUTBOX: &[Key] = &[key("max_bytes", Kind::Size(MIB, MIB << 20), "512MiB")];
 
+/// `[http]`
+pub const HTTP: &[Key] = &[key("listen", Kind::Text, "127.0.0.1:9180")];
+
 /// The one key that every camera must have itself and that `[defaults]` cannot hold.
 pub const URI: Key = Key { name: "uri", kind: Kind::Text, default: None };
 
@@ -94,8 +97,14 @@ pub fn camera() -> Vec<Key> {
 }
 
 /// The sections whose keys are fixed.
-pub const SECTIONS: &[(&str, &[Key])] =
-    &[("node", NODE), ("model", MODEL), ("mqtt", MQTT), ("outbox", OUTBOX), ("defaults", CAMERA)];
+pub const SECTIONS: &[(&str, &[Key])] = &[
+    ("node", NODE),
+    ("model", MODEL),
+    ("mqtt", MQTT),
+    ("outbox", OUTBOX),
+    ("http", HTTP),
+    ("defaults", CAMERA),
+];
 
 /// The section that holds a table per camera.
 pub const CAMERAS: &str = "cameras";
@@ -104,7 +113,6 @@ pub const CAMERAS: &str = "cameras";
 pub fn not_here(path: &str) -> Option<&'static str> {
     let name = path.rsplit('.').next().unwrap_or(path);
     Some(match (path, name) {
-        ("http", _) => "this version has no HTTP server yet: remove the section",
         ("node.state_dir", _) => "this version keeps nothing on disk yet: remove the key",
         ("defaults.uri", _) => "each camera needs a uri of its own: write it under [cameras.<id>]",
         (_, "password") => {

@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -42,7 +43,7 @@ pub const DEFAULT_REVISION: &str = "main";
 pub const DEFAULT_PROMPT: &str = "Describe what happens in this video in one or two sentences.";
 
 /// A valid configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// This camscribe.
     pub node: Node,
@@ -52,6 +53,8 @@ pub struct Config {
     pub mqtt: Mqtt,
     /// What waits for the broker.
     pub outbox: Outbox,
+    /// What other programs may ask.
+    pub http: Http,
     /// At least one, defaults applied; a disabled one is here too.
     pub cameras: BTreeMap<CameraId, Camera>,
     /// The folder for pipeline files of the user's own; it need not exist.
@@ -59,14 +62,14 @@ pub struct Config {
 }
 
 /// `[node]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
     /// One level of a topic: 1 to 64 of `A-Z`, `a-z`, `0-9`, `_` and `-`.
     pub id: String,
 }
 
 /// `[model]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Model {
     /// A hub id, or a directory.
     pub id: String,
@@ -83,7 +86,7 @@ pub struct Model {
 }
 
 /// `[mqtt]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mqtt {
     /// Name or address of the broker; an IPv6 address without brackets.
     pub host: String,
@@ -100,7 +103,7 @@ pub struct Mqtt {
 }
 
 /// How to speak TLS with the broker.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
     /// PEM file of the authorities to trust; `None`: those of the system.
     pub ca_file: Option<PathBuf>,
@@ -109,21 +112,28 @@ pub struct Tls {
 }
 
 /// A user and a password.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Login {
     pub username: String,
     pub password: Secret,
 }
 
 /// `[outbox]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outbox {
     /// Most bytes that wait for the broker.
     pub max_bytes: u64,
 }
 
+/// `[http]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Where metrics and health are told; `None`: nowhere.
+    pub listen: Option<SocketAddr>,
+}
+
 /// `[cameras.<id>]`, defaults applied.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Camera {
     /// Where the pictures come from.
     pub source: Source,
@@ -249,6 +259,7 @@ pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
         model: build::model(&sections["model"], folder, &mut report),
         mqtt: broker::build(&sections["mqtt"], folder, &mut report),
         outbox: Outbox { max_bytes: sections["outbox"].number("max_bytes") },
+        http: build::http(&sections["http"], &mut report),
         cameras,
         pipelines: folder.join("pipelines"),
     };

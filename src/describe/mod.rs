@@ -1,10 +1,11 @@
 //! The model's side of the house: clips in, descriptions out.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     clip::Clip,
     event::{FinishReason, ModelInfo, Tokens},
+    progress::Progress,
 };
 
 pub mod smolvlm;
@@ -47,10 +48,27 @@ pub enum DescribeError {
     Device(String),
 }
 
+/// Memory of the device that the model computes on, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// What is taken, by whomever.
+    pub used: usize,
+    /// All of it.
+    pub total: usize,
+}
+
 /// Something that describes clips: the model, or a deterministic stand-in in tests.
 pub trait Describer: Send {
     /// What is stated about it in events.
     fn model(&self) -> ModelInfo;
+
+    /// What `describe` touches at every step that it makes; the same one at every call.
+    fn progress(&self) -> Arc<Progress>;
+
+    /// Of a device that has memory of its own and tells of it.
+    fn device_memory(&self) -> Option<DeviceMemory> {
+        None
+    }
 
     /// Describes a batch: one answer per clip, in order. The outer error means that the device
     /// failed and no clip of the batch was described.

@@ -2,15 +2,18 @@
 
 use std::{
     num::NonZeroUsize,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use chrono::{TimeDelta, Utc};
 use uuid::Uuid;
 
 use super::{DescribeError, Describer, Description};
 use crate::{
-    clip::Clip,
+    clip::{Clip, Question},
     event::{ClipInfo, Dropped, Event, EventKind, FrameInfo, ModelInfo, SCHEMA, Timing},
+    frame::{BadCameraId, CameraId, Clock, Frame},
     queue::{ClipQueue, Queued},
 };
 
@@ -44,7 +47,9 @@ pub fn run(
     mut done: impl FnMut(Outcome),
 ) -> Result<(), DescribeError> {
     let model = describer.model();
+    let progress = describer.progress();
     while let Some(batch) = queue.pop_batch(batching.max_batch, batching.linger) {
+        progress.step();
         let started = Instant::now();
         let (waits, clips): (Vec<_>, Vec<_>) = batch.into_iter().map(Wait::split).unzip();
         let described = match describer.describe(&clips) {
@@ -60,9 +65,52 @@ pub fn run(
         for ((wait, clip), result) in waits.into_iter().zip(clips).zip(described) {
             let event = result.map(|d| event(node, &model, &clip, d, wait, started));
             done(Outcome { clip, event });
+            progress.step();
         }
+        progress.idle();
     }
     Ok(())
+}
+
+/// One small inference, so that what only computing can show is known before there are cameras:
+/// a device that fails, weights that give no numbers. The first batch is not slower for it either.
+///
+/// # Errors
+/// When the model cannot describe anything.
+pub fn warm_up(describer: &mut dyn Describer) -> Result<(), DescribeError> {
+    let progress = describer.progress();
+    progress.step();
+    let clip = grey().map_err(|error| DescribeError::Clip(error.to_string()))?;
+    let described = describer.describe(&[clip])?;
+    progress.idle();
+    described.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
+}
+
+/// A clip that shows nothing, and wants one word about it.
+fn grey() -> Result<Clip, BadCameraId> {
+    let (start, duration) = (Utc::now(), TimeDelta::seconds(1));
+    let (camera, side) = ("warm-up".parse::<CameraId>()?, 64);
+    let frame = Frame {
+        camera: camera.clone(),
+        captured_at: start,
+        clock: Clock::Arrival,
+        pts: Duration::ZERO,
+        width: side,
+        height: side,
+        rgb: vec![128; (side * side * 3) as usize].into(),
+    };
+    Ok(Clip {
+        camera,
+        seq: 0,
+        start,
+        end: start + duration,
+        clock: Clock::Arrival,
+        start_pts: Duration::ZERO,
+        duration: Duration::from_secs(1),
+        frames: vec![frame],
+        gap: false,
+        question: Arc::new(Question { prompt: "What is this?".into(), max_tokens: 1 }),
+    })
 }
 
 /// A clip's time in the queue, and what was dropped before it.

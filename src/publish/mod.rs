@@ -161,6 +161,27 @@ impl Shared {
     }
 }
 
+/// Settings that were found good: a connection that can be started.
+pub struct Prepared {
+    broker: mqtt::Broker,
+    topics: Topics,
+    discovery: Option<Discovery>,
+    cameras: Vec<CameraId>,
+}
+
+impl Prepared {
+    /// Checks the settings, and reads the certificates that they name.
+    ///
+    /// # Errors
+    /// When they cannot be used.
+    pub fn new(settings: Settings) -> Result<Self, SettingsError> {
+        let topics = Topics::new(&settings.topic_prefix, &settings.node)?;
+        let discovery = Discovery::new(&settings.discovery_prefix)?;
+        let broker = mqtt::Broker::new(settings.broker, settings.login, &topics)?;
+        Ok(Self { broker, topics, discovery, cameras: settings.cameras })
+    }
+}
+
 /// A running connection to the broker, which is kept up until [`Publisher::shutdown`]. Dropping it
 /// ends the connection without a word, so that the broker publishes the will.
 pub struct Publisher {
@@ -172,9 +193,12 @@ impl Publisher {
     /// Starts to connect and to deliver what `outbox` holds. An unreachable broker is no error:
     /// it is retried for ever. Must be called inside a tokio runtime.
     pub fn start(settings: Settings, outbox: Arc<Outbox>) -> Result<Self, SettingsError> {
-        let topics = Topics::new(&settings.topic_prefix, &settings.node)?;
-        let discovery = Discovery::new(&settings.discovery_prefix)?;
-        let broker = mqtt::Broker::new(settings.broker, settings.login, &topics)?;
+        Ok(Self::with(Prepared::new(settings)?, outbox))
+    }
+
+    /// As [`Publisher::start`], with settings that are known to be good.
+    pub fn with(prepared: Prepared, outbox: Arc<Outbox>) -> Self {
+        let Prepared { broker, topics, discovery, cameras } = prepared;
         let shared = Arc::new(Shared {
             outbox,
             topics,
@@ -185,15 +209,37 @@ impl Publisher {
             stop: watch::Sender::new(None),
         });
         shared.post(shared.topics.status(), ContentType::Text, "online");
-        if let Some(discovery) = &shared.discovery {
-            for camera in &settings.cameras {
-                for (topic, config) in discovery.configs(&shared.topics, camera) {
-                    shared.post(topic, ContentType::Json, config.to_string());
-                }
+        let task = tokio::spawn(mqtt::run(broker, Arc::clone(&shared)));
+        let publisher = Self { shared, task };
+        cameras.iter().for_each(|camera| publisher.announce(camera));
+        publisher
+    }
+
+    /// Tells Home Assistant of a camera.
+    pub fn announce(&self, camera: &CameraId) {
+        if let Some(discovery) = &self.shared.discovery {
+            for (topic, config) in discovery.configs(&self.shared.topics, camera) {
+                self.shared.post(topic, ContentType::Json, config.to_string());
             }
         }
-        let task = tokio::spawn(mqtt::run(broker, Arc::clone(&shared)));
-        Ok(Self { shared, task })
+    }
+
+    /// Home Assistant forgets a camera: empty retained messages take the place of what it was told.
+    pub fn withdraw(&self, camera: &CameraId) {
+        if let Some(discovery) = &self.shared.discovery {
+            for (topic, _) in discovery.configs(&self.shared.topics, camera) {
+                self.shared.post(topic, ContentType::Text, "");
+            }
+        }
+    }
+
+    /// The broker forgets a camera that there is no more: all that it keeps of it.
+    pub fn erase(&self, camera: &CameraId) {
+        self.withdraw(camera);
+        let topics = &self.shared.topics;
+        for topic in [topics.camera_status(camera), topics.latest(camera), topics.snapshot(camera)] {
+            self.shared.post(topic, ContentType::Text, "");
+        }
     }
 
     /// Says how a camera is, and why.

@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
 };
 
 use tokio::sync::Notify;
@@ -177,6 +178,17 @@ impl Outbox {
             dropped: inner.dropped.clone(),
             set_aside: inner.set_aside.clone(),
         }
+    }
+
+    /// How old the oldest message is, by the time in its id.
+    pub fn age(&self) -> Duration {
+        let inner = self.lock();
+        let made = inner.rows.first_key_value().and_then(|(_, message)| message.id.get_timestamp());
+        let made = made.map(|time| {
+            let (seconds, nanos) = time.to_unix();
+            SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)
+        });
+        made.and_then(|made| made.elapsed().ok()).unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

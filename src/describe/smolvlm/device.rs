@@ -5,6 +5,7 @@ use std::fmt;
 
 use candle_core::{DType, Device, DeviceLocation};
 
+use super::super::DeviceMemory;
 use crate::device::{DeviceChoice, DtypeChoice};
 
 /// Why a GPU that was asked for cannot be used.
@@ -49,6 +50,20 @@ impl Chosen {
             DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
             DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
         }
+    }
+
+    /// How full its memory is; the CPU has none of its own.
+    #[cfg(not(feature = "cuda"))]
+    pub fn memory(&self) -> Option<DeviceMemory> {
+        None
+    }
+
+    /// How full its memory is; the CPU has none of its own.
+    #[cfg(feature = "cuda")]
+    pub fn memory(&self) -> Option<DeviceMemory> {
+        let Device::Cuda(device) = &self.device else { return None };
+        let (free, total) = device.cuda_stream().context().mem_get_info().ok()?;
+        Some(DeviceMemory { used: total.saturating_sub(free), total })
     }
 
     /// `f32`, `bf16` or `f16`.

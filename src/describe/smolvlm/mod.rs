@@ -1,7 +1,7 @@
 //! SmolVLM2 on candle: the only place that imports it. Clips come in, descriptions go out; the
 //! network equals the reference implementation's (transformers 5.23.0) on the same checkpoint.
 
-use std::{path::Path, time::Instant};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use candle_core::Tensor;
 
@@ -15,11 +15,12 @@ use self::{
     prompt::{Prompt, Prompter},
     weights::Weights,
 };
-use super::{DescribeError, Describer, Description, Stages};
+use super::{DescribeError, Describer, Description, DeviceMemory, Stages};
 use crate::{
     clip::Clip,
     device::{DeviceChoice, DtypeChoice},
     event::{ModelInfo, Tokens},
+    progress::Progress,
 };
 
 pub mod config;
@@ -88,6 +89,7 @@ pub struct SmolVlm {
     sampling: Sampling,
     file_sampling: sampling::Sampling,
     info: ModelInfo,
+    progress: Arc<Progress>,
 }
 
 impl SmolVlm {
@@ -110,7 +112,15 @@ impl SmolVlm {
             max_frames: processor.video_max_frames,
             skip: sampling::REFERENCE_SKIP,
         };
-        Ok(Self { network, prompter, preprocessor, sampling: options.sampling, file_sampling, info })
+        Ok(Self {
+            network,
+            prompter,
+            preprocessor,
+            sampling: options.sampling,
+            file_sampling,
+            info,
+            progress: Arc::default(),
+        })
     }
 
     /// Whether the checkpoint in `dir` can be loaded, and where it would run: all is read but the
@@ -179,17 +189,32 @@ impl Describer for SmolVlm {
         self.info.clone()
     }
 
+    fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    fn device_memory(&self) -> Option<DeviceMemory> {
+        self.network.chosen.memory()
+    }
+
     fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
         let broken = |e: candle_core::Error| DescribeError::Device(e.to_string());
         let start = Instant::now();
+        // Every layer of every pass is a step: the longest silence is that of one of them.
+        let progress = Arc::clone(&self.progress);
+        let mut step = |_, _: &Tensor| {
+            progress.step();
+            Ok(())
+        };
         let mut prepared: Vec<_> = clips.iter().map(|clip| self.prepare(clip)).collect();
         let pictures: Vec<Picture<'_>> =
             prepared.iter_mut().flatten().flat_map(|(_, pictures)| std::mem::take(pictures)).collect();
         let tiles = self.preprocessor.video_tiles(&pictures);
         let mut stages = Stages { preprocess: start.elapsed(), ..Stages::default() };
 
+        progress.step();
         let start = Instant::now();
-        let features = self.network.encode(&tiles, &mut unwatched).map_err(broken)?;
+        let features = self.network.encode(&tiles, &mut step).map_err(broken)?;
         stages.vision = start.elapsed();
 
         let requests: Vec<Request> = prepared
@@ -203,7 +228,7 @@ impl Describer for SmolVlm {
             .collect();
         let mut answers = Vec::new();
         if !requests.is_empty() {
-            let made = self.network.generate(&requests, features.as_ref(), &mut unwatched).map_err(broken)?;
+            let made = self.network.generate(&requests, features.as_ref(), &mut step).map_err(broken)?;
             (stages.prefill, stages.decode) = (made.prefill, made.decode);
             answers = made.answers;
         }

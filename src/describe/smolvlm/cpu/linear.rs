@@ -6,8 +6,9 @@ use rayon::prelude::*;
 
 use super::{
     super::Result,
-    Strides, multiply, numbers, with_numbers,
+    Strides, multiply, numbers,
     vector::{dot, vectorised},
+    with_numbers,
 };
 
 /// Up to so many rows a matrix product is bound by reading the weights, not by arithmetic.

@@ -176,7 +176,8 @@ mod tests {
             let x = Tensor::from_vec(noise(rows * inputs), (rows, inputs), &Device::Cpu).unwrap();
             let ours = x.apply_op1_no_bwd(&op).unwrap();
             let theirs = x.matmul(&rounded.t().unwrap()).unwrap();
-            let apart = (ours - theirs).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            let apart =
+                (ours - theirs).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
             assert!(apart < 1e-4, "{rows} rows: {apart}");
         }
     }

@@ -1,0 +1,210 @@
+//! The cameras that are being watched: each a task of its own that can be started and stopped
+//! while the others go on.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use tokio::{
+    sync::watch,
+    task::{Id, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::board::Board;
+use crate::{
+    capture::{self, CameraConfig, CameraStatus, CaptureError},
+    clip::{Question, WindowConfig},
+    config::{self, Config, Source},
+    frame::CameraId,
+    metrics::Metrics,
+    publish::CameraState,
+    queue::{ClipQueue, Overflow},
+};
+
+/// A live camera without a frame for this long is started again.
+const STALL: Duration = Duration::from_secs(10);
+
+/// What capture needs to know about a camera.
+pub fn camera_config(id: &CameraId, camera: &config::Camera, pipelines: &Path) -> CameraConfig {
+    CameraConfig {
+        id: id.clone(),
+        source: camera.source.clone(),
+        login: camera.login.clone(),
+        transport: camera.transport,
+        pipeline: camera.pipeline.clone(),
+        pipelines_dir: Some(pipelines.to_owned()),
+        sampling: camera.sampling,
+        window: WindowConfig {
+            window: camera.window,
+            stride: camera.stride,
+            frames: camera.frames,
+            min_frames: camera.min_frames,
+        },
+        question: Arc::new(Question { prompt: camera.prompt.clone(), max_tokens: camera.max_tokens }),
+        stall: STALL,
+        retry: true,
+    }
+}
+
+/// A camera that can be started.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    config: CameraConfig,
+    overflow: Overflow,
+}
+
+/// Plans of all cameras that are switched on.
+///
+/// # Errors
+/// When one of them can never be watched.
+pub fn plans(config: &Config) -> anyhow::Result<BTreeMap<CameraId, Plan>> {
+    let plan = |(id, camera): (&CameraId, &config::Camera)| {
+        let overflow = match camera.source {
+            Source::File(_) => Overflow::Block,
+            Source::Rtsp(_) | Source::V4l2(_) | Source::Test(_) => Overflow::DropOldest,
+        };
+        let config = camera_config(id, camera, &config.pipelines);
+        config.window.validate().with_context(|| format!("camera {id} cannot be watched"))?;
+        Ok((id.clone(), Plan { config, overflow }))
+    };
+    config.cameras.iter().filter(|(_, camera)| camera.enabled).map(plan).collect()
+}
+
+/// What every camera works with.
+#[derive(Clone)]
+pub struct Site {
+    /// Where clips go.
+    pub queue: Arc<ClipQueue>,
+    /// Who is told how it does.
+    pub board: Arc<Board>,
+    /// Where its clips are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The cameras that are being watched.
+pub struct Cameras {
+    site: Site,
+    stop: CancellationToken,
+    tasks: JoinSet<Result<(), CaptureError>>,
+    running: BTreeMap<CameraId, (Id, CancellationToken)>,
+    /// Of those that ended by themselves.
+    ended: usize,
+    /// Of these, those that could not be read.
+    failed: usize,
+}
+
+impl Cameras {
+    /// None yet; cancelling `stop` stops them all.
+    pub fn new(site: Site, stop: CancellationToken) -> Self {
+        Self { site, stop, tasks: JoinSet::new(), running: BTreeMap::new(), ended: 0, failed: 0 }
+    }
+
+    /// How many are being watched.
+    pub fn count(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Starts one.
+    pub fn start(&mut self, Plan { config, overflow }: Plan) {
+        let (id, cancel) = (config.id.clone(), self.stop.child_token());
+        let task = self.tasks.spawn(watch_camera(config, overflow, self.site.clone(), cancel.clone()));
+        self.running.insert(id, (task.id(), cancel));
+    }
+
+    /// Stops those that run of `ids`, all at once, and waits for their end. Their open windows are
+    /// given up.
+    pub async fn stop(&mut self, ids: &[&CameraId]) {
+        for id in ids {
+            if let Some((_, cancel)) = self.running.get(*id) {
+                cancel.cancel();
+            }
+        }
+        while ids.iter().any(|id| self.running.contains_key(*id)) {
+            if self.join().await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until the last camera has ended by itself. For ever, while none is watched.
+    pub async fn run_out(&mut self) {
+        while self.join().await.is_some() {
+            if self.running.is_empty() {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Stops all of them, and waits for their end.
+    pub async fn end(&mut self) {
+        self.stop.cancel();
+        while self.join().await.is_some() {}
+    }
+
+    /// Whether none of those that ended by themselves could be read, and there was one.
+    pub fn all_failed(&self) -> bool {
+        self.ended > 0 && self.failed == self.ended
+    }
+
+    async fn join(&mut self) -> Option<()> {
+        let (task, failed) = match self.tasks.join_next_with_id().await? {
+            Ok((task, result)) => (task, result.is_err()),
+            Err(fault) => {
+                tracing::error!("a camera's task ended by a fault: {fault}");
+                (fault.id(), true)
+            }
+        };
+        let id = self.running.iter().find(|(_, (running, _))| *running == task).map(|(id, _)| id.clone());
+        if let Some((_, cancel)) = id.and_then(|id| self.running.remove(&id))
+            && !cancel.is_cancelled()
+        {
+            self.ended += 1;
+            self.failed += usize::from(failed);
+        }
+        Some(())
+    }
+}
+
+/// Runs one camera, telling the board how it does.
+async fn watch_camera(
+    config: CameraConfig,
+    overflow: Overflow,
+    Site { queue, board, metrics }: Site,
+    cancel: CancellationToken,
+) -> Result<(), CaptureError> {
+    let id = config.id.clone();
+    let (status, mut told) = watch::channel(CameraStatus::default());
+    board.watch(&id, told.clone());
+    let sink = move |clip: crate::clip::Clip| {
+        metrics.clip(&clip.camera);
+        // A closed queue means that the daemon is stopping: the clip has nowhere to go.
+        drop(queue.push(clip, overflow));
+    };
+    let running = capture::run(config, sink, status, cancel);
+    tokio::pin!(running);
+    let result = loop {
+        tokio::select! {
+            result = &mut running => break result,
+            Ok(()) = told.changed() => {
+                let status = told.borrow_and_update().clone();
+                board.seen(&id, &status);
+            }
+        }
+    };
+    match result {
+        Ok(summary) => {
+            tracing::info!(camera = %id, "ended after {} frames in {} clips", summary.frames, summary.clips);
+            if let Some(warning) = summary.warning {
+                tracing::warn!(camera = %id, "{warning}");
+            }
+            board.say(&id, CameraState::Offline, Some("ended"));
+            Ok(())
+        }
+        Err(error) => {
+            tracing::error!(camera = %id, "{error}");
+            board.say(&id, CameraState::Offline, Some(&error.to_string()));
+            Err(error)
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The model's thread: loads the model, tries it out, then describes what the queue holds and
+//! fills the outbox, until the queue is closed.
+
+use std::{num::NonZeroUsize, sync::Arc, thread};
+
+use anyhow::{Context, anyhow};
+use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
+use tokio::sync::oneshot;
+
+use super::life::{Life, Stage};
+use crate::{
+    clip::Clip,
+    config::{self, Config},
+    describe::{
+        DescribeError, Describer, Description, DeviceMemory,
+        worker::{self, Batching, Outcome},
+    },
+    event::ModelInfo,
+    frame::Frame,
+    metrics::{self, Metrics},
+    progress::Progress,
+    publish::outbox::{Message, Outbox},
+    queue::ClipQueue,
+};
+
+/// JPEG quality of snapshots: artefacts are invisible, and half the bytes of 95.
+const SNAPSHOT_QUALITY: u8 = 85;
+
+/// What the thread works with.
+#[derive(Clone)]
+pub struct Bench {
+    /// Where clips come from.
+    pub queue: Arc<ClipQueue>,
+    /// Where descriptions go.
+    pub outbox: Arc<Outbox>,
+    /// Where is counted what it does.
+    pub metrics: Arc<Metrics>,
+    /// Who looks after it.
+    pub life: Arc<Life>,
+}
+
+/// The running thread.
+pub struct Model {
+    thread: thread::JoinHandle<()>,
+    /// Told once the model can describe; dropped untold when it cannot.
+    pub warm: oneshot::Receiver<ModelInfo>,
+    /// Told at the end of the thread: the fault that ended it, if one did.
+    pub ended: oneshot::Receiver<anyhow::Result<()>>,
+}
+
+impl Model {
+    /// Starts the thread, which gets its model from `load`.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(
+        load: impl FnOnce(&config::Model) -> anyhow::Result<Box<dyn Describer>> + Send + 'static,
+        config: &Config,
+        bench: Bench,
+    ) -> anyhow::Result<Self> {
+        let batching = Batching {
+            max_batch: NonZeroUsize::new(config.model.max_batch).context("max_batch is 0")?,
+            linger: config.model.linger,
+        };
+        let (settings, node) = (config.model.clone(), config.node.id.clone());
+        let (tell_warm, warm) = oneshot::channel();
+        let (tell_end, ended) = oneshot::channel();
+        let work = move || {
+            let ready = |model: ModelInfo| drop(tell_warm.send(model));
+            let result = load(&settings).and_then(|model| describe(model, ready, batching, &node, &bench));
+            // Cameras that block on a full queue must not wait for a model that is gone.
+            bench.queue.close();
+            let _ = tell_end.send(result);
+        };
+        let thread = thread::Builder::new().name("model".into()).spawn(work)?;
+        Ok(Self { thread, warm, ended })
+    }
+
+    /// Waits for the thread, which ends when the queue is closed and empty.
+    ///
+    /// # Errors
+    /// When it panicked.
+    pub async fn join(self) -> anyhow::Result<()> {
+        let joined = tokio::task::spawn_blocking(move || self.thread.join()).await?;
+        joined.map_err(|fault| anyhow!("the model's thread ended by a fault: {fault:?}"))
+    }
+}
+
+fn describe(
+    mut model: Box<dyn Describer>,
+    ready: impl FnOnce(ModelInfo),
+    batching: Batching,
+    node: &str,
+    bench: &Bench,
+) -> anyhow::Result<()> {
+    bench.life.follow(model.progress());
+    bench.life.enter(Stage::WarmingUp);
+    worker::warm_up(&mut *model).context("the model does not work")?;
+    let info = model.model();
+    let mut model = Counted { model, device: info.device.clone(), metrics: &bench.metrics };
+    model.count_memory();
+    ready(info);
+    worker::run(&mut model, &bench.queue, batching, node, |outcome| deliver(outcome, bench))
+        .context("the model stopped")
+}
+
+/// A model whose work is counted.
+struct Counted<'a> {
+    model: Box<dyn Describer>,
+    device: String,
+    metrics: &'a Metrics,
+}
+
+impl Counted<'_> {
+    fn count_memory(&self) {
+        if let Some(DeviceMemory { used, total }) = self.model.device_memory() {
+            self.metrics.device_memory(&self.device, used, total);
+        }
+    }
+}
+
+impl Describer for Counted<'_> {
+    fn model(&self) -> ModelInfo {
+        self.model.model()
+    }
+
+    fn progress(&self) -> Arc<Progress> {
+        self.model.progress()
+    }
+
+    fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
+        self.metrics.batch(clips.len());
+        let described = self.model.describe(clips)?;
+        // The stages' times are those of the batch, whichever clip tells them.
+        if let Some(Ok(description)) = described.iter().find(|it| it.is_ok()) {
+            let stages = description.stages;
+            self.metrics.stage(metrics::Stage::Preprocess, stages.preprocess);
+            self.metrics.stage(metrics::Stage::Vision, stages.vision);
+            self.metrics.stage(metrics::Stage::Prefill, stages.prefill);
+            self.metrics.stage(metrics::Stage::Decode, stages.decode);
+        }
+        self.count_memory();
+        Ok(described)
+    }
+}
+
+/// Puts what was described into the outbox.
+fn deliver(Outcome { clip, event }: Outcome, bench: &Bench) {
+    let camera = &clip.camera;
+    let event = match event {
+        Ok(event) => event,
+        Err(error) => {
+            bench.metrics.undescribed(camera);
+            return tracing::warn!(%camera, clip = clip.seq, "a clip was not described: {error}");
+        }
+    };
+    bench.metrics.described(&event);
+    tracing::info!(%camera, clip = clip.seq, ms = event.timing_ms.total, "{}", event.description);
+    if event.dropped.clips > 0 {
+        tracing::warn!(%camera, "{} older clips were dropped: the model is slower than the cameras", event.dropped.clips);
+    }
+    let snapshot = jpeg(&clip.frames[clip.frames.len() / 2])
+        .inspect_err(|error| tracing::warn!(%camera, "no snapshot: {error}"))
+        .ok();
+    match Message::new(&event, snapshot) {
+        Ok(message) => bench.outbox.append(message),
+        Err(error) => tracing::error!(%camera, "an event cannot be written as JSON: {error}"),
+    }
+}
+
+fn jpeg(frame: &Frame) -> image::ImageResult<Vec<u8>> {
+    let mut out = Vec::new();
+    JpegEncoder::new_with_quality(&mut out, SNAPSHOT_QUALITY).encode(
+        &frame.rgb,
+        frame.width,
+        frame.height,
+        ExtendedColorType::Rgb8,
+    )?;
+    Ok(out)
+}

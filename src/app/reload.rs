@@ -1,0 +1,242 @@
+//! Reading the configuration again while the work goes on: what changed is applied, what did not
+//! is left alone. A configuration with a mistake changes nothing.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use tokio::signal::unix::Signal;
+
+use super::{
+    board::Move,
+    cameras::{Cameras, Plan, Site, plans},
+    publish_settings,
+};
+use crate::{
+    config::{self, Config, Loaded},
+    frame::CameraId,
+    publish::Prepared,
+};
+
+/// When and from where the configuration is read again.
+pub struct Reload {
+    /// The file; none is the default one.
+    pub file: Option<PathBuf>,
+    /// Asks for it.
+    pub hangups: Signal,
+}
+
+impl Reload {
+    /// The next time that it is asked for; never, where it cannot be.
+    pub async fn asked(reload: &mut Option<Self>) -> Option<PathBuf> {
+        if let Some(reload) = reload
+            && reload.hangups.recv().await.is_some()
+        {
+            return reload.file.clone();
+        }
+        std::future::pending().await
+    }
+}
+
+/// What is different between two configurations.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Change {
+    /// No longer there.
+    removed: BTreeSet<CameraId>,
+    /// There already, and switched off now.
+    disabled: BTreeSet<CameraId>,
+    /// To be started, anew or again.
+    started: BTreeSet<CameraId>,
+    /// Of the broker, if anything.
+    broker: Option<Move>,
+    /// What takes effect only after a restart.
+    restart: Vec<&'static str>,
+}
+
+/// Reads `file` and applies what changed since `config`, which becomes what is in force then.
+pub async fn reload(file: Option<PathBuf>, config: &mut Config, cameras: &mut Cameras, site: &Site) {
+    tracing::info!("reading the configuration again");
+    let read = tokio::task::spawn_blocking(move || config::load(file.as_deref())).await;
+    let loaded = match read {
+        Ok(Ok(loaded)) => loaded,
+        Ok(Err(mistakes)) => return refuse(&mistakes.to_string()),
+        Err(fault) => return refuse(&fault.to_string()),
+    };
+    let Loaded { config: mut new, warnings, .. } = loaded;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    let change = Change::between(config, &mut new);
+    // Everything that can go wrong does so before anything is touched.
+    let mut plans = match plans(&new) {
+        Ok(plans) => plans,
+        Err(error) => return refuse(&format!("{error:#}")),
+    };
+    let broker = match change.broker.map(|going| Ok((Prepared::new(publish_settings(&new))?, going))) {
+        None => None,
+        Some(Ok(broker)) => Some(broker),
+        Some(Err::<_, crate::publish::SettingsError>(error)) => return refuse(&error.to_string()),
+    };
+    let stopping: Vec<_> = change.removed.iter().chain(&change.disabled).chain(&change.started).collect();
+    cameras.stop(&stopping).await;
+    change.removed.iter().for_each(|id| site.board.remove(id));
+    change.disabled.iter().for_each(|id| site.board.disable(id));
+    if let Some((prepared, going)) = broker {
+        site.board.reconnect(prepared, going).await;
+    }
+    let starting: Vec<Plan> = change.started.iter().filter_map(|id| plans.remove(id)).collect();
+    starting.into_iter().for_each(|plan| cameras.start(plan));
+    change.tell();
+    *config = new;
+}
+
+fn refuse(why: &str) {
+    tracing::error!("the configuration is not taken over; the one before stays in force");
+    why.lines().for_each(|line| tracing::error!("{line}"));
+}
+
+impl Change {
+    /// What `new` changes in `old`. What cannot change without a restart is put back in `new`.
+    fn between(old: &Config, new: &mut Config) -> Self {
+        let mut change = Self { restart: keep(old, new), ..Self::default() };
+        for (id, camera) in &new.cameras {
+            if old.cameras.get(id) == Some(camera) {
+                continue;
+            }
+            let which = if camera.enabled { &mut change.started } else { &mut change.disabled };
+            which.insert(id.clone());
+        }
+        change.removed = old.cameras.keys().filter(|id| !new.cameras.contains_key(*id)).cloned().collect();
+        // Certificates may have been renewed in files of the same name: they are read again.
+        if old.mqtt != new.mqtt || new.mqtt.tls.is_some() {
+            let place = |config: &Config| {
+                let mqtt = &config.mqtt;
+                (mqtt.host.clone(), mqtt.port, mqtt.topic_prefix.clone(), mqtt.discovery_prefix.clone())
+            };
+            change.broker = Some(if place(old) == place(new) { Move::Stay } else { Move::Leave });
+        }
+        change
+    }
+
+    fn tell(&self) {
+        let names =
+            |ids: &BTreeSet<CameraId>| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let cameras =
+            [("started", &self.started), ("switched off", &self.disabled), ("removed", &self.removed)];
+        let mut news: Vec<_> = cameras
+            .iter()
+            .filter(|(_, ids)| !ids.is_empty())
+            .map(|(what, ids)| format!("{what}: {}", names(ids)))
+            .collect();
+        if self.broker.is_some() {
+            news.push("connecting to the broker anew".into());
+        }
+        let news = if news.is_empty() { "nothing changed".into() } else { news.join("; ") };
+        tracing::info!("the configuration is in force: {news}");
+        if !self.restart.is_empty() {
+            tracing::warn!(
+                "not taken over until camscribe is restarted: what changed in {}",
+                self.restart.join(", ")
+            );
+        }
+    }
+}
+
+/// Puts back what only a restart can change, and names it.
+fn keep(old: &Config, new: &mut Config) -> Vec<&'static str> {
+    let mut kept = Vec::new();
+    let mut put_back = |section, differs: bool| {
+        if differs {
+            kept.push(section);
+        }
+        differs
+    };
+    if put_back("[node]", new.node != old.node) {
+        new.node = old.node.clone();
+    }
+    if put_back("[model]", new.model != old.model) {
+        new.model = old.model.clone();
+    }
+    if put_back("[outbox]", new.outbox != old.outbox) {
+        new.outbox = old.outbox.clone();
+    }
+    if put_back("[http]", new.http != old.http) {
+        new.http = old.http.clone();
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn config(cameras: &str, rest: &str) -> Config {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("c.toml");
+        fs::write(&file, format!("model.id = \"shapes\"\nnode.id = \"n\"\n{rest}\n{cameras}")).unwrap();
+        let mut config = config::load(Some(&file)).unwrap().config;
+        config.pipelines = PathBuf::new();
+        config
+    }
+
+    fn set(ids: &[&str]) -> BTreeSet<CameraId> {
+        ids.iter().map(|id| id.parse().unwrap()).collect()
+    }
+
+    const TWO: &str = "[cameras.a]\nuri = \"test://shapes\"\n[cameras.b]\nuri = \"test://shapes\"\n";
+
+    #[test]
+    fn only_cameras_that_changed_are_touched() {
+        let old = config(TWO, "");
+        let mut same = config(TWO, "");
+        assert_eq!(Change::between(&old, &mut same), Change::default());
+        for (cameras, rest, started, disabled, removed) in [
+            (format!("{TWO}prompt = \"Why?\"\n"), "", &["b"][..], &[][..], &[][..]),
+            (format!("{TWO}window = \"3s\"\n"), "", &["b"], &[], &[]),
+            (format!("{TWO}enabled = false\n"), "", &[], &["b"], &[]),
+            (format!("{TWO}[cameras.c]\nuri = \"test://ball\"\n"), "", &["c"], &[], &[]),
+            (TWO.replace("cameras.b", "cameras.c"), "", &["c"], &[], &["b"]),
+            (TWO.into(), "defaults.frames = 4", &["a", "b"], &[], &[]),
+        ] {
+            let change = Change::between(&old, &mut config(&cameras, rest));
+            let wanted = Change {
+                started: set(started),
+                disabled: set(disabled),
+                removed: set(removed),
+                ..Change::default()
+            };
+            assert_eq!(change, wanted, "{cameras}{rest}");
+        }
+    }
+
+    #[test]
+    fn a_new_password_stays_at_the_broker_and_new_topics_leave_the_old_ones() {
+        let old = config(TWO, "mqtt.url = \"mqtt://a\"");
+        for (rest, going) in [
+            ("mqtt.url = \"mqtt://a:1883\"", None),
+            ("mqtt.url = \"mqtt://b\"", Some(Move::Leave)),
+            ("mqtt = { url = \"mqtt://a\", topic_prefix = \"x\" }", Some(Move::Leave)),
+            ("mqtt = { url = \"mqtt://a\", discovery_prefix = \"\" }", Some(Move::Leave)),
+            ("mqtt.url = \"mqtts://a:1883\"", Some(Move::Stay)),
+        ] {
+            assert_eq!(Change::between(&old, &mut config(TWO, rest)).broker, going, "{rest}");
+        }
+        let tls = config(TWO, "mqtt.url = \"mqtts://a\"");
+        assert_eq!(Change::between(&tls, &mut tls.clone()).broker, Some(Move::Stay));
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_named_and_put_back() {
+        let old = config(TWO, "");
+        let rest = "model.linger = \"1s\"\noutbox.max_bytes = \"1MiB\"\nhttp.listen = \"\"";
+        let mut new = config(&TWO.replace("cameras.b", "cameras.c"), rest);
+        new.node.id = "m".into();
+        let change = Change::between(&old, &mut new);
+        assert_eq!(change.restart, ["[node]", "[model]", "[outbox]", "[http]"]);
+        assert_eq!(change.started, set(&["c"]));
+        assert_eq!((&new.node, &new.model, &new.outbox), (&old.node, &old.model, &old.outbox));
+        assert_eq!(new.http, old.http);
+        // Said again at the next reload, as long as it is so.
+        assert_eq!(Change::between(&new.clone(), &mut config(TWO, rest)).restart.len(), 3);
+    }
+}

@@ -1,0 +1,132 @@
+//! The labels of metrics: what may stand in them is a type, so that no text of a camera, a person
+//! or a library can become one.
+
+use std::fmt::{self, Write};
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+
+use crate::frame::CameraId;
+
+/// Values of a label.
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl EncodeLabelValue for $name {
+            fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+                encoder.write_str(match self { $(Self::$variant => $word,)* })
+            }
+        }
+    };
+}
+
+label! {
+    /// A part of a clip's way to its description.
+    Stage {
+        /// Waiting for the model.
+        Queued = "queued",
+        /// Resizing frames, building the prompt.
+        Preprocess = "preprocess",
+        /// Vision tower and connector.
+        Vision = "vision",
+        /// The prompt through the text decoder.
+        Prefill = "prefill",
+        /// The answer, token by token.
+        Decode = "decode",
+        /// From the queue to the description.
+        Total = "total",
+    }
+}
+
+label! {
+    /// Why a clip has no description.
+    Reason {
+        /// A newer clip of the same camera took its place: the model is slower than the cameras.
+        Overload = "overload",
+        /// The model could not describe it.
+        Undescribed = "undescribed",
+    }
+}
+
+label! {
+    /// How a camera is doing.
+    CameraState {
+        /// Pictures are coming.
+        Online = "online",
+        /// It is being connected to.
+        Connecting = "connecting",
+        /// No pictures.
+        Offline = "offline",
+        /// It refuses our user name or password.
+        Unauthorised = "unauthorised",
+        /// Switched off by its owner.
+        Disabled = "disabled",
+    }
+}
+
+impl CameraState {
+    /// Each of them.
+    pub const ALL: [Self; 5] =
+        [Self::Online, Self::Connecting, Self::Offline, Self::Unauthorised, Self::Disabled];
+}
+
+label! {
+    /// What tokens were for.
+    TokenKind {
+        /// Of the prompts, those of pictures included.
+        Prompt = "prompt",
+        /// Of the pictures in them.
+        Image = "image",
+        /// Of the answers.
+        Generated = "generated",
+    }
+}
+
+impl EncodeLabelValue for CameraId {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        encoder.write_str(self.as_str())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfCamera {
+    pub camera: CameraId,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfDrop {
+    pub camera: CameraId,
+    pub reason: Reason,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfState {
+    pub camera: CameraId,
+    pub state: CameraState,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfStage {
+    pub stage: Stage,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfTokens {
+    pub kind: TokenKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfDevice {
+    pub device: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfModel {
+    pub version: String,
+    pub model: String,
+    pub revision: String,
+    pub device: String,
+    pub dtype: String,
+}

@@ -1,0 +1,153 @@
+//! `camscribe run` as the service manager runs it: a process with a home of its own, whose output
+//! goes to files, that is asked over HTTP and told by signals.
+#![allow(dead_code)] // each test takes what it needs
+
+use std::{
+    fs::{self, File},
+    io::{Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// Longer than anything takes: a test that waits this long has failed.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Waits until `what` gives something.
+pub fn wait<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(it) = ready() {
+            return it;
+        }
+        assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The program with `home` as its home, and nothing of this process's configuration. It answers
+/// over HTTP at a port of its own.
+pub fn camscribe(home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_camscribe"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CAMSCRIBE__") {
+            command.env_remove(name);
+        }
+    }
+    for name in ["XDG_CACHE_HOME", "CACHE_DIRECTORY", "CREDENTIALS_DIRECTORY", "RUST_LOG", "HF_TOKEN"] {
+        command.env_remove(name);
+    }
+    command.env("HOME", home).env("CAMSCRIBE__HTTP__LISTEN", "127.0.0.1:0");
+    command
+}
+
+pub struct Daemon {
+    pub home: TempDir,
+    child: Child,
+}
+
+impl Daemon {
+    /// Runs with this configuration; `CONFIG` in it is the folder that the file lies in.
+    pub fn start(toml: &str) -> Self {
+        Self::with(toml, |_, _| {})
+    }
+
+    /// As [`Daemon::start`], with a last word about home and command.
+    pub fn with(toml: &str, adjust: impl FnOnce(&Path, &mut Command)) -> Self {
+        let home = TempDir::new().unwrap();
+        let config = home.path().join("camscribe.toml");
+        fs::write(&config, toml.replace("CONFIG", home.path().to_str().unwrap())).unwrap();
+        let mut command = camscribe(home.path());
+        command.args(["run", "--config"]).arg(&config);
+        adjust(home.path(), &mut command);
+        let file = |name| File::create(home.path().join(name)).unwrap();
+        let child = command.stdout(file("stdout")).stderr(file("stderr")).spawn().unwrap();
+        Self { home, child }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.path("stderr")).unwrap()).into_owned()
+    }
+
+    /// Waits for a line with this text.
+    pub fn logged(&self, text: &str) -> String {
+        let line = || Some(self.log().lines().find(|line| line.contains(text))?.to_owned());
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            if let Some(line) = line() {
+                return line;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        panic!("it does not log {text:?}:\n{}", self.log());
+    }
+
+    /// Asks it over HTTP: status and body.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let line = self.logged("/metrics, /healthz");
+        let address = line.split("http://").nth(1).unwrap().split('/').next().unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// A number of `/metrics`, by its name and labels as they stand there.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let (status, page) = self.get("/metrics");
+        assert_eq!(status, 200);
+        number(&page, name)
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Waits for its end by itself.
+    pub fn ended(mut self) -> (Option<i32>, String) {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return (status.code(), self.log());
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        panic!("it does not end:\n{}", self.log());
+    }
+
+    /// Asks it to stop, and waits for the exit code and everything that it logged.
+    pub fn stop(self) -> (Option<i32>, String) {
+        self.signal("TERM");
+        self.ended()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A number of a page of metrics.
+pub fn number(page: &str, name: &str) -> Option<f64> {
+    let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    Some(line.parse().unwrap())
+}

@@ -97,7 +97,7 @@ fn a_reload_touches_only_the_cameras_that_changed() {
     daemon.logged("cameras.third.uri: ");
     // So does one whose source cannot be.
     daemon.reload(&toml(port, &[STAYS, "[cameras.goes]\nuri = \"test://no-such-scene\"\n"]));
-    daemon.logged("camera goes cannot be watched");
+    daemon.logged("cameras.goes.uri: test://no-such-scene does not exist");
     seen.extend(subscriber.until(described("comes")));
     seen.extend(subscriber.until(described("stays")));
 

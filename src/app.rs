@@ -35,8 +35,8 @@ use crate::{
     frame::{CameraId, Frame},
     hub,
     publish::{
-        BrokerAddress, CameraInfo, CameraState, Info, Login, Publisher, Settings, TlsFiles,
-        outbox::{Message, Outbox},
+        BrokerAddress, CameraInfo, CameraState, Info, Login, Publisher, Settings, TlsFiles, Version,
+        outbox::{InUse, Limits, Message, Outbox, Place},
     },
     queue::{ClipQueue, Overflow},
 };
@@ -127,13 +127,13 @@ pub async fn run(
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let model = describer.model();
-    let outbox = Arc::new(Outbox::new(usize::try_from(config.outbox.max_bytes).unwrap_or(usize::MAX)));
+    let outbox = Arc::new(open_outbox(&config)?);
     let publisher = Arc::new(Publisher::start(publish_settings(&config), Arc::clone(&outbox))?);
     let board = Arc::new(Board::new(model, &config, Arc::clone(&publisher)));
     let queue = Arc::new(ClipQueue::new(CLIPS_PER_CAMERA));
 
     let cameras_cancel = cancel.child_token();
-    let (worker, mut described) = start_worker(describer, &config, Arc::clone(&queue), outbox)?;
+    let (worker, mut described) = start_worker(describer, &config, Arc::clone(&queue), Arc::clone(&outbox))?;
     let mut cameras = start_cameras(&config, &queue, &board, &cameras_cancel)?;
 
     let mut failure = None;
@@ -163,9 +163,12 @@ pub async fn run(
     let publisher = Arc::into_inner(publisher).context("the publisher is still in use")?;
     match publisher.shutdown(DRAIN).await {
         0 => tracing::info!("every description was delivered"),
-        left => {
-            tracing::warn!("{left} descriptions were not delivered: the broker did not take them in time")
-        }
+        left => match outbox.status().place {
+            Place::Disk => tracing::warn!("{left} descriptions wait on disk: they are delivered after the next start"),
+            Place::Memory { .. } => {
+                tracing::error!("{left} descriptions are lost: the broker did not take them in time")
+            }
+        },
     }
     if let Some(error) = failure {
         return Err(anyhow!(error).context("the model stopped"));
@@ -174,6 +177,17 @@ pub async fn run(
         bail!("no camera could be read; the lines above say why");
     }
     Ok(())
+}
+
+/// # Errors
+/// When another process uses the state directory.
+fn open_outbox(config: &Config) -> Result<Outbox, InUse> {
+    let config::Outbox { max_bytes, snapshot_bytes } = config.outbox;
+    let limits = Limits { events: max_bytes, snapshots: snapshot_bytes };
+    match &config.node.state_dir {
+        Some(folder) => Outbox::open(folder, limits),
+        None => Ok(Outbox::in_memory(limits)),
+    }
 }
 
 fn publish_settings(config: &Config) -> Settings {
@@ -186,6 +200,11 @@ fn publish_settings(config: &Config) -> Settings {
                 .tls
                 .as_ref()
                 .map(|tls| TlsFiles { ca: tls.ca_file.clone(), client: tls.client_cert_and_key.clone() }),
+        },
+        version: match mqtt.version {
+            config::MqttVersion::Auto => Version::Auto,
+            config::MqttVersion::V5 => Version::V5,
+            config::MqttVersion::V311 => Version::V311,
         },
         login: mqtt.login.as_ref().map(|login| Login {
             username: login.username.clone(),

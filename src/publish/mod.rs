@@ -1,6 +1,7 @@
 //! The network's side of the house: descriptions and states in, MQTT messages out.
 //!
-//! Descriptions come through the [`outbox::Outbox`], which keeps each until the broker has it.
+//! Descriptions come through the [`outbox::Outbox`], which keeps each until the broker has it, and
+//! each camera's newest snapshot with them.
 //! States (the node's, the cameras', what runs here) are posted on the [`Publisher`] and stand
 //! retained at the broker, again after every reconnect. Only `mqtt/` knows the protocol.
 
@@ -17,12 +18,12 @@ use serde_json::json;
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
-    time::Instant,
+    time::{self, Instant},
 };
 
 use self::{
     discovery::Discovery,
-    outbox::Outbox,
+    outbox::{Outbox, Snapshot},
     retained::{Board, ContentType, Post},
     topics::{BadTopic, Topics},
 };
@@ -34,11 +35,16 @@ pub mod outbox;
 mod retained;
 pub mod topics;
 
+/// So often the outbox brings its disk up to date.
+const TEND: Duration = Duration::from_secs(1);
+
 /// Where and as whom to publish.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where the broker is.
     pub broker: BrokerAddress,
+    /// What to speak with it.
+    pub version: Version,
     /// As whom, if the broker wants to know.
     pub login: Option<Login>,
     /// This node's name in topics.
@@ -67,6 +73,18 @@ impl fmt::Display for BrokerAddress {
         let Self { host, port, .. } = self;
         if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
     }
+}
+
+/// Which MQTT to speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Version {
+    /// 5, or 3.1.1 with a broker that does not know 5.
+    #[default]
+    Auto,
+    /// Only 5.
+    V5,
+    /// Only 3.1.1.
+    V311,
 }
 
 /// What TLS rests on beside the system's own authorities. PEM files all.
@@ -174,6 +192,12 @@ impl Shared {
         self.board().post(Post { topic, payload: payload.into(), content, event: None });
         self.posted.notify_one();
     }
+
+    fn post_snapshot(&self, camera: &CameraId, Snapshot { id, jpeg }: Snapshot) {
+        let topic = self.topics.snapshot(camera);
+        self.board().post(Post { topic, payload: jpeg, content: ContentType::Jpeg, event: Some(id) });
+        self.posted.notify_one();
+    }
 }
 
 /// A running connection to the broker, which is kept up until [`Publisher::shutdown`]. Dropping it
@@ -181,6 +205,7 @@ impl Shared {
 pub struct Publisher {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
+    tending: JoinHandle<()>,
 }
 
 impl Publisher {
@@ -189,7 +214,7 @@ impl Publisher {
     pub fn start(settings: Settings, outbox: Arc<Outbox>) -> Result<Self, SettingsError> {
         let topics = Topics::new(&settings.topic_prefix, &settings.node)?;
         let discovery = Discovery::new(&settings.discovery_prefix)?;
-        let broker = mqtt::Broker::new(settings.broker, settings.login, &topics)?;
+        let broker = mqtt::Broker::new(settings.broker, settings.version, settings.login, &topics)?;
         let shared = Arc::new(Shared {
             outbox,
             topics,
@@ -207,8 +232,15 @@ impl Publisher {
                 }
             }
         }
+        // Those that were not delivered when the last process ended; newer ones take their place.
+        for camera in shared.outbox.cameras_with_snapshot() {
+            if let Some(snapshot) = shared.outbox.snapshot(&camera) {
+                shared.post_snapshot(&camera, snapshot);
+            }
+        }
         let task = tokio::spawn(mqtt::run(broker, Arc::clone(&shared)));
-        Ok(Self { shared, task })
+        let tending = tokio::spawn(tend(Arc::clone(&shared.outbox)));
+        Ok(Self { shared, task, tending })
     }
 
     /// Says how a camera is, and why.
@@ -235,6 +267,12 @@ impl Publisher {
         if let Err(error) = (&mut self.task).await {
             tracing::error!("publishing ended by a fault: {error}");
         }
+        self.tending.abort();
+        let outbox = Arc::clone(&self.shared.outbox);
+        // The next process need not deliver again what was acknowledged a moment ago.
+        if let Err(error) = tokio::task::spawn_blocking(move || outbox.tend()).await {
+            tracing::error!("the outbox ended by a fault: {error}");
+        }
         self.shared.outbox.len()
     }
 }
@@ -242,5 +280,17 @@ impl Publisher {
 impl Drop for Publisher {
     fn drop(&mut self) {
         self.task.abort();
+        self.tending.abort();
+    }
+}
+
+/// Keeps the outbox's disk up to date.
+async fn tend(outbox: Arc<Outbox>) {
+    loop {
+        time::sleep(TEND).await;
+        let outbox = Arc::clone(&outbox);
+        if tokio::task::spawn_blocking(move || outbox.tend()).await.is_err() {
+            return;
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The MQTT 5 side of publishing, and the only place that imports rumqttc.
+//! The MQTT side of publishing, and the only place that imports rumqttc.
 //!
 //! `run` keeps a connection up: connect, hand over to a session until it ends, wait, again. Each
 //! connection starts clean and with a new event loop, so nothing of a lost one lingers: what was not
@@ -6,13 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rumqttc::{
-    TlsConfiguration, Transport,
-    v5::{
-        AsyncClient, MqttOptions,
-        mqttbytes::v5::{LastWill, LastWillProperties},
-    },
-};
+use rumqttc::{TlsConfiguration, Transport};
 use tokio::{
     sync::watch,
     time::{self, Instant},
@@ -21,14 +15,16 @@ use tokio::{
 use self::{
     backoff::Backoff,
     session::{End, Memory, Session},
+    wire::Protocol,
 };
-use super::{BrokerAddress, BrokerState, Login, SettingsError, Shared, topics::Topics};
+use super::{BrokerAddress, BrokerState, Login, SettingsError, Shared, Version, topics::Topics};
 
 mod backoff;
 pub mod broker;
 mod session;
 mod subscriber;
 mod tls;
+mod wire;
 mod words;
 
 pub use subscriber::{SubscribeError, subscribe};
@@ -46,6 +42,7 @@ const MAX_INCOMING: u32 = 64 * 1024;
 /// How to reach the broker.
 pub(super) struct Broker {
     address: BrokerAddress,
+    version: Version,
     login: Option<Login>,
     transport: Transport,
     client_id: String,
@@ -54,7 +51,12 @@ pub(super) struct Broker {
 
 impl Broker {
     /// Reads the certificates, so that a wrong file is told at the start.
-    pub fn new(address: BrokerAddress, login: Option<Login>, topics: &Topics) -> Result<Self, SettingsError> {
+    pub fn new(
+        address: BrokerAddress,
+        version: Version,
+        login: Option<Login>,
+        topics: &Topics,
+    ) -> Result<Self, SettingsError> {
         let transport = match &address.tls {
             None => Transport::Tcp,
             Some(files) => {
@@ -63,34 +65,16 @@ impl Broker {
             }
         };
         let client_id = format!("camscribe-{}", topics.node());
-        Ok(Self { address, login, transport, client_id, will_topic: topics.status() })
+        Ok(Self { address, version, login, transport, client_id, will_topic: topics.status() })
     }
 
-    fn options(&self, memory: &Memory) -> MqttOptions {
-        // TLS checks the name as it is; a plain address has to have a numeric host in brackets.
-        let host = match &self.address.host {
-            host if host.contains(':') && self.address.tls.is_none() => format!("[{host}]"),
-            host => host.clone(),
-        };
-        let mut options = MqttOptions::new(&self.client_id, host, self.address.port);
-        options
-            .set_transport(self.transport.clone())
-            .set_clean_start(true)
-            .set_keep_alive(KEEP_ALIVE)
-            .set_connection_timeout(CONNECT_TIMEOUT.as_secs())
-            .set_max_packet_size(Some(MAX_INCOMING))
-            .set_outgoing_inflight_upper_limit(WINDOW)
-            .set_last_will(LastWill::new(
-                &self.will_topic,
-                "offline",
-                memory.qos(),
-                memory.retain,
-                None::<LastWillProperties>,
-            ));
-        if let Some(Login { username, password }) = &self.login {
-            options.set_credentials(username, password);
+    /// What to speak, given what the last attempt taught.
+    fn protocol(&self, memory: &Memory) -> Protocol {
+        match self.version {
+            Version::Auto => memory.protocol,
+            Version::V5 => Protocol::V5,
+            Version::V311 => Protocol::V311,
         }
-        options
     }
 }
 
@@ -100,20 +84,34 @@ pub(super) async fn run(broker: Broker, shared: Arc<Shared>) {
     let mut memory = Memory::default();
     let mut stop = shared.stop.subscribe();
     loop {
-        // Room for the window, a subscription and a farewell: handing a message over never waits.
-        let (client, events) = AsyncClient::new(broker.options(&memory), usize::from(WINDOW) + 2);
-        let end = match Session::open(client, events, &shared, &mut memory).await {
+        let protocol = broker.protocol(&memory);
+        let (client, line) = wire::dial(&broker, protocol, &memory);
+        let end = match Session::open(client, line, &shared, &mut memory).await {
             Ok(session) => {
-                tracing::info!("connected to the MQTT broker at {}", broker.address);
+                let spoken = match (protocol, broker.version) {
+                    (Protocol::V5, _) => "5",
+                    (Protocol::V311, Version::Auto) => "3.1.1, because it does not take 5",
+                    (Protocol::V311, _) => "3.1.1",
+                };
+                tracing::info!("connected to the MQTT broker at {} (MQTT {spoken})", broker.address);
                 shared.state.send_replace(BrokerState::Online);
                 let end = session.serve().await;
                 shared.outbox.rewind();
                 end
             }
-            Err(end) => end,
+            // An older broker perhaps: tried at once, and kept to for as long as it lets us in.
+            Err(End::NotSpoken(_)) if broker.version == Version::Auto && protocol == Protocol::V5 => {
+                memory.protocol = Protocol::V311;
+                continue;
+            }
+            Err(end) => {
+                memory.protocol = Protocol::V5;
+                end
+            }
         };
         let why = match end {
             End::Stopped => break,
+            End::NotSpoken(why) => why,
             End::Lost { why, progress } => {
                 if progress {
                     backoff.reset();

@@ -5,6 +5,7 @@
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
+use chrono::Utc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +24,10 @@ use crate::{
     frame::CameraId,
     http, hub,
     metrics::{Metrics, Readings},
-    publish::{BrokerAddress, Prepared, Settings, TlsFiles, outbox::Outbox},
+    publish::{
+        BrokerAddress, Prepared, Settings, TlsFiles,
+        outbox::{InUse, Limits, Outbox, Place},
+    },
     queue::ClipQueue,
 };
 
@@ -72,10 +76,10 @@ pub async fn run(
     let prepared = Prepared::new(publish_settings(&config))?;
     let plans = plans(&config)?;
     let (metrics, life) = (Arc::new(Metrics::new()), Arc::new(Life::default()));
-    let outbox = Arc::new(Outbox::new(usize::try_from(config.outbox.max_bytes).unwrap_or(usize::MAX)));
+    let outbox = Arc::new(open_outbox(&config)?);
     let queue = Arc::new(ClipQueue::new(CLIPS_PER_CAMERA));
     let board = Arc::new(Board::new(Arc::clone(&metrics), Arc::clone(&outbox)));
-    let bench = Bench { queue, outbox, metrics, life };
+    let bench = Bench { queue, outbox: Arc::clone(&outbox), metrics, life };
     let Bench { queue, metrics, life, .. } = bench.clone();
     let site = Site { queue: Arc::clone(&queue), board: Arc::clone(&board), metrics };
 
@@ -126,9 +130,14 @@ pub async fn run(
     model.join().await?;
     match board.close(DRAIN).await {
         0 => tracing::info!("every description was delivered"),
-        left => {
-            tracing::warn!("{left} descriptions were not delivered: the broker did not take them in time")
-        }
+        left => match outbox.status().place {
+            Place::Disk => {
+                tracing::warn!("{left} descriptions wait on disk: they are delivered after the next start")
+            }
+            Place::Memory { .. } => {
+                tracing::error!("{left} descriptions are lost: the broker did not take them in time")
+            }
+        },
     }
     match failure {
         Some(error) => Err(error),
@@ -136,6 +145,17 @@ pub async fn run(
             bail!("no camera could be read; the lines above say why")
         }
         None => Ok(()),
+    }
+}
+
+/// # Errors
+/// When another process uses the state directory.
+fn open_outbox(config: &Config) -> Result<Outbox, InUse> {
+    let config::Outbox { max_bytes, snapshot_bytes } = config.outbox;
+    let limits = Limits { events: max_bytes, snapshots: snapshot_bytes };
+    match &config.node.state_dir {
+        Some(folder) => Outbox::open(folder, limits),
+        None => Ok(Outbox::in_memory(limits)),
     }
 }
 
@@ -151,6 +171,7 @@ pub fn publish_settings(config: &Config) -> Settings {
                 .as_ref()
                 .map(|tls| TlsFiles { ca: tls.ca_file.clone(), client: tls.client_cert_and_key.clone() }),
         },
+        version: mqtt.version,
         login: mqtt.login.clone(),
         node: config.node.id.clone(),
         topic_prefix: mqtt.topic_prefix.clone(),
@@ -186,7 +207,11 @@ fn readings(queue: &ClipQueue, outbox: &Outbox, board: &Board) -> Readings {
         overload: queue.dropped(),
         outbox: waiting.rows,
         outbox_bytes: waiting.bytes,
-        outbox_age: outbox.age(),
+        outbox_age: waiting
+            .oldest
+            .map_or(Duration::ZERO, |made| (Utc::now() - made).to_std().unwrap_or_default()),
+        outbox_on_disk: waiting.place == Place::Disk,
+        outbox_dropped_snapshots: waiting.dropped_snapshots,
         outbox_dropped: waiting.dropped,
         outbox_set_aside: waiting.set_aside,
         broker_connected: board.connected(),

@@ -28,7 +28,10 @@ impl Check {
         fs::write(folder.path().join("c.toml"), toml).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_camscribe"));
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("CAMSCRIBE__") || name == "CREDENTIALS_DIRECTORY" {
+            if name.to_string_lossy().starts_with("CAMSCRIBE__")
+                || name == "CREDENTIALS_DIRECTORY"
+                || name == "STATE_DIRECTORY"
+            {
                 command.env_remove(name);
             }
         }
@@ -91,7 +94,13 @@ fn each_mistake_in_the_file_is_named_with_its_line_and_what_to_do() {
         ("[http]\nlisten = \"localhost\"\n", "c.toml:2: http.listen: ", "write an IP address and a port"),
         ("[http]\nlisten = \"127.0.0.1\"\n", "c.toml:2: http.listen: ", "such as 127.0.0.1:9180"),
         ("[http]\nlisten = 9180\n", "c.toml:2: http.listen: ", "text, not 9180: write it in quotes"),
-        ("[node]\nstate_dir = \"/x\"\n", "c.toml:2: node.state_dir: ", "nothing on disk yet"),
+        ("[node]\nstate_dir = 1\n", "c.toml:2: node.state_dir: ", "needs text, not 1: write it in quotes"),
+        (
+            "[mqtt]\nversion = \"3\"\n",
+            "c.toml:2: mqtt.version: ",
+            "one of \"auto\", \"5\", \"3.1.1\", not \"3\"",
+        ),
+        ("[mqtt]\nversion = 5\n", "c.toml:2: mqtt.version: ", "not 5: write it in quotes"),
         ("[model]\nmax_bach = 4\n", "c.toml:2: model.max_bach: ", "did you mean max_batch?"),
         ("[model]\nwindow = \"8s\"\n", "c.toml:2: model.window: ", "belongs under [defaults]"),
         ("window = \"8s\"\n", "c.toml:1: window: ", "write it under [defaults]"),
@@ -130,6 +139,7 @@ fn each_mistake_in_the_file_is_named_with_its_line_and_what_to_do() {
         ("[model]\nlinger = \"20\"\n", "c.toml:2: model.linger: ", "has no unit: write \"20s\""),
         ("[model]\nlinger = \"soon\"\n", "c.toml:2: model.linger: ", "is not a duration"),
         ("[outbox]\nmax_bytes = 1000\n", "c.toml:2: outbox.max_bytes: ", "a number without a unit"),
+        ("[outbox]\nsnapshot_bytes = \"2TiB\"\n", "c.toml:2: outbox.snapshot_bytes: ", "to \"1TiB\""),
         ("[outbox]\nmax_bytes = \"1PB\"\n", "c.toml:2: outbox.max_bytes: ", "is not a size"),
         ("[outbox]\nmax_bytes = \"1kB\"\n", "c.toml:2: outbox.max_bytes: ", "from \"1MiB\" to \"1TiB\""),
         ("[node]\nid = \"a/b\"\n", "c.toml:2: node.id: ", "cannot be a level of a topic"),
@@ -410,6 +420,15 @@ fn the_environment_overrides_the_file_and_can_name_any_camera() {
     assert_eq!(cameras["front-door"]["frames"].as_integer(), Some(7));
     assert_eq!(cameras["porch"]["enabled"].as_bool(), Some(false));
     assert_eq!(cameras["yard"]["enabled"].as_bool(), Some(true));
+}
+
+#[test]
+fn the_state_directory_is_the_configured_one_else_systemds_else_the_usual_one() {
+    let of = |mut check: Check| check.run().toml()["node"]["state_dir"].as_str().unwrap().to_owned();
+    assert_eq!(of(Check::of(PORCH)), "/var/lib/camscribe");
+    assert_eq!(of(Check::of(PORCH).env("STATE_DIRECTORY", "/var/lib/a:/var/lib/b")), "/var/lib/a");
+    let written = format!("[node]\nstate_dir = \"/srv/c\"\n{PORCH}");
+    assert_eq!(of(Check::of(&written).env("STATE_DIRECTORY", "/var/lib/a")), "/srv/c");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use camscribe::{
     publish::{
         BrokerAddress, CameraState, Publisher, Settings,
         mqtt::{broker::EmbeddedBroker, subscribe},
-        outbox::{Message, Outbox},
+        outbox::{Limits, Message, Outbox},
     },
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -21,6 +21,8 @@ use uuid::Uuid;
 
 #[path = "support/broker.rs"]
 mod broker;
+
+const LIMITS: Limits = Limits { events: 16 << 20, snapshots: 16 << 20 };
 use broker::{PATIENCE, Subscriber};
 
 fn camera() -> CameraId {
@@ -30,6 +32,7 @@ fn camera() -> CameraId {
 fn publisher(port: u16, outbox: &Arc<Outbox>) -> Publisher {
     let settings = Settings {
         broker: BrokerAddress { host: "127.0.0.1".into(), port, tls: None },
+        version: camscribe::config::MqttVersion::Auto,
         login: None,
         node: "demo".into(),
         topic_prefix: "camscribe".into(),
@@ -48,7 +51,7 @@ fn message(text: &str) -> Message {
 async fn our_publisher_delivers_through_it_and_our_reader_sees_it() {
     let embedded = EmbeddedBroker::start(0).await.expect("a port");
     let port = embedded.port();
-    let outbox = Arc::new(Outbox::new(1 << 20));
+    let outbox = Arc::new(Outbox::in_memory(LIMITS));
     let publisher = publisher(port, &outbox);
     publisher.camera_status(&camera(), CameraState::Online, None);
     let (seen, mut messages) = mpsc::unbounded_channel();
@@ -76,7 +79,7 @@ async fn our_publisher_delivers_through_it_and_our_reader_sees_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_vendors_client_reads_retained_messages_new_ones_and_the_will() {
     let embedded = EmbeddedBroker::start(0).await.expect("a port");
-    let outbox = Arc::new(Outbox::new(1 << 20));
+    let outbox = Arc::new(Outbox::in_memory(LIMITS));
     let publisher = publisher(embedded.port(), &outbox);
     outbox.append(message("A red circle moves left."));
     while !outbox.is_empty() {

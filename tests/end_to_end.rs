@@ -38,6 +38,7 @@ fn camscribe(home: &Path) -> Command {
         .env_remove("CACHE_DIRECTORY")
         .env_remove("RUST_LOG")
         // The default port would be taken by the test beside this one.
+        .env("STATE_DIRECTORY", home.join("state"))
         .env("CAMSCRIBE__HTTP__LISTEN", "");
     command
 }

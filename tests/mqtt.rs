@@ -21,7 +21,7 @@ use camscribe::{
     publish::{
         BrokerAddress, BrokerState, CameraInfo, CameraState, Info, Publisher, Settings, SettingsError,
         TlsFiles,
-        outbox::{Message, Outbox},
+        outbox::{Limits, Message, Outbox},
     },
 };
 use chrono::DateTime;
@@ -30,6 +30,8 @@ use uuid::Uuid;
 
 #[path = "support/broker.rs"]
 mod broker;
+
+const LIMITS: Limits = Limits { events: 16 << 20, snapshots: 16 << 20 };
 use broker::{Mosquitto, PATIENCE, Received, Subscriber};
 
 const JPEG: &[u8] = b"\xff\xd8 not much of a picture \xff\xd9";
@@ -78,12 +80,13 @@ fn message(event: &Event) -> Message {
 }
 
 fn outbox() -> Arc<Outbox> {
-    Arc::new(Outbox::new(16 << 20))
+    Arc::new(Outbox::in_memory(LIMITS))
 }
 
 fn settings(port: u16) -> Settings {
     Settings {
         broker: BrokerAddress { host: "127.0.0.1".into(), port, tls: None },
+        version: camscribe::config::MqttVersion::Auto,
         login: None,
         node: "edge1".into(),
         topic_prefix: "camscribe".into(),

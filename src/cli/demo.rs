@@ -94,7 +94,7 @@ fn config(port: u16, source: Source) -> anyhow::Result<Config> {
         sampling: Sampling::Rate,
     };
     Ok(Config {
-        node: config::Node { id: "demo".into() },
+        node: config::Node { id: "demo".into(), state_dir: None },
         model: config::Model {
             id: crate::hub::BUILTIN.into(),
             revision: String::new(),
@@ -106,12 +106,13 @@ fn config(port: u16, source: Source) -> anyhow::Result<Config> {
         mqtt: config::Mqtt {
             host: "127.0.0.1".into(),
             port,
+            version: config::MqttVersion::V5,
             tls: None,
             login: None,
             topic_prefix: PREFIX.into(),
             discovery_prefix: None,
         },
-        outbox: config::Outbox { max_bytes: 16 << 20 },
+        outbox: config::Outbox { max_bytes: 16 << 20, snapshot_bytes: 16 << 20 },
         http: config::Http { listen: None },
         cameras: BTreeMap::from([(CAMERA.parse()?, camera)]),
         pipelines: PathBuf::new(),

@@ -8,7 +8,7 @@ use std::{
 
 use url::Url;
 
-use super::{Mqtt, Tls, build::login, mistake::Report, value::Section};
+use super::{Mqtt, MqttVersion, Tls, build::login, mistake::Report, value::Section};
 
 /// Far above any bundle of certificates.
 const MAX_PEM_BYTES: u64 = 4 << 20;
@@ -43,6 +43,11 @@ pub fn build(section: &Section, folder: &Path, report: &mut Report) -> Mqtt {
     Mqtt {
         host,
         port,
+        version: match section.text("version") {
+            "5" => MqttVersion::V5,
+            "3.1.1" => MqttVersion::V311,
+            _ => MqttVersion::Auto,
+        },
         tls: secure.then(|| Tls { ca_file, client_cert_and_key: cert.zip(key) }),
         login: login(section, report),
         topic_prefix: section.text("topic_prefix").into(),

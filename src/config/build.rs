@@ -1,7 +1,10 @@
 //! From checked values to the types of [`Config`](super::Config): what a value means, and whether
 //! the values of a section go together.
 
-use std::path::Path;
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Camera, Http, Login, Model, ParsedSource, Sampling, Secret, Source, Transport,
@@ -51,6 +54,20 @@ pub fn node_id(section: &Section, report: &mut Report) -> String {
         report.mistake(&section.entry("id").place, format!("{id:?} {why}"));
     }
     id.into()
+}
+
+/// Where state is kept when nobody says otherwise.
+const STATE_DIR: &str = "/var/lib/camscribe";
+
+/// The configured directory, taken from `folder` if it is relative; else the first that systemd made
+/// for the service, else [`STATE_DIR`].
+pub fn state_dir(section: &Section, folder: &Path) -> PathBuf {
+    if let Some(path) = section.optional("state_dir") {
+        return folder.join(path);
+    }
+    let given = env::var_os("STATE_DIRECTORY");
+    let first = given.as_deref().and_then(|all| env::split_paths(all).next());
+    first.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| STATE_DIR.into())
 }
 
 /// Builds [`Model`]; a directory that begins with `.` is taken from `folder`.

@@ -42,7 +42,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const MIB: u64 = 1 << 20;
 
 /// `[node]`
-pub const NODE: &[Key] = &[key("id", Kind::Text, "")];
+pub const NODE: &[Key] = &[key("id", Kind::Text, ""), key("state_dir", Kind::Text, "")];
 
 /// `[model]`
 pub const MODEL: &[Key] = &[
@@ -57,6 +57,7 @@ pub const MODEL: &[Key] = &[
 /// `[mqtt]`
 pub const MQTT: &[Key] = &[
     key("url", Kind::Text, "mqtt://localhost:1883"),
+    key("version", Kind::Choice(&["auto", "5", "3.1.1"]), "auto"),
     key("username", Kind::Text, ""),
     key("password_file", Kind::Text, ""),
     key("ca_file", Kind::Text, ""),
@@ -67,7 +68,10 @@ pub const MQTT: &[Key] = &[
 ];
 
 /// `[outbox]`
-pub const OUTBOX: &[Key] = &[key("max_bytes", Kind::Size(MIB, MIB << 20), "512MiB")];
+pub const OUTBOX: &[Key] = &[
+    key("max_bytes", Kind::Size(MIB, MIB << 20), "512MiB"),
+    key("snapshot_bytes", Kind::Size(MIB, MIB << 20), "128MiB"),
+];
 
 /// `[http]`
 pub const HTTP: &[Key] = &[key("listen", Kind::Text, "127.0.0.1:9180")];
@@ -113,7 +117,6 @@ pub const CAMERAS: &str = "cameras";
 pub fn not_here(path: &str) -> Option<&'static str> {
     let name = path.rsplit('.').next().unwrap_or(path);
     Some(match (path, name) {
-        ("node.state_dir", _) => "this version keeps nothing on disk yet: remove the key",
         ("defaults.uri", _) => "each camera needs a uri of its own: write it under [cameras.<id>]",
         (_, "password") => {
             "passwords do not stand in the configuration: put it into a file of its own, readable only for \

@@ -66,6 +66,8 @@ pub struct Config {
 pub struct Node {
     /// One level of a topic: 1 to 64 of `A-Z`, `a-z`, `0-9`, `_` and `-`.
     pub id: String,
+    /// Where what must outlive the process is kept; `None`: nowhere.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// `[model]`
@@ -92,6 +94,8 @@ pub struct Mqtt {
     pub host: String,
     /// Its port.
     pub port: u16,
+    /// What to speak with it.
+    pub version: MqttVersion,
     /// How to speak TLS, if so.
     pub tls: Option<Tls>,
     /// As whom, if the broker asks.
@@ -100,6 +104,15 @@ pub struct Mqtt {
     pub topic_prefix: String,
     /// Where Home Assistant looks for new devices; `None`: do not announce.
     pub discovery_prefix: Option<String>,
+}
+
+/// Which MQTT to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MqttVersion {
+    /// 5, or 3.1.1 with a broker that does not know 5.
+    Auto,
+    V5,
+    V311,
 }
 
 /// How to speak TLS with the broker.
@@ -121,8 +134,10 @@ pub struct Login {
 /// `[outbox]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outbox {
-    /// Most bytes that wait for the broker.
+    /// Most bytes of events that wait for the broker.
     pub max_bytes: u64,
+    /// Most bytes of snapshots that wait for the broker.
+    pub snapshot_bytes: u64,
 }
 
 /// `[http]`
@@ -255,10 +270,16 @@ pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
         );
     }
     let config = Config {
-        node: Node { id: build::node_id(&sections["node"], &mut report) },
+        node: Node {
+            id: build::node_id(&sections["node"], &mut report),
+            state_dir: Some(build::state_dir(&sections["node"], folder)),
+        },
         model: build::model(&sections["model"], folder, &mut report),
         mqtt: broker::build(&sections["mqtt"], folder, &mut report),
-        outbox: Outbox { max_bytes: sections["outbox"].number("max_bytes") },
+        outbox: Outbox {
+            max_bytes: sections["outbox"].number("max_bytes"),
+            snapshot_bytes: sections["outbox"].number("snapshot_bytes"),
+        },
         http: build::http(&sections["http"], &mut report),
         cameras,
         pipelines: folder.join("pipelines"),
@@ -266,6 +287,9 @@ pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
     let warnings = report.finish()?;
     if let Some(node) = sections.get_mut("node") {
         node.derive("id", Value::Text(config.node.id.clone()));
+        if let Some(folder) = &config.node.state_dir {
+            node.derive("state_dir", Value::Text(folder.display().to_string()));
+        }
     }
     let order = keys::SECTIONS.iter().filter(|(name, _)| *name != "defaults");
     let fixed = order.filter_map(|(name, _)| Some((name.to_string(), sections.remove(name)?)));

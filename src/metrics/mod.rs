@@ -47,13 +47,17 @@ pub struct Readings {
     /// Descriptions that wait for the broker, or for its acknowledgement.
     pub outbox: usize,
     /// What they take.
-    pub outbox_bytes: usize,
+    pub outbox_bytes: u64,
     /// How long the first of them has waited.
     pub outbox_age: Duration,
     /// Descriptions that made room for newer ones.
     pub outbox_dropped: BTreeMap<CameraId, u64>,
     /// Descriptions that the broker will not take.
     pub outbox_set_aside: BTreeMap<CameraId, u64>,
+    /// Snapshots that made room for other cameras'.
+    pub outbox_dropped_snapshots: BTreeMap<CameraId, u64>,
+    /// Whether what waits is on disk.
+    pub outbox_on_disk: bool,
     /// Whether the broker is connected.
     pub broker_connected: bool,
 }
@@ -102,6 +106,8 @@ struct Read {
     outbox_age: Gauge<f64, AtomicU64>,
     outbox_dropped: Counters<OfCamera>,
     outbox_set_aside: Counters<OfCamera>,
+    outbox_dropped_snapshots: Counters<OfCamera>,
+    outbox_on_disk: Gauge,
     broker_connected: Gauge,
     resident: Gauge,
 }
@@ -251,6 +257,10 @@ impl Read {
         r.register("camscribe_outbox_dropped", help, self.outbox_dropped.clone());
         let help = "Descriptions that the broker will not take";
         r.register("camscribe_outbox_set_aside", help, self.outbox_set_aside.clone());
+        let help = "Snapshots that made room for other cameras'";
+        r.register("camscribe_outbox_dropped_snapshots", help, self.outbox_dropped_snapshots.clone());
+        let help = "Whether what waits in the outbox is on disk";
+        r.register("camscribe_outbox_on_disk", help, self.outbox_on_disk.clone());
         let help = "Whether the MQTT broker is connected";
         r.register("camscribe_broker_connected", help, self.broker_connected.clone());
         let help = "Memory that this process holds";
@@ -269,11 +279,13 @@ impl Read {
         self.queue.set(whole(readings.queue));
         self.queue_age.set(readings.queue_age.as_secs_f64());
         self.outbox.set(whole(readings.outbox));
-        self.outbox_bytes.set(whole(readings.outbox_bytes));
+        self.outbox_bytes.set(readings.outbox_bytes.try_into().unwrap_or(i64::MAX));
+        self.outbox_on_disk.set(readings.outbox_on_disk.into());
         self.outbox_age.set(readings.outbox_age.as_secs_f64());
         for (counters, counts) in [
             (&self.outbox_dropped, &readings.outbox_dropped),
             (&self.outbox_set_aside, &readings.outbox_set_aside),
+            (&self.outbox_dropped_snapshots, &readings.outbox_dropped_snapshots),
         ] {
             for (camera, count) in counts {
                 put(counters, &OfCamera { camera: camera.clone() }, *count);

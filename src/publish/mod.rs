@@ -1,6 +1,7 @@
 //! The network's side of the house: descriptions and states in, MQTT messages out.
 //!
-//! Descriptions come through the [`outbox::Outbox`], which keeps each until the broker has it.
+//! Descriptions come through the [`outbox::Outbox`], which keeps each until the broker has it, and
+//! each camera's newest snapshot with them.
 //! States (the node's, the cameras', what runs here) are posted on the [`Publisher`] and stand
 //! retained at the broker, again after every reconnect. Only `mqtt/` knows the protocol.
 
@@ -17,16 +18,20 @@ use serde_json::json;
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
-    time::Instant,
+    time::{self, Instant},
 };
 
 use self::{
     discovery::Discovery,
-    outbox::Outbox,
+    outbox::{Outbox, Snapshot},
     retained::{Board, ContentType, Post},
     topics::{BadTopic, Topics},
 };
-use crate::{config::Login, event::ModelInfo, frame::CameraId};
+use crate::{
+    config::{Login, MqttVersion},
+    event::ModelInfo,
+    frame::CameraId,
+};
 
 pub mod discovery;
 pub mod mqtt;
@@ -34,11 +39,16 @@ pub mod outbox;
 mod retained;
 pub mod topics;
 
+/// So often the outbox brings its disk up to date.
+const TEND: Duration = Duration::from_secs(1);
+
 /// Where and as whom to publish.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Where the broker is.
     pub broker: BrokerAddress,
+    /// What to speak with it.
+    pub version: MqttVersion,
     /// As whom, if the broker wants to know.
     pub login: Option<Login>,
     /// This node's name in topics.
@@ -159,6 +169,12 @@ impl Shared {
         self.board().post(Post { topic, payload: payload.into(), content, event: None });
         self.posted.notify_one();
     }
+
+    fn post_snapshot(&self, camera: &CameraId, Snapshot { id, jpeg }: Snapshot) {
+        let topic = self.topics.snapshot(camera);
+        self.board().post(Post { topic, payload: jpeg, content: ContentType::Jpeg, event: Some(id) });
+        self.posted.notify_one();
+    }
 }
 
 /// Settings that were found good: a connection that can be started.
@@ -177,7 +193,7 @@ impl Prepared {
     pub fn new(settings: Settings) -> Result<Self, SettingsError> {
         let topics = Topics::new(&settings.topic_prefix, &settings.node)?;
         let discovery = Discovery::new(&settings.discovery_prefix)?;
-        let broker = mqtt::Broker::new(settings.broker, settings.login, &topics)?;
+        let broker = mqtt::Broker::new(settings.broker, settings.version, settings.login, &topics)?;
         Ok(Self { broker, topics, discovery, cameras: settings.cameras })
     }
 }
@@ -187,6 +203,7 @@ impl Prepared {
 pub struct Publisher {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
+    tending: JoinHandle<()>,
 }
 
 impl Publisher {
@@ -209,8 +226,15 @@ impl Publisher {
             stop: watch::Sender::new(None),
         });
         shared.post(shared.topics.status(), ContentType::Text, "online");
+        // Those that were not delivered when the last process ended; newer ones take their place.
+        for camera in shared.outbox.cameras_with_snapshot() {
+            if let Some(snapshot) = shared.outbox.snapshot(&camera) {
+                shared.post_snapshot(&camera, snapshot);
+            }
+        }
         let task = tokio::spawn(mqtt::run(broker, Arc::clone(&shared)));
-        let publisher = Self { shared, task };
+        let tending = tokio::spawn(tend(Arc::clone(&shared.outbox)));
+        let publisher = Self { shared, task, tending };
         cameras.iter().for_each(|camera| publisher.announce(camera));
         publisher
     }
@@ -266,6 +290,12 @@ impl Publisher {
         if let Err(error) = (&mut self.task).await {
             tracing::error!("publishing ended by a fault: {error}");
         }
+        self.tending.abort();
+        let outbox = Arc::clone(&self.shared.outbox);
+        // The next process need not deliver again what was acknowledged a moment ago.
+        if let Err(error) = tokio::task::spawn_blocking(move || outbox.tend()).await {
+            tracing::error!("the outbox ended by a fault: {error}");
+        }
         self.shared.outbox.len()
     }
 }
@@ -273,5 +303,17 @@ impl Publisher {
 impl Drop for Publisher {
     fn drop(&mut self) {
         self.task.abort();
+        self.tending.abort();
+    }
+}
+
+/// Keeps the outbox's disk up to date.
+async fn tend(outbox: Arc<Outbox>) {
+    loop {
+        time::sleep(TEND).await;
+        let outbox = Arc::clone(&outbox);
+        if tokio::task::spawn_blocking(move || outbox.tend()).await.is_err() {
+            return;
+        }
     }
 }

@@ -41,7 +41,10 @@ pub fn camscribe(home: &Path) -> Command {
     for name in ["XDG_CACHE_HOME", "CACHE_DIRECTORY", "CREDENTIALS_DIRECTORY", "RUST_LOG", "HF_TOKEN"] {
         command.env_remove(name);
     }
-    command.env("HOME", home).env("CAMSCRIBE__HTTP__LISTEN", "127.0.0.1:0");
+    command
+        .env("HOME", home)
+        .env("STATE_DIRECTORY", home.join("state"))
+        .env("CAMSCRIBE__HTTP__LISTEN", "127.0.0.1:0");
     command
 }
 

@@ -1,4 +1,4 @@
-//! The MQTT 5 side of publishing, and the only place that imports rumqttc.
+//! The MQTT side of publishing, and the only place that imports rumqttc.
 //!
 //! `run` keeps a connection up: connect, hand over to a session until it ends, wait, again. Each
 //! connection starts clean and with a new event loop, so nothing of a lost one lingers: what was not
@@ -6,13 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rumqttc::{
-    TlsConfiguration, Transport,
-    v5::{
-        AsyncClient, MqttOptions,
-        mqttbytes::v5::{LastWill, LastWillProperties},
-    },
-};
+use rumqttc::{TlsConfiguration, Transport};
 use tokio::{
     sync::watch,
     time::{self, Instant},
@@ -21,9 +15,10 @@ use tokio::{
 use self::{
     backoff::Backoff,
     session::{End, Memory, Session},
+    wire::Protocol,
 };
-use super::{BrokerAddress, BrokerState, SettingsError, Shared, topics::Topics};
-use crate::config::Login;
+use super::{BrokerAddress, BrokerState, Settings, SettingsError, Shared, topics::Topics};
+use crate::config::{Login, MqttVersion};
 
 mod backoff;
 pub mod broker;
@@ -31,6 +26,7 @@ mod probe;
 mod session;
 mod subscriber;
 mod tls;
+mod wire;
 mod words;
 
 pub use probe::{ProbeError, probe};
@@ -49,31 +45,46 @@ const MAX_INCOMING: u32 = 64 * 1024;
 /// How to reach the broker.
 pub(super) struct Broker {
     address: BrokerAddress,
+    version: MqttVersion,
     login: Option<Login>,
     transport: Transport,
     client_id: String,
-    will_topic: String,
+    /// Where the broker says `offline` when we are lost.
+    will_topic: Option<String>,
 }
 
 impl Broker {
     /// Reads the certificates, so that a wrong file is told at the start.
-    pub fn new(address: BrokerAddress, login: Option<Login>, topics: &Topics) -> Result<Self, SettingsError> {
+    pub fn new(
+        address: BrokerAddress,
+        version: MqttVersion,
+        login: Option<Login>,
+        topics: &Topics,
+    ) -> Result<Self, SettingsError> {
         let transport = transport(&address)?;
         let client_id = format!("camscribe-{}", topics.node());
-        Ok(Self { address, login, transport, client_id, will_topic: topics.status() })
+        Ok(Self { address, version, login, transport, client_id, will_topic: Some(topics.status()) })
     }
 
-    fn options(&self, memory: &Memory) -> MqttOptions {
-        let client_id = self.client_id.clone();
-        let mut options = connection(client_id, &self.address, self.transport.clone(), self.login.as_ref());
-        options.set_outgoing_inflight_upper_limit(WINDOW).set_last_will(LastWill::new(
-            &self.will_topic,
-            "offline",
-            memory.qos(),
-            memory.retain,
-            None::<LastWillProperties>,
-        ));
-        options
+    /// One that nobody else uses and that says nothing, not even at its end.
+    fn silent(settings: &Settings) -> Result<Self, TlsError> {
+        Ok(Self {
+            transport: transport(&settings.broker)?,
+            address: settings.broker.clone(),
+            version: settings.version,
+            login: settings.login.clone(),
+            client_id: format!("camscribe-{}-probe-{}", settings.node, std::process::id()),
+            will_topic: None,
+        })
+    }
+
+    /// What to speak, given what the last attempt taught.
+    fn protocol(&self, memory: &Memory) -> Protocol {
+        match self.version {
+            MqttVersion::Auto => memory.protocol,
+            MqttVersion::V5 => Protocol::V5,
+            MqttVersion::V311 => Protocol::V311,
+        }
     }
 }
 
@@ -85,51 +96,40 @@ fn transport(address: &BrokerAddress) -> Result<Transport, TlsError> {
     })
 }
 
-/// What every connection to the broker has in common.
-fn connection(
-    client_id: String,
-    address: &BrokerAddress,
-    transport: Transport,
-    login: Option<&Login>,
-) -> MqttOptions {
-    // TLS checks the name as it is; a plain address has to have a numeric host in brackets.
-    let host = match &address.host {
-        host if host.contains(':') && address.tls.is_none() => format!("[{host}]"),
-        host => host.clone(),
-    };
-    let mut options = MqttOptions::new(client_id, host, address.port);
-    options
-        .set_transport(transport)
-        .set_clean_start(true)
-        .set_keep_alive(KEEP_ALIVE)
-        .set_connection_timeout(CONNECT_TIMEOUT.as_secs())
-        .set_max_packet_size(Some(MAX_INCOMING));
-    if let Some(Login { username, password }) = login {
-        options.set_credentials(username, password.expose());
-    }
-    options
-}
-
 /// Keeps a connection up and delivers, until told to stop.
 pub(super) async fn run(broker: Broker, shared: Arc<Shared>) {
     let mut backoff = Backoff::default();
     let mut memory = Memory::default();
     let mut stop = shared.stop.subscribe();
     loop {
-        // Room for the window, a subscription and a farewell: handing a message over never waits.
-        let (client, events) = AsyncClient::new(broker.options(&memory), usize::from(WINDOW) + 2);
-        let end = match Session::open(client, events, &shared, &mut memory).await {
+        let protocol = broker.protocol(&memory);
+        let (client, line) = wire::dial(&broker, protocol, &memory);
+        let end = match Session::open(client, line, &shared, &mut memory).await {
             Ok(session) => {
-                tracing::info!("connected to the MQTT broker at {}", broker.address);
+                let spoken = match (protocol, broker.version) {
+                    (Protocol::V5, _) => "5",
+                    (Protocol::V311, MqttVersion::Auto) => "3.1.1, because it does not take 5",
+                    (Protocol::V311, _) => "3.1.1",
+                };
+                tracing::info!("connected to the MQTT broker at {} (MQTT {spoken})", broker.address);
                 shared.state.send_replace(BrokerState::Online);
                 let end = session.serve().await;
                 shared.outbox.rewind();
                 end
             }
-            Err(end) => end,
+            // An older broker perhaps: tried at once, and kept to for as long as it lets us in.
+            Err(End::NotSpoken(_)) if broker.version == MqttVersion::Auto && protocol == Protocol::V5 => {
+                memory.protocol = Protocol::V311;
+                continue;
+            }
+            Err(end) => {
+                memory.protocol = Protocol::V5;
+                end
+            }
         };
         let why = match end {
             End::Stopped => break,
+            End::NotSpoken(why) => why,
             End::Lost { why, progress } => {
                 if progress {
                     backoff.reset();

@@ -1,9 +1,15 @@
 //! A look at the broker: connect, log in, say goodbye. No topic is touched, and there is no will.
 
-use rumqttc::v5::{AsyncClient, Event, mqttbytes::v5::Packet};
 use tokio::time;
 
-use super::{super::Settings, TlsError, connection, session::FAREWELL, transport, words};
+use super::{
+    super::Settings,
+    Broker, TlsError,
+    session::{FAREWELL, Memory},
+    wire::{self, Heard, Protocol},
+    words::Ending,
+};
+use crate::config::MqttVersion;
 
 /// Why the broker cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -22,19 +28,27 @@ pub enum ProbeError {
 /// # Errors
 /// Why it does not.
 pub async fn probe(settings: &Settings) -> Result<(), ProbeError> {
-    let transport = transport(&settings.broker)?;
-    let client_id = format!("camscribe-{}-probe-{}", settings.node, std::process::id());
-    let options = connection(client_id, &settings.broker, transport, settings.login.as_ref());
-    let (client, mut events) = AsyncClient::new(options, 1);
-    match events.poll().await {
-        Ok(Event::Incoming(Packet::ConnAck(_))) => {}
-        Ok(_) => return Err(ProbeError::Broker("what answers there does not speak MQTT 5".into())),
-        Err(error) => return Err(ProbeError::Broker(words::trouble(&error))),
+    let broker = Broker::silent(settings)?;
+    let mut memory = Memory::default();
+    loop {
+        let protocol = broker.protocol(&memory);
+        let (client, mut line) = wire::dial(&broker, protocol, &memory);
+        match line.poll().await {
+            Ok(Heard::Connected(_)) => {}
+            Ok(_) => return Err(ProbeError::Broker("what answers there does not speak MQTT".into())),
+            Err(Ending::LacksVersion(_) | Ending::HungUp(_))
+                if broker.version == MqttVersion::Auto && protocol == Protocol::V5 =>
+            {
+                memory.protocol = Protocol::V311;
+                continue;
+            }
+            Err(ending) => return Err(ProbeError::Broker(ending.why())),
+        }
+        if client.disconnect().is_ok() {
+            // The broker hangs up once it has read our goodbye.
+            let hung_up = async { while line.poll().await.is_ok() {} };
+            let _ = time::timeout(FAREWELL, hung_up).await;
+        }
+        return Ok(());
     }
-    if client.try_disconnect().is_ok() {
-        // The broker hangs up once it has read our goodbye.
-        let hung_up = async { while events.poll().await.is_ok() {} };
-        let _ = time::timeout(FAREWELL, hung_up).await;
-    }
-    Ok(())
 }

@@ -12,20 +12,7 @@ use std::{
     time::Duration,
 };
 
-use rumqttc::{
-    Outgoing,
-    v5::{
-        AsyncClient, ConnectionError, Event, EventLoop,
-        mqttbytes::{
-            QoS,
-            v5::{
-                ConnAckProperties, ConnectReturnCode, Packet, Publish, PublishProperties, SubscribeReasonCode,
-            },
-        },
-    },
-};
 use tokio::time::{self, Instant};
-use tokio_util::bytes::Bytes;
 use uuid::Uuid;
 
 use super::{
@@ -34,8 +21,9 @@ use super::{
         outbox::{Row, Taken},
         retained::{ContentType, Post},
     },
-    KEEP_ALIVE, WINDOW, given_up,
-    words::{self, Ending},
+    given_up,
+    wire::{Client, Heard, Limits, Line, Outgoing, Protocol},
+    words::{Ending, Verdict},
 };
 
 /// A subscriber that was away longer than this does not get an event any more, seconds. A day.
@@ -45,8 +33,6 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 /// The broker hanging up this often in a row, with nothing delivered in between, is put down to a
 /// message that was under way.
 const HANG_UPS: u32 = 3;
-/// The largest packet that MQTT can frame, bytes.
-const MAX_PACKET: usize = 268_435_455;
 
 /// What is known of the broker from one connection to the next.
 #[derive(Debug)]
@@ -54,7 +40,9 @@ pub(super) struct Memory {
     /// It keeps retained messages.
     pub retain: bool,
     /// It takes messages that it must acknowledge.
-    qos1: bool,
+    pub qos1: bool,
+    /// What it speaks, as far as is known.
+    pub protocol: Protocol,
     /// Messages that were under way when it objected to one of them. Until each has met its fate,
     /// messages go one at a time, so that the next objection names the culprit.
     suspects: BTreeSet<Key>,
@@ -66,13 +54,14 @@ pub(super) struct Memory {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { retain: true, qos1: true, suspects: BTreeSet::new(), too_large: None, hang_ups: 0 }
-    }
-}
-
-impl Memory {
-    pub fn qos(&self) -> QoS {
-        if self.qos1 { QoS::AtLeastOnce } else { QoS::AtMostOnce }
+        Self {
+            retain: true,
+            qos1: true,
+            protocol: Protocol::default(),
+            suspects: BTreeSet::new(),
+            too_large: None,
+            hang_ups: 0,
+        }
     }
 }
 
@@ -80,6 +69,8 @@ impl Memory {
 pub(super) enum End {
     /// We were told to stop.
     Stopped,
+    /// The broker does not know this version of the protocol, or hung up as such brokers do; in words.
+    NotSpoken(String),
     /// Try again.
     Lost {
         /// In words.
@@ -94,25 +85,27 @@ struct Sent {
     topic: String,
     /// None: a state, not an event.
     row: Option<Row>,
+    /// Of the event whose snapshot this is.
+    snapshot: Option<Uuid>,
     /// Of the packet.
     bytes: usize,
 }
 
 type Key = (String, Option<Row>);
 
-/// rumqttc loses data when a started poll is dropped, so the poll is one future that owns the event
-/// loop and stays where it is while others are waited for.
-type Poll = Pin<Box<dyn Future<Output = (EventLoop, Result<Event, ConnectionError>)> + Send>>;
+/// rumqttc loses data when a started poll is dropped, so the poll is one future that owns the line
+/// and stays where it is while others are waited for.
+type Poll = Pin<Box<dyn Future<Output = (Line, Result<Heard, Ending>)> + Send>>;
 
-fn poll(mut events: EventLoop) -> Poll {
+fn poll(mut line: Line) -> Poll {
     Box::pin(async move {
-        let result = events.poll().await;
-        (events, result)
+        let result = line.poll().await;
+        (line, result)
     })
 }
 
 pub(super) struct Session<'a> {
-    client: AsyncClient,
+    client: Client,
     poll: Poll,
     shared: &'a Shared,
     memory: &'a mut Memory,
@@ -130,45 +123,43 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Connects.
     pub async fn open(
-        client: AsyncClient,
-        events: EventLoop,
+        client: Client,
+        line: Line,
         shared: &'a Shared,
         memory: &'a mut Memory,
     ) -> Result<Self, End> {
-        let mut poll_ = poll(events);
+        let mut poll_ = poll(line);
         let mut stop = shared.stop.subscribe();
-        let (events, first) = tokio::select! {
+        let (line, first) = tokio::select! {
             polled = &mut poll_ => polled,
             () = given_up(&mut stop, shared) => return Err(End::Stopped),
         };
         let lost = |why, progress| Err(End::Lost { why, progress });
-        let properties = match first {
-            Ok(Event::Incoming(Packet::ConnAck(ack))) => ack.properties,
-            Ok(_) => return lost("what answers there does not speak MQTT 5".into(), false),
-            Err(ConnectionError::ConnectionRefused(ConnectReturnCode::RetainNotSupported))
-                if memory.retain =>
-            {
+        let limits = match first {
+            Ok(Heard::Connected(limits)) => limits,
+            Ok(_) => return lost("what answers there does not speak MQTT".into(), false),
+            Err(Ending::LacksRetain) if memory.retain => {
                 memory.retain = false;
                 return lost("the broker keeps no retained messages; going on without".into(), true);
             }
-            Err(ConnectionError::ConnectionRefused(ConnectReturnCode::QoSNotSupported)) if memory.qos1 => {
+            Err(Ending::LacksQos1) if memory.qos1 => {
                 memory.qos1 = false;
                 return lost("the broker acknowledges no messages; going on without".into(), true);
             }
-            Err(error) => return lost(words::trouble(&error), false),
+            Err(Ending::LacksVersion(why) | Ending::HungUp(why)) => return Err(End::NotSpoken(why)),
+            Err(ending) => return lost(ending.why(), false),
         };
-        let limits = Limits::of(properties.as_ref());
         memory.retain = limits.retain;
         memory.qos1 = limits.qos1;
         shared.board().resend_all();
         if let Some(discovery) = &shared.discovery
-            && client.try_subscribe(discovery.birth_topic(), QoS::AtMostOnce).is_err()
+            && client.subscribe(discovery.birth_topic()).is_err()
         {
             return lost("cannot subscribe".into(), false);
         }
         Ok(Self {
             client,
-            poll: poll(events),
+            poll: poll(line),
             shared,
             memory,
             limits,
@@ -198,19 +189,21 @@ impl<'a> Session<'a> {
                 return end;
             }
             if leaving.is_some() && !said_goodbye && self.settled() {
-                said_goodbye = self.client.try_disconnect().is_ok();
+                said_goodbye = self.client.disconnect().is_ok();
             }
             let alarm = leaving.or(until);
             tokio::select! {
-                (events, polled) = &mut self.poll => match polled {
+                (line, polled) = &mut self.poll => match polled {
                     Ok(event) => {
                         heard = Instant::now();
-                        self.on(event);
-                        self.poll = poll(events);
+                        self.poll = poll(line);
+                        if let Err(end) = self.on(event) {
+                            return end;
+                        }
                     }
                     // After our goodbye the broker hangs up; before it, the will speaks for us.
                     Err(_) if leaving.is_some() => return End::Stopped,
-                    Err(error) => return self.ended(events, &error),
+                    Err(ending) => return self.ended(line, ending),
                 },
                 () = self.shared.outbox.appended() => {}
                 () = self.shared.posted.notified() => {}
@@ -259,94 +252,89 @@ impl<'a> Session<'a> {
     }
 
     fn send_state(&mut self, post: Post) -> Result<(), End> {
-        let properties = properties(post.content, None, post.event);
-        self.send(post.topic, None, self.memory.retain, post.payload, properties).map(drop)
+        let Post { topic, payload, content, event } = post;
+        let retain = self.memory.retain;
+        let message =
+            Outgoing { topic, qos1: self.memory.qos1, retain, payload, content, expiry: None, event };
+        self.send(message, None).map(drop)
     }
 
-    fn send_event(&mut self, Taken { row, message, newest }: Taken) -> Result<(), End> {
-        let topics = &self.shared.topics;
-        let properties = properties(ContentType::Json, Some(EVENT_EXPIRY), None);
-        let topic = topics.description(&message.camera);
-        let latest = topics.latest(&message.camera);
-        let snapshot = topics.snapshot(&message.camera);
-        let sent = self.send(topic, Some(row), false, message.event.clone(), properties)?;
-        if sent && newest {
-            let mut board = self.shared.board();
-            let event = Some(message.id);
-            let post = |topic, payload, content, event| Post { topic, payload, content, event };
-            board.post(post(latest, message.event.clone(), ContentType::Json, None));
-            if let Some(jpeg) = &message.snapshot {
-                board.post(post(snapshot, jpeg.clone(), ContentType::Jpeg, event));
+    fn send_event(&mut self, taken: Taken) -> Result<(), End> {
+        let Taken { row, camera, event, newest, .. } = taken;
+        let message = Outgoing {
+            topic: self.shared.topics.description(&camera),
+            qos1: self.memory.qos1,
+            retain: false,
+            payload: event.clone(),
+            content: ContentType::Json,
+            expiry: Some(EVENT_EXPIRY),
+            event: None,
+        };
+        if self.send(message, Some(row))? && newest {
+            self.shared.post(self.shared.topics.latest(&camera), ContentType::Json, event);
+            if let Some(snapshot) = self.shared.outbox.snapshot(&camera) {
+                self.shared.post_snapshot(&camera, snapshot);
             }
         }
         Ok(())
     }
 
     /// Hands a message over unless it is larger than the broker takes; gives whether it did.
-    fn send(
-        &mut self,
-        topic: String,
-        row: Option<Row>,
-        retain: bool,
-        payload: Bytes,
-        properties: PublishProperties,
-    ) -> Result<bool, End> {
-        let qos = self.memory.qos();
-        let mut packet = Publish::new(&topic, qos, payload.clone(), Some(properties.clone()));
-        packet.pkid = 1; // only to count its two bytes
-        let bytes = packet.size();
-        let sent = Sent { topic: topic.clone(), row, bytes };
+    fn send(&mut self, message: Outgoing, row: Option<Row>) -> Result<bool, End> {
+        let bytes = self.client.size(&message);
+        let sent = Sent { topic: message.topic.clone(), row, snapshot: message.event, bytes };
         let limit =
             self.memory.too_large.map_or(self.limits.max_packet, |it| self.limits.max_packet.min(it - 1));
         if bytes > limit {
             self.refused(sent, &format!("the broker takes at most {limit} bytes"));
             return Ok(false);
         }
-        let handed = self.client.try_publish_with_properties(topic, qos, retain, payload, properties);
-        if handed.is_err() {
+        if self.client.publish(message).is_err() {
             return Err(End::Lost { why: "the connection takes no more messages".into(), progress: false });
         }
         self.handed.push_back(sent);
         Ok(true)
     }
 
-    fn on(&mut self, event: Event) {
+    fn on(&mut self, event: Heard) -> Result<(), End> {
         match event {
             // Messages without acknowledgement have no packet id: written is all they can be.
-            Event::Outgoing(Outgoing::Publish(0)) => {
+            Heard::Written(0) => {
                 if let Some(sent) = self.handed.pop_front() {
                     self.delivered(&sent);
                 }
             }
-            Event::Outgoing(Outgoing::Publish(id)) => {
+            Heard::Written(id) => {
                 if let Some(sent) = self.handed.pop_front() {
                     self.in_flight.insert(id, sent);
                 }
             }
-            Event::Incoming(Packet::PubAck(ack)) => {
-                if let Some(sent) = self.in_flight.remove(&ack.pkid) {
-                    match words::rejection(ack.reason) {
-                        None => self.delivered(&sent),
-                        Some(why) => self.refused(sent, why),
+            Heard::Answered(id, verdict) => {
+                let Some(sent) = self.in_flight.remove(&id) else { return Ok(()) };
+                match verdict {
+                    Verdict::Taken => self.delivered(&sent),
+                    // Whatever follows would be told the same, or overtake it: all wait.
+                    Verdict::NotNow(why) if sent.row.is_some() => {
+                        let why = format!("the broker does not take {} now: {why}", sent.topic);
+                        return Err(End::Lost { why, progress: self.progress });
                     }
+                    Verdict::Refused(why) | Verdict::NotNow(why) => self.refused(sent, why),
                 }
             }
             // A retained one is old news: whoever just came up says so live.
-            Event::Incoming(Packet::Publish(publish)) if !publish.retain && publish.payload == "online" => {
+            Heard::Message { topic, payload, retained: false } if payload == "online" => {
                 if let Some(discovery) = &self.shared.discovery
-                    && publish.topic == discovery.birth_topic()
+                    && topic == discovery.birth_topic()
                 {
                     self.shared.board().resend_below(discovery.prefix());
                 }
             }
-            Event::Incoming(Packet::SubAck(ack))
-                if ack.return_codes.iter().any(|code| !matches!(code, SubscribeReasonCode::Success(_))) =>
-            {
-                let codes = ack.return_codes;
-                tracing::warn!("the broker does not let us hear when Home Assistant starts ({codes:?})");
+            Heard::NotSubscribed(why) => {
+                tracing::warn!("the broker does not let us hear when Home Assistant starts ({why})");
             }
-            _ => {}
+            Heard::Connected(_) | Heard::Message { .. } | Heard::Other => {}
         }
+        Ok(())
     }
 
     fn delivered(&mut self, sent: &Sent) {
@@ -355,18 +343,24 @@ impl<'a> Session<'a> {
             self.progress = true;
             self.memory.hang_ups = 0;
         }
+        if let Some(id) = sent.snapshot {
+            self.shared.outbox.forget_snapshot(id);
+        }
         self.cleared(sent);
     }
 
     /// The broker does not take this message and never will: told, counted, not sent again.
     fn refused(&mut self, sent: Sent, why: &str) {
-        let Sent { topic, row, bytes } = &sent;
+        let Sent { topic, row, bytes, snapshot } = &sent;
         if let Some(row) = *row {
             self.shared.outbox.set_aside(row);
             self.progress = true;
             tracing::warn!("an event of {bytes} bytes for {topic} is set aside: {why}");
         } else {
             self.shared.board().shelve(topic);
+            if let Some(id) = *snapshot {
+                self.shared.outbox.forget_snapshot(id);
+            }
             if self.told.insert(topic.clone()) {
                 tracing::warn!("the broker does not take {topic} ({bytes} bytes): {why}");
             }
@@ -384,18 +378,20 @@ impl<'a> Session<'a> {
     }
 
     /// The connection is gone. Finds out whether a message was the reason.
-    fn ended(mut self, mut events: EventLoop, error: &ConnectionError) -> End {
-        for event in std::mem::take(&mut events.state.events) {
-            self.on(event);
+    fn ended(mut self, mut line: Line, ending: Ending) -> End {
+        for event in line.rest() {
+            if let Err(end) = self.on(event) {
+                return end;
+            }
         }
-        let (why, rejected) = match words::ending(error) {
+        let (why, rejected) = match ending {
             Ending::Rejected { why, too_large } => (why.clone(), Some((why, too_large))),
             Ending::HungUp(why) if self.under_way() > 0 && !self.progress => {
                 self.memory.hang_ups += 1;
                 let often = self.memory.hang_ups >= HANG_UPS;
                 (why, often.then(|| ("the broker hangs up whenever it is sent".into(), false)))
             }
-            Ending::HungUp(why) | Ending::Lost(why) => (why, None),
+            ending => (ending.why(), None),
         };
         match rejected {
             Some((objection, too_large)) => self.blame(&objection, too_large),
@@ -425,48 +421,5 @@ impl<'a> Session<'a> {
             }
             None => {}
         }
-    }
-}
-
-/// What a broker allows, by its ConnAck.
-#[derive(Debug)]
-struct Limits {
-    max_packet: usize,
-    window: usize,
-    retain: bool,
-    qos1: bool,
-    /// Pings make sure that something happens more often than this. Nothing does when a write hangs on
-    /// a dead line: rumqttc neither pings nor times out then.
-    silence: Duration,
-}
-
-impl Limits {
-    fn of(properties: Option<&ConnAckProperties>) -> Self {
-        let max_packet = properties.and_then(|p| p.max_packet_size).map_or(MAX_PACKET, |max| max as usize);
-        let keep_alive = properties.and_then(|p| p.server_keep_alive).map(|s| Duration::from_secs(s.into()));
-        let receive_max = properties.and_then(|p| p.receive_max).unwrap_or(u16::MAX);
-        Self {
-            max_packet: max_packet.min(MAX_PACKET),
-            window: usize::from(receive_max.min(WINDOW)),
-            retain: properties.and_then(|p| p.retain_available) != Some(0),
-            qos1: properties.and_then(|p| p.max_qos) != Some(0),
-            silence: 3 * keep_alive.unwrap_or_default().max(KEEP_ALIVE),
-        }
-    }
-}
-
-fn properties(content: ContentType, expiry: Option<u32>, event: Option<Uuid>) -> PublishProperties {
-    let content_type = match content {
-        ContentType::Text => "text/plain",
-        ContentType::Json => "application/json",
-        ContentType::Jpeg => "image/jpeg",
-    };
-    PublishProperties {
-        // 1: UTF-8 text.
-        payload_format_indicator: (content != ContentType::Jpeg).then_some(1),
-        message_expiry_interval: expiry,
-        user_properties: event.map(|id| ("id".into(), id.to_string())).into_iter().collect(),
-        content_type: Some(content_type.into()),
-        ..PublishProperties::default()
     }
 }

@@ -1,0 +1,303 @@
+//! The outbox against a model of it: whatever is asked of it in whatever order, in memory and on
+//! disk, with the disk full now and then and with restarts.
+
+use std::collections::{HashMap, HashSet};
+
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Append { camera: u8, size: usize, snapshot: Option<usize> },
+    Take,
+    AcknowledgeOldest,
+    SetAsideOldest,
+    ForgetSnapshot { camera: u8 },
+    Rewind,
+    Tend,
+    DiskFull(bool),
+    Restart,
+}
+
+fn op(disk: bool) -> BoxedStrategy<Op> {
+    let snapshot = prop::option::of(0usize..1500);
+    let common = prop_oneof![
+        10 => (0u8..3, 0usize..700, snapshot)
+            .prop_map(|(camera, size, snapshot)| Op::Append { camera, size, snapshot }),
+        8 => Just(Op::Take),
+        4 => Just(Op::AcknowledgeOldest),
+        2 => Just(Op::SetAsideOldest),
+        1 => (0u8..3).prop_map(|camera| Op::ForgetSnapshot { camera }),
+        2 => Just(Op::Rewind),
+    ];
+    if !disk {
+        return common.boxed();
+    }
+    prop_oneof![
+        25 => common,
+        2 => Just(Op::Tend),
+        2 => any::<bool>().prop_map(Op::DiskFull),
+        1 => Just(Op::Restart),
+    ]
+    .boxed()
+}
+
+const LIMITS: Limits = Limits { events: 3000, snapshots: 4000 };
+
+fn camera(number: u8) -> CameraId {
+    format!("cam{number}").parse().expect("a good name")
+}
+
+fn message(number: u8, size: usize, snapshot: Option<usize>) -> Message {
+    Message {
+        camera: camera(number),
+        id: Uuid::now_v7(),
+        event: vec![b'x'; size].into(),
+        snapshot: snapshot.map(|size| vec![0xd8; size].into()),
+    }
+}
+
+fn total(counts: &BTreeMap<CameraId, u64>) -> u64 {
+    counts.values().sum()
+}
+
+fn all(outbox: &Outbox) -> Vec<Taken> {
+    std::iter::from_fn(|| outbox.take()).collect()
+}
+
+/// An outbox and what should be true of it.
+struct Model {
+    outbox: Outbox,
+    folder: Option<TempDir>,
+    /// Ids in the order in which they were appended.
+    order: HashMap<Uuid, usize>,
+    newest_snapshot: HashMap<CameraId, Uuid>,
+    flying: Vec<Taken>,
+    delivered: HashSet<Uuid>,
+    set_aside: u64,
+    /// Counted by outboxes before the last restart.
+    dropped_before: u64,
+    set_aside_before: u64,
+}
+
+impl Model {
+    fn new(folder: Option<TempDir>) -> Self {
+        let outbox = match &folder {
+            Some(folder) => Outbox::open(folder.path(), LIMITS).expect("it is ours"),
+            None => Outbox::in_memory(LIMITS),
+        };
+        Self {
+            outbox,
+            folder,
+            order: HashMap::new(),
+            newest_snapshot: HashMap::new(),
+            flying: Vec::new(),
+            delivered: HashSet::new(),
+            set_aside: 0,
+            dropped_before: 0,
+            set_aside_before: 0,
+        }
+    }
+
+    fn apply(&mut self, op: Op) -> Result<(), TestCaseError> {
+        match op {
+            Op::Append { camera, size, snapshot } => {
+                let message = message(camera, size, snapshot);
+                let before = total(&self.outbox.status().dropped);
+                self.order.insert(message.id, self.order.len());
+                let (id, camera) = (message.id, message.camera.clone());
+                let room = LIMITS.events - self.flying.iter().map(|t| cost(t.event.len())).sum::<u64>();
+                self.outbox.append(message);
+                if cost(size) > room {
+                    prop_assert!(total(&self.outbox.status().dropped) > before);
+                } else if snapshot.is_some() {
+                    self.newest_snapshot.insert(camera, id);
+                }
+            }
+            Op::Take => {
+                if let Some(taken) = self.outbox.take() {
+                    if let Some(last) = self.flying.last() {
+                        prop_assert!(self.order[&last.id] < self.order[&taken.id]);
+                    }
+                    prop_assert!(!self.delivered.contains(&taken.id));
+                    self.flying.push(taken);
+                }
+            }
+            Op::AcknowledgeOldest if !self.flying.is_empty() => {
+                let taken = self.flying.remove(0);
+                self.outbox.acknowledge(taken.row);
+                prop_assert!(self.delivered.insert(taken.id));
+            }
+            Op::SetAsideOldest if !self.flying.is_empty() => {
+                self.outbox.set_aside(self.flying.remove(0).row);
+                self.set_aside += 1;
+            }
+            Op::AcknowledgeOldest | Op::SetAsideOldest => {}
+            Op::ForgetSnapshot { camera: number } => {
+                if let Some(snapshot) = self.outbox.snapshot(&camera(number)) {
+                    self.outbox.forget_snapshot(snapshot.id);
+                    prop_assert!(self.outbox.snapshot(&camera(number)).is_none());
+                }
+            }
+            Op::Rewind => {
+                self.outbox.rewind();
+                self.flying.clear();
+            }
+            Op::Tend => self.tend(),
+            Op::DiskFull(full) => self.set_full(full),
+            Op::Restart => self.restart(),
+        }
+        Ok(())
+    }
+
+    fn tend(&self) {
+        if let Some(disk) = &mut *self.outbox.disk()
+            && disk.failed.is_some()
+        {
+            disk.failed = Instant::now().checked_sub(RETRY);
+        }
+        self.outbox.tend();
+    }
+
+    fn set_full(&self, full: bool) {
+        if let Some(disk) = &*self.outbox.disk() {
+            disk.store.set_full(full);
+        }
+    }
+
+    fn restart(&mut self) {
+        self.set_full(false);
+        self.tend();
+        let status = self.outbox.status();
+        self.dropped_before += total(&status.dropped);
+        self.set_aside_before += total(&status.set_aside);
+        self.flying.clear();
+        let folder = self.folder.take();
+        let memory = Outbox::in_memory(LIMITS);
+        drop(std::mem::replace(&mut self.outbox, memory));
+        self.outbox = Outbox::open(folder.as_ref().expect("on disk").path(), LIMITS).expect("it is ours");
+        self.folder = folder;
+    }
+
+    fn check(&self) -> Result<(), TestCaseError> {
+        let status = self.outbox.status();
+        prop_assert!(status.bytes <= LIMITS.events, "holds {} bytes", status.bytes);
+        prop_assert!(status.snapshot_bytes <= LIMITS.snapshots, "holds {} bytes", status.snapshot_bytes);
+        prop_assert_eq!(self.set_aside_before + total(&status.set_aside), self.set_aside);
+        let known = status.rows as u64
+            + self.dropped_before
+            + total(&status.dropped)
+            + self.set_aside
+            + self.delivered.len() as u64;
+        prop_assert_eq!(self.order.len() as u64, known);
+        for camera in self.outbox.cameras_with_snapshot() {
+            let snapshot = self.outbox.snapshot(&camera).expect("it has one");
+            prop_assert_eq!(Some(&snapshot.id), self.newest_snapshot.get(&camera));
+        }
+        Ok(())
+    }
+
+    fn check_what_is_left(&self) -> Result<(), TestCaseError> {
+        self.outbox.rewind();
+        let left = all(&self.outbox);
+        prop_assert_eq!(left.len(), self.outbox.len());
+        prop_assert!(left.windows(2).all(|w| self.order[&w[0].id] < self.order[&w[1].id]));
+        prop_assert!(left.iter().all(|t| !self.delivered.contains(&t.id)));
+        let last = |i: usize| left[i + 1..].iter().all(|later| later.camera != left[i].camera);
+        prop_assert!(left.iter().enumerate().all(|(i, t)| !t.newest || last(i)));
+        Ok(())
+    }
+}
+
+fn holds(disk: bool, ops: Vec<Op>) -> Result<(), TestCaseError> {
+    let mut model = Model::new(disk.then(|| TempDir::new().expect("a folder")));
+    for op in ops {
+        model.apply(op)?;
+        model.check()?;
+    }
+    model.check_what_is_left()?;
+    if disk {
+        model.restart();
+        model.check()?;
+        model.check_what_is_left()?;
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn in_memory_nothing_is_lost_but_what_is_counted_and_each_camera_keeps_its_order(
+        ops in prop::collection::vec(op(false), 1..120),
+    ) {
+        holds(false, ops)?;
+    }
+}
+
+proptest! {
+    // Each write waits for the disk.
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn on_disk_nothing_is_lost_either_whenever_it_is_full_or_started_again(
+        ops in prop::collection::vec(op(true), 1..80),
+    ) {
+        holds(true, ops)?;
+    }
+}
+
+#[test]
+fn a_full_outbox_drops_the_oldest_waiting_message_and_counts_it() {
+    let outbox = Outbox::in_memory(Limits { events: 3 * cost(100), snapshots: 0 });
+    let ids: Vec<Uuid> = (0..5)
+        .map(|_| {
+            let message = message(1, 100, None);
+            let id = message.id;
+            outbox.append(message);
+            id
+        })
+        .collect();
+    assert_eq!(total(&outbox.status().dropped), 2);
+    assert_eq!(all(&outbox).iter().map(|t| t.id).collect::<Vec<_>>(), ids[2..]);
+}
+
+#[test]
+fn a_message_in_flight_is_not_dropped_for_a_newer_one() {
+    let outbox = Outbox::in_memory(Limits { events: 2 * cost(100), snapshots: 0 });
+    outbox.append(message(1, 100, None));
+    outbox.append(message(1, 100, None));
+    let flying = outbox.take().expect("two wait");
+    outbox.append(message(1, 100, None));
+    outbox.rewind();
+    assert_eq!(outbox.take().expect("two wait").row, flying.row);
+    assert_eq!(total(&outbox.status().dropped), 1);
+}
+
+#[test]
+fn a_message_larger_than_the_whole_outbox_is_counted_and_leaves_the_others_alone() {
+    let outbox = Outbox::in_memory(Limits { events: 1000, snapshots: 1000 });
+    outbox.append(message(1, 100, Some(10)));
+    outbox.append(message(2, 5000, Some(10)));
+    // A picture that is too large does not take its words with it, nor other pictures.
+    outbox.append(message(2, 100, Some(5000)));
+    assert_eq!(outbox.len(), 2);
+    let once = BTreeMap::from([(camera(2), 1)]);
+    assert_eq!((outbox.status().dropped, outbox.status().dropped_snapshots), (once.clone(), once));
+    assert!(outbox.snapshot(&camera(1)).is_some());
+}
+
+#[test]
+fn of_a_cameras_snapshots_the_newest_is_kept_and_of_all_cameras_the_oldest_goes_first() {
+    let outbox = Outbox::in_memory(Limits { events: 1 << 20, snapshots: 2 * cost(100) });
+    let mut ids = Vec::new();
+    for number in [1, 2, 2, 3] {
+        let message = message(number, 10, Some(100));
+        ids.push(message.id);
+        outbox.append(message);
+    }
+    assert_eq!(outbox.cameras_with_snapshot(), [camera(2), camera(3)]);
+    assert_eq!(outbox.snapshot(&camera(2)).expect("kept").id, ids[2]);
+    // The first of camera 2 was replaced, not lost.
+    assert_eq!(outbox.status().dropped_snapshots, BTreeMap::from([(camera(1), 1)]));
+    assert_eq!(outbox.len(), 4);
+}

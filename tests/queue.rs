@@ -42,7 +42,7 @@ fn clip(name: &str, seq: u64) -> Clip {
         duration: Duration::from_secs(8),
         frames: Vec::new(),
         gap: false,
-        question: Arc::new(Question { prompt: String::new(), max_tokens: 1 }),
+        question: Arc::new(Question { prompt: String::new(), max_tokens: 1, gate: None }),
     }
 }
 

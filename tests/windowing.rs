@@ -18,7 +18,7 @@ fn config(window: u64, stride: u64, frames: usize, min_frames: usize) -> WindowC
 }
 
 fn windower(config: &WindowConfig) -> Windower {
-    let question = Arc::new(Question { prompt: "What happens?".into(), max_tokens: 8 });
+    let question = Arc::new(Question { prompt: "What happens?".into(), max_tokens: 8, gate: None });
     Windower::new(config.clone(), question).unwrap()
 }
 

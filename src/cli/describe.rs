@@ -280,7 +280,7 @@ fn whole_file(
         start_pts: Duration::ZERO,
         duration,
         gap: false,
-        question: Arc::new(Question { prompt: args.prompt(), max_tokens: args.max_tokens.into() }),
+        question: Arc::new(Question { prompt: args.prompt(), max_tokens: args.max_tokens.into(), gate: None }),
         frames,
     };
     let queue = ClipQueue::new(NonZeroUsize::MIN);

@@ -37,8 +37,8 @@ impl Look {
     /// Looks at a clip; none where its camera has no gate.
     pub fn at(clip: &Clip) -> Option<Self> {
         clip.question.gate?;
-        let frames = clip.frames.iter().map(Sketch::of).collect::<Option<Vec<_>>>()?;
-        Some(Self { frames, start: clip.start, question: clip.question.clone() })
+        let frames: Vec<_> = clip.frames.iter().map(Sketch::of).collect::<Option<_>>()?;
+        (!frames.is_empty()).then(|| Self { frames, start: clip.start, question: clip.question.clone() })
     }
 
     /// Whether nothing has moved since the clip that `described` was made of, and nobody waits for
@@ -125,9 +125,7 @@ impl Sketch {
         let limit = threshold + noise.min(NOISE_LIMIT);
         let changed = |x: usize, y: usize| x < WIDTH && y < HEIGHT && off[y * WIDTH + x] > limit;
         // A single block flickers; what moves covers two that touch.
-        (0..HEIGHT).any(|y| {
-            (0..WIDTH).any(|x| changed(x, y) && (changed(x + 1, y) || changed(x, y + 1)))
-        })
+        (0..HEIGHT).any(|y| (0..WIDTH).any(|x| changed(x, y) && (changed(x + 1, y) || changed(x, y + 1))))
     }
 
     /// How `self` follows from `before` by exposure, by the blocks that agree best; none if no change
@@ -143,8 +141,8 @@ impl Sketch {
             exposure = Exposure::fit(pairs.map(|(now, then)| (*then, *now)));
         }
         let middle = quantile(&mut before.0.to_vec(), 0.5);
-        let possible = (1.0 / GAIN..=GAIN).contains(&exposure.gain)
-            && (exposure.of(middle) - middle).abs() <= STEP;
+        let possible =
+            (1.0 / GAIN..=GAIN).contains(&exposure.gain) && (exposure.of(middle) - middle).abs() <= STEP;
         possible.then_some(exposure)
     }
 }

@@ -79,9 +79,6 @@ struct Lane {
 /// Every priority divides it: the least common multiple of 1 to 10.
 const WAY: u64 = 2520;
 
-/// Most turns that a camera can have where another has one.
-pub const MAX_PRIORITY: u64 = 10;
-
 impl Default for Lane {
     fn default() -> Self {
         Self { clips: VecDeque::new(), step: WAY, place: 0, since: 0, dropped: 0, dropped_since_last: 0 }
@@ -106,10 +103,10 @@ impl ClipQueue {
         }
     }
 
-    /// Says how many turns a camera gets where one of priority 1 gets one: 1 to [`MAX_PRIORITY`].
+    /// Says how many turns a camera gets where one of priority 1 gets one: 1 to 10.
     pub fn prioritise(&self, camera: &CameraId, priority: u64) {
         let mut inner = self.lock();
-        inner.cameras.entry(camera.clone()).or_default().step = WAY / priority.clamp(1, MAX_PRIORITY);
+        inner.cameras.entry(camera.clone()).or_default().step = WAY / priority.clamp(1, 10);
     }
 
     /// Puts a clip in. With [`Overflow::Block`] it waits for room or for the queue to close.

@@ -60,7 +60,7 @@ pub fn camera(uri: &str) -> CameraConfig {
         sampling: Sampling::Auto,
         window: WindowConfig { window: s(2), stride: s(2), frames: 4, min_frames: 2 },
         question: Arc::new(Question { prompt: "What happens?".into(), max_tokens: 16, gate: None }),
-        stall: s(10),
+        opening: s(10),
         retry: false,
     }
 }

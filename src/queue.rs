@@ -74,14 +74,27 @@ struct Lane {
     since: u64,
     dropped: u64,
     dropped_since_last: u64,
+    /// For so many more turns it counts as one that loses clips.
+    losing: u32,
 }
+
+/// A camera loses clips now and then, not before every batch: it counts as losing for so many turns.
+const LOSING: u32 = 20;
 
 /// Every priority divides it: the least common multiple of 1 to 10.
 const WAY: u64 = 2520;
 
 impl Default for Lane {
     fn default() -> Self {
-        Self { clips: VecDeque::new(), step: WAY, place: 0, since: 0, dropped: 0, dropped_since_last: 0 }
+        Self {
+            clips: VecDeque::new(),
+            step: WAY,
+            place: 0,
+            since: 0,
+            dropped: 0,
+            dropped_since_last: 0,
+            losing: 0,
+        }
     }
 }
 
@@ -127,9 +140,9 @@ impl ClipQueue {
     /// Waits for a clip, then up to `linger` for more, and takes at most `max`: the oldest of each
     /// waiting camera in turn. None when the queue is closed and empty.
     ///
-    /// A camera that loses clips is owed its turns even when its last clip is in the batch: one that
-    /// would overtake it waits for the next batch, or priorities would mean nothing to a batch with
-    /// room for all. So a batch may be smaller than `max` while clips wait.
+    /// A camera that loses clips is owed its turns even when its last clip is in the batch: one of
+    /// lower priority that would overtake it waits for the next batch, or priorities would mean
+    /// nothing to a batch with room for all. So a batch may be smaller than `max` while clips wait.
     pub fn pop_batch(&self, max: NonZeroUsize, linger: Duration) -> Option<Vec<Queued>> {
         let unpoisoned = PoisonError::into_inner;
         let mut inner = self.lock();
@@ -201,28 +214,33 @@ impl Inner {
             lane.clips.pop_front();
             lane.dropped += 1;
             lane.dropped_since_last += 1;
+            lane.losing = LOSING;
             self.waiting -= 1;
         }
     }
 
     fn batch(&mut self, max: usize) -> Vec<Queued> {
-        let owed = self.cameras.iter().filter(|(_, lane)| lane.dropped_since_last > 0);
-        let owed: Vec<CameraId> = owed.map(|(camera, _)| camera.clone()).collect();
+        let losing = self.cameras.iter().filter(|(_, lane)| lane.losing > 0 && !lane.clips.is_empty());
+        let losing: Vec<CameraId> = losing.map(|(camera, _)| camera.clone()).collect();
         let mut batch = Vec::new();
         while batch.len() < max {
-            let next_owed = owed.iter().filter_map(|camera| Some(self.cameras.get(camera)?.place)).min();
-            let Some(queued) = self.pop(next_owed.unwrap_or(u64::MAX)) else { break };
+            let Some(queued) = self.pop(&losing) else { break };
             batch.push(queued);
         }
         batch
     }
 
-    /// The clip whose turn it is, unless its camera is beyond `place`.
-    fn pop(&mut self, place: u64) -> Option<Queued> {
-        let waiting = self.cameras.values_mut().filter(|lane| !lane.clips.is_empty());
-        let lane = waiting.min_by_key(|lane| lane.rank()).filter(|lane| lane.place <= place)?;
+    /// The clip whose turn it is. None of a camera that would overtake one of higher priority that
+    /// is `losing` clips.
+    fn pop(&mut self, losing: &[CameraId]) -> Option<Queued> {
+        let owed: Vec<(u64, u64)> =
+            losing.iter().filter_map(|c| self.cameras.get(c)).map(|lane| (lane.step, lane.place)).collect();
+        let may = |lane: &Lane| owed.iter().all(|(step, place)| *step >= lane.step || lane.place <= *place);
+        let waiting = self.cameras.values_mut().filter(|lane| !lane.clips.is_empty() && may(lane));
+        let lane = waiting.min_by_key(|lane| lane.rank())?;
         let (clip, queued_at) = lane.clips.pop_front()?;
         let dropped_before = std::mem::take(&mut lane.dropped_since_last);
+        lane.losing = lane.losing.saturating_sub(1);
         self.place = lane.place;
         lane.place += lane.step;
         lane.since = self.count;

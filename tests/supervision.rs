@@ -101,7 +101,7 @@ async fn a_camera_that_vanishes_and_comes_back_with_another_size_codec_and_rate_
     let gone = porch.until("offline", |s| s.state == State::Offline).await;
     assert!(!gone.why.is_empty());
     porch.more_clips(0).await;
-    let other = "videotestsrc is-live=true ! video/x-raw,width=480,height=272,framerate=10/1 \
+    let other = "videotestsrc is-live=true ! video/x-raw,format=I420,width=480,height=272,framerate=10/1 \
                  ! jpegenc ! rtpjpegpay name=pay0 pt=26";
     let _again = RtspServer::start_at(other, port);
     let back = porch.until("online again", |s| s.state == State::Online).await;

@@ -96,7 +96,7 @@ pub enum CaptureError {
         after: Duration,
     },
     /// What comes cannot be decoded.
-    #[error("{what}: data comes, but no whole picture for {} s; the stream is damaged", .after.as_secs_f32())]
+    #[error("{what}: data comes, but no whole picture for {:.0} s: the stream is damaged", .after.as_secs_f32())]
     Undecodable {
         /// Which source.
         what: String,

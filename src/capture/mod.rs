@@ -89,7 +89,8 @@ pub struct CameraStatus {
     pub duration: Option<Duration>,
     /// Times that it was opened again after a fault, since the start.
     pub reconnects: u64,
-    /// Errors of its decoder, and pictures that were not whole, since the start.
+    /// Errors of its decoder since the start: what it complained about, pictures that were not whole,
+    /// and what it got before a restart without giving any picture.
     pub decode_errors: u64,
 }
 

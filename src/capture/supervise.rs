@@ -76,7 +76,10 @@ pub(super) async fn run_once(
     let fault = match result {
         Ok(end) => return (Ok(end), tap.up()),
         Err(Fault::Noticed(Trouble::Silent(after))) => CaptureError::Stalled { what, after },
-        Err(Fault::Noticed(Trouble::Damaged(after))) => CaptureError::Undecodable { what, after },
+        Err(Fault::Noticed(Trouble::Damaged(after, pieces))) => {
+            status.send_modify(|s| s.decode_errors += u64::from(pieces));
+            CaptureError::Undecodable { what, after }
+        }
         Err(Fault::Reported(report)) => explain(&config.source, report, &lock(&missing), position),
     };
     let error = diagnose(&config.source, tap.take_fault().unwrap_or(fault)).await;

@@ -150,6 +150,7 @@ impl Tap {
 
     /// The decoder could not use something, or gave a picture that is not whole.
     pub fn decode_error(&self) {
+        lock(&self.vigil).error();
         self.status.send_modify(|s| s.decode_errors += 1);
     }
 
@@ -265,10 +266,10 @@ impl Tap {
             return false;
         }
         // A file is described as well as it goes; a camera will send better pictures.
-        if self.live && buffer.flags().contains(gst::BufferFlags::CORRUPTED) {
+        let corrupt = buffer.flags().contains(gst::BufferFlags::CORRUPTED);
+        if corrupt && self.live && self.status.borrow().decoder.is_some() {
             self.decode_error();
             self.note(Vigil::alive);
-            self.note(|vigil, now| vigil.fed(now, false));
             return false;
         }
         self.note(Vigil::picture);

@@ -28,8 +28,9 @@ const WITHOUT_KEYFRAMES: u32 = 6;
 pub(super) enum Trouble {
     /// Nothing came for so long.
     Silent(Duration),
-    /// Data came for so long, but no picture that is whole.
-    Damaged(Duration),
+    /// Data came for so long, but no picture that is whole; so many pieces of it the decoder took
+    /// without a word.
+    Damaged(Duration, u32),
 }
 
 /// Watches one run of a stream.
@@ -51,6 +52,7 @@ struct Wasted {
     to: Duration,
     keyframes: u32,
     pieces: u32,
+    errors: u32,
 }
 
 impl Vigil {
@@ -74,12 +76,20 @@ impl Vigil {
         self.latest = now;
     }
 
-    /// The decoder has got something to work on, or has given a picture that is not whole.
+    /// The decoder has got something to work on.
     pub fn fed(&mut self, now: Duration, keyframe: bool) {
-        let wasted = self.wasted.get_or_insert(Wasted { from: now, to: now, keyframes: 0, pieces: 0 });
+        let wasted =
+            self.wasted.get_or_insert(Wasted { from: now, to: now, keyframes: 0, pieces: 0, errors: 0 });
         wasted.to = now;
         wasted.pieces = wasted.pieces.saturating_add(1);
         wasted.keyframes = wasted.keyframes.saturating_add(keyframe.into());
+    }
+
+    /// The decoder has complained, or has given a picture that is not whole.
+    pub fn error(&mut self) {
+        if let Some(wasted) = &mut self.wasted {
+            wasted.errors = wasted.errors.saturating_add(1);
+        }
     }
 
     /// A whole picture has come out.
@@ -109,7 +119,7 @@ impl Vigil {
         let time = wasted.to - wasted.from;
         let hopeless = wasted.keyframes >= KEYFRAMES && time >= self.opening
             || wasted.pieces >= PIECES && time >= self.opening * WITHOUT_KEYFRAMES;
-        hopeless.then_some(Trouble::Damaged(time))
+        hopeless.then(|| Trouble::Damaged(time, wasted.pieces.saturating_sub(wasted.errors)))
     }
 
     /// How long the stream may be silent.
@@ -190,9 +200,12 @@ mod tests {
         let trouble = (0..400u64).find_map(|i| {
             vigil.alive(ms(i * 40));
             vigil.fed(ms(i * 40), i % 25 == 0);
+            if i % 2 == 0 {
+                vigil.error();
+            }
             vigil.trouble(ms(i * 40))
         });
-        assert_eq!(trouble, Some(Trouble::Damaged(OPENING)));
+        assert_eq!(trouble, Some(Trouble::Damaged(OPENING, 125)));
         vigil.picture(ms(20_000));
         assert_eq!(vigil.trouble(ms(20_000)), None);
     }

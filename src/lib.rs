@@ -4,7 +4,8 @@
 //!
 //! | room | what it is for |
 //! |---|---|
-//! | [`frame`], [`clip`] | what cameras give, and how it is cut into clips |
+//! | [`frame`], [`clip`], [`pace`] | what cameras give, and how it is cut into clips |
+//! | [`gate`] | whether a clip shows anything new |
 //! | [`device`] | where the model is wanted to compute |
 //! | [`describe`] | clips in, descriptions out: the model |
 //! | [`event`] | what subscribers read: the public contract |
@@ -26,6 +27,8 @@ pub mod describe;
 pub mod device;
 pub mod event;
 pub mod frame;
+pub mod gate;
+pub mod pace;
 pub mod progress;
 pub mod queue;
 

@@ -276,7 +276,7 @@ fn clip() -> Clip {
             rgb: vec![0; 3].into(),
         }],
         gap: false,
-        question: Arc::new(Question { prompt: "What?".into(), max_tokens: 1 }),
+        question: Arc::new(Question { prompt: "What?".into(), max_tokens: 1, gate: None }),
     }
 }
 

@@ -16,13 +16,14 @@ use crate::{
     clip::{Question, WindowConfig},
     config::{self, Config, Source},
     frame::CameraId,
+    gate::GateConfig,
     metrics::Metrics,
     publish::CameraState,
     queue::{ClipQueue, Overflow},
 };
 
-/// A live camera without a frame for this long is started again.
-const STALL: Duration = Duration::from_secs(10);
+/// A live camera that gives no picture within this time is started again.
+const OPENING: Duration = Duration::from_secs(10);
 
 /// What capture needs to know about a camera.
 pub fn camera_config(id: &CameraId, camera: &config::Camera, pipelines: &Path) -> CameraConfig {
@@ -40,8 +41,13 @@ pub fn camera_config(id: &CameraId, camera: &config::Camera, pipelines: &Path) -
             frames: camera.frames,
             min_frames: camera.min_frames,
         },
-        question: Arc::new(Question { prompt: camera.prompt.clone(), max_tokens: camera.max_tokens }),
-        stall: STALL,
+        question: Arc::new(Question {
+            prompt: camera.prompt.clone(),
+            max_tokens: camera.max_tokens,
+            gate: Some(GateConfig { threshold: camera.change_threshold, heartbeat: camera.heartbeat })
+                .filter(|gate| gate.threshold > 0),
+        }),
+        opening: OPENING,
         retry: true,
     }
 }
@@ -51,6 +57,7 @@ pub fn camera_config(id: &CameraId, camera: &config::Camera, pipelines: &Path) -
 pub struct Plan {
     config: CameraConfig,
     overflow: Overflow,
+    priority: u64,
 }
 
 /// Plans of all cameras that are switched on.
@@ -65,7 +72,7 @@ pub fn plans(config: &Config) -> anyhow::Result<BTreeMap<CameraId, Plan>> {
         };
         let config = camera_config(id, camera, &config.pipelines);
         config.window.validate().with_context(|| format!("camera {id} cannot be watched"))?;
-        Ok((id.clone(), Plan { config, overflow }))
+        Ok((id.clone(), Plan { config, overflow, priority: camera.priority }))
     };
     config.cameras.iter().filter(|(_, camera)| camera.enabled).map(plan).collect()
 }
@@ -105,7 +112,8 @@ impl Cameras {
     }
 
     /// Starts one.
-    pub fn start(&mut self, Plan { config, overflow }: Plan) {
+    pub fn start(&mut self, Plan { config, overflow, priority }: Plan) {
+        self.site.queue.prioritise(&config.id, priority);
         let (id, cancel) = (config.id.clone(), self.stop.child_token());
         let task = self.tasks.spawn(watch_camera(config, overflow, self.site.clone(), cancel.clone()));
         self.running.insert(id, (task.id(), cancel));

@@ -15,7 +15,7 @@ use crate::{
         DescribeError, Describer, Description, DeviceMemory,
         worker::{self, Batching, Outcome},
     },
-    event::ModelInfo,
+    event::{EventKind, ModelInfo},
     frame::Frame,
     metrics::{self, Metrics},
     progress::Progress,
@@ -155,13 +155,20 @@ fn deliver(Outcome { clip, event }: Outcome, bench: &Bench) {
         }
     };
     bench.metrics.described(&event);
-    tracing::info!(%camera, clip = clip.seq, ms = event.timing_ms.total, "{}", event.description);
+    match event.kind {
+        EventKind::Description => {
+            tracing::info!(%camera, clip = clip.seq, ms = event.timing_ms.total, "{}", event.description);
+        }
+        EventKind::Unchanged => tracing::debug!(%camera, clip = clip.seq, "unchanged"),
+    }
     if event.dropped.clips > 0 {
         tracing::warn!(%camera, "{} older clips were dropped: the model is slower than the cameras", event.dropped.clips);
     }
-    let snapshot = jpeg(&clip.frames[clip.frames.len() / 2])
-        .inspect_err(|error| tracing::warn!(%camera, "no snapshot: {error}"))
-        .ok();
+    // Of what was not described nobody needs a picture: the last one still shows it.
+    let middle = clip.frames.get(clip.frames.len() / 2).filter(|_| event.kind == EventKind::Description);
+    let snapshot = middle.and_then(|frame| {
+        jpeg(frame).inspect_err(|error| tracing::warn!(%camera, "no snapshot: {error}")).ok()
+    });
     match Message::new(&event, snapshot) {
         Ok(message) => bench.outbox.append(message),
         Err(error) => tracing::error!(%camera, "an event cannot be written as JSON: {error}"),

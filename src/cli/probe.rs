@@ -126,7 +126,7 @@ fn with_advice(error: CaptureError) -> String {
         E::Damaged { .. } | E::NoIndex(_) => "record or copy it again",
         E::Busy(_) => "end the other program",
         E::Stalled { .. } => "check its uri, and try another transport",
-        E::Ended(_) => "check the camera",
+        E::Ended(_) | E::Undecodable { .. } => "check the camera",
         E::Other { .. } => "RUST_LOG=debug says more",
         // These say it themselves.
         E::UnknownHost { .. }

@@ -12,7 +12,7 @@ use super::{
     memory::Memory,
     store::{Change, Found, Reader},
 };
-use crate::frame::CameraId;
+use crate::{event::EventKind, frame::CameraId};
 
 /// Rows that are written or removed in one go: enough to make light of the wait for the disk.
 const BATCH: usize = 1000;
@@ -37,7 +37,7 @@ pub(super) struct Ledger {
     bytes: u64,
     /// Taken since the last rewind and not acknowledged: camera and cost.
     flying: BTreeMap<Row, (CameraId, u64)>,
-    /// The last event of each camera.
+    /// The last description of each camera.
     newest: BTreeMap<CameraId, Row>,
     /// The one snapshot of each camera.
     snapshots: BTreeMap<CameraId, Shot>,
@@ -74,13 +74,13 @@ impl Ledger {
             dropped_snapshots: BTreeMap::new(),
             set_aside: BTreeMap::new(),
         };
-        for Found { table, camera, rows, bytes, last, id } in found {
+        for Found { table, camera, rows, bytes, last, description, id } in found {
             ledger.next = ledger.next.max(last.next());
             match table {
                 Table::Events => {
                     ledger.rows += rows as usize;
                     ledger.bytes += bytes + rows * cost(0);
-                    ledger.newest.insert(camera, last);
+                    ledger.newest.extend(description.map(|row| (camera, row)));
                 }
                 Table::Snapshots => {
                     let shot = Shot { row: last, id, cost: bytes + cost(0) };
@@ -93,7 +93,7 @@ impl Ledger {
 
     /// Counts a message in and makes room for it. Gives what of it is to be stored.
     pub fn admit(&mut self, message: Message) -> Vec<(Key, Item)> {
-        let Message { camera, id, event, snapshot } = message;
+        let Message { camera, id, kind, event, snapshot } = message;
         let size = cost(event.len());
         // Those in flight may be with the broker already: the oldest of the others goes.
         while size <= self.limits.events && self.bytes + size > self.limits.events {
@@ -108,8 +108,12 @@ impl Ledger {
         self.next = row.next();
         self.rows += 1;
         self.bytes += size;
-        self.newest.insert(camera.clone(), row);
-        let mut items = vec![((Table::Events, row), Item { camera: camera.clone(), id, payload: event })];
+        let description = kind == EventKind::Description;
+        if description {
+            self.newest.insert(camera.clone(), row);
+        }
+        let item = Item { camera: camera.clone(), id, description, payload: event };
+        let mut items = vec![((Table::Events, row), item)];
         if let Some(jpeg) = snapshot {
             let size = cost(jpeg.len());
             if size > self.limits.snapshots {
@@ -120,7 +124,7 @@ impl Ledger {
             while self.snapshot_bytes > self.limits.snapshots {
                 self.drop_oldest_snapshot();
             }
-            items.push(((Table::Snapshots, row), Item { camera, id, payload: jpeg }));
+            items.push(((Table::Snapshots, row), Item { camera, id, description, payload: jpeg }));
         }
         items
     }
@@ -151,7 +155,7 @@ impl Ledger {
     }
 
     pub fn take(&mut self) -> Option<Taken> {
-        let (row, Item { camera, id, payload }) = self.first(self.cursor)?;
+        let (row, Item { camera, id, payload, .. }) = self.first(self.cursor)?;
         self.cursor = row.next();
         self.flying.insert(row, (camera.clone(), cost(payload.len())));
         let newest = self.newest.get(&camera) == Some(&row);

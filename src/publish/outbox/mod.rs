@@ -26,7 +26,10 @@ use self::{
     ledger::Ledger,
     store::{Change, OpenError, Opened, Store},
 };
-use crate::{event::Event, frame::CameraId};
+use crate::{
+    event::{Event, EventKind},
+    frame::CameraId,
+};
 
 mod ledger;
 mod memory;
@@ -57,6 +60,8 @@ pub struct Message {
     pub camera: CameraId,
     /// The event's id.
     pub id: Uuid,
+    /// What kind of event it is: only a description becomes the camera's latest.
+    pub kind: EventKind,
     /// The event as JSON.
     pub event: Bytes,
     /// A frame that the model saw, as JPEG.
@@ -69,6 +74,7 @@ impl Message {
         Ok(Self {
             camera: event.camera.clone(),
             id: event.id,
+            kind: event.kind,
             event: serde_json::to_vec(event)?.into(),
             snapshot: snapshot.map(Bytes::from),
         })
@@ -99,7 +105,7 @@ pub struct Taken {
     pub id: Uuid,
     /// The event as JSON.
     pub event: Bytes,
-    /// It is the last of its camera.
+    /// It is the last description of its camera.
     pub newest: bool,
 }
 
@@ -178,6 +184,8 @@ type Key = (Table, Row);
 struct Item {
     camera: CameraId,
     id: Uuid,
+    /// It is a description, or a picture of what was described.
+    description: bool,
     payload: Bytes,
 }
 

@@ -75,7 +75,9 @@ pub(super) struct Found {
     pub bytes: u64,
     /// The last of them.
     pub last: Row,
-    /// Its id.
+    /// The last of them that is a description.
+    pub description: Option<Row>,
+    /// The id of a snapshot.
     pub id: Uuid,
 }
 
@@ -188,8 +190,8 @@ fn create(writer: &Connection) -> rusqlite::Result<()> {
         // The index holds all that is asked for at the start: no payload has to be read then.
         sql += &format!(
             "CREATE TABLE {name} (row INTEGER PRIMARY KEY, camera TEXT NOT NULL, id BLOB NOT NULL, \
-             bytes INTEGER NOT NULL, payload BLOB NOT NULL) STRICT;
-             CREATE INDEX {name}_by_camera ON {name} (camera, row, bytes, id);"
+             description INTEGER NOT NULL, bytes INTEGER NOT NULL, payload BLOB NOT NULL) STRICT;
+             CREATE INDEX {name}_by_camera ON {name} (camera, row, description, bytes, id);"
         );
     }
     sql += &format!("PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {LAYOUT}; COMMIT;");
@@ -207,14 +209,15 @@ impl Store {
             let sql = format!("DELETE FROM {} WHERE row = ?", table.name());
             transaction.prepare_cached(&sql)?.execute([row.0])?;
         }
-        for ((table, row), Item { camera, id, payload }) in &change.add {
+        for ((table, row), Item { camera, id, description, payload }) in &change.add {
             // A commit that failed may have left the very same row.
-            let sql = format!("INSERT OR REPLACE INTO {} VALUES (?, ?, ?, ?, ?)", table.name());
+            let sql = format!("INSERT OR REPLACE INTO {} VALUES (?, ?, ?, ?, ?, ?)", table.name());
             let bytes = payload.len() as i64;
             transaction.prepare_cached(&sql)?.execute(params![
                 row.0,
                 camera.as_str(),
                 id.as_bytes(),
+                description,
                 bytes,
                 &payload[..]
             ])?;
@@ -230,21 +233,22 @@ impl Reader {
     /// The first row of `table` from `from` on.
     pub fn first(&self, table: Table, from: Row) -> rusqlite::Result<Option<(Row, Item)>> {
         let sql = format!(
-            "SELECT row, camera, id, payload FROM {} WHERE row >= ? ORDER BY row LIMIT 1",
+            "SELECT row, camera, id, description, payload FROM {} WHERE row >= ? ORDER BY row LIMIT 1",
             table.name()
         );
         let mut statement = self.0.prepare_cached(&sql)?;
         let found = statement.query_row([from.0], |row| {
-            let payload = Bytes::from(row.get::<_, Vec<u8>>(3)?);
-            Ok((Row(row.get(0)?), Item { camera: camera(row, 1)?, id: id(row, 2)?, payload }))
+            let payload = Bytes::from(row.get::<_, Vec<u8>>(4)?);
+            let item = Item { camera: camera(row, 1)?, id: id(row, 2)?, description: row.get(3)?, payload };
+            Ok((Row(row.get(0)?), item))
         });
         found.optional()
     }
 
     fn found(&self) -> rusqlite::Result<Vec<Found>> {
-        // A bare column beside max() comes from the row of the maximum (https://www.sqlite.org/lang_select.html).
-        let events = "SELECT camera, count(*), sum(bytes), max(row), id FROM events GROUP BY camera";
-        let snapshots = "SELECT camera, 1, bytes, row, id FROM snapshots ORDER BY camera, row";
+        let events = "SELECT camera, count(*), sum(bytes), max(row), max(id), \
+                      max(CASE WHEN description THEN row END) FROM events GROUP BY camera";
+        let snapshots = "SELECT camera, 1, bytes, row, id, row FROM snapshots ORDER BY camera, row";
         let mut all = Vec::new();
         for (table, sql) in [(Table::Events, events), (Table::Snapshots, snapshots)] {
             let mut statement = self.0.prepare(sql)?;
@@ -255,6 +259,7 @@ impl Reader {
                     rows: row.get::<_, i64>(1)?.unsigned_abs(),
                     bytes: row.get::<_, i64>(2)?.unsigned_abs(),
                     last: Row(row.get(3)?),
+                    description: row.get::<_, Option<i64>>(5)?.map(Row),
                     id: id(row, 4)?,
                 })
             })?;

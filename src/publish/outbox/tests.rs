@@ -54,6 +54,7 @@ fn message(number: u8, size: usize, snapshot: Option<usize>) -> Message {
     Message {
         camera: camera(number),
         id: Uuid::now_v7(),
+        kind: EventKind::Description,
         event: vec![b'x'; size].into(),
         snapshot: snapshot.map(|size| vec![0xd8; size].into()),
     }
@@ -300,4 +301,17 @@ fn of_a_cameras_snapshots_the_newest_is_kept_and_of_all_cameras_the_oldest_goes_
     // The first of camera 2 was replaced, not lost.
     assert_eq!(outbox.status().dropped_snapshots, BTreeMap::from([(camera(1), 1)]));
     assert_eq!(outbox.len(), 4);
+}
+
+#[test]
+fn an_event_without_news_does_not_take_the_place_of_the_newest_description() {
+    let folder = TempDir::new().expect("a folder");
+    let outbox = Outbox::open(folder.path(), LIMITS).expect("it is ours");
+    outbox.append(message(1, 100, None));
+    outbox.append(Message { kind: EventKind::Unchanged, ..message(1, 100, None) });
+    let newest = |outbox: &Outbox| all(outbox).iter().map(|taken| taken.newest).collect::<Vec<_>>();
+    assert_eq!(newest(&outbox), [true, false]);
+    drop(outbox);
+    let outbox = Outbox::open(folder.path(), LIMITS).expect("it is ours");
+    assert_eq!(newest(&outbox), [true, false]);
 }

@@ -4,7 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 
-use crate::frame::{CameraId, Clock, Frame};
+use crate::{
+    frame::{CameraId, Clock, Frame},
+    gate::GateConfig,
+    pace::Pace,
+};
 
 /// What is asked of the model about a clip.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +17,8 @@ pub struct Question {
     pub prompt: String,
     /// The longest answer, in tokens.
     pub max_tokens: usize,
+    /// When it need not be asked again; none: about every clip.
+    pub gate: Option<GateConfig>,
 }
 
 /// A window's worth of frames from one camera: what the model describes.
@@ -34,7 +40,8 @@ pub struct Clip {
     pub duration: Duration,
     /// At least one, in order of PTS. Sizes may differ within a clip.
     pub frames: Vec<Frame>,
-    /// Frames are missing inside, or the window was cut short, by a fault of the source.
+    /// Frames are missing inside or the window was cut short, by a fault of the source; or the clock
+    /// was set back, so that `start` is before that of the clip before.
     pub gap: bool,
     /// What to ask about it.
     pub question: Arc<Question>,
@@ -123,6 +130,13 @@ impl WindowConfig {
 /// handed out with the frame of its last slot, or with the first frame at or after its window's
 /// end.
 ///
+/// A slot may stay empty because the camera is slow. Where it stays empty because frames were lost
+/// (the time without any is much longer than what is usual between two), the clip is marked.
+///
+/// Times in UTC rest on the first frame of each clip. When the clock of the frames is set back, the
+/// first clip that starts before the last one is marked: from clip to clip `start` never runs
+/// backwards unseen.
+///
 /// A frame that runs backwards, or that comes more than a window after one was wanted, is a
 /// discontinuity: what came before is closed and marked, and the next window starts with that frame.
 #[derive(Debug)]
@@ -135,9 +149,20 @@ pub struct Windower {
     /// PTS of the latest frame taken in, and of the latest one heard of.
     last: Duration,
     heard: Duration,
+    /// Time between the frames heard of.
+    pace: Pace,
+    /// Frames were lost before the latest one heard of, which is still to be taken in.
+    lost: bool,
+    /// When the latest clip started.
+    last_start: Option<DateTime<Utc>>,
     seq: u64,
     too_few: u64,
 }
+
+/// A time without frames means that some were lost when it is so many times the usual one.
+const LOSS: u32 = 3;
+/// Intervals that must be known before anything counts as usual.
+const USUAL: usize = 8;
 
 /// A window that may still get frames.
 #[derive(Debug)]
@@ -146,6 +171,8 @@ struct Open {
     /// The first slot that is neither filled nor over.
     slot: usize,
     frames: Vec<Frame>,
+    /// A slot stays empty because frames were lost.
+    gap: bool,
 }
 
 /// Why a window is over.
@@ -171,6 +198,9 @@ impl Windower {
             next_start: None,
             last: nothing,
             heard: nothing,
+            pace: Pace::default(),
+            lost: false,
+            last_start: None,
             seq: 0,
             too_few: 0,
         })
@@ -188,10 +218,13 @@ impl Windower {
     /// need not be converted nor pushed, but the end of a part-window is known only if they are
     /// told of.
     pub fn offer(&mut self, pts: Duration) -> bool {
-        self.heard = self.heard.max(pts);
-        pts < self.last
+        self.hear(pts);
+        let wanted = pts < self.last
             || pts >= self.next_wanted()
-            || self.open.iter().any(|w| pts >= w.start + self.config.window)
+            || self.open.iter().any(|w| pts >= w.start + self.config.window);
+        // What was lost while nothing was wanted is missed by nobody.
+        self.lost &= wanted;
+        wanted
     }
 
     /// Takes a frame in. What it completes comes out, in order.
@@ -201,14 +234,17 @@ impl Windower {
         if self.jumps(pts) {
             clips = self.discontinuity();
         }
+        self.hear(pts);
+        let lost = std::mem::take(&mut self.lost);
+        self.open.iter_mut().filter(|w| pts >= w.start + self.config.window).for_each(|w| w.gap |= lost);
         clips.extend(self.close(|w, config| pts >= w.start + config.window, Ending::Whole));
         self.open_until(pts);
         self.last = pts;
-        self.heard = self.heard.max(pts);
         for w in &mut self.open {
             let mut slot = w.slot;
             while slot + 1 < self.config.frames && w.start + self.config.slot(slot + 1) <= pts {
                 slot += 1;
+                w.gap |= lost;
             }
             if w.start + self.config.slot(slot) <= pts {
                 w.frames.push(frame.clone());
@@ -245,11 +281,23 @@ impl Windower {
         self.next_start.is_some() && (pts < self.last || pts > self.next_wanted() + self.config.window)
     }
 
+    /// A frame has come, whether it is wanted or not.
+    fn hear(&mut self, pts: Duration) {
+        let interval = pts.saturating_sub(self.heard);
+        if self.next_start.is_some() {
+            self.lost |= self.pace.longest(USUAL).is_some_and(|usual| interval > usual * LOSS);
+            self.pace.note(interval);
+        }
+        self.heard = self.heard.max(pts);
+    }
+
     fn end(&mut self, ending: Ending) -> Vec<Clip> {
         let clips = self.close(|_, _| true, ending);
         self.next_start = None;
         self.last = Duration::ZERO;
         self.heard = Duration::ZERO;
+        self.pace = Pace::default();
+        self.lost = false;
         clips
     }
 
@@ -257,7 +305,7 @@ impl Windower {
         let mut next = self.next_start.unwrap_or(pts);
         while next <= pts {
             if pts < next + self.config.window {
-                self.open.push(Open { start: next, slot: 0, frames: Vec::new() });
+                self.open.push(Open { start: next, slot: 0, frames: Vec::new(), gap: false });
             }
             next += self.config.stride;
         }
@@ -288,6 +336,7 @@ impl Windower {
             // Frames after the fault may have been told of already, so only those in the clip count.
             Ending::Cut => until(w.frames.last()?.pts),
         };
+        let set_back = self.last_start.replace(start).is_some_and(|last| start < last);
         let seq = self.seq;
         self.seq += 1;
         Some(Clip {
@@ -299,7 +348,7 @@ impl Windower {
             start_pts: w.start,
             duration,
             frames: w.frames,
-            gap: ending == Ending::Cut,
+            gap: ending == Ending::Cut || w.gap || set_back,
             question: self.question.clone(),
         })
     }

@@ -26,8 +26,12 @@ pub struct Event {
     pub node: String,
     /// Which camera saw it.
     pub camera: CameraId,
-    /// What the model said.
+    /// What the model said; of an unchanged clip, what it said about the one that this repeats.
     pub description: String,
+    /// Only where nothing has changed: id of the event whose description still holds. `prompt`,
+    /// `finish_reason` and `model` are those of that event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<Uuid>,
     /// What was looked at.
     pub clip: ClipInfo,
     /// The question that was asked.
@@ -50,6 +54,8 @@ pub struct Event {
 pub enum EventKind {
     /// The model described a clip.
     Description,
+    /// Nothing moved since the last described clip: the model was not asked.
+    Unchanged,
 }
 
 /// Which part of the stream an event is about.
@@ -65,13 +71,14 @@ pub struct ClipInfo {
     pub end: DateTime<Utc>,
     /// What the times rest on.
     pub clock: Clock,
-    /// The frames that the model saw.
+    /// The frames that the model saw, or that were found unchanged.
     pub frames: Vec<FrameInfo>,
     /// Width of the first frame, pixels.
     pub width: u32,
     /// Height of the first frame, pixels.
     pub height: u32,
-    /// Frames are missing inside, or the window was cut short, by a fault of the source.
+    /// Frames are missing inside or the window was cut short, by a fault of the source; or the clock
+    /// was set back, so that `start` is before that of the clip before.
     pub gap: bool,
 }
 
@@ -140,6 +147,9 @@ pub struct Timing {
 pub struct Dropped {
     /// Clips that made room for newer ones, since this camera's last event.
     pub clips: u64,
+    /// Clips that the model could not describe, since this camera's last event.
+    #[serde(default)]
+    pub failed: u64,
 }
 
 /// RFC 3339 in UTC with milliseconds.

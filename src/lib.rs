@@ -4,7 +4,8 @@
 //!
 //! | room | what it is for |
 //! |---|---|
-//! | [`frame`], [`clip`] | what cameras give, and how it is cut into clips |
+//! | [`frame`], [`clip`], [`pace`] | what cameras give, and how it is cut into clips |
+//! | [`gate`] | whether a clip shows anything new |
 //! | [`describe`] | clips in, descriptions out: the model |
 //! | [`event`] | what subscribers read: the public contract |
 #![cfg_attr(
@@ -22,6 +23,8 @@ pub mod clip;
 pub mod describe;
 pub mod event;
 pub mod frame;
+pub mod gate;
+pub mod pace;
 pub mod queue;
 
 #[cfg(feature = "daemon")]

@@ -59,7 +59,7 @@ fn clip(frames: u64, width: u32, height: u32) -> Clip {
         duration: Duration::from_secs(frames),
         frames: (0..frames).map(frame).collect(),
         gap: false,
-        question: Arc::new(Question { prompt: "What moves?".into(), max_tokens: 12 }),
+        question: Arc::new(Question { prompt: "What moves?".into(), max_tokens: 12, gate: None }),
     }
 }
 

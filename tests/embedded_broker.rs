@@ -9,6 +9,7 @@ use std::{
 };
 
 use camscribe::{
+    event::EventKind,
     frame::CameraId,
     publish::{
         BrokerAddress, CameraState, Publisher, Settings,
@@ -41,7 +42,13 @@ fn publisher(port: u16, outbox: &Arc<Outbox>) -> Publisher {
 
 fn message(text: &str) -> Message {
     let event = serde_json::json!({ "description": text }).to_string().into();
-    Message { camera: camera(), id: Uuid::now_v7(), event, snapshot: Some(vec![0xff; 200_000].into()) }
+    Message {
+        camera: camera(),
+        id: Uuid::now_v7(),
+        kind: EventKind::Description,
+        event,
+        snapshot: Some(vec![0xff; 200_000].into()),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,6 +46,7 @@ fn event(name: &str, seq: u64, description: &str) -> Event {
         node: "edge1".into(),
         camera: camera(name),
         description: description.into(),
+        repeats: None,
         clip: ClipInfo {
             seq,
             start: DateTime::from_timestamp_millis(1_767_323_045_000).expect("in range"),
@@ -64,7 +65,7 @@ fn event(name: &str, seq: u64, description: &str) -> Event {
         model: model(),
         tokens: Tokens { prompt: 682, image: 512, generated: 21 },
         timing_ms: Timing { queued: 4, preprocess: 9, vision: 8, prefill: 6, decode: 31, total: 58 },
-        dropped: Dropped { clips: 0 },
+        dropped: Dropped { clips: 0, failed: 0 },
     }
 }
 

@@ -6,7 +6,7 @@ use camscribe::{
     clip::{BadWindow, Clip, Question, WindowConfig, Windower},
     frame::{Clock, Frame},
 };
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
 
 fn ms(millis: u64) -> Duration {
@@ -18,7 +18,7 @@ fn config(window: u64, stride: u64, frames: usize, min_frames: usize) -> WindowC
 }
 
 fn windower(config: &WindowConfig) -> Windower {
-    let question = Arc::new(Question { prompt: "What happens?".into(), max_tokens: 8 });
+    let question = Arc::new(Question { prompt: "What happens?".into(), max_tokens: 8, gate: None });
     Windower::new(config.clone(), question).unwrap()
 }
 
@@ -157,6 +157,46 @@ fn a_window_with_too_few_frames_is_given_up_and_counted() {
 }
 
 #[test]
+fn frames_lost_within_a_window_are_told_from_a_slow_camera() {
+    let lossy = |times: Vec<u64>| {
+        let mut w = windower(&config(4000, 4000, 4, 1));
+        let (clips, _) = thinned(&mut w, times);
+        clips.iter().map(|c| (offsets(c).len(), c.gap)).collect::<Vec<_>>()
+    };
+    let steady = |from: u64, to: u64, step: usize| (from..to).step_by(step);
+    // Two slots of the first window are lost.
+    let loss = steady(0, 900, 40).chain(steady(3000, 8000, 40)).collect();
+    assert_eq!(lossy(loss), [(2, true), (4, false)]);
+    // The end of a window is lost, and the frame that ends it belongs to the next one.
+    let loss = steady(0, 1900, 40).chain(steady(4200, 8000, 40)).collect();
+    assert_eq!(lossy(loss), [(2, true), (4, false)]);
+    // The loss leaves no slot empty.
+    let loss = steady(0, 1040, 40).chain(steady(1600, 4000, 40)).collect();
+    assert_eq!(lossy(loss), [(4, false)]);
+    // A picture every two seconds is all that the camera gives.
+    assert_eq!(lossy(steady(0, 20_000, 2000).collect()), [(2, false); 4]);
+    // It becomes slower: the first pause looks like a loss, then it is the new pace.
+    let slower = lossy(steady(0, 4000, 40).chain(steady(4000, 24_000, 2000)).collect());
+    assert!(slower[2..].iter().all(|(frames, gap)| (*frames, *gap) == (2, false)), "{slower:?}");
+}
+
+#[test]
+fn a_clock_that_is_set_back_by_an_hour_is_seen_and_one_that_is_set_forward_is_followed() {
+    for (step, gap) in [(-3600, true), (3600, false)] {
+        let mut w = windower(&config(2000, 2000, 4, 2));
+        let stepped = |t: u64| Frame {
+            captured_at: frame(ms(t)).captured_at + TimeDelta::seconds(if t < 5000 { 0 } else { step }),
+            ..frame(ms(t))
+        };
+        let clips: Vec<Clip> = (0..12_000).step_by(100).flat_map(|t| w.push(stepped(t))).collect();
+        assert_eq!(clips.iter().map(|c| c.gap).collect::<Vec<_>>(), [false, false, false, gap, false, false]);
+        assert_eq!(clips[2].end, epoch() + ms(6000), "a clip's times rest on its first frame");
+        assert_eq!(clips[3].start, epoch() + ms(6000) + TimeDelta::seconds(step));
+        assert!(clips.iter().all(|c| c.end - c.start == TimeDelta::seconds(2)));
+    }
+}
+
+#[test]
 fn nonsense_is_refused() {
     let cases = [
         (config(0, 1000, 1, 1), BadWindow::Window),
@@ -252,6 +292,41 @@ proptest! {
         got.extend(some.finish());
         let brief = |clips: &[Clip]| clips.iter().map(|c| (c.start_pts, offsets(c), c.gap, c.duration)).collect::<Vec<_>>();
         prop_assert_eq!(brief(&got), brief(&expected));
+    }
+
+    #[test]
+    fn a_loss_marks_the_clips_that_miss_frames_by_it_and_no_others(
+        c in any_config(), interval in 20u64..60, at in 1000u64..20_000, length in 1u64..8000,
+    ) {
+        // Slots no shorter than the interval: without a loss none stays empty.
+        prop_assume!(c.interval() >= ms(interval));
+        let times = (0..40_000).step_by(interval as usize).filter(|t| !(at..at + length).contains(t));
+        let mut w = windower(&c);
+        let (mut clips, _) = thinned(&mut w, times);
+        clips.extend(w.finish());
+        let last = clips.last().map_or(ms(0), |clip| clip.start_pts);
+        // The last ones are cut by the end of the stream, which is no loss.
+        for clip in clips.iter().filter(|clip| clip.start_pts + c.window < last) {
+            prop_assert_eq!(clip.gap, clip.frames.len() < c.frames, "{:?} of {:?}", offsets(clip), c);
+        }
+    }
+
+    #[test]
+    fn no_clip_starts_before_the_one_before_without_saying_so(
+        c in any_config(), times in any_times(), steps in prop::collection::vec(-8000i64..8000, 300),
+    ) {
+        let mut w = windower(&c);
+        let mut off = 0;
+        let mut clips = Vec::new();
+        for (t, step) in times.into_iter().zip(steps) {
+            // The clock is set now and then.
+            off += if step % 7 == 0 { step } else { 0 };
+            let captured_at = epoch() + ms(t) + TimeDelta::milliseconds(off);
+            clips.extend(w.push(Frame { captured_at, ..frame(ms(t)) }));
+        }
+        clips.extend(w.finish());
+        prop_assert!(clips.iter().all(|clip| clip.start <= clip.end));
+        prop_assert!(clips.windows(2).all(|pair| pair[0].start <= pair[1].start || pair[1].gap));
     }
 
     #[test]

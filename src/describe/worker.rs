@@ -1,6 +1,8 @@
 //! The one thread that owns the model: takes a batch of clips, has it described, hands the events on.
+//! Clips in which nothing has changed never reach the model.
 
 use std::{
+    collections::BTreeMap,
     num::NonZeroUsize,
     time::{Duration, Instant},
 };
@@ -10,7 +12,9 @@ use uuid::Uuid;
 use super::{DescribeError, Describer, Description};
 use crate::{
     clip::Clip,
-    event::{ClipInfo, Dropped, Event, EventKind, FrameInfo, ModelInfo, SCHEMA, Timing},
+    event::{ClipInfo, Dropped, Event, EventKind, FrameInfo, ModelInfo, SCHEMA, Timing, Tokens},
+    frame::CameraId,
+    gate::Look,
     queue::{ClipQueue, Queued},
 };
 
@@ -43,10 +47,26 @@ pub fn run(
     node: &str,
     mut done: impl FnMut(Outcome),
 ) -> Result<(), DescribeError> {
-    let model = describer.model();
+    let mut scribe = Scribe::new(node, describer.model());
     while let Some(batch) = queue.pop_batch(batching.max_batch, batching.linger) {
         let started = Instant::now();
-        let (waits, clips): (Vec<_>, Vec<_>) = batch.into_iter().map(Wait::split).unzip();
+        let (mut asked, mut clips) = (Vec::<Asked>::new(), Vec::<Clip>::new());
+        for queued in batch {
+            let (wait, clip) = Wait::split(queued, started);
+            let look = Look::at(&clip);
+            // What an earlier clip of this batch will be described as is not known yet.
+            let first = clips.iter().all(|earlier| earlier.camera != clip.camera);
+            match look.as_ref().filter(|_| first).and_then(|look| scribe.unchanged(&clip, look, &wait)) {
+                Some(event) => done(Outcome { clip, event: Ok(event) }),
+                None => {
+                    asked.push(Asked { wait, look });
+                    clips.push(clip);
+                }
+            }
+        }
+        if clips.is_empty() {
+            continue;
+        }
         let described = match describer.describe(&clips) {
             Ok(described) => described,
             Err(error) => {
@@ -57,65 +77,132 @@ pub fn run(
                 return Err(error);
             }
         };
-        for ((wait, clip), result) in waits.into_iter().zip(clips).zip(described) {
-            let event = result.map(|d| event(node, &model, &clip, d, wait, started));
+        for ((asked, clip), result) in asked.into_iter().zip(clips).zip(described) {
+            let event = scribe.described(&clip, asked, result);
             done(Outcome { clip, event });
         }
     }
     Ok(())
 }
 
+/// What is remembered of a clip while the model looks at it.
+struct Asked {
+    wait: Wait,
+    look: Option<Look>,
+}
+
+/// Writes events. Remembers what was last said about each camera.
+struct Scribe<'a> {
+    node: &'a str,
+    model: ModelInfo,
+    last: BTreeMap<CameraId, (Look, Event)>,
+    /// Clips that the model could not describe, since the camera's last event.
+    failed: BTreeMap<CameraId, u64>,
+}
+
+impl<'a> Scribe<'a> {
+    fn new(node: &'a str, model: ModelInfo) -> Self {
+        Self { node, model, last: BTreeMap::new(), failed: BTreeMap::new() }
+    }
+
+    /// The event of a clip that shows nothing new; none if it has to be described.
+    fn unchanged(&mut self, clip: &Clip, look: &Look, wait: &Wait) -> Option<Event> {
+        let (_, last) = self.last.get(&clip.camera).filter(|(described, _)| look.repeats(described))?;
+        let total = wait.queued_at.elapsed();
+        Some(Event {
+            id: Uuid::now_v7(),
+            kind: EventKind::Unchanged,
+            repeats: Some(last.id),
+            clip: info(clip),
+            tokens: Tokens::default(),
+            timing_ms: Timing { queued: ms(wait.queued), total: ms(total), ..Timing::default() },
+            dropped: Dropped {
+                clips: wait.dropped,
+                failed: self.failed.remove(&clip.camera).unwrap_or_default(),
+            },
+            ..last.clone()
+        })
+    }
+
+    /// The event of a clip that the model has seen.
+    fn described(
+        &mut self,
+        clip: &Clip,
+        Asked { wait, look }: Asked,
+        result: Result<Description, DescribeError>,
+    ) -> Result<Event, DescribeError> {
+        let camera = &clip.camera;
+        let description = result.inspect_err(|_| *self.failed.entry(camera.clone()).or_default() += 1)?;
+        let failed = self.failed.remove(camera).unwrap_or_default();
+        let event = self.event(clip, description, &wait, failed);
+        match look {
+            Some(look) => drop(self.last.insert(camera.clone(), (look.end(), event.clone()))),
+            None => drop(self.last.remove(camera)),
+        }
+        Ok(event)
+    }
+
+    fn event(&self, clip: &Clip, d: Description, wait: &Wait, failed: u64) -> Event {
+        Event {
+            schema: SCHEMA,
+            id: Uuid::now_v7(),
+            kind: EventKind::Description,
+            node: self.node.to_owned(),
+            camera: clip.camera.clone(),
+            description: d.text,
+            repeats: None,
+            clip: info(clip),
+            prompt: clip.question.prompt.clone(),
+            finish_reason: d.finish_reason,
+            model: self.model.clone(),
+            tokens: d.tokens,
+            timing_ms: Timing {
+                queued: ms(wait.queued),
+                preprocess: ms(d.stages.preprocess),
+                vision: ms(d.stages.vision),
+                prefill: ms(d.stages.prefill),
+                decode: ms(d.stages.decode),
+                total: ms(wait.queued_at.elapsed()),
+            },
+            dropped: Dropped { clips: wait.dropped, failed },
+        }
+    }
+}
+
 /// A clip's time in the queue, and what was dropped before it.
 struct Wait {
     queued_at: Instant,
+    queued: Duration,
     dropped: u64,
 }
 
 impl Wait {
-    fn split(queued: Queued) -> (Self, Clip) {
-        (Self { queued_at: queued.queued_at, dropped: queued.dropped_before }, queued.clip)
+    fn split(Queued { clip, queued_at, dropped_before }: Queued, taken: Instant) -> (Self, Clip) {
+        (Self { queued_at, queued: taken.duration_since(queued_at), dropped: dropped_before }, clip)
     }
 }
 
-fn event(node: &str, model: &ModelInfo, clip: &Clip, d: Description, wait: Wait, started: Instant) -> Event {
-    let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+fn info(clip: &Clip) -> ClipInfo {
     let first = &clip.frames[0];
-    Event {
-        schema: SCHEMA,
-        id: Uuid::now_v7(),
-        kind: EventKind::Description,
-        node: node.to_owned(),
-        camera: clip.camera.clone(),
-        description: d.text,
-        clip: ClipInfo {
-            seq: clip.seq,
-            start: clip.start,
-            end: clip.end,
-            clock: clip.clock,
-            frames: clip
-                .frames
-                .iter()
-                .enumerate()
-                .map(|(i, f)| FrameInfo { offset_s: seconds(clip.offset(i)), pts_s: seconds(f.pts) })
-                .collect(),
-            width: first.width,
-            height: first.height,
-            gap: clip.gap,
-        },
-        prompt: clip.question.prompt.clone(),
-        finish_reason: d.finish_reason,
-        model: model.clone(),
-        tokens: d.tokens,
-        timing_ms: Timing {
-            queued: ms(started.duration_since(wait.queued_at)),
-            preprocess: ms(d.stages.preprocess),
-            vision: ms(d.stages.vision),
-            prefill: ms(d.stages.prefill),
-            decode: ms(d.stages.decode),
-            total: ms(wait.queued_at.elapsed()),
-        },
-        dropped: Dropped { clips: wait.dropped },
+    ClipInfo {
+        seq: clip.seq,
+        start: clip.start,
+        end: clip.end,
+        clock: clip.clock,
+        frames: clip
+            .frames
+            .iter()
+            .enumerate()
+            .map(|(i, f)| FrameInfo { offset_s: seconds(clip.offset(i)), pts_s: seconds(f.pts) })
+            .collect(),
+        width: first.width,
+        height: first.height,
+        gap: clip.gap,
     }
+}
+
+fn ms(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Seconds with microsecond steps: what a PTS holds, without the binary noise of a bare f64.

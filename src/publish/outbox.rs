@@ -13,7 +13,10 @@ use tokio::sync::Notify;
 use tokio_util::bytes::Bytes;
 use uuid::Uuid;
 
-use crate::{event::Event, frame::CameraId};
+use crate::{
+    event::{Event, EventKind},
+    frame::CameraId,
+};
 
 /// What a row costs beside its payloads: an estimate of the map entry, the ids and the counters.
 const ROW_OVERHEAD: usize = 256;
@@ -25,6 +28,8 @@ pub struct Message {
     pub camera: CameraId,
     /// The event's id.
     pub id: Uuid,
+    /// What kind of event it is: only a description becomes the camera's latest.
+    pub kind: EventKind,
     /// The event as JSON.
     pub event: Bytes,
     /// A frame that the model saw, as JPEG.
@@ -37,6 +42,7 @@ impl Message {
         Ok(Self {
             camera: event.camera.clone(),
             id: event.id,
+            kind: event.kind,
             event: serde_json::to_vec(event)?.into(),
             snapshot: snapshot.map(Bytes::from),
         })
@@ -58,7 +64,7 @@ pub struct Taken {
     pub row: Row,
     /// The message.
     pub message: Arc<Message>,
-    /// No later message of the same camera waits.
+    /// It is a description, and no later one of the same camera waits.
     pub newest: bool,
 }
 
@@ -135,7 +141,8 @@ impl Outbox {
         let (&row, message) = inner.rows.range(inner.cursor..).next()?;
         let message = Arc::clone(message);
         let after = Row(row.0 + 1);
-        let newest = inner.rows.range(after..).all(|(_, later)| later.camera != message.camera);
+        let described = |m: &Message| m.camera == message.camera && m.kind == EventKind::Description;
+        let newest = described(&message) && !inner.rows.range(after..).any(|(_, later)| described(later));
         inner.cursor = after;
         Some(Taken { row, message, newest })
     }
@@ -224,6 +231,7 @@ mod tests {
         Message {
             camera: format!("cam{camera}").parse().expect("a good name"),
             id: Uuid::now_v7(),
+            kind: EventKind::Description,
             event: vec![b'x'; size].into(),
             snapshot: None,
         }
@@ -302,6 +310,15 @@ mod tests {
         assert_eq!(total(&outbox.status().dropped), 2);
         let kept: Vec<Uuid> = std::iter::from_fn(|| outbox.take()).map(|t| t.message.id).collect();
         assert_eq!(kept, ids[2..]);
+    }
+
+    #[test]
+    fn an_event_without_news_does_not_take_the_place_of_the_newest_description() {
+        let outbox = Outbox::new(1 << 20);
+        outbox.append(message(1, 100));
+        outbox.append(Message { kind: EventKind::Unchanged, ..message(1, 100) });
+        let newest: Vec<bool> = std::iter::from_fn(|| outbox.take()).map(|t| t.newest).collect();
+        assert_eq!(newest, [true, false]);
     }
 
     #[test]

@@ -1,0 +1,160 @@
+//! Clips in which nothing has changed: they never reach the model, and their events say what still
+//! holds.
+
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+
+use camscribe::{
+    clip::{Clip, Question},
+    describe::{
+        DescribeError, Describer, Description, Stages,
+        worker::{self, Batching},
+    },
+    event::{Event, EventKind, FinishReason, ModelInfo, Tokens},
+    frame::{Clock, Frame},
+    gate::GateConfig,
+    queue::{ClipQueue, Overflow},
+};
+use chrono::{DateTime, TimeDelta};
+
+/// Says which clips it saw; one whose first pixel is [`BAD`] it cannot describe.
+#[derive(Default)]
+struct Model(Seen);
+
+const BAD: u8 = 13;
+
+impl Describer for Model {
+    fn model(&self) -> ModelInfo {
+        ModelInfo { id: "words".into(), revision: String::new(), device: "cpu".into(), dtype: "f32".into() }
+    }
+
+    fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
+        let describe = |clip: &Clip| {
+            self.0.push((clip.camera.to_string(), clip.seq));
+            if clip.frames[0].rgb[0] == BAD {
+                return Err(DescribeError::Clip("bad".into()));
+            }
+            Ok(Description {
+                text: format!("Grey {}.", clip.frames[0].rgb[0]),
+                finish_reason: FinishReason::Stop,
+                tokens: Tokens { prompt: 9, image: 6, generated: 3 },
+                stages: Stages::default(),
+            })
+        };
+        Ok(clips.iter().map(describe).collect())
+    }
+}
+
+/// Two frames with a square of this grey on white.
+fn clip(camera: &str, seq: u64, grey: u8, gate: Option<GateConfig>) -> Clip {
+    let start = DateTime::UNIX_EPOCH + TimeDelta::seconds(8 * seq as i64);
+    let pixel = |i: usize| if i % 64 < 32 { grey } else { 255 };
+    let frame = Frame {
+        camera: camera.parse().unwrap(),
+        captured_at: start,
+        clock: Clock::Camera,
+        pts: Duration::from_secs(8 * seq),
+        width: 64,
+        height: 36,
+        rgb: (0..64 * 36).flat_map(|i| [pixel(i); 3]).collect(),
+    };
+    Clip {
+        camera: frame.camera.clone(),
+        seq,
+        start,
+        end: start + TimeDelta::seconds(8),
+        clock: Clock::Camera,
+        start_pts: frame.pts,
+        duration: Duration::from_secs(8),
+        frames: vec![frame.clone(), frame],
+        gap: false,
+        question: Arc::new(Question { prompt: "What happens?".into(), max_tokens: 8, gate }),
+    }
+}
+
+fn gate() -> Option<GateConfig> {
+    Some(GateConfig { threshold: 10, heartbeat: Duration::from_secs(40) })
+}
+
+/// Cameras and numbers of the clips that the model saw.
+type Seen = Vec<(String, u64)>;
+
+/// What is made of clips that come `batch` at a time, and what the model saw of them.
+fn run(clips: Vec<Clip>, batch: usize) -> (Vec<Result<Event, DescribeError>>, Seen) {
+    let queue = ClipQueue::new(NonZeroUsize::new(100).unwrap());
+    for clip in clips {
+        queue.push(clip, Overflow::Block).unwrap();
+    }
+    queue.close();
+    let batching = Batching { max_batch: NonZeroUsize::new(batch).unwrap(), linger: Duration::ZERO };
+    let (mut model, mut events) = (Model::default(), Vec::new());
+    worker::run(&mut model, &queue, batching, "edge1", |outcome| events.push(outcome.event)).unwrap();
+    (events, model.0)
+}
+
+fn of(greys: &[u8]) -> Vec<Clip> {
+    greys.iter().enumerate().map(|(seq, grey)| clip("porch", seq as u64, *grey, gate())).collect()
+}
+
+#[test]
+fn a_still_clip_repeats_what_was_said_and_names_the_event_and_the_model_never_sees_it() {
+    let (events, seen) = run(of(&[40, 40, 40, 120, 120]), 1);
+    let events: Vec<Event> = events.into_iter().map(Result::unwrap).collect();
+    let kinds: Vec<_> = events.iter().map(|e| e.kind == EventKind::Unchanged).collect();
+    assert_eq!(kinds, [false, true, true, false, true]);
+    assert_eq!(seen, [("porch".into(), 0), ("porch".into(), 3)]);
+    let repeats: Vec<_> = events.iter().map(|e| e.repeats).collect();
+    assert_eq!(repeats, [None, Some(events[0].id), Some(events[0].id), None, Some(events[3].id)]);
+    assert_eq!(events.iter().map(|e| e.clip.seq).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    let texts: Vec<_> = events.iter().map(|e| e.description.as_str()).collect();
+    assert_eq!(texts, ["Grey 40.", "Grey 40.", "Grey 40.", "Grey 120.", "Grey 120."]);
+    assert_eq!((events[1].tokens.prompt, events[1].timing_ms.decode), (0, 0));
+    let mut ids: Vec<_> = events.iter().map(|e| e.id).collect();
+    ids.dedup();
+    assert_eq!(ids.len(), 5, "each event has an id of its own");
+}
+
+#[test]
+fn a_still_scene_is_described_again_after_the_heartbeat() {
+    let (_, seen) = run(of(&[40; 12]), 1);
+    // A clip every eight seconds, a description every forty.
+    assert_eq!(seen.iter().map(|(_, seq)| *seq).collect::<Vec<_>>(), [0, 5, 10]);
+}
+
+#[test]
+fn clips_of_one_batch_stay_in_order_and_none_repeats_what_is_not_said_yet() {
+    let yard = (0..3).map(|seq| clip("yard", seq, 200, None));
+    let (events, seen) = run(of(&[40, 40, 120, 120]).into_iter().chain(yard).collect(), 16);
+    assert_eq!(seen.iter().filter(|(camera, _)| camera == "porch").count(), 4, "none was known before");
+    assert_eq!(seen.iter().filter(|(camera, _)| camera == "yard").count(), 3, "it has no gate");
+    for camera in ["porch", "yard"] {
+        let seqs: Vec<_> = events.iter().flatten().filter(|e| e.camera.as_str() == camera).collect();
+        assert!(seqs.iter().map(|e| e.clip.seq).eq(0..seqs.len() as u64));
+    }
+    // Three at a time: what was said in the batch before is known.
+    let (events, seen) = run(of(&[40, 40, 40, 40, 120, 40]), 3);
+    assert_eq!(seen.iter().map(|(_, seq)| *seq).collect::<Vec<_>>(), [0, 1, 2, 4, 5]);
+    let events: Vec<Event> = events.into_iter().map(Result::unwrap).collect();
+    assert_eq!(events[3].repeats, Some(events[2].id));
+    assert!(events.iter().map(|e| e.clip.seq).eq(0..6));
+}
+
+#[test]
+fn a_clip_that_could_not_be_described_is_counted_and_nothing_repeats_it() {
+    let (events, seen) = run(of(&[BAD, BAD, 120, 120]), 1);
+    assert_eq!(seen.len(), 3);
+    let failed: Vec<_> = events.iter().map(|e| e.as_ref().map(|e| e.dropped.failed).ok()).collect();
+    assert_eq!(failed, [None, None, Some(2), Some(0)]);
+}
+
+#[test]
+fn an_event_of_an_unchanged_clip_is_what_the_schema_says() {
+    let (events, _) = run(of(&[40, 40]), 1);
+    let schema = serde_json::to_value(schemars::schema_for!(Event)).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    for event in events {
+        let json = serde_json::to_value(event.unwrap()).unwrap();
+        let faults: Vec<_> = validator.iter_errors(&json).map(|e| e.to_string()).collect();
+        assert!(faults.is_empty(), "{json:#}: {faults:?}");
+        assert_eq!(json.get("repeats").is_some(), json["type"] == "unchanged");
+    }
+}

@@ -3,6 +3,10 @@
 //! Every camera pushes its finished clips; the model thread pops batches. Bounded per camera: a
 //! live camera that is ahead of the model loses its own oldest clip, a file waits. Fair: a batch
 //! takes the oldest clip of each waiting camera in turn, so a busy camera cannot starve a quiet one.
+//!
+//! A camera of priority 3 gets three turns where one of priority 1 gets one. Every turn moves a
+//! camera's place on by the inverse of its priority, and the camera that is furthest behind has the
+//! next one. Priorities matter only when the model cannot keep up: otherwise every clip gets its turn.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -52,17 +56,53 @@ pub struct ClipQueue {
 #[derive(Debug, Default)]
 struct Inner {
     cameras: BTreeMap<CameraId, Lane>,
-    /// Cameras with clips, in the order of their turns.
-    turns: VecDeque<CameraId>,
+    /// The place of the camera that had the last turn: who joins starts here, so that nobody can
+    /// save up turns.
+    place: u64,
+    /// Counts arrivals and turns: of cameras in the same place, the one that waited longest goes first.
+    count: u64,
     waiting: usize,
     closed: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lane {
     clips: VecDeque<(Clip, Instant)>,
+    /// How far a turn moves the camera on.
+    step: u64,
+    place: u64,
+    since: u64,
     dropped: u64,
     dropped_since_last: u64,
+    /// For so many more turns it counts as one that loses clips.
+    losing: u32,
+}
+
+/// A camera loses clips now and then, not before every batch: it counts as losing for so many turns.
+const LOSING: u32 = 20;
+
+/// Every priority divides it: the least common multiple of 1 to 10.
+const WAY: u64 = 2520;
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self {
+            clips: VecDeque::new(),
+            step: WAY,
+            place: 0,
+            since: 0,
+            dropped: 0,
+            dropped_since_last: 0,
+            losing: 0,
+        }
+    }
+}
+
+impl Lane {
+    /// The smaller, the sooner its turn comes.
+    fn rank(&self) -> (u64, u64) {
+        (self.place, self.since)
+    }
 }
 
 impl ClipQueue {
@@ -74,6 +114,12 @@ impl ClipQueue {
             filled: Condvar::new(),
             emptied: Condvar::new(),
         }
+    }
+
+    /// Says how many turns a camera gets where one of priority 1 gets one: 1 to 10.
+    pub fn prioritise(&self, camera: &CameraId, priority: u64) {
+        let mut inner = self.lock();
+        inner.cameras.entry(camera.clone()).or_default().step = WAY / priority.clamp(1, 10);
     }
 
     /// Puts a clip in. With [`Overflow::Block`] it waits for room or for the queue to close.
@@ -93,6 +139,10 @@ impl ClipQueue {
 
     /// Waits for a clip, then up to `linger` for more, and takes at most `max`: the oldest of each
     /// waiting camera in turn. None when the queue is closed and empty.
+    ///
+    /// A camera that loses clips is owed its turns even when its last clip is in the batch: one of
+    /// lower priority that would overtake it waits for the next batch, or priorities would mean
+    /// nothing to a batch with room for all. So a batch may be smaller than `max` while clips wait.
     pub fn pop_batch(&self, max: NonZeroUsize, linger: Duration) -> Option<Vec<Queued>> {
         let unpoisoned = PoisonError::into_inner;
         let mut inner = self.lock();
@@ -106,7 +156,7 @@ impl ClipQueue {
                     .unwrap_or_else(PoisonError::into_inner)
                     .0;
             }
-            let batch: Vec<Queued> = std::iter::from_fn(|| inner.pop()).take(max.get()).collect();
+            let batch = inner.batch(max.get());
             if !batch.is_empty() {
                 drop(inner);
                 self.emptied.notify_all();
@@ -152,10 +202,11 @@ impl Inner {
     }
 
     fn push(&mut self, clip: Clip, per_camera: usize) {
-        let camera = clip.camera.clone();
-        let lane = self.cameras.entry(camera.clone()).or_default();
+        let lane = self.cameras.entry(clip.camera.clone()).or_default();
         if lane.clips.is_empty() {
-            self.turns.push_back(camera);
+            lane.place = lane.place.max(self.place);
+            lane.since = self.count;
+            self.count += 1;
         }
         lane.clips.push_back((clip, Instant::now()));
         self.waiting += 1;
@@ -163,19 +214,38 @@ impl Inner {
             lane.clips.pop_front();
             lane.dropped += 1;
             lane.dropped_since_last += 1;
+            lane.losing = LOSING;
             self.waiting -= 1;
         }
     }
 
-    fn pop(&mut self) -> Option<Queued> {
-        let camera = self.turns.pop_front()?;
-        let lane = self.cameras.get_mut(&camera)?;
+    fn batch(&mut self, max: usize) -> Vec<Queued> {
+        let losing = self.cameras.iter().filter(|(_, lane)| lane.losing > 0 && !lane.clips.is_empty());
+        let losing: Vec<CameraId> = losing.map(|(camera, _)| camera.clone()).collect();
+        let mut batch = Vec::new();
+        while batch.len() < max {
+            let Some(queued) = self.pop(&losing) else { break };
+            batch.push(queued);
+        }
+        batch
+    }
+
+    /// The clip whose turn it is. None of a camera that would overtake one of higher priority that
+    /// is `losing` clips.
+    fn pop(&mut self, losing: &[CameraId]) -> Option<Queued> {
+        let owed: Vec<(u64, u64)> =
+            losing.iter().filter_map(|c| self.cameras.get(c)).map(|lane| (lane.step, lane.place)).collect();
+        let may = |lane: &Lane| owed.iter().all(|(step, place)| *step >= lane.step || lane.place <= *place);
+        let waiting = self.cameras.values_mut().filter(|lane| !lane.clips.is_empty() && may(lane));
+        let lane = waiting.min_by_key(|lane| lane.rank())?;
         let (clip, queued_at) = lane.clips.pop_front()?;
         let dropped_before = std::mem::take(&mut lane.dropped_since_last);
+        lane.losing = lane.losing.saturating_sub(1);
+        self.place = lane.place;
+        lane.place += lane.step;
+        lane.since = self.count;
+        self.count += 1;
         self.waiting -= 1;
-        if !lane.clips.is_empty() {
-            self.turns.push_back(camera);
-        }
         Some(Queued { clip, queued_at, dropped_before })
     }
 }

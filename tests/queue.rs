@@ -42,7 +42,7 @@ fn clip(name: &str, seq: u64) -> Clip {
         duration: Duration::from_secs(8),
         frames: Vec::new(),
         gap: false,
-        question: Arc::new(Question { prompt: String::new(), max_tokens: 1 }),
+        question: Arc::new(Question { prompt: String::new(), max_tokens: 1, gate: None }),
     }
 }
 
@@ -198,6 +198,53 @@ fn closing_wakes_everyone_and_leaves_what_is_queued_to_be_finished() {
     assert!(queue.pop_batch(count(9), NEVER).is_none());
 }
 
+#[test]
+fn a_camera_that_was_quiet_has_saved_up_no_turns() {
+    let queue = ClipQueue::new(count(100));
+    for seq in 0..50 {
+        queue.push(clip("busy", seq), Overflow::DropOldest).expect("open");
+    }
+    queue.pop_batch(count(40), NOW).expect("open");
+    for seq in 0..5 {
+        queue.push(clip("quiet", seq), Overflow::DropOldest).expect("open");
+    }
+    let batch = queue.pop_batch(count(4), NOW).expect("open");
+    let quiet = names(&batch).iter().filter(|(name, _)| *name == "quiet").count();
+    assert_eq!(quiet, 2, "{:?}", names(&batch));
+}
+
+#[test]
+fn a_priority_counts_even_where_a_batch_has_room_for_all() {
+    let queue = ClipQueue::new(count(2));
+    queue.prioritise(&camera("door"), 4);
+    let mut described = BTreeMap::<String, u32>::new();
+    for seq in 0..1000 {
+        queue.push(clip("door", seq), Overflow::DropOldest).expect("open");
+        queue.push(clip("yard", seq), Overflow::DropOldest).expect("open");
+        if seq % 5 == 4 {
+            for queued in queue.pop_batch(count(16), NOW).expect("open") {
+                *described.entry(queued.clip.camera.to_string()).or_default() += 1;
+            }
+        }
+    }
+    assert_eq!(described["door"], 400, "the batch always has room for what the door has");
+    assert!((100..=101).contains(&described["yard"]), "{described:?}");
+}
+
+#[test]
+fn a_priority_takes_nothing_from_others_while_the_model_keeps_up() {
+    let queue = ClipQueue::new(count(2));
+    queue.prioritise(&camera("door"), 10);
+    for seq in 0..100 {
+        for name in ["door", "yard"] {
+            queue.push(clip(name, seq), Overflow::DropOldest).expect("open");
+        }
+        let batch = queue.pop_batch(count(16), NOW).expect("open");
+        assert_eq!(names(&batch).len(), 2);
+    }
+    assert!(queue.dropped().values().all(|dropped| *dropped == 0));
+}
+
 #[derive(Clone, Debug)]
 enum Op {
     Push(usize),
@@ -205,6 +252,44 @@ enum Op {
 }
 
 proptest! {
+    #[test]
+    fn under_saturation_turns_are_shared_by_priority_and_nobody_starves(
+        priorities in prop::collection::vec(1u64..=10, 2..9),
+        per_camera in 1usize..4,
+        max in 1usize..20,
+    ) {
+        let names: Vec<String> = (0..priorities.len()).map(|i| format!("cam{i}")).collect();
+        let queue = ClipQueue::new(count(per_camera));
+        for (name, priority) in names.iter().zip(&priorities) {
+            queue.prioritise(&camera(name), *priority);
+        }
+        let sum: u64 = priorities.iter().sum();
+        let mut seq = 0;
+        let mut turns = vec![0u64; names.len()];
+        while turns.iter().sum::<u64>() < 40 * sum {
+            // More than anybody can get: every camera loses clips before every batch.
+            for _ in 0..=per_camera {
+                for name in &names {
+                    queue.push(clip(name, seq), Overflow::DropOldest).expect("open");
+                }
+                seq += 1;
+            }
+            for queued in queue.pop_batch(count(max), NOW).expect("open") {
+                let i = names.iter().position(|n| n == queued.clip.camera.as_str()).expect("known");
+                turns[i] += 1;
+            }
+        }
+        let total: u64 = turns.iter().sum();
+        for (turns, priority) in turns.iter().zip(&priorities) {
+            let fair = (total * priority) as f64 / sum as f64;
+            prop_assert!((*turns as f64 - fair).abs() <= 0.1 * fair, "{turns} of {total}, {fair} would be fair");
+        }
+        for (name, turns) in names.iter().zip(turns) {
+            let waiting = seq - turns - queue.dropped()[&camera(name)];
+            prop_assert!(waiting <= per_camera as u64, "every clip is described, dropped or waits");
+        }
+    }
+
     #[test]
     fn every_clip_comes_out_once_in_its_cameras_order_or_is_counted_as_dropped(
         per_camera in 1usize..4,

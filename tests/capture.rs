@@ -321,7 +321,7 @@ async fn a_camera_that_cannot_be_reached_gets_one_clear_sentence() {
 async fn a_camera_that_says_nothing_is_given_up() {
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut config = camera(&format!("rtsp://{}/stream", mute.local_addr().unwrap()));
-    config.stall = Duration::from_secs(2);
+    config.opening = Duration::from_secs(2);
     let played = play_all(config).await;
     assert!(played.error().ends_with("no picture for 2 s"), "{:?}", played.result);
 }
@@ -339,7 +339,7 @@ async fn a_camera_that_vanishes_and_returns_is_seen_again() {
     let port = server.port();
     let mut config = camera(&server.uri());
     config.retry = true;
-    config.stall = Duration::from_secs(3);
+    config.opening = Duration::from_secs(3);
     let playing = tokio::spawn(play(config, 4));
     tokio::time::sleep(Duration::from_secs(4)).await;
     tokio::task::spawn_blocking(move || drop(server)).await.unwrap();

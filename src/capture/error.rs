@@ -95,6 +95,14 @@ pub enum CaptureError {
         /// For how long.
         after: Duration,
     },
+    /// What comes cannot be decoded.
+    #[error("{what}: data comes, but no whole picture for {:.0} s: the stream is damaged", .after.as_secs_f32())]
+    Undecodable {
+        /// Which source.
+        what: String,
+        /// For how long.
+        after: Duration,
+    },
     /// A source that should go on for ever has ended.
     #[error("{0}: the camera ended the stream")]
     Ended(String),

@@ -19,6 +19,7 @@ use crate::{
     frame::CameraId,
 };
 
+mod backoff;
 mod error;
 mod library;
 mod pipeline;
@@ -30,7 +31,9 @@ pub mod source;
 mod stamp;
 mod supervise;
 mod tap;
+mod vigil;
 
+use backoff::{Backoff, REFUSED};
 pub use error::CaptureError;
 pub use library::PipelineError;
 use preflight::preflight;
@@ -60,8 +63,9 @@ pub struct CameraConfig {
     pub window: WindowConfig,
     /// What to ask about each clip.
     pub question: Arc<Question>,
-    /// A live source that gives no picture for so long has failed.
-    pub stall: Duration,
+    /// A source that gives no picture for so long after it was opened has failed. Later on, a live
+    /// source's own pace says what is too long.
+    pub opening: Duration,
     /// Whether a live source that fails is tried again, for ever.
     pub retry: bool,
 }
@@ -83,6 +87,11 @@ pub struct CameraStatus {
     pub position: Duration,
     /// Length of a file, where it says so.
     pub duration: Option<Duration>,
+    /// Times that it was opened again after a fault, since the start.
+    pub reconnects: u64,
+    /// Errors of its decoder since the start: what it complained about, pictures that were not whole,
+    /// and what it got before a restart without giving any picture.
+    pub decode_errors: u64,
 }
 
 /// How a camera is doing, in one word.
@@ -114,11 +123,6 @@ pub struct Summary {
     pub warning: Option<String>,
 }
 
-/// First and longest pause before a live source is tried again. Some cameras refuse a second
-/// connection within a second of the last.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
 /// Plays a source and hands its clips to `sink`: until the end of a file, or until `cancel`.
 ///
 /// The sink is called on a streaming thread. For a file it may block, which holds the file up; it
@@ -134,15 +138,19 @@ pub async fn run(
     let windower = Windower::new(config.window.clone(), config.question.clone())?;
     let intake = Arc::new(Mutex::new(Intake { windower, sink: Box::new(sink), frames: 0, clips: 0 }));
     let status = Arc::new(status);
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = Backoff::new();
     loop {
         status.send_modify(|s| {
-            *s = CameraStatus { why: std::mem::take(&mut s.why), ..CameraStatus::default() }
+            *s = CameraStatus {
+                why: std::mem::take(&mut s.why),
+                reconnects: s.reconnects,
+                decode_errors: s.decode_errors,
+                ..CameraStatus::default()
+            }
         });
-        let before = lock(&intake).frames;
-        let outcome = match preflight(&config.source) {
+        let (outcome, up) = match preflight(&config.source) {
             Ok(()) => supervise::run_once(&config, &intake, &status, &cancel).await,
-            Err(error) => Err(error),
+            Err(error) => (Err(error), Duration::ZERO),
         };
         let fault = match outcome {
             Ok(supervise::End::Cancelled { position }) => return Ok(summary(&intake, position, None)),
@@ -164,20 +172,18 @@ pub async fn run(
         if !config.retry || !config.source.is_live() || fault.is_final() {
             return Err(fault);
         }
-        // Of a fault that is final the caller tells.
-        tracing::warn!(camera = %config.id, "{why}");
-        let flowed = lock(&intake).frames > before;
-        pause = match state {
-            // Cameras lock an account after a few wrong passwords.
-            State::Unauthorised => LONGEST_PAUSE,
-            _ if flowed => FIRST_PAUSE,
-            _ => pause,
+        let pause = match state {
+            State::Unauthorised => REFUSED,
+            _ => backoff.after(up),
         };
+        let pause = pause.mul_f64(jitter());
+        // Of a fault that is final the caller tells.
+        tracing::warn!(camera = %config.id, "{why}; trying again in {:.0} s", pause.as_secs_f32());
         tokio::select! {
             () = cancel.cancelled() => return Ok(summary(&intake, Duration::ZERO, None)),
-            () = tokio::time::sleep(pause.mul_f64(jitter())) => {}
+            () = tokio::time::sleep(pause) => {}
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        status.send_modify(|s| s.reconnects += 1);
     }
 }
 

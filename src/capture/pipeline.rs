@@ -108,8 +108,8 @@ fn rtspsrc(element: &gst::Element, rtsp: &Rtsp, config: &CameraConfig) -> bool {
     element.set_property_from_str("protocols", protocols);
     // Bounds what a stream that is decoded too slowly piles up. Packets in order are not held back.
     element.set_property("drop-on-latency", true);
-    // Datagrams that do not get through must be given up well before the source counts as stalled.
-    element.set_property("timeout", u64::try_from(config.stall.as_micros() / 3).unwrap_or(u64::MAX));
+    // Datagrams that do not get through must be given up well before the source counts as silent.
+    element.set_property("timeout", u64::try_from(config.opening.as_micros() / 3).unwrap_or(u64::MAX));
     let video_chosen = std::sync::atomic::AtomicBool::new(false);
     element.connect("select-stream", false, move |values| {
         let caps = values.get(2).and_then(|v| v.get::<gst::Caps>().ok());

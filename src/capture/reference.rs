@@ -142,7 +142,7 @@ fn wait(pipeline: &gst::Pipeline, seen: &AtomicUsize, config: &CameraConfig) -> 
     // Failures to start are told on the bus as well.
     let _ = pipeline.set_state(gst::State::Playing);
     let (mut missing, mut before) = (Vec::new(), None);
-    let patience = gst::ClockTime::try_from(config.stall).unwrap_or(gst::ClockTime::MAX);
+    let patience = gst::ClockTime::try_from(config.opening).unwrap_or(gst::ClockTime::MAX);
     loop {
         let kinds = [gst::MessageType::Eos, gst::MessageType::Error, gst::MessageType::Element];
         let message = bus.timed_pop_filtered(patience, &kinds);
@@ -157,7 +157,7 @@ fn wait(pipeline: &gst::Pipeline, seen: &AtomicUsize, config: &CameraConfig) -> 
                 if before.replace(now) == Some(now) {
                     return Err(CaptureError::Stalled {
                         what: config.source.to_string(),
-                        after: config.stall,
+                        after: config.opening,
                     });
                 }
             }

@@ -17,7 +17,8 @@ use super::{
     sampler::Rhythm,
     source::Source,
     stamp::Stamper,
-    tap::{Intake, Tap, lock},
+    tap::{Intake, Tap, is_video_decoder, lock},
+    vigil::Trouble,
 };
 
 /// How a run ended, other than by a fault.
@@ -34,44 +35,58 @@ enum News {
     Failed(Report),
 }
 
+/// Why a run has to end.
+enum Fault {
+    Reported(Report),
+    Noticed(Trouble),
+}
+
 /// A file that ends so much before its stated length was cut off.
 const CUT_OFF: Duration = Duration::from_secs(2);
 
-/// Plays a source once, from its start to its end.
+/// Plays a source once, from its start to its end. Also gives how long pictures came.
 pub(super) async fn run_once(
     config: &CameraConfig,
     intake: &Arc<Mutex<Intake>>,
     status: &Arc<watch::Sender<CameraStatus>>,
     cancel: &CancellationToken,
-) -> Result<End, CaptureError> {
-    let Built { pipeline, source, frames } = build(config)?;
+) -> (Result<End, CaptureError>, Duration) {
+    let Built { pipeline, source, frames } = match build(config) {
+        Ok(built) => built,
+        Err(error) => return (Err(error), Duration::ZERO),
+    };
     let stamper = match &config.source {
         Source::File(path) => Stamper::file(path),
         source if source.is_live() => Stamper::live(),
         _ => Stamper::now(),
     };
     let rhythm = Rhythm::new(config.sampling, config.window.interval());
-    let what = config.source.to_string();
-    let tap = Arc::new(Tap::new(config.id.clone(), what, intake.clone(), status.clone(), stamper, rhythm));
+    let tap = Arc::new(Tap::new(config, intake.clone(), status.clone(), stamper, rhythm));
     tap.attach(&pipeline, &source, &frames);
     drop((source, frames));
     let missing = Arc::new(Mutex::new(Vec::new()));
-    let mut news = listen(&pipeline, config, &missing);
+    let mut news = listen(&pipeline, &tap, &missing);
     let starting = pipeline.clone();
     // Failures to start are told on the bus as well.
     let _ = tokio::task::spawn_blocking(move || starting.set_state(gst::State::Playing)).await;
     let result = watch(config, &pipeline, &tap, status, cancel, &mut news).await;
+    tap.close();
     stop(pipeline).await;
-    let position = tap.position();
+    let (what, position) = (config.source.to_string(), tap.position());
     let fault = match result {
-        Ok(end) => return Ok(end),
-        Err(None) => CaptureError::Stalled { what: config.source.to_string(), after: config.stall },
-        Err(Some(report)) => explain(&config.source, report, &lock(&missing), position),
+        Ok(end) => return (Ok(end), tap.up()),
+        Err(Fault::Noticed(Trouble::Silent(after))) => CaptureError::Stalled { what, after },
+        Err(Fault::Noticed(Trouble::Damaged(after, pieces))) => {
+            status.send_modify(|s| s.decode_errors += u64::from(pieces));
+            CaptureError::Undecodable { what, after }
+        }
+        Err(Fault::Reported(report)) => explain(&config.source, report, &lock(&missing), position),
     };
-    Err(diagnose(&config.source, tap.take_fault().unwrap_or(fault)).await)
+    let error = diagnose(&config.source, tap.take_fault().unwrap_or(fault)).await;
+    (Err(error), tap.up())
 }
 
-/// Waits for the end, a fault (an error report, or none for silence) or the request to stop.
+/// Waits for the end, a fault or the request to stop.
 async fn watch(
     config: &CameraConfig,
     pipeline: &gst::Pipeline,
@@ -79,7 +94,7 @@ async fn watch(
     status: &watch::Sender<CameraStatus>,
     cancel: &CancellationToken,
     news: &mut mpsc::Receiver<News>,
-) -> Result<End, Option<Report>> {
+) -> Result<End, Fault> {
     let mut tick = tokio::time::interval(Duration::from_millis(200));
     let mut length = None;
     loop {
@@ -87,7 +102,7 @@ async fn watch(
             biased;
             () = cancel.cancelled() => return Ok(End::Cancelled { position: tap.position() }),
             heard = news.recv() => match heard {
-                Some(News::Failed(report)) => return Err(Some(report)),
+                Some(News::Failed(report)) => return Err(Fault::Reported(report)),
                 Some(News::Over) | None => {
                     length = learn_length(config, pipeline, status, length);
                     let position = tap.position();
@@ -95,10 +110,8 @@ async fn watch(
                 }
             },
             _ = tick.tick() => {
-                // A file may well be held up by the sink, but not before its first picture.
-                let expected = config.source.is_live() || !tap.has_begun();
-                if expected && tap.silence() > config.stall {
-                    return Err(None);
+                if let Some(trouble) = tap.trouble() {
+                    return Err(Fault::Noticed(trouble));
                 }
                 length = learn_length(config, pipeline, status, length);
             }
@@ -132,12 +145,12 @@ fn cut_off(position: Duration, length: Option<Duration>) -> Option<String> {
 /// Forwards what matters from the bus; nothing piles up there.
 fn listen(
     pipeline: &gst::Pipeline,
-    config: &CameraConfig,
+    tap: &Arc<Tap>,
     missing: &Arc<Mutex<Vec<String>>>,
 ) -> mpsc::Receiver<News> {
     let (tell, news) = mpsc::channel(8);
     let Some(bus) = pipeline.bus() else { return news };
-    let (missing, camera) = (missing.clone(), config.id.clone());
+    let (missing, tap) = (missing.clone(), tap.clone());
     bus.set_sync_handler(move |_, message| {
         match message.view() {
             gst::MessageView::Eos(_) => {
@@ -148,7 +161,10 @@ fn listen(
                 let _ = tell.try_send(News::Failed(Report::from(e)));
             }
             gst::MessageView::Warning(w) => {
-                tracing::debug!(%camera, "GStreamer warns: {}", w.error().message());
+                tracing::debug!(camera = %tap.camera, "GStreamer warns: {}", w.error().message());
+                if w.src().and_then(|s| s.downcast_ref::<gst::Element>()).is_some_and(is_video_decoder) {
+                    tap.decode_error();
+                }
             }
             gst::MessageView::Element(e) => {
                 lock(&missing).extend(missing_plugin(e));

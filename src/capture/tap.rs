@@ -18,7 +18,10 @@ use gstreamer_video::prelude::*;
 use tokio::sync::watch;
 
 use super::{
-    CameraStatus, CaptureError, State, sampler::Finding, sampler::Mode, sampler::Rhythm, stamp::Stamper,
+    CameraConfig, CameraStatus, CaptureError, State,
+    sampler::{Finding, Mode, Rhythm},
+    stamp::Stamper,
+    vigil::{Trouble, Vigil},
 };
 use crate::{
     clip::{Clip, Windower},
@@ -65,39 +68,42 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(super) struct Tap {
     pub camera: CameraId,
     /// The source, masked: for errors.
-    pub what: String,
-    pub intake: Arc<Mutex<Intake>>,
-    pub status: Arc<watch::Sender<CameraStatus>>,
-    pub stamper: Stamper,
-    pub rhythm: Mutex<Rhythm>,
+    what: String,
+    live: bool,
+    intake: Arc<Mutex<Intake>>,
+    status: Arc<watch::Sender<CameraStatus>>,
+    stamper: Stamper,
+    rhythm: Mutex<Rhythm>,
     /// The stream's latest time, in nanoseconds.
     position: AtomicU64,
     started: Instant,
-    /// When the stream last gave a sign of life: milliseconds after `started`, 0 before the first.
-    alive: AtomicU64,
+    vigil: Mutex<Vigil>,
+    /// The run is over: a pipeline that does not stop is not listened to any more.
+    closed: AtomicBool,
     /// Why we ended the pipeline ourselves.
     fault: Mutex<Option<CaptureError>>,
 }
 
 impl Tap {
     pub fn new(
-        camera: CameraId,
-        what: String,
+        config: &CameraConfig,
         intake: Arc<Mutex<Intake>>,
         status: Arc<watch::Sender<CameraStatus>>,
         stamper: Stamper,
         rhythm: Rhythm,
     ) -> Self {
         Self {
-            camera,
-            what,
+            camera: config.id.clone(),
+            what: config.source.to_string(),
+            live: config.source.is_live(),
             intake,
             status,
             stamper,
             rhythm: Mutex::new(rhythm),
             position: AtomicU64::new(0),
             started: Instant::now(),
-            alive: AtomicU64::new(0),
+            vigil: Mutex::new(Vigil::new(config.opening)),
+            closed: AtomicBool::new(false),
             fault: Mutex::new(None),
         }
     }
@@ -121,14 +127,31 @@ impl Tap {
         frames.set_callbacks(callbacks);
     }
 
-    /// How long the stream has given no sign of life.
-    pub fn silence(&self) -> Duration {
-        self.started.elapsed().saturating_sub(Duration::from_millis(self.alive.load(Ordering::Relaxed)))
+    /// Why the run should end, if it should. A file may well be held up by the sink, but not before
+    /// its first picture.
+    pub fn trouble(&self) -> Option<Trouble> {
+        let vigil = lock(&self.vigil);
+        if self.live || !vigil.has_shown() { vigil.trouble(self.started.elapsed()) } else { None }
     }
 
-    /// Whether the stream has given any sign of life.
-    pub fn has_begun(&self) -> bool {
-        self.alive.load(Ordering::Relaxed) > 0
+    /// For how long pictures have come.
+    pub fn up(&self) -> Duration {
+        lock(&self.vigil).up()
+    }
+
+    /// From now on nothing more is taken in.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// The decoder could not use something, or gave a picture that is not whole.
+    pub fn decode_error(&self) {
+        lock(&self.vigil).error();
+        self.status.send_modify(|s| s.decode_errors += 1);
     }
 
     /// The stream's latest time.
@@ -140,14 +163,18 @@ impl Tap {
         lock(&self.fault).take()
     }
 
-    fn sign_of_life(&self, pts: Duration) {
-        self.alive.store(self.started.elapsed().as_millis().max(1) as u64, Ordering::Relaxed);
+    /// Tells the vigil what has come.
+    fn note(&self, what: impl FnOnce(&mut Vigil, Duration)) {
+        what(&mut lock(&self.vigil), self.started.elapsed());
+    }
+
+    fn reached(&self, pts: Duration) {
         self.position.fetch_max(u64::try_from(pts.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Before a video decoder: measures the rhythm of keyframes and lets go of what is not needed.
     fn watch_decoder(self: &Arc<Self>, element: &gst::Element) {
-        let Some(factory) = element.factory().filter(is_video_decoder) else { return };
+        let Some(factory) = element.factory().filter(|_| is_video_decoder(element)) else { return };
         let Some(pad) = element.static_pad("sink") else { return };
         let name = factory.name().to_string();
         let tap = self.clone();
@@ -163,6 +190,10 @@ impl Tap {
     }
 
     fn reaches_decoder(&self, pad: &gst::Pad, buffer: &gst::BufferRef) -> bool {
+        if self.is_closed() {
+            return false;
+        }
+        self.note(Vigil::alive);
         let Some(pts) = stream_time(pad, buffer) else { return true };
         let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
         let (mode, finding) = {
@@ -173,14 +204,18 @@ impl Tap {
         if let Some(finding) = finding {
             self.tell(finding);
         }
-        match mode {
+        let wanted = match mode {
             Mode::Rate => true,
             Mode::Keyframes => {
-                self.sign_of_life(pts);
+                self.reached(pts);
                 let wanted = lock(&self.intake).windower.offer(pts);
                 key && wanted
             }
+        };
+        if wanted {
+            self.note(|vigil, now| vigil.fed(now, key));
         }
+        wanted
     }
 
     fn tell(&self, finding: Finding) {
@@ -218,16 +253,29 @@ impl Tap {
             if let Some(gst::EventView::Caps(caps)) = info.event().map(|e| e.view()) {
                 return tap.check_size(pad, caps.caps());
             }
-            let pts = info.buffer().and_then(|buffer| stream_time(pad, buffer));
-            match pts {
-                Some(pts) => {
-                    tap.sign_of_life(pts);
-                    let wanted = lock(&tap.intake).windower.offer(pts);
-                    if wanted { gst::PadProbeReturn::Ok } else { LET_GO }
-                }
-                None => gst::PadProbeReturn::Ok,
+            match info.buffer() {
+                Some(buffer) if !tap.wants(pad, buffer) => LET_GO,
+                _ => gst::PadProbeReturn::Ok,
             }
         });
+    }
+
+    /// Whether a decoded picture is worth converting.
+    fn wants(&self, pad: &gst::Pad, buffer: &gst::BufferRef) -> bool {
+        if self.is_closed() {
+            return false;
+        }
+        // A file is described as well as it goes; a camera will send better pictures.
+        let corrupt = buffer.flags().contains(gst::BufferFlags::CORRUPTED);
+        if corrupt && self.live && self.status.borrow().decoder.is_some() {
+            self.decode_error();
+            self.note(Vigil::alive);
+            return false;
+        }
+        self.note(Vigil::picture);
+        let Some(pts) = stream_time(pad, buffer) else { return true };
+        self.reached(pts);
+        lock(&self.intake).windower.offer(pts)
     }
 
     fn check_size(&self, pad: &gst::Pad, caps: &gst::CapsRef) -> gst::PadProbeReturn {
@@ -245,6 +293,9 @@ impl Tap {
     /// A converted picture has come out.
     fn take(&self, sink: &gst_app::AppSink) -> Result<gst::FlowSuccess, gst::FlowError> {
         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+        if self.is_closed() {
+            return Err(gst::FlowError::Eos);
+        }
         let (Some(buffer), Some(caps)) = (sample.buffer(), sample.caps()) else {
             return Ok(gst::FlowSuccess::Ok);
         };
@@ -254,7 +305,7 @@ impl Tap {
             return Ok(gst::FlowSuccess::Ok);
         };
         let (rgb, width, height) = pixels(buffer, caps).ok_or(gst::FlowError::NotNegotiated)?;
-        self.sign_of_life(pts);
+        self.reached(pts);
         self.status.send_if_modified(|s| {
             let fresh = s.state != State::Online || s.size != Some((width, height));
             s.state = State::Online;
@@ -278,7 +329,9 @@ impl Tap {
     }
 }
 
-fn is_video_decoder(factory: &gst::ElementFactory) -> bool {
+/// Whether this is an element that makes pictures of data.
+pub(super) fn is_video_decoder(element: &gst::Element) -> bool {
+    let Some(factory) = element.factory() else { return false };
     let class = factory.klass();
     class.contains("Decoder") && (class.contains("Video") || class.contains("Image"))
 }
@@ -296,7 +349,7 @@ pub(super) fn decoded_side(frames: &gst_app::AppSink) -> Option<gst::Pad> {
     let mut pad = frames.static_pad("sink")?;
     loop {
         let Some(element) = pad.peer().and_then(|peer| peer.parent_element()) else { return Some(pad) };
-        let decodes = element.factory().is_some_and(|f| is_video_decoder(&f));
+        let decodes = is_video_decoder(&element);
         match &element.sink_pads()[..] {
             [only] if !decodes && !element.is::<gst::Bin>() => pad = only.clone(),
             _ => return Some(pad),

@@ -59,8 +59,8 @@ pub fn camera(uri: &str) -> CameraConfig {
         pipelines_dir: None,
         sampling: Sampling::Auto,
         window: WindowConfig { window: s(2), stride: s(2), frames: 4, min_frames: 2 },
-        question: Arc::new(Question { prompt: "What happens?".into(), max_tokens: 16 }),
-        stall: s(10),
+        question: Arc::new(Question { prompt: "What happens?".into(), max_tokens: 16, gate: None }),
+        opening: s(10),
         retry: false,
     }
 }

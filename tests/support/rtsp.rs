@@ -1,13 +1,33 @@
 //! A real RTSP server on loopback. It is given what it serves as a gst-launch text and picks a free
 //! port; dropping it disconnects its clients and stops it.
 
-use std::thread::JoinHandle;
+#![allow(dead_code)] // each test takes what it needs
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    thread::JoinHandle,
+};
 
 use gstreamer_rtsp_server::{
     RTSPAuth, RTSPFilterResult, RTSPMediaFactory, RTSPServer, RTSPToken, glib, gst, prelude::*,
 };
 
+/// What is wrong with a camera; can be changed while it streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Fault {
+    None,
+    /// It sends nothing and keeps the connection.
+    Frozen,
+    /// Its pictures are noise where H.264 should be.
+    Garbage,
+}
+
 pub struct RtspServer {
+    fault: Arc<AtomicU8>,
     server: RTSPServer,
     context: glib::MainContext,
     main_loop: glib::MainLoop,
@@ -51,6 +71,9 @@ impl RtspServer {
                 .field("media.factory.construct", true);
             factory.add_role_from_structure(&rights.build());
         }
+        let fault = Arc::new(AtomicU8::new(Fault::None as u8));
+        let shared = fault.clone();
+        factory.connect_media_configure(move |_, media| spoil(&media.element(), shared.clone()));
         server.mount_points().unwrap().add_factory("/stream", factory);
         let source = server.attach(Some(&context)).expect("the port is free");
         let port = server.bound_port();
@@ -58,11 +81,16 @@ impl RtspServer {
         let thread = std::thread::spawn(move || {
             context_there.with_thread_default(|| running.run()).unwrap();
         });
-        Self { server, context, main_loop, source: Some(source), thread: Some(thread), port }
+        Self { fault, server, context, main_loop, source: Some(source), thread: Some(thread), port }
     }
 
     pub fn port(&self) -> u16 {
         self.port.try_into().unwrap()
+    }
+
+    /// From now on this is wrong with it. Its H.264 must come as a byte stream.
+    pub fn suffer(&self, fault: Fault) {
+        self.fault.store(fault as u8, Ordering::SeqCst);
     }
 
     pub fn uri(&self) -> String {
@@ -81,6 +109,44 @@ impl Drop for RtspServer {
         self.main_loop.quit();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+    }
+}
+
+/// Stands before the payloader and does to what comes by what the fault says.
+fn spoil(media: &gst::Element, fault: Arc<AtomicU8>) {
+    let bin = media.downcast_ref::<gst::Bin>().unwrap();
+    let Some(pad) = bin.by_name("pay0").and_then(|payloader| payloader.static_pad("sink")) else { return };
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        match fault.load(Ordering::SeqCst) {
+            fault if fault == Fault::Frozen as u8 => return gst::PadProbeReturn::Handled,
+            fault if fault == Fault::Garbage as u8 => {
+                if let Some(buffer) = info.buffer_mut() {
+                    scramble(&mut buffer.make_mut().map_writable().unwrap());
+                }
+            }
+            _ => {}
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// Overwrites the pictures of an H.264 byte stream and leaves its headers: units of type 1 and 5
+/// (ITU-T H.264, table 7-1), between start codes.
+fn scramble(stream: &mut [u8]) {
+    let mut noise = 0x9e37_79b9_u32;
+    let mut picture = false;
+    for i in 0..stream.len() {
+        if i >= 3 && stream[i - 3..i] == [0, 0, 1] {
+            picture = matches!(stream[i] & 0x1f, 1 | 5);
+        } else if picture && !stream[i..].starts_with(&[0, 0, 1]) && !stream[i..].starts_with(&[0, 0, 0, 1]) {
+            let code = i >= 1 && stream[i - 1..].starts_with(&[0, 0, 1])
+                || i >= 2 && stream[i - 2..].starts_with(&[0, 0, 1]);
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            if !code {
+                // Never zero: that could look like a start code.
+                stream[i] = (noise >> 24) as u8 | 1;
+            }
         }
     }
 }

@@ -31,8 +31,9 @@ use crate::{
         },
         worker::{self, Batching, Outcome},
     },
-    event::ModelInfo,
+    event::{EventKind, ModelInfo},
     frame::{CameraId, Frame},
+    gate::GateConfig,
     hub,
     publish::{
         BrokerAddress, CameraInfo, CameraState, Info, Login, Publisher, Settings, TlsFiles,
@@ -48,8 +49,8 @@ const CLIPS_PER_CAMERA: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 const DRAIN: Duration = Duration::from_secs(10);
 /// JPEG quality of snapshots: artefacts are invisible, and half the bytes of 95.
 const SNAPSHOT_QUALITY: u8 = 85;
-/// A live camera without a frame for this long is started again.
-const STALL: Duration = Duration::from_secs(10);
+/// A live camera that gives no picture within this time is started again.
+const OPENING: Duration = Duration::from_secs(10);
 
 /// Finds the model and loads it.
 ///
@@ -110,8 +111,13 @@ pub fn camera_config(
             frames: camera.frames,
             min_frames: camera.min_frames,
         },
-        question: Arc::new(Question { prompt: camera.prompt.clone(), max_tokens: camera.max_tokens }),
-        stall: STALL,
+        question: Arc::new(Question {
+            prompt: camera.prompt.clone(),
+            max_tokens: camera.max_tokens,
+            gate: Some(GateConfig { threshold: camera.change_threshold, heartbeat: camera.heartbeat })
+                .filter(|gate| gate.threshold > 0),
+        }),
+        opening: OPENING,
         retry: true,
     })
 }
@@ -233,13 +239,20 @@ fn deliver(Outcome { clip, event }: Outcome, outbox: &Outbox) {
         Ok(event) => event,
         Err(error) => return tracing::warn!(%camera, clip = clip.seq, "a clip was not described: {error}"),
     };
-    tracing::info!(%camera, clip = clip.seq, ms = event.timing_ms.total, "{}", event.description);
+    match event.kind {
+        EventKind::Description => {
+            tracing::info!(%camera, clip = clip.seq, ms = event.timing_ms.total, "{}", event.description);
+        }
+        EventKind::Unchanged => tracing::debug!(%camera, clip = clip.seq, "unchanged"),
+    }
     if event.dropped.clips > 0 {
         tracing::warn!(%camera, "{} older clips were dropped: the model is slower than the cameras", event.dropped.clips);
     }
-    let snapshot = jpeg(&clip.frames[clip.frames.len() / 2])
-        .inspect_err(|error| tracing::warn!(%camera, "no snapshot: {error}"))
-        .ok();
+    // Of what was not described nobody needs a picture: the last one still shows it.
+    let middle = clip.frames.get(clip.frames.len() / 2).filter(|_| event.kind == EventKind::Description);
+    let snapshot = middle.and_then(|frame| {
+        jpeg(frame).inspect_err(|error| tracing::warn!(%camera, "no snapshot: {error}")).ok()
+    });
     match Message::new(&event, snapshot) {
         Ok(message) => outbox.append(message),
         Err(error) => tracing::error!(%camera, "an event cannot be written as JSON: {error}"),
@@ -275,6 +288,7 @@ fn start_cameras(
         };
         let settings = camera_config(id, camera, &config.pipelines)
             .with_context(|| format!("camera {id} cannot be watched"))?;
+        queue.prioritise(id, camera.priority);
         let (queue, board, cancel) = (Arc::clone(queue), Arc::clone(board), cancel.clone());
         cameras.spawn(async move { watch_camera(settings, queue, overflow, &board, cancel).await });
     }

@@ -204,6 +204,18 @@ fn each_mistake_in_the_file_is_named_with_its_line_and_what_to_do() {
             "c.toml:2: defaults.sampling: ",
             "\"keyframes\", not \"iframes\"",
         ),
+        ("[defaults]\npriority = 11\n", "c.toml:2: defaults.priority: ", "from 1 to 10, not 11"),
+        (
+            "[defaults]\nchange_threshold = 256\n",
+            "c.toml:2: defaults.change_threshold: ",
+            "a whole number from 0 to 255, not 256",
+        ),
+        (
+            "[defaults]\nchange_threshold = \"off\"\n",
+            "c.toml:2: defaults.change_threshold: ",
+            "from 0 to 255, not \"off\"",
+        ),
+        ("[defaults]\nheartbeat = \"0s\"\n", "c.toml:2: defaults.heartbeat: ", "from \"1s\" to \"1day\""),
         (
             "[defaults]\ntransport = \"http\"\n",
             "c.toml:2: defaults.transport: ",

@@ -92,6 +92,9 @@ fn config(port: u16) -> anyhow::Result<Config> {
         prompt: crate::hub::BUILTIN_PROMPT.into(),
         max_tokens: 48,
         sampling: Sampling::Rate,
+        priority: 1,
+        change_threshold: 0,
+        heartbeat: SCENE,
     };
     Ok(Config {
         node: config::Node { id: "demo".into() },

@@ -204,6 +204,9 @@ fn settings(source: &Named, args: &DescribeArgs) -> anyhow::Result<CameraConfig>
             SamplingArg::Rate => Sampling::Rate,
             SamplingArg::Auto | SamplingArg::Reference => Sampling::Auto,
         },
+        priority: 1,
+        change_threshold: 0,
+        heartbeat: args.window,
     };
     Ok(CameraConfig { retry: false, ..app::camera_config(&source.camera, &camera, Path::new(""))? })
 }
@@ -280,7 +283,11 @@ fn whole_file(
         start_pts: Duration::ZERO,
         duration,
         gap: false,
-        question: Arc::new(Question { prompt: args.prompt(), max_tokens: args.max_tokens.into() }),
+        question: Arc::new(Question {
+            prompt: args.prompt(),
+            max_tokens: args.max_tokens.into(),
+            gate: None,
+        }),
         frames,
     };
     let queue = ClipQueue::new(NonZeroUsize::MIN);

@@ -145,6 +145,9 @@ pub fn camera(section: &mut Section, has_uri: bool, folder: &Path, report: &mut 
             "keyframes" => Sampling::Keyframes,
             _ => Sampling::Auto,
         },
+        priority: section.number("priority"),
+        change_threshold: section.number("change_threshold") as u8,
+        heartbeat: section.duration("heartbeat"),
     }
 }
 

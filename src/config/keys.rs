@@ -41,6 +41,9 @@ const fn key(name: &'static str, kind: Kind, default: &'static str) -> Key {
 const SECOND: Duration = Duration::from_secs(1);
 const MIB: u64 = 1 << 20;
 
+/// Most turns that a camera can have where another has one.
+pub const MAX_PRIORITY: u64 = 10;
+
 /// `[node]`
 pub const NODE: &[Key] = &[key("id", Kind::Text, "")];
 
@@ -86,6 +89,9 @@ pub const CAMERA: &[Key] = &[
     key("prompt", Kind::Text, DEFAULT_PROMPT),
     key("max_tokens", Kind::Int(1, 2048), "96"),
     key("sampling", Kind::Choice(&["auto", "rate", "keyframes"]), "auto"),
+    key("priority", Kind::Int(1, MAX_PRIORITY), "1"),
+    key("change_threshold", Kind::Int(0, 255), "10"),
+    key("heartbeat", Kind::Duration(SECOND, SECOND.saturating_mul(86_400)), "10m"),
 ];
 
 /// `[cameras.<id>]`: everything a camera may hold.

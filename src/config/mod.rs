@@ -208,6 +208,13 @@ pub struct Camera {
     pub max_tokens: usize,
     /// Which frames are decoded.
     pub sampling: Sampling,
+    /// Turns that it gets where a camera of priority 1 gets one, 1 to [`keys::MAX_PRIORITY`].
+    pub priority: u64,
+    /// How much of 255 a spot must become brighter or darker to count as a change; 0: every clip is
+    /// described.
+    pub change_threshold: u8,
+    /// A still picture is described again after so long.
+    pub heartbeat: Duration,
 }
 
 /// How RTSP carries its media.

@@ -238,6 +238,38 @@ fn a_camera_that_vanishes_comes_back_and_leaves_its_neighbour_alone() {
 }
 
 #[test]
+fn a_scene_in_which_nothing_moves_is_described_once_and_its_later_events_say_so() {
+    let home = TempDir::new().unwrap();
+    let broker = Mosquitto::start("");
+    let config = home.path().join("camscribe.toml");
+    let toml = format!(
+        r#"
+        node.id = "edge1"
+        model.id = "shapes"
+        mqtt.url = "mqtt://127.0.0.1:{}"
+        defaults = {{ window = "1s", frames = 4, prompt = "Describe what happens in this video." }}
+        cameras.porch.uri = "test://shapes?object=red-circle-still"
+        "#,
+        broker.port()
+    );
+    fs::write(&config, toml).unwrap();
+    let subscriber = Subscriber::to(broker.port(), "camscribe/#");
+    let running = Running(camscribe(home.path()).args(["run", "--config"]).arg(&config).spawn().unwrap());
+    let topic = "camscribe/edge1/porch/description";
+    let described = subscriber.next_on(topic).json();
+    assert_eq!((&described["type"], described.get("repeats")), (&"description".into(), None));
+    let seen = subscriber.until(|m| m.topic == topic && m.json()["clip"]["seq"] == 3);
+    for event in seen.iter().filter(|m| m.topic == topic).map(|m| m.json()) {
+        check_schema(home.path(), &event);
+        assert_eq!((&event["type"], &event["repeats"]), (&"unchanged".into(), &described["id"]));
+        assert_eq!(event["description"], described["description"]);
+    }
+    let latest: Vec<_> = seen.iter().filter(|m| m.topic == "camscribe/edge1/porch/latest").collect();
+    assert!(latest.iter().all(|m| m.json() == described) && latest.len() == 1, "{latest:?}");
+    assert_eq!(running.stop(), Some(0));
+}
+
+#[test]
 fn the_demo_shows_what_was_really_drawn_and_ends_when_told() {
     let home = TempDir::new().unwrap();
     let out = camscribe(home.path()).args(["demo", "--for", "14s"]).output().unwrap();

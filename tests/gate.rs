@@ -209,7 +209,7 @@ fn what_creeps_is_seen_once_it_has_come_far_enough() {
 fn a_light_that_is_switched_on_is_a_change() {
     let (dark, mut chance) = (scene(3).iter().map(|l| l * 0.2).collect::<Picture>(), Chance(3));
     let bright = scene(3);
-    assert!(!still(STEADY.films(&[dark.clone()], &mut chance), STEADY.films(&[bright], &mut chance)));
+    assert!(!still(STEADY.films(&[dark], &mut chance), STEADY.films(&[bright], &mut chance)));
 }
 
 #[test]

@@ -10,7 +10,6 @@ mod broker;
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod media;
 #[path = "support/rtsp.rs"]
-#[expect(dead_code, reason = "other tests use the rest of it")]
 mod rtsp;
 
 use broker::{Mosquitto, Subscriber, free_port, publish};

@@ -16,7 +16,6 @@ mod daemon;
 #[expect(dead_code, reason = "other tests use the rest of it")]
 mod http;
 #[path = "support/rtsp.rs"]
-#[expect(dead_code, reason = "other tests use the rest of it")]
 mod rtsp;
 
 use broker::{Mosquitto, Subscriber};

@@ -9,8 +9,9 @@ use std::{
 };
 
 use camscribe::{
-    capture::{CameraConfig, Credentials, Sampling, State},
+    capture::{CameraConfig, State},
     clip::{Clip, WindowConfig},
+    config::{Login, Sampling, Secret},
 };
 
 #[path = "support/media.rs"]
@@ -61,7 +62,7 @@ impl Neighbour {
     }
 
     /// It has seen everything, from before the trouble until after it.
-    async fn is_untouched(self) {
+    async fn assert_untouched(self) {
         self.watching.more_clips(2).await;
         assert_eq!(self.watching.status.borrow().reconnects, 0);
         let clips = self.watching.stop().await;
@@ -114,7 +115,7 @@ async fn a_camera_that_vanishes_and_comes_back_with_another_size_codec_and_rate_
     assert!(clips[0].frames.len() >= 2 && clips[0].frames.iter().all(|f| f.width == 320));
     let last = clips.last().unwrap();
     assert!(!last.gap && last.frames.iter().all(|f| f.width == 480), "{:?}", brief(&clips));
-    neighbour.is_untouched().await;
+    neighbour.assert_untouched().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,7 +134,7 @@ async fn a_camera_that_freezes_with_its_connection_open_is_started_again() {
     let clips = porch.stop().await;
     assert_in_order(&clips);
     assert!(clips.iter().filter(|clip| clip.gap).count() <= 1, "{:?}", brief(&clips));
-    neighbour.is_untouched().await;
+    neighbour.assert_untouched().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,7 +160,7 @@ async fn a_camera_that_sends_garbage_is_counted_and_started_again_and_none_of_it
         let grey = frame.rgb.iter().filter(|v| (60..190).contains(*v)).count();
         assert!(grey * 50 < frame.rgb.len(), "a spoilt picture at {:?}", frame.pts);
     }
-    neighbour.is_untouched().await;
+    neighbour.assert_untouched().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -178,21 +179,21 @@ async fn a_server_that_speaks_nonsense_is_tried_again_and_again() {
     let state = porch.until("tried twice more", |s| s.reconnects >= 2 && s.state == State::Offline).await;
     assert!(state.why.contains("127.0.0.1"), "{}", state.why);
     assert!(porch.stop().await.is_empty());
-    neighbour.is_untouched().await;
+    neighbour.assert_untouched().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_camera_that_refuses_our_password_is_said_so_and_not_pestered() {
     let neighbour = Neighbour::start().await;
     let server = RtspServer::with_password(&stream(SMALL), "viewer", "right");
-    let wrong = Credentials { username: "viewer".into(), password: "wrong".into() };
-    let mut porch = Watching::start(CameraConfig { credentials: Some(wrong), ..camera(&server.uri()) });
+    let wrong = Login { username: "viewer".into(), password: Secret::new("wrong") };
+    let mut porch = Watching::start(CameraConfig { login: Some(wrong), ..camera(&server.uri()) });
     let refused = porch.until("refused", |s| s.state == State::Unauthorised).await;
     assert!(refused.why.contains("refuses user name or password"), "{}", refused.why);
     neighbour.watching.more_clips(5).await;
     assert_eq!(porch.status.borrow().reconnects, 0);
     assert!(porch.stop().await.is_empty());
-    neighbour.is_untouched().await;
+    neighbour.assert_untouched().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,19 +12,24 @@ use camscribe::{
     event::{Event, EventKind, FinishReason, ModelInfo, Tokens},
     frame::{Clock, Frame},
     gate::GateConfig,
+    progress::Progress,
     queue::{ClipQueue, Overflow},
 };
 use chrono::{DateTime, TimeDelta};
 
 /// Says which clips it saw; one whose first pixel is [`BAD`] it cannot describe.
 #[derive(Default)]
-struct Model(Vec<(String, u64)>);
+struct Model(Seen);
 
 const BAD: u8 = 13;
 
 impl Describer for Model {
     fn model(&self) -> ModelInfo {
         ModelInfo { id: "words".into(), revision: String::new(), device: "cpu".into(), dtype: "f32".into() }
+    }
+
+    fn progress(&self) -> Arc<Progress> {
+        Arc::default()
     }
 
     fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
@@ -75,8 +80,11 @@ fn gate() -> Option<GateConfig> {
     Some(GateConfig { threshold: 10, heartbeat: Duration::from_secs(40) })
 }
 
+/// Cameras and numbers of the clips that the model saw.
+type Seen = Vec<(String, u64)>;
+
 /// What is made of clips that come `batch` at a time, and what the model saw of them.
-fn run(clips: Vec<Clip>, batch: usize) -> (Vec<Result<Event, DescribeError>>, Vec<(String, u64)>) {
+fn run(clips: Vec<Clip>, batch: usize) -> (Vec<Result<Event, DescribeError>>, Seen) {
     let queue = ClipQueue::new(NonZeroUsize::new(100).unwrap());
     for clip in clips {
         queue.push(clip, Overflow::Block).unwrap();

@@ -20,14 +20,9 @@ fn ours(x: &Tensor) -> bool {
 
 /// `x W^T + b`.
 pub struct Linear {
-    weight: Weight,
+    /// `(outputs, inputs)`
+    weight: Tensor,
     bias: Option<Tensor>,
-}
-
-/// `(outputs, inputs)`
-enum Weight {
-    Plain(Tensor),
-    Quantised(cpu::QuantisedOp),
 }
 
 impl Linear {
@@ -51,21 +46,7 @@ impl Linear {
 
     /// A layer of these weights: `(outputs, inputs)`.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weight: Weight::Plain(weight), bias }
-    }
-
-    /// The same with weights in 8 bits where they can be: f32 on the CPU, no bias, rows that split
-    /// into whole groups.
-    pub fn quantised(self) -> Result<Self> {
-        match self {
-            Self { weight: Weight::Plain(weight), bias: None } if ours(&weight) => {
-                Ok(match cpu::QuantisedOp::new(&weight)? {
-                    Some(op) => Self { weight: Weight::Quantised(op), bias: None },
-                    None => Self::new(weight, None),
-                })
-            }
-            other => Ok(other),
-        }
+        Self { weight, bias }
     }
 
     /// `(…, inputs)` to `(…, outputs)`.
@@ -73,13 +54,11 @@ impl Linear {
         let mut shape = x.dims().to_vec();
         let inputs = x.dim(D::Minus1)?;
         let x = x.reshape(((), inputs))?;
-        let y = match (&self.weight, &self.bias) {
-            (Weight::Quantised(op), _) => x.apply_op1_no_bwd(op)?,
-            (Weight::Plain(weight), bias) if ours(&x) => {
-                x.apply_op1_no_bwd(&cpu::LinearOp { weight, bias: bias.as_ref() })?
-            }
-            (Weight::Plain(weight), Some(bias)) => x.matmul(&weight.t()?)?.broadcast_add(bias)?,
-            (Weight::Plain(weight), None) => x.matmul(&weight.t()?)?,
+        let weight = &self.weight;
+        let y = match &self.bias {
+            bias if ours(&x) => x.apply_op1_no_bwd(&cpu::LinearOp { weight, bias: bias.as_ref() })?,
+            Some(bias) => x.matmul(&weight.t()?)?.broadcast_add(bias)?,
+            None => x.matmul(&weight.t()?)?,
         };
         if let Some(last) = shape.last_mut() {
             *last = y.dim(D::Minus1)?;

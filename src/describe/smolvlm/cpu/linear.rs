@@ -14,7 +14,7 @@ use super::{
 /// Up to so many rows a matrix product is bound by reading the weights, not by arithmetic.
 const FEW_ROWS: usize = 4;
 /// Weight rows in one task of such a product.
-pub const WEIGHT_ROWS: usize = 64;
+const WEIGHT_ROWS: usize = 64;
 
 vectorised! {
     /// `out[i] += x . weights[i]`

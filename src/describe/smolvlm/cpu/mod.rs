@@ -9,13 +9,11 @@ use super::Result;
 
 mod attention;
 mod linear;
-mod quantised;
 mod rows;
 mod vector;
 
 pub use attention::AttentionOp;
 pub use linear::LinearOp;
-pub use quantised::QuantisedOp;
 pub use rows::{GeluOp, LayerNormOp, RmsNormOp, SwigluOp};
 
 /// The numbers of a contiguous f32 tensor.

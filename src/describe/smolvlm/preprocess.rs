@@ -2,7 +2,7 @@
 //! RGB bytes of any size and shape come in; bytes in the order channel, row, column go out, equal to
 //! the reference's (transformers 5.23.0, `video_processing_smolvlm.py`, `image_processing_smolvlm.py`).
 
-use std::{num::NonZero, thread};
+use rayon::prelude::*;
 
 pub use super::resize::{BadPicture, Picture};
 use super::{config::ProcessorConfig, resize::Filters};
@@ -48,17 +48,8 @@ impl Preprocessor {
     /// machine has cores.
     pub fn video_tiles(&self, frames: &[Picture<'_>]) -> Vec<u8> {
         let mut tiles = vec![0; frames.len() * self.tile_bytes()];
-        let cores = thread::available_parallelism().map_or(1, NonZero::get);
-        let share = frames.len().div_ceil(cores).max(1);
-        thread::scope(|scope| {
-            for (frames, tiles) in frames.chunks(share).zip(tiles.chunks_mut(share * self.tile_bytes())) {
-                scope.spawn(move || {
-                    for (frame, tile) in frames.iter().zip(tiles.chunks_exact_mut(self.tile_bytes())) {
-                        self.video_tile_into(frame.clone(), tile);
-                    }
-                });
-            }
-        });
+        let each = tiles.par_chunks_exact_mut(self.tile_bytes()).zip(frames);
+        each.for_each(|(tile, frame)| self.video_tile_into(frame.clone(), tile));
         tiles
     }
 

@@ -4,7 +4,9 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
-.PHONY: help demo test build lint doc deny cuda install deb test-deb
+FUZZ_SECONDS ?= 60
+
+.PHONY: help demo test build lint deny fuzz cuda install deb test-deb
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -30,6 +32,14 @@ lint: ## formatting, lints and documentation, warnings refused
 deny: ## advisories and licences of every dependency
 	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny check
+
+fuzz: ## hostile input for FUZZ_SECONDS a target; needs a nightly compiler
+	@.ci/install-deps test
+	$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
+	for target in $$($(CARGO) fuzz list); do \
+	    $(CARGO) +nightly fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 \
+	        || exit 1; \
+	done
 
 cuda: ## the program with CUDA, into target/HOST/release; needs nvcc (CUDA_HOME)
 	@.ci/install-deps build

@@ -1,0 +1,26 @@
+//! A configuration file of any content: it is read, or refused with its mistakes named.
+#![no_main]
+
+use std::{fs, sync::LazyLock};
+
+use camscribe::config;
+use libfuzzer_sys::fuzz_target;
+use tempfile::TempDir;
+
+static FOLDER: LazyLock<TempDir> = LazyLock::new(|| TempDir::new().expect("a folder"));
+
+fuzz_target!(|content: &[u8]| {
+    let file = FOLDER.path().join("camscribe.toml");
+    fs::write(&file, content).expect("written");
+    match config::load(Some(&file)) {
+        Ok(loaded) => {
+            // What is printed as the effective configuration must be a configuration.
+            fs::write(&file, loaded.to_toml()).expect("written");
+            let printed = loaded.to_toml();
+            if let Err(error) = config::load(Some(&file)) {
+                panic!("{error}\n{printed}");
+            }
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+});

@@ -6,7 +6,7 @@ HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test build lint deny fuzz cuda install deb test-deb
+.PHONY: help demo test build lint deny chaos fuzz cuda install deb test-deb
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ lint: ## formatting, lints and documentation, warnings refused
 deny: ## advisories and licences of every dependency
 	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
 	$(CARGO) deny check
+
+chaos: ## everything fails at random for 15 minutes (CAMSCRIBE_CHAOS_SECONDS, CAMSCRIBE_CHAOS_SEED)
+	@.ci/install-deps test
+	CAMSCRIBE_CHAOS_SECONDS=$${CAMSCRIBE_CHAOS_SECONDS:-900} $(CARGO) test --locked --test chaos -- --nocapture
 
 fuzz: ## hostile input for FUZZ_SECONDS a target; needs a nightly compiler
 	@.ci/install-deps test

@@ -156,6 +156,19 @@ fn what_is_no_model_directory_is_told_apart() {
 }
 
 #[test]
+fn a_tokenizer_that_the_library_panics_on_is_refused_like_any_other() {
+    let dir = shapes();
+    edit(
+        dir.path(),
+        TOKENIZER,
+        "/normalizer",
+        Some(json!({"type": "Precompiled", "precompiled_charsmap": 7})),
+    );
+    let error = load(dir.path()).err().unwrap();
+    assert!(matches!(error, LoadError::NotATokenizer { .. }), "{error}");
+}
+
+#[test]
 fn a_tokenizer_that_does_not_belong_to_the_model_is_refused() {
     type Change = fn(&Path);
     let changes: [(&str, Change); 4] = [

@@ -28,13 +28,6 @@ fn toml(port: u16, cameras: &[&str]) -> String {
     )
 }
 
-impl Daemon {
-    fn reload(&self, toml: &str) {
-        std::fs::write(self.path("camscribe.toml"), toml).unwrap();
-        self.signal("HUP");
-    }
-}
-
 /// Everything that a camera said.
 fn events(messages: &[Received], camera: &str) -> Vec<Event> {
     let topic = format!("camscribe/edge1/{camera}/description");

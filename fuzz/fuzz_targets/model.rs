@@ -45,7 +45,8 @@ fn load(dir: &Path) -> Result<(), String> {
     weights.check(&model).map_err(|e| e.to_string())
 }
 
-fuzz_target!(|data: &[u8]| {
+// The fuzzer's own hook ends the process on panics that are caught, too.
+fuzz_target!(init: std::panic::set_hook(Box::new(|info| eprintln!("{info}"))), |data: &[u8]| {
     let Some((&which, content)) = data.split_first() else { return };
     let which = usize::from(which) % FILES.len();
     let dir = FOLDERS[which].path();

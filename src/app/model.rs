@@ -170,7 +170,10 @@ fn deliver(Outcome { clip, event }: Outcome, bench: &Bench) {
         jpeg(frame).inspect_err(|error| tracing::warn!(%camera, "no snapshot: {error}")).ok()
     });
     match Message::new(&event, snapshot) {
-        Ok(message) => bench.outbox.append(message),
+        Ok(message) => {
+            bench.outbox.append(message);
+            tracing::debug!(%camera, id = %event.id, "in the outbox");
+        }
         Err(error) => tracing::error!(%camera, "an event cannot be written as JSON: {error}"),
     }
 }

@@ -50,7 +50,10 @@ pub fn camscribe(home: &Path) -> Command {
 
 pub struct Daemon {
     pub home: TempDir,
+    command: Command,
     child: Child,
+    /// Where what this life of it logged begins.
+    born: usize,
 }
 
 impl Daemon {
@@ -67,9 +70,29 @@ impl Daemon {
         let mut command = camscribe(home.path());
         command.args(["run", "--config"]).arg(&config);
         adjust(home.path(), &mut command);
-        let file = |name| File::create(home.path().join(name)).unwrap();
-        let child = command.stdout(file("stdout")).stderr(file("stderr")).spawn().unwrap();
-        Self { home, child }
+        // Appended to, so that one file holds what every life of the daemon said.
+        let file = |name| File::options().create(true).append(true).open(home.path().join(name)).unwrap();
+        command.stdout(file("stdout")).stderr(file("stderr"));
+        let child = command.spawn().unwrap();
+        Self { home, command, child, born: 0 }
+    }
+
+    /// Ends it without a warning.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Runs it again, after its end.
+    pub fn restart(&mut self) {
+        self.born = self.log().len();
+        self.child = self.command.spawn().unwrap();
+    }
+
+    /// Writes another configuration and asks for it to be read.
+    pub fn reload(&self, toml: &str) {
+        fs::write(self.path("camscribe.toml"), toml).unwrap();
+        self.signal("HUP");
     }
 
     pub fn pid(&self) -> u32 {
@@ -80,14 +103,14 @@ impl Daemon {
         self.home.path().join(name)
     }
 
-    /// What it has logged so far.
+    /// What it has logged so far, in all its lives.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.path("stderr")).unwrap()).into_owned()
     }
 
-    /// Waits for a line with this text.
+    /// Waits for a line with this text, in its present life.
     pub fn logged(&self, text: &str) -> String {
-        let line = || Some(self.log().lines().find(|line| line.contains(text))?.to_owned());
+        let line = || Some(self.log()[self.born..].lines().find(|line| line.contains(text))?.to_owned());
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             if let Some(line) = line() {
@@ -123,16 +146,21 @@ impl Daemon {
         assert!(status.success());
     }
 
-    /// Waits for its end by itself.
-    pub fn ended(mut self) -> (Option<i32>, String) {
+    /// Waits for its end and gives the exit code.
+    pub fn wait(&mut self) -> Option<i32> {
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             if let Some(status) = self.child.try_wait().unwrap() {
-                return (status.code(), self.log());
+                return status.code();
             }
             thread::sleep(Duration::from_millis(50));
         }
         panic!("it does not end:\n{}", self.log());
+    }
+
+    /// Waits for its end by itself.
+    pub fn ended(mut self) -> (Option<i32>, String) {
+        (self.wait(), self.log())
     }
 
     /// Asks it to stop, and waits for the exit code and everything that it logged.

@@ -52,6 +52,11 @@ impl RtspServer {
         Self::with(launch, 0, Some((user, password)))
     }
 
+    /// Serves it at a given port, to nobody who does not know the password.
+    pub fn locked_at(launch: &str, port: u16) -> Self {
+        Self::with(launch, port, Some(("somebody", "else")))
+    }
+
     fn with(launch: &str, port: u16, login: Option<(&str, &str)>) -> Self {
         gst::init().unwrap();
         let context = glib::MainContext::new();

@@ -7,131 +7,29 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     process::Command,
-    sync::Arc,
     thread,
     time::Duration,
 };
 
 use camscribe::{
     config::{Login, Secret},
-    event::{
-        ClipInfo, Dropped, Event, EventKind, FinishReason, FrameInfo, ModelInfo, SCHEMA, Timing, Tokens,
-    },
-    frame::{CameraId, Clock},
+    event::Event,
     publish::{
-        BrokerAddress, BrokerState, CameraInfo, CameraState, Info, Publisher, Settings, SettingsError,
-        TlsFiles,
-        outbox::{Limits, Message, Outbox},
+        CameraInfo, CameraState, Info, Publisher, Settings, SettingsError, TlsFiles,
+        outbox::{Message, Outbox},
     },
 };
-use chrono::DateTime;
-use tokio::time::timeout;
 use uuid::Uuid;
 
 #[path = "support/broker.rs"]
 mod broker;
+#[path = "support/publishing.rs"]
+mod publishing;
 
-const LIMITS: Limits = Limits { events: 16 << 20, snapshots: 16 << 20 };
 use broker::{Mosquitto, PATIENCE, Received, Subscriber};
+use publishing::*;
 
-const JPEG: &[u8] = b"\xff\xd8 not much of a picture \xff\xd9";
 const A_WHILE: Duration = Duration::from_millis(500);
-
-fn camera(name: &str) -> CameraId {
-    name.parse().expect("a good name")
-}
-
-fn event(name: &str, seq: u64, description: &str) -> Event {
-    Event {
-        schema: SCHEMA,
-        id: Uuid::now_v7(),
-        kind: EventKind::Description,
-        node: "edge1".into(),
-        camera: camera(name),
-        description: description.into(),
-        repeats: None,
-        clip: ClipInfo {
-            seq,
-            start: DateTime::from_timestamp_millis(1_767_323_045_000).expect("in range"),
-            end: DateTime::from_timestamp_millis(1_767_323_053_000).expect("in range"),
-            clock: Clock::Camera,
-            frames: vec![
-                FrameInfo { offset_s: 0.0, pts_s: 1234.5 },
-                FrameInfo { offset_s: 4.0, pts_s: 1238.5 },
-            ],
-            width: 1920,
-            height: 1080,
-            gap: false,
-        },
-        prompt: "Describe what happens.".into(),
-        finish_reason: FinishReason::Stop,
-        model: model(),
-        tokens: Tokens { prompt: 682, image: 512, generated: 21 },
-        timing_ms: Timing { queued: 4, preprocess: 9, vision: 8, prefill: 6, decode: 31, total: 58 },
-        dropped: Dropped { clips: 0, failed: 0 },
-    }
-}
-
-fn model() -> ModelInfo {
-    ModelInfo { id: "shapes".into(), revision: String::new(), device: "cpu".into(), dtype: "f32".into() }
-}
-
-fn message(event: &Event) -> Message {
-    Message::new(event, Some(JPEG.to_vec())).expect("JSON")
-}
-
-fn outbox() -> Arc<Outbox> {
-    Arc::new(Outbox::in_memory(LIMITS))
-}
-
-fn settings(port: u16) -> Settings {
-    Settings {
-        broker: BrokerAddress { host: "127.0.0.1".into(), port, tls: None },
-        version: camscribe::config::MqttVersion::Auto,
-        login: None,
-        node: "edge1".into(),
-        topic_prefix: "camscribe".into(),
-        discovery_prefix: String::new(),
-        cameras: vec![camera("porch")],
-    }
-}
-
-fn start(settings: Settings, outbox: &Arc<Outbox>) -> Publisher {
-    Publisher::start(settings, Arc::clone(outbox)).expect("good settings")
-}
-
-/// Waits until the publisher is connected.
-async fn online(publisher: &Publisher) {
-    until(publisher, |state| *state == BrokerState::Online).await;
-}
-
-/// Waits until the publisher says why it is not connected.
-async fn trouble(publisher: &Publisher) -> String {
-    match until(publisher, |state| matches!(state, BrokerState::Offline { .. })).await {
-        BrokerState::Offline { why } => why,
-        _ => unreachable!("waited for offline"),
-    }
-}
-
-async fn until(publisher: &Publisher, wanted: impl FnMut(&BrokerState) -> bool) -> BrokerState {
-    let mut state = publisher.state();
-    timeout(PATIENCE, state.wait_for(wanted)).await.expect("in time").expect("it runs").clone()
-}
-
-/// Waits until `wanted` holds for the outbox.
-async fn settled(outbox: &Outbox, wanted: impl Fn(&Outbox) -> bool) {
-    let poll = async {
-        while !wanted(outbox) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(PATIENCE, poll).await.unwrap_or_else(|_| panic!("never so: {:?}", outbox.status()));
-}
-
-fn descriptions(seen: &[Received]) -> Vec<Event> {
-    let events = seen.iter().filter(|m| m.topic.ends_with("/description"));
-    events.map(|m| serde_json::from_slice(&m.payload).expect("an event")).collect()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_arrives_as_it_was_made_and_fits_the_published_schema() {

@@ -129,6 +129,11 @@ pub(super) async fn run(broker: Broker, shared: Arc<Shared>) {
         };
         let why = match end {
             End::Stopped => break,
+            // A broker that does not know the version may just hang up.
+            End::NotSpoken(why) if broker.version != MqttVersion::Auto => {
+                let asked = if protocol == Protocol::V5 { "5" } else { "3.1.1" };
+                format!("{why}; or it does not speak MQTT {asked}: set mqtt.version to \"auto\"")
+            }
             End::NotSpoken(why) => why,
             End::Lost { why, progress } => {
                 if progress {

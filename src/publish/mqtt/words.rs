@@ -76,8 +76,7 @@ fn refusal(code: ConnectReturnCode) -> Ending {
     use ConnectReturnCode as Code;
     Ending::Lost(match code {
         Code::UnsupportedProtocolVersion | Code::RefusedProtocolVersion => {
-            let why = "the broker does not speak this version of MQTT: set mqtt.version to \"auto\"";
-            return Ending::LacksVersion(why.into());
+            return Ending::LacksVersion("the broker does not speak this version of MQTT".into());
         }
         Code::RetainNotSupported => return Ending::LacksRetain,
         Code::QoSNotSupported => return Ending::LacksQos1,

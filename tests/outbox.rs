@@ -1,0 +1,199 @@
+//! The outbox's folder: what is found there at the start, and who may use it.
+
+use std::{
+    fs,
+    io::{Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use camscribe::{
+    event::EventKind,
+    publish::outbox::{Limits, Message, Outbox, Place},
+};
+use uuid::Uuid;
+
+#[path = "support/daemon.rs"]
+mod daemon;
+
+use daemon::{Daemon, camscribe};
+
+const LIMITS: Limits = Limits { events: 16 << 20, snapshots: 16 << 20 };
+
+fn message(text: &str) -> Message {
+    Message {
+        camera: "porch".parse().unwrap(),
+        id: Uuid::now_v7(),
+        kind: EventKind::Description,
+        event: text.to_owned().into(),
+        snapshot: None,
+    }
+}
+
+/// Enough messages for a database of many pages.
+fn filled(folder: &Path) -> PathBuf {
+    let outbox = Outbox::open(folder, LIMITS).unwrap();
+    for number in 0..200 {
+        outbox.append(message(&format!("{number} {}", "x".repeat(2000))));
+    }
+    let file = folder.join("outbox.db");
+    drop(outbox);
+    // What closing left in the log is in the file now.
+    assert!(fs::metadata(&file).unwrap().len() > 300_000);
+    file
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn what_waited_is_there_after_a_restart_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    filled(folder.path());
+    let outbox = Outbox::open(folder.path(), LIMITS).unwrap();
+    for number in 0..200 {
+        let taken = outbox.take().unwrap();
+        assert!(taken.event.starts_with(format!("{number} x").as_bytes()));
+    }
+    assert!(outbox.take().is_none());
+}
+
+#[test]
+fn a_damaged_database_is_kept_aside_and_a_new_one_takes_its_place() {
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 5] = [
+        ("a header of zeros", |file| overwrite(file, 0, &[0; 100])),
+        ("garbage in the middle", |file| overwrite(file, 8192, &[0xa5; 40_000])),
+        ("half of it", |file| {
+            let file = fs::File::options().write(true).open(file).unwrap();
+            file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+        }),
+        ("a text", |file| fs::write(file, "not a database at all\n".repeat(100)).unwrap()),
+        ("another program's", |file| {
+            fs::remove_file(file).unwrap();
+            let other = rusqlite::Connection::open(file).unwrap();
+            other
+                .execute_batch("CREATE TABLE birds (name TEXT); INSERT INTO birds VALUES ('robin')")
+                .unwrap();
+        }),
+    ];
+    for (what, damage) in damages {
+        let folder = tempfile::tempdir().unwrap();
+        damage(&filled(folder.path()));
+        let outbox = Outbox::open(folder.path(), LIMITS).unwrap();
+        assert_eq!(outbox.status().place, Place::Disk, "{what}");
+        assert!(outbox.is_empty(), "{what}");
+        let aside = |name: &&String| name.starts_with("outbox.db.damaged-") && !name.ends_with("-wal");
+        assert_eq!(names(folder.path()).iter().filter(aside).count(), 1, "{what}");
+        outbox.append(message("new"));
+        drop(outbox);
+        let again = Outbox::open(folder.path(), LIMITS).unwrap();
+        assert_eq!(again.take().unwrap().event, "new", "{what}");
+    }
+}
+
+fn overwrite(file: &Path, at: u64, bytes: &[u8]) {
+    let mut file = fs::File::options().write(true).open(file).unwrap();
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.write_all(bytes).unwrap();
+}
+
+#[test]
+fn a_folder_has_one_user_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Outbox::open(folder.path(), LIMITS).unwrap();
+    let refused = Outbox::open(folder.path(), LIMITS).err().unwrap().to_string();
+    for word in [folder.path().to_str().unwrap(), "another camscribe", "node.state_dir"] {
+        assert!(refused.contains(word), "{refused}");
+    }
+    drop(first);
+    Outbox::open(folder.path(), LIMITS).unwrap();
+}
+
+#[test]
+fn a_second_daemon_on_the_same_state_directory_ends_with_a_sentence() {
+    let daemon = Daemon::start(NOBODY_LISTENS);
+    daemon.logged("/metrics, /healthz");
+    let second = camscribe(daemon.home.path())
+        .args(["run", "--config"])
+        .arg(daemon.path("camscribe.toml"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert_eq!(second.status.code(), Some(1), "{said}");
+    let line = said.lines().find(|line| line.starts_with("error: ")).unwrap_or_else(|| panic!("{said}"));
+    assert!(line.contains("another camscribe uses the state directory"), "{line}");
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+/// A broker that is never there.
+const NOBODY_LISTENS: &str = r#"
+    model.id = "shapes"
+    mqtt.url = "mqtt://127.0.0.1:9"
+    defaults = { window = "1s", frames = 2, change_threshold = 0, prompt = "Describe this." }
+    cameras.scene.uri = "test://shapes"
+"#;
+
+#[test]
+fn a_state_directory_that_cannot_be_used_is_said_and_descriptions_wait_in_memory() {
+    let daemon = Daemon::with(NOBODY_LISTENS, |home, command| {
+        fs::write(home.join("occupied"), "a file").unwrap();
+        command.env("STATE_DIRECTORY", home.join("occupied"));
+    });
+    let line = daemon.logged("cannot be used");
+    for word in ["occupied", "memory", "node.state_dir"] {
+        assert!(line.contains(word), "{line}");
+    }
+    daemon::wait("descriptions that wait", || {
+        daemon.metric("camscribe_outbox_messages").filter(|&waiting| waiting >= 2.0)
+    });
+    let (code, log) = daemon.stop();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("descriptions are lost"), "{log}");
+}
+
+/// A small file system, mounted where only the daemon sees it; the test fills it and frees it.
+#[test]
+fn a_disk_that_is_full_for_a_while_loses_nothing() {
+    let may_mount = Command::new("unshare").args(["-m", "true"]).output();
+    if !may_mount.is_ok_and(|it| it.status.success()) {
+        return println!("not run: mounting a small file system takes rights that this user lacks");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("small-disk");
+    let run = format!(
+        "mkdir -p $STATE_DIRECTORY && mount -t tmpfs -o size=16m none $STATE_DIRECTORY && exec {} \"$@\"",
+        env!("CARGO_BIN_EXE_camscribe")
+    );
+    fs::write(&script, run).unwrap();
+    let toml = NOBODY_LISTENS.replace("1s", "500ms");
+    let daemon = Daemon::with(&toml, |_, command| {
+        let mut apart = Command::new("unshare");
+        apart.args(["-m", "sh"]).arg(&script).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => apart.env(name, value),
+                None => apart.env_remove(name),
+            };
+        }
+        *command = apart;
+    });
+    daemon::wait("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
+    // As the daemon sees it.
+    let filler =
+        PathBuf::from(format!("/proc/{}/root{}", daemon.pid(), daemon.path("state/filler").display()));
+    let mut file = fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    drop(file);
+    daemon.logged("cannot be written");
+    let waiting = || daemon.metric("camscribe_outbox_messages").unwrap_or(0.0);
+    let before = waiting();
+    daemon::wait("more descriptions", || (waiting() > before + 5.0).then_some(()));
+    fs::remove_file(&filler).unwrap();
+    daemon.logged("takes descriptions again");
+    let (code, log) = daemon.stop();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("descriptions wait on disk"), "{log}");
+}

@@ -41,8 +41,9 @@ fuzz: ## hostile input for FUZZ_SECONDS a target; needs a nightly compiler
 	@.ci/install-deps test
 	$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
 	for target in $$($(CARGO) fuzz list); do \
-	    $(CARGO) +nightly fuzz run --sanitizer none $$target -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 \
-	        || exit 1; \
+	    mkdir -p fuzz/target/finds/$$target; \
+	    $(CARGO) +nightly fuzz run --sanitizer none $$target fuzz/target/finds/$$target fuzz/corpus/$$target \
+	        -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 || exit 1; \
 	done
 
 cuda: ## the program with CUDA, into target/HOST/release; needs nvcc (CUDA_HOME)

@@ -262,7 +262,7 @@ impl World {
     fn drain(&mut self) {
         self.daemon.signal("TERM");
         assert_eq!(self.daemon.wait(), Some(0), "{}", self.daemon.log());
-        let nothing = self.toml.replace("PROMPT", "Describe this.").replace("test://shapes", "test://black");
+        let nothing = self.toml.replace("PROMPT", "Describe this.");
         let off: String = CAMERAS.iter().map(|c| format!("cameras.{c}.enabled = false\n")).collect();
         fs::write(self.daemon.path("camscribe.toml"), nothing + &off).unwrap();
         self.daemon.restart();
@@ -308,8 +308,9 @@ impl World {
         for pair in once(&events, "steady").windows(2) {
             let (before, after) = (pair[0], pair[1]);
             assert!(!after.clip.gap, "{after:?}");
-            let counted = before.clip.seq + 1 + after.dropped.clips + after.dropped.failed;
-            assert!(after.clip.seq == counted || after.clip.seq < 4, "{before:?}\n{after:?}");
+            let missed = after.dropped.clips + after.dropped.failed;
+            let next = [before.clip.seq + 1 + missed, missed];
+            assert!(next.contains(&after.clip.seq), "{before:?}\n{after:?}");
         }
         assert!(!log.contains("panicked"), "{log}");
     }

@@ -215,6 +215,7 @@ fn each_mistake_in_the_file_is_named_with_its_line_and_what_to_do() {
         ("[defaults]\nprompt = \"  \"\n", "c.toml:2: defaults.prompt: ", "is empty"),
         ("[defaults]\nprompt = 5\n", "c.toml:2: defaults.prompt: ", "text, not 5: write it in quotes"),
         ("[defaults]\nprompt = \"a <image> b\"\n", "c.toml:2: defaults.prompt: ", "holds \"<image>\""),
+        ("[defaults]\nprompt = \"a <video> b\"\n", "c.toml:2: defaults.prompt: ", "holds \"<video>\""),
         (
             "[defaults]\nsampling = \"iframes\"\n",
             "c.toml:2: defaults.sampling: ",

@@ -15,8 +15,8 @@ fuzz_target!(|content: &[u8]| {
     match config::load(Some(&file)) {
         Ok(loaded) => {
             // What is printed as the effective configuration must be a configuration.
-            fs::write(&file, loaded.to_toml()).expect("written");
             let printed = loaded.to_toml();
+            fs::write(&file, &printed).expect("written");
             if let Err(error) = config::load(Some(&file)) {
                 panic!("{error}\n{printed}");
             }

@@ -20,13 +20,15 @@ use crate::{
 /// The longest prompt, in bytes: more would leave little of a small model's context to pictures.
 const MAX_PROMPT_BYTES: usize = 4000;
 
-/// Texts that the tokenizer turns into special tokens: in a prompt they would break its structure.
-const SPECIAL: [&str; 9] = [
+/// What the model or its reference takes for a mark of turns and pictures. We send it as letters, which
+/// no model was trained on.
+const SPECIAL: [&str; 10] = [
     "<|im_start|>",
     "<|im_end|>",
     "<|endoftext|>",
     "<end_of_utterance>",
     "<image>",
+    "<video>",
     "<fake_token_around_image>",
     "<global-img>",
     "<row_",

@@ -92,20 +92,6 @@ pub enum PromptError {
     Tokenizer(#[source] tokenizers::Error),
 }
 
-/// Words in a prompt that the model uses as control tokens.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the prompt holds {0:?}, which SmolVLM2 uses to mark pictures and turns: leave it out")]
-pub struct ReservedWord(String);
-
-/// Refuses a user's prompt that spells a control token or a place holder: the reference would take
-/// it for one, and a model does not see it as words.
-pub fn check_prompt(prompt: &str) -> Result<(), ReservedWord> {
-    const FIXED: [&str; 8] = [START, END, FAKE, GLOBAL, IMAGE, "<video>", "<|im_end|>", "<|endoftext|>"];
-    let tiles = (1..=6).flat_map(|row| (1..=6).map(move |col| tile_name(row, col)));
-    let found = FIXED.iter().map(|s| s.to_string()).chain(tiles).find(|word| prompt.contains(word.as_str()));
-    found.map_or(Ok(()), |word| Err(ReservedWord(word)))
-}
-
 /// Reads a tokenizer. The library panics on some that are broken (`expect` in its decoders' and
 /// normalizers' `Deserialize`): an unfinished file is told before it sees it, the rest is caught.
 fn parse(text: &str) -> Result<Tokenizer, tokenizers::Error> {
@@ -396,17 +382,6 @@ mod tests {
             let encoding = whole.encode(prompt.text.as_str(), false).unwrap();
             prop_assert_eq!(&prompt.ids[..], encoding.get_ids());
         });
-    }
-
-    #[test]
-    fn a_prompt_that_spells_a_control_token_is_refused_by_name() {
-        for word in
-            [IMAGE, FAKE, GLOBAL, START, END, "<video>", "<|im_end|>", "<|endoftext|>", "<row_6_col_6>"]
-        {
-            let error = check_prompt(&format!("What is {word}?")).unwrap_err().to_string();
-            assert!(error.contains(word), "{error}");
-        }
-        assert_eq!(check_prompt("Is 3 < 4, or <b>bold</b>?"), Ok(()));
     }
 
     #[test]

@@ -132,7 +132,7 @@ pub(super) async fn run(broker: Broker, shared: Arc<Shared>) {
             // A broker that does not know the version may just hang up.
             End::NotSpoken(why) if broker.version != MqttVersion::Auto => {
                 let asked = if protocol == Protocol::V5 { "5" } else { "3.1.1" };
-                format!("{why}; or it does not speak MQTT {asked}: set mqtt.version to \"auto\"")
+                format!("{why}; if it does not speak MQTT {asked}, set mqtt.version to \"auto\"")
             }
             End::NotSpoken(why) => why,
             End::Lost { why, progress } => {

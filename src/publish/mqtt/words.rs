@@ -76,7 +76,7 @@ fn refusal(code: ConnectReturnCode) -> Ending {
     use ConnectReturnCode as Code;
     Ending::Lost(match code {
         Code::UnsupportedProtocolVersion | Code::RefusedProtocolVersion => {
-            return Ending::LacksVersion("the broker does not speak this version of MQTT".into());
+            return Ending::LacksVersion("the broker refuses this version of MQTT".into());
         }
         Code::RetainNotSupported => return Ending::LacksRetain,
         Code::QoSNotSupported => return Ending::LacksQos1,

@@ -82,6 +82,7 @@ fn settings(port: u16) -> Settings {
         topic_prefix: "camscribe".into(),
         discovery_prefix: String::new(),
         cameras: Vec::new(),
+        commands: None,
     }
 }
 

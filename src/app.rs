@@ -6,7 +6,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use chrono::Utc;
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -14,6 +14,7 @@ use self::{
     cameras::{Cameras, Site, plans},
     life::{Life, Stage},
     model::{Bench, Model},
+    reload::InForce,
 };
 use crate::{
     config::{self, Config},
@@ -25,7 +26,8 @@ use crate::{
     http, hub,
     metrics::{Metrics, Readings},
     publish::{
-        BrokerAddress, Prepared, Settings, TlsFiles,
+        BrokerAddress, Settings, TlsFiles,
+        command::Command,
         outbox::{InUse, Limits, Outbox, Place},
     },
     queue::ClipQueue,
@@ -35,6 +37,7 @@ mod board;
 mod cameras;
 pub mod life;
 mod model;
+mod orders;
 mod reload;
 
 pub use cameras::camera_config;
@@ -43,6 +46,8 @@ pub use reload::Reload;
 /// Clips of one camera that wait for the model: one to be taken next, one behind it. More would
 /// only make descriptions older.
 const CLIPS_PER_CAMERA: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+/// So many commands may wait; more at a time are refused.
+const COMMANDS: usize = 16;
 /// How long delivery may go on after everything else has ended.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -68,15 +73,18 @@ pub fn load_model(model: &config::Model) -> anyhow::Result<SmolVlm> {
 /// # Errors
 /// When publishing cannot start, the model does not work, or no source could be read.
 pub async fn run(
-    mut config: Config,
+    config: Config,
     load: impl FnOnce(&config::Model) -> anyhow::Result<Box<dyn Describer>> + Send + 'static,
     mut reload: Option<Reload>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let prepared = Prepared::new(publish_settings(&config))?;
-    let plans = plans(&config)?;
+    let (orderers, mut orders) = mpsc::channel(COMMANDS);
+    let mut in_force = InForce::new(config, orderers);
+    let config = in_force.config();
+    let prepared = in_force.prepare()?;
+    let plans = plans(config)?;
     let (metrics, life) = (Arc::new(Metrics::new()), Arc::new(Life::default()));
-    let outbox = Arc::new(open_outbox(&config)?);
+    let outbox = Arc::new(open_outbox(config)?);
     let queue = Arc::new(ClipQueue::new(CLIPS_PER_CAMERA));
     let board = Arc::new(Board::new(Arc::clone(&metrics), Arc::clone(&outbox)));
     let bench = Bench { queue, outbox: Arc::clone(&outbox), metrics, life };
@@ -91,7 +99,7 @@ pub async fn run(
     services.spawn(Arc::clone(&life).reassure());
 
     life.enter(Stage::Loading);
-    let mut model = Model::start(load, &config, bench)?;
+    let mut model = Model::start(load, config, bench)?;
     let info = tokio::select! {
         warm = &mut model.warm => warm,
         () = stop.cancelled() => {
@@ -108,18 +116,23 @@ pub async fn run(
     for (id, _) in config.cameras.iter().filter(|(_, camera)| !camera.enabled) {
         board.disable(id);
     }
+    in_force.tell_settings(&site);
     let mut cameras = Cameras::new(site.clone(), stop.child_token());
     plans.into_values().for_each(|plan| cameras.start(plan));
     life.enter(Stage::Watching(cameras.count()));
 
     let failure = loop {
         tokio::select! {
-            () = cameras.run_out() => break None,
+            () = cameras.run_out(), if !in_force.may_grow() => break None,
             () = stop.cancelled() => break None,
             result = &mut model.ended => break result.ok().and_then(Result::err),
             file = Reload::asked(&mut reload) => {
                 life.enter(Stage::Reloading);
-                reload::reload(file, &mut config, &mut cameras, &site).await;
+                in_force.reload(file, &mut cameras, &site).await;
+                life.enter(Stage::Watching(cameras.count()));
+            }
+            Some(command) = orders.recv() => {
+                in_force.obey(command, &mut cameras, &site).await;
                 life.enter(Stage::Watching(cameras.count()));
             }
         }
@@ -159,8 +172,8 @@ fn open_outbox(config: &Config) -> Result<Outbox, InUse> {
     }
 }
 
-/// What publishing needs to know.
-pub fn publish_settings(config: &Config) -> Settings {
+/// What publishing needs to know. `commands`: who obeys them, if the configuration lets them be heard.
+pub fn publish_settings(config: &Config, commands: Option<&mpsc::Sender<Command>>) -> Settings {
     let mqtt = &config.mqtt;
     Settings {
         broker: BrokerAddress {
@@ -178,6 +191,7 @@ pub fn publish_settings(config: &Config) -> Settings {
         discovery_prefix: mqtt.discovery_prefix.clone().unwrap_or_default(),
         // The board tells of each when it is started.
         cameras: Vec::new(),
+        commands: commands.filter(|_| mqtt.commands).cloned(),
     }
 }
 

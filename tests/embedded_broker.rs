@@ -39,6 +39,7 @@ fn publisher(port: u16, outbox: &Arc<Outbox>) -> Publisher {
         topic_prefix: "camscribe".into(),
         discovery_prefix: String::new(),
         cameras: vec![camera()],
+        commands: None,
     };
     Publisher::start(settings, Arc::clone(outbox)).expect("good settings")
 }

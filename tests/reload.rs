@@ -69,15 +69,15 @@ fn a_reload_touches_only_the_cameras_that_changed() {
     let mut seen = subscriber.until(described("goes"));
     seen.extend(subscriber.until(described("stays")));
     let of_goes = |topics: &[String]| topics.iter().filter(|t| t.contains("/goes")).count();
-    // Two for Home Assistant; status, latest and snapshot.
-    assert_eq!(of_goes(&retained(port, "homeassistant/#", "a")), 2);
+    // Words, picture, switch and prompt.
+    assert_eq!(of_goes(&retained(port, "homeassistant/#", "a")), 4);
 
     daemon.reload(&toml(port, &[STAYS, COMES]));
     daemon.logged("the configuration is in force: started: comes; removed: goes");
     seen.extend(subscriber.until(described("comes")));
     seen.extend(subscriber.until(described("stays")));
     assert_eq!(of_goes(&retained(port, "homeassistant/#", "b")), 0);
-    assert_eq!(retained(port, "homeassistant/#", "c").iter().filter(|t| t.contains("/comes")).count(), 2);
+    assert_eq!(retained(port, "homeassistant/#", "c").iter().filter(|t| t.contains("/comes")).count(), 4);
     let info = Subscriber::to(port, "camscribe/edge1/info").next().json();
     let names: Vec<_> = info["cameras"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(names, ["comes", "stays"]);

@@ -30,6 +30,8 @@ struct Inner {
     publisher: Option<Publisher>,
     model: Option<ModelInfo>,
     cameras: BTreeMap<CameraId, Camera>,
+    /// Of each: whether it is to be watched, and what is asked.
+    settings: BTreeMap<CameraId, (bool, String)>,
 }
 
 /// What is known of a camera.
@@ -128,14 +130,22 @@ impl Board {
         inner.tell(id);
         inner.tell_info();
         if let Some(publisher) = &inner.publisher {
-            publisher.withdraw(id);
+            publisher.announce(id);
         }
+    }
+
+    /// What is set of a camera now, by the configuration or by a subscriber.
+    pub fn set(&self, id: &CameraId, enabled: bool, prompt: &str) {
+        let mut inner = self.lock();
+        inner.settings.insert(id.clone(), (enabled, prompt.to_owned()));
+        inner.tell_settings(id);
     }
 
     /// There is no such camera any more.
     pub fn remove(&self, id: &CameraId) {
         let mut inner = self.lock();
         inner.cameras.remove(id);
+        inner.settings.remove(id);
         inner.tell_info();
         if let Some(publisher) = &inner.publisher {
             publisher.erase(id);
@@ -206,11 +216,18 @@ impl Board {
 impl Inner {
     fn tell_all(&self) {
         self.tell_info();
-        for (id, camera) in &self.cameras {
+        for id in self.cameras.keys() {
             self.tell(id);
-            if let (Some(publisher), Some(_)) = (&self.publisher, &camera.status) {
+            self.tell_settings(id);
+            if let Some(publisher) = &self.publisher {
                 publisher.announce(id);
             }
+        }
+    }
+
+    fn tell_settings(&self, id: &CameraId) {
+        if let (Some(publisher), Some((enabled, prompt))) = (&self.publisher, self.settings.get(id)) {
+            publisher.camera_settings(id, *enabled, prompt);
         }
     }
 

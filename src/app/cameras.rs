@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::board::Board;
 use crate::{
     capture::{self, CameraConfig, CameraStatus, CaptureError},
-    clip::{Question, WindowConfig},
+    clip::{Clip, Question, WindowConfig},
     config::{self, Config, Source},
     frame::CameraId,
     gate::GateConfig,
@@ -41,15 +41,20 @@ pub fn camera_config(id: &CameraId, camera: &config::Camera, pipelines: &Path) -
             frames: camera.frames,
             min_frames: camera.min_frames,
         },
-        question: Arc::new(Question {
-            prompt: camera.prompt.clone(),
-            max_tokens: camera.max_tokens,
-            gate: Some(GateConfig { threshold: camera.change_threshold, heartbeat: camera.heartbeat })
-                .filter(|gate| gate.threshold > 0),
-        }),
+        question: question(camera),
         opening: OPENING,
         retry: true,
     }
+}
+
+/// What is asked about a camera's clips.
+fn question(camera: &config::Camera) -> Arc<Question> {
+    Arc::new(Question {
+        prompt: camera.prompt.clone(),
+        max_tokens: camera.max_tokens,
+        gate: Some(GateConfig { threshold: camera.change_threshold, heartbeat: camera.heartbeat })
+            .filter(|gate| gate.threshold > 0),
+    })
 }
 
 /// A camera that can be started.
@@ -88,12 +93,18 @@ pub struct Site {
     pub metrics: Arc<Metrics>,
 }
 
+struct Running {
+    task: Id,
+    stop: CancellationToken,
+    question: watch::Sender<Arc<Question>>,
+}
+
 /// The cameras that are being watched.
 pub struct Cameras {
     site: Site,
     stop: CancellationToken,
     tasks: JoinSet<Result<(), CaptureError>>,
-    running: BTreeMap<CameraId, (Id, CancellationToken)>,
+    running: BTreeMap<CameraId, Running>,
     /// Of those that ended by themselves.
     ended: usize,
     /// Of these, those that could not be read.
@@ -114,17 +125,26 @@ impl Cameras {
     /// Starts one.
     pub fn start(&mut self, Plan { config, overflow, priority }: Plan) {
         self.site.queue.prioritise(&config.id, priority);
-        let (id, cancel) = (config.id.clone(), self.stop.child_token());
-        let task = self.tasks.spawn(watch_camera(config, overflow, self.site.clone(), cancel.clone()));
-        self.running.insert(id, (task.id(), cancel));
+        let (id, stop) = (config.id.clone(), self.stop.child_token());
+        let (question, asked) = watch::channel(Arc::clone(&config.question));
+        let watching = watch_camera(config, asked, overflow, self.site.clone(), stop.clone());
+        let task = self.tasks.spawn(watching).id();
+        self.running.insert(id, Running { task, stop, question });
+    }
+
+    /// Asks something else about the clips of a camera from now on, open windows included.
+    pub fn ask(&mut self, id: &CameraId, camera: &config::Camera) {
+        if let Some(running) = self.running.get(id) {
+            running.question.send_replace(question(camera));
+        }
     }
 
     /// Stops those that run of `ids`, all at once, and waits for their end. Their open windows are
     /// given up.
     pub async fn stop(&mut self, ids: &[&CameraId]) {
         for id in ids {
-            if let Some((_, cancel)) = self.running.get(*id) {
-                cancel.cancel();
+            if let Some(running) = self.running.get(*id) {
+                running.stop.cancel();
             }
         }
         while ids.iter().any(|id| self.running.contains_key(*id)) {
@@ -163,9 +183,9 @@ impl Cameras {
                 (fault.id(), true)
             }
         };
-        let id = self.running.iter().find(|(_, (running, _))| *running == task).map(|(id, _)| id.clone());
-        if let Some((_, cancel)) = id.and_then(|id| self.running.remove(&id))
-            && !cancel.is_cancelled()
+        let id = self.running.iter().find(|(_, running)| running.task == task).map(|(id, _)| id.clone());
+        if let Some(running) = id.and_then(|id| self.running.remove(&id))
+            && !running.stop.is_cancelled()
         {
             self.ended += 1;
             self.failed += usize::from(failed);
@@ -174,9 +194,10 @@ impl Cameras {
     }
 }
 
-/// Runs one camera, telling the board how it does.
+/// Runs one camera, telling the board how it does. What is asked may change meanwhile.
 async fn watch_camera(
     config: CameraConfig,
+    question: watch::Receiver<Arc<Question>>,
     overflow: Overflow,
     Site { queue, board, metrics }: Site,
     cancel: CancellationToken,
@@ -184,8 +205,9 @@ async fn watch_camera(
     let id = config.id.clone();
     let (status, mut told) = watch::channel(CameraStatus::default());
     board.watch(&id, told.clone());
-    let sink = move |clip: crate::clip::Clip| {
+    let sink = move |clip: Clip| {
         metrics.clip(&clip.camera);
+        let clip = Clip { question: Arc::clone(&question.borrow()), ..clip };
         // A closed queue means that the daemon is stopping: the clip has nowhere to go.
         drop(queue.push(clip, overflow));
     };

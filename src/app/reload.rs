@@ -1,19 +1,21 @@
-//! Reading the configuration again while the work goes on: what changed is applied, what did not
-//! is left alone. A configuration with a mistake changes nothing.
+//! What changes while the work goes on: the configuration is read again, or a subscriber orders
+//! something. What is different is applied, what is not is left alone. A configuration with a
+//! mistake changes nothing.
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use tokio::signal::unix::Signal;
+use tokio::{signal::unix::Signal, sync::mpsc};
 
 use super::{
     board::Move,
     cameras::{Cameras, Plan, Site, plans},
+    orders::Orders,
     publish_settings,
 };
 use crate::{
     config::{self, Config, Loaded},
     frame::CameraId,
-    publish::Prepared,
+    publish::{Prepared, SettingsError, command::Command},
 };
 
 /// When and from where the configuration is read again.
@@ -45,47 +47,115 @@ struct Change {
     disabled: BTreeSet<CameraId>,
     /// To be started, anew or again.
     started: BTreeSet<CameraId>,
+    /// Only what is asked about their clips is new.
+    asked: BTreeSet<CameraId>,
     /// Of the broker, if anything.
     broker: Option<Move>,
     /// What takes effect only after a restart.
     restart: Vec<&'static str>,
 }
 
-/// Reads `file` and applies what changed since `config`, which becomes what is in force then.
-pub async fn reload(file: Option<PathBuf>, config: &mut Config, cameras: &mut Cameras, site: &Site) {
-    tracing::info!("reading the configuration again");
-    let read = tokio::task::spawn_blocking(move || config::load(file.as_deref())).await;
-    let loaded = match read {
-        Ok(Ok(loaded)) => loaded,
-        Ok(Err(mistakes)) => return refuse(&mistakes.to_string()),
-        Err(fault) => return refuse(&fault.to_string()),
-    };
-    let Loaded { config: mut new, warnings, .. } = loaded;
-    for warning in warnings {
-        tracing::warn!("{warning}");
+/// What is in force, and what it is made of.
+pub struct InForce {
+    /// What the file says.
+    of_file: Config,
+    orders: Orders,
+    /// Both together.
+    config: Config,
+    /// Where orders come in.
+    orderers: mpsc::Sender<Command>,
+}
+
+impl InForce {
+    /// At the start. `orderers` is what subscribers tell.
+    pub fn new(of_file: Config, orderers: mpsc::Sender<Command>) -> Self {
+        let orders = Orders::read(of_file.node.state_dir.as_deref());
+        orders.tell(&of_file);
+        Self { config: orders.over(&of_file), of_file, orders, orderers }
     }
-    let change = Change::between(config, &mut new);
-    // Everything that can go wrong does so before anything is touched.
-    let mut plans = match plans(&new) {
-        Ok(plans) => plans,
-        Err(error) => return refuse(&format!("{error:#}")),
-    };
-    let broker = match change.broker.map(|going| Ok((Prepared::new(publish_settings(&new))?, going))) {
-        None => None,
-        Some(Ok(broker)) => Some(broker),
-        Some(Err::<_, crate::publish::SettingsError>(error)) => return refuse(&error.to_string()),
-    };
-    let stopping: Vec<_> = change.removed.iter().chain(&change.disabled).chain(&change.started).collect();
-    cameras.stop(&stopping).await;
-    change.removed.iter().for_each(|id| site.board.remove(id));
-    change.disabled.iter().for_each(|id| site.board.disable(id));
-    if let Some((prepared, going)) = broker {
-        site.board.reconnect(prepared, going).await;
+
+    /// The configuration that is in force.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
-    let starting: Vec<Plan> = change.started.iter().filter_map(|id| plans.remove(id)).collect();
-    starting.into_iter().for_each(|plan| cameras.start(plan));
-    change.tell();
-    *config = new;
+
+    /// Whether a subscriber switched a camera off, which can be switched on again.
+    pub fn may_grow(&self) -> bool {
+        self.orders.leave_one()
+    }
+
+    /// How to publish by it.
+    ///
+    /// # Errors
+    /// When the broker's settings cannot be used.
+    pub fn prepare(&self) -> Result<Prepared, SettingsError> {
+        Prepared::new(publish_settings(&self.config, Some(&self.orderers)))
+    }
+
+    /// Says how each camera is set.
+    pub fn tell_settings(&self, site: &Site) {
+        for (id, camera) in &self.config.cameras {
+            site.board.set(id, camera.enabled, &camera.prompt);
+        }
+    }
+
+    /// Reads `file`, and applies what it changes.
+    pub async fn reload(&mut self, file: Option<PathBuf>, cameras: &mut Cameras, site: &Site) {
+        tracing::info!("reading the configuration again");
+        let read = tokio::task::spawn_blocking(move || config::load(file.as_deref())).await;
+        let loaded = match read {
+            Ok(Ok(loaded)) => loaded,
+            Ok(Err(mistakes)) => return refuse(&mistakes.to_string()),
+            Err(fault) => return refuse(&fault.to_string()),
+        };
+        let Loaded { config: new, warnings, .. } = loaded;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        self.change_to(new, cameras, site).await;
+        self.orders.tell(&self.of_file);
+    }
+
+    /// Does what a subscriber orders.
+    pub async fn obey(&mut self, command: Command, cameras: &mut Cameras, site: &Site) {
+        let Command { camera, order } = &command;
+        if !self.of_file.cameras.contains_key(camera) {
+            return tracing::warn!("the command for camera {camera} is not obeyed: there is no such camera");
+        }
+        tracing::info!(%camera, "ordered over MQTT: {order}");
+        self.orders.take(command, &self.of_file);
+        self.change_to(self.of_file.clone(), cameras, site).await;
+    }
+
+    /// Puts `of_file` in force, with what was ordered above it.
+    async fn change_to(&mut self, of_file: Config, cameras: &mut Cameras, site: &Site) {
+        let mut new = self.orders.over(&of_file);
+        let change = Change::between(&self.config, &mut new);
+        // Everything that can go wrong does so before anything is touched.
+        let mut plans = match plans(&new) {
+            Ok(plans) => plans,
+            Err(error) => return refuse(&format!("{error:#}")),
+        };
+        let settings = publish_settings(&new, Some(&self.orderers));
+        let broker = match change.broker.map(|going| Ok((Prepared::new(settings)?, going))) {
+            None => None,
+            Some(Ok(broker)) => Some(broker),
+            Some(Err::<_, SettingsError>(error)) => return refuse(&error.to_string()),
+        };
+        let stopping: Vec<_> = change.removed.iter().chain(&change.disabled).chain(&change.started).collect();
+        cameras.stop(&stopping).await;
+        change.removed.iter().for_each(|id| site.board.remove(id));
+        change.disabled.iter().for_each(|id| site.board.disable(id));
+        if let Some((prepared, going)) = broker {
+            site.board.reconnect(prepared, going).await;
+        }
+        let starting: Vec<Plan> = change.started.iter().filter_map(|id| plans.remove(id)).collect();
+        starting.into_iter().for_each(|plan| cameras.start(plan));
+        change.asked.iter().for_each(|id| cameras.ask(id, &new.cameras[id]));
+        change.tell();
+        (self.of_file, self.config) = (of_file, new);
+        self.tell_settings(site);
+    }
 }
 
 fn refuse(why: &str) {
@@ -101,7 +171,11 @@ impl Change {
             if old.cameras.get(id) == Some(camera) {
                 continue;
             }
-            let which = if camera.enabled { &mut change.started } else { &mut change.disabled };
+            let which = match old.cameras.get(id) {
+                _ if !camera.enabled => &mut change.disabled,
+                Some(old) if asks_only(old, camera) => &mut change.asked,
+                _ => &mut change.started,
+            };
             which.insert(id.clone());
         }
         change.removed = old.cameras.keys().filter(|id| !new.cameras.contains_key(*id)).cloned().collect();
@@ -109,7 +183,8 @@ impl Change {
         if old.mqtt != new.mqtt || new.mqtt.tls.is_some() {
             let place = |config: &Config| {
                 let mqtt = &config.mqtt;
-                (mqtt.host.clone(), mqtt.port, mqtt.topic_prefix.clone(), mqtt.discovery_prefix.clone())
+                let topics = (mqtt.topic_prefix.clone(), mqtt.discovery_prefix.clone(), mqtt.commands);
+                (mqtt.host.clone(), mqtt.port, topics)
             };
             change.broker = Some(if place(old) == place(new) { Move::Stay } else { Move::Leave });
         }
@@ -119,8 +194,12 @@ impl Change {
     fn tell(&self) {
         let names =
             |ids: &BTreeSet<CameraId>| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let cameras =
-            [("started", &self.started), ("switched off", &self.disabled), ("removed", &self.removed)];
+        let cameras = [
+            ("started", &self.started),
+            ("asked something else", &self.asked),
+            ("switched off", &self.disabled),
+            ("removed", &self.removed),
+        ];
         let mut news: Vec<_> = cameras
             .iter()
             .filter(|(_, ids)| !ids.is_empty())
@@ -138,6 +217,18 @@ impl Change {
             );
         }
     }
+}
+
+/// Whether nothing differs but what is asked about clips: the camera need not be started again.
+fn asks_only(old: &config::Camera, new: &config::Camera) -> bool {
+    let asked = config::Camera {
+        prompt: new.prompt.clone(),
+        max_tokens: new.max_tokens,
+        change_threshold: new.change_threshold,
+        heartbeat: new.heartbeat,
+        ..old.clone()
+    };
+    asked == *new
 }
 
 /// Puts back what only a restart can change, and names it.
@@ -190,8 +281,11 @@ mod tests {
         let old = config(TWO, "");
         let mut same = config(TWO, "");
         assert_eq!(Change::between(&old, &mut same), Change::default());
+        let asked = Change { asked: set(&["b"]), ..Change::default() };
+        let mut new = config(&format!("{TWO}prompt = \"Why?\"\nheartbeat = \"1m\"\n"), "");
+        assert_eq!(Change::between(&old, &mut new), asked);
         for (cameras, rest, started, disabled, removed) in [
-            (format!("{TWO}prompt = \"Why?\"\n"), "", &["b"][..], &[][..], &[][..]),
+            (format!("{TWO}prompt = \"Why?\"\nframes = 4\n"), "", &["b"][..], &[][..], &[][..]),
             (format!("{TWO}window = \"3s\"\n"), "", &["b"], &[], &[]),
             (format!("{TWO}enabled = false\n"), "", &[], &["b"], &[]),
             (format!("{TWO}[cameras.c]\nuri = \"test://ball\"\n"), "", &["c"], &[], &[]),
@@ -217,6 +311,7 @@ mod tests {
             ("mqtt.url = \"mqtt://b\"", Some(Move::Leave)),
             ("mqtt = { url = \"mqtt://a\", topic_prefix = \"x\" }", Some(Move::Leave)),
             ("mqtt = { url = \"mqtt://a\", discovery_prefix = \"\" }", Some(Move::Leave)),
+            ("mqtt = { url = \"mqtt://a\", commands = false }", Some(Move::Leave)),
             ("mqtt.url = \"mqtts://a:1883\"", Some(Move::Stay)),
         ] {
             assert_eq!(Change::between(&old, &mut config(TWO, rest)).broker, going, "{rest}");

@@ -114,6 +114,7 @@ fn config(port: u16, source: Source) -> anyhow::Result<Config> {
             login: None,
             topic_prefix: PREFIX.into(),
             discovery_prefix: None,
+            commands: false,
         },
         outbox: config::Outbox { max_bytes: 16 << 20, snapshot_bytes: 16 << 20 },
         http: config::Http { listen: None },

@@ -48,7 +48,7 @@ async fn probe(config: &Config) -> anyhow::Result<()> {
     let mut probes = JoinSet::new();
     let model = config.model.clone();
     probes.spawn_blocking(move || probe_model(&model));
-    probes.spawn(probe_broker(app::publish_settings(config)));
+    probes.spawn(probe_broker(app::publish_settings(config, None)));
     let turns = Arc::new(Semaphore::new(CAMERAS_AT_ONCE));
     for (id, camera) in app::enabled(config) {
         let settings = app::camera_config(id, camera, &config.pipelines);

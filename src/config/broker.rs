@@ -52,6 +52,7 @@ pub fn build(section: &Section, folder: &Path, report: &mut Report) -> Mqtt {
         login: login(section, report),
         topic_prefix: section.text("topic_prefix").into(),
         discovery_prefix: section.optional("discovery_prefix").map(Into::into),
+        commands: section.bool("commands"),
     }
 }
 

@@ -217,7 +217,8 @@ pub fn login(section: &Section, report: &mut Report) -> Option<Login> {
     }
 }
 
-fn check_prompt(prompt: &str) -> Result<(), String> {
+/// Whether `prompt` can be asked; if not, what is wrong with it: the rest of a sentence that names it.
+pub fn check_prompt(prompt: &str) -> Result<(), String> {
     if prompt.trim().is_empty() {
         return Err("is empty: write what to ask about each clip".into());
     }

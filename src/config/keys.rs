@@ -68,6 +68,7 @@ pub const MQTT: &[Key] = &[
     key("client_key_file", Kind::Text, ""),
     key("topic_prefix", Kind::Text, "camscribe"),
     key("discovery_prefix", Kind::Text, "homeassistant"),
+    key("commands", Kind::Bool, "true"),
 ];
 
 /// `[outbox]`

@@ -25,7 +25,7 @@ mod source;
 pub mod units;
 mod value;
 
-pub use build::default_node_id;
+pub use build::{check_prompt, default_node_id};
 use layers::Layers;
 pub use mistake::ConfigError;
 use mistake::{Place, Report};
@@ -104,6 +104,8 @@ pub struct Mqtt {
     pub topic_prefix: String,
     /// Where Home Assistant looks for new devices; `None`: do not announce.
     pub discovery_prefix: Option<String>,
+    /// Subscribers may switch cameras and change their prompts.
+    pub commands: bool,
 }
 
 /// Which MQTT to speak.

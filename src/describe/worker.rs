@@ -155,7 +155,11 @@ impl<'a> Scribe<'a> {
 
     /// The event of a clip that shows nothing new; none if it has to be described.
     fn unchanged(&mut self, clip: &Clip, look: &Look, wait: &Wait) -> Option<Event> {
-        let (_, last) = self.last.get(&clip.camera).filter(|(described, _)| look.repeats(described))?;
+        let (described, last) = self.last.get(&clip.camera)?;
+        // An answer to another question is none to this one.
+        if last.prompt != clip.question.prompt || !look.repeats(described) {
+            return None;
+        }
         let total = wait.queued_at.elapsed();
         Some(Event {
             id: Uuid::now_v7(),

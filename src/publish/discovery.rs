@@ -12,16 +12,19 @@ use crate::frame::CameraId;
 #[derive(Clone, Debug)]
 pub struct Discovery {
     prefix: String,
+    /// Cameras take commands.
+    commands: bool,
 }
 
 impl Discovery {
     /// Below `prefix` (`homeassistant` unless its owner changed it); none when that is empty.
-    pub fn new(prefix: &str) -> Result<Option<Self>, BadTopic> {
+    /// `commands`: cameras take them.
+    pub fn new(prefix: &str, commands: bool) -> Result<Option<Self>, BadTopic> {
         if prefix.is_empty() {
             return Ok(None);
         }
         check_prefix(prefix)?;
-        Ok(Some(Self { prefix: prefix.into() }))
+        Ok(Some(Self { prefix: prefix.into(), commands }))
     }
 
     /// What configurations' topics begin with.
@@ -34,8 +37,9 @@ impl Discovery {
         format!("{}/status", self.prefix)
     }
 
-    /// The retained configurations of a camera: its newest description and its newest picture.
-    pub fn configs(&self, topics: &Topics, camera: &CameraId) -> [(String, Value); 2] {
+    /// The retained configurations of a camera: its newest description and its newest picture, and
+    /// what can be set.
+    pub fn configs(&self, topics: &Topics, camera: &CameraId) -> Vec<(String, Value)> {
         let latest = topics.latest(camera);
         let sensor = json!({
             "name": "Description",
@@ -50,10 +54,31 @@ impl Discovery {
             "image_topic": topics.snapshot(camera),
             "content_type": "image/jpeg",
         });
-        [
+        let mut configs = vec![
             self.config(topics, camera, "sensor", "description", sensor),
             self.config(topics, camera, "image", "snapshot", image),
-        ]
+        ];
+        if self.commands {
+            let set = |what, name, icon| {
+                json!({
+                    "name": name,
+                    "icon": icon,
+                    "entity_category": "config",
+                    "command_topic": topics.set(camera, what),
+                    "state_topic": topics.state(camera, what),
+                    // A camera that is switched off must still be there to be switched on.
+                    "availability": [{ "topic": topics.status() }],
+                })
+            };
+            let switch = set("enabled", "Watched", "mdi:cctv");
+            let mut prompt = set("prompt", "Prompt", "mdi:comment-question-outline");
+            // The most that Home Assistant takes; a longer one from elsewhere is shown cut.
+            prompt["max"] = json!(255);
+            prompt["value_template"] = json!("{{ value[:255] }}");
+            configs.push(self.config(topics, camera, "switch", "enabled", switch));
+            configs.push(self.config(topics, camera, "text", "prompt", prompt));
+        }
+        configs
     }
 
     fn config(
@@ -84,7 +109,9 @@ impl Discovery {
             "origin": { "name": "camscribe", "sw_version": version },
         });
         if let (Value::Object(config), Value::Object(common)) = (&mut config, common) {
-            config.extend(common);
+            for (key, value) in common {
+                config.entry(key).or_insert(value);
+            }
         }
         // Home Assistant's ids in topics have no dots, which host names may have.
         let id = node.replace('.', "_");
@@ -96,15 +123,16 @@ impl Discovery {
 mod tests {
     use super::*;
 
-    fn configs(node: &str, camera: &str) -> [(String, Value); 2] {
-        let discovery = Discovery::new("homeassistant").expect("a good prefix").expect("is on");
+    fn configs(node: &str, camera: &str) -> [(String, Value); 4] {
+        let discovery = Discovery::new("homeassistant", true).expect("a good prefix").expect("is on");
         let topics = Topics::new("camscribe", node).expect("a good node");
-        discovery.configs(&topics, &camera.parse().expect("a good name"))
+        let configs = discovery.configs(&topics, &camera.parse().expect("a good name"));
+        configs.try_into().expect("four of them")
     }
 
     #[test]
     fn a_camera_is_one_device_with_its_newest_description_and_picture() {
-        let [(sensor_topic, sensor), (image_topic, image)] = configs("edge1", "porch");
+        let [(sensor_topic, sensor), (image_topic, image), ..] = configs("edge1", "porch");
         assert_eq!(sensor_topic, "homeassistant/sensor/camscribe-edge1/porch-description/config");
         assert_eq!(image_topic, "homeassistant/image/camscribe-edge1/porch-snapshot/config");
         assert_eq!(sensor["state_topic"], "camscribe/edge1/porch/latest");
@@ -117,13 +145,13 @@ mod tests {
 
     #[test]
     fn a_state_is_cut_to_the_255_characters_that_home_assistant_takes() {
-        let [(_, sensor), _] = configs("edge1", "porch");
+        let [(_, sensor), ..] = configs("edge1", "porch");
         assert_eq!(sensor["value_template"], "{{ value_json.description[:255] }}");
     }
 
     #[test]
     fn an_entity_is_available_only_while_node_and_camera_are() {
-        for (_, config) in configs("edge1", "porch") {
+        for (_, config) in configs("edge1", "porch").into_iter().take(2) {
             assert_eq!(config["availability_mode"], "all");
             assert_eq!(config["availability"][0]["topic"], "camscribe/edge1/status");
             assert_eq!(config["availability"][1]["topic"], "camscribe/edge1/porch/status");
@@ -132,9 +160,26 @@ mod tests {
     }
 
     #[test]
+    fn what_can_be_set_is_there_while_the_node_is_and_only_if_commands_are_taken() {
+        let [.., (switch_topic, switch), (text_topic, text)] = configs("edge1", "porch");
+        assert_eq!(switch_topic, "homeassistant/switch/camscribe-edge1/porch-enabled/config");
+        assert_eq!(switch["command_topic"], "camscribe/edge1/porch/set/enabled");
+        assert_eq!(switch["state_topic"], "camscribe/edge1/porch/state/enabled");
+        assert_eq!(text_topic, "homeassistant/text/camscribe-edge1/porch-prompt/config");
+        assert_eq!(text["command_topic"], "camscribe/edge1/porch/set/prompt");
+        assert_eq!(text["state_topic"], "camscribe/edge1/porch/state/prompt");
+        for config in [switch, text] {
+            assert_eq!(config["availability"], json!([{ "topic": "camscribe/edge1/status" }]));
+        }
+        let deaf = Discovery::new("homeassistant", false).expect("a good prefix").expect("is on");
+        let topics = Topics::new("camscribe", "edge1").expect("a good node");
+        assert_eq!(deaf.configs(&topics, &"porch".parse().expect("a good name")).len(), 2);
+    }
+
+    #[test]
     fn names_that_join_to_the_same_text_stay_different_devices() {
-        let [(one, a), _] = configs("edge_a", "b");
-        let [(two, b), _] = configs("edge", "a_b");
+        let [(one, a), ..] = configs("edge_a", "b");
+        let [(two, b), ..] = configs("edge", "a_b");
         assert_ne!(one, two);
         assert_ne!(a["unique_id"], b["unique_id"]);
         assert_ne!(a["device"]["identifiers"], b["device"]["identifiers"]);
@@ -150,7 +195,7 @@ mod tests {
 
     #[test]
     fn an_empty_prefix_turns_discovery_off_and_a_bad_one_is_refused() {
-        assert!(Discovery::new("").expect("off").is_none());
-        assert!(Discovery::new("home/+").is_err());
+        assert!(Discovery::new("", true).expect("off").is_none());
+        assert!(Discovery::new("home/+", true).is_err());
     }
 }

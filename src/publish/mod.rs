@@ -16,12 +16,13 @@ use std::{
 use serde::Serialize;
 use serde_json::json;
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinHandle,
     time::{self, Instant},
 };
 
 use self::{
+    command::Command,
     discovery::Discovery,
     outbox::{Outbox, Snapshot},
     retained::{Board, ContentType, Post},
@@ -33,6 +34,7 @@ use crate::{
     frame::CameraId,
 };
 
+pub mod command;
 pub mod discovery;
 pub mod mqtt;
 pub mod outbox;
@@ -59,6 +61,8 @@ pub struct Settings {
     pub discovery_prefix: String,
     /// The cameras that Home Assistant is told of.
     pub cameras: Vec<CameraId>,
+    /// Who obeys commands; none: they are not listened to.
+    pub commands: Option<mpsc::Sender<Command>>,
 }
 
 /// Where a broker is.
@@ -152,6 +156,7 @@ struct Shared {
     outbox: Arc<Outbox>,
     topics: Topics,
     discovery: Option<Discovery>,
+    commands: Option<mpsc::Sender<Command>>,
     board: Mutex<Board>,
     posted: Notify,
     state: watch::Sender<BrokerState>,
@@ -182,6 +187,7 @@ pub struct Prepared {
     broker: mqtt::Broker,
     topics: Topics,
     discovery: Option<Discovery>,
+    commands: Option<mpsc::Sender<Command>>,
     cameras: Vec<CameraId>,
 }
 
@@ -192,9 +198,9 @@ impl Prepared {
     /// When they cannot be used.
     pub fn new(settings: Settings) -> Result<Self, SettingsError> {
         let topics = Topics::new(&settings.topic_prefix, &settings.node)?;
-        let discovery = Discovery::new(&settings.discovery_prefix)?;
+        let discovery = Discovery::new(&settings.discovery_prefix, settings.commands.is_some())?;
         let broker = mqtt::Broker::new(settings.broker, settings.version, settings.login, &topics)?;
-        Ok(Self { broker, topics, discovery, cameras: settings.cameras })
+        Ok(Self { broker, topics, discovery, commands: settings.commands, cameras: settings.cameras })
     }
 }
 
@@ -215,11 +221,12 @@ impl Publisher {
 
     /// As [`Publisher::start`], with settings that are known to be good.
     pub fn with(prepared: Prepared, outbox: Arc<Outbox>) -> Self {
-        let Prepared { broker, topics, discovery, cameras } = prepared;
+        let Prepared { broker, topics, discovery, commands, cameras } = prepared;
         let shared = Arc::new(Shared {
             outbox,
             topics,
             discovery,
+            commands,
             board: Mutex::default(),
             posted: Notify::new(),
             state: watch::Sender::new(BrokerState::Connecting),
@@ -248,21 +255,26 @@ impl Publisher {
         }
     }
 
-    /// Home Assistant forgets a camera: empty retained messages take the place of what it was told.
-    pub fn withdraw(&self, camera: &CameraId) {
-        if let Some(discovery) = &self.shared.discovery {
-            for (topic, _) in discovery.configs(&self.shared.topics, camera) {
-                self.shared.post(topic, ContentType::Text, "");
-            }
+    /// The broker and Home Assistant forget a camera that there is no more: empty retained messages
+    /// take the place of all that they keep of it.
+    pub fn erase(&self, camera: &CameraId) {
+        let topics = &self.shared.topics;
+        let mut erased = vec![topics.camera_status(camera), topics.latest(camera), topics.snapshot(camera)];
+        if self.shared.commands.is_some() {
+            erased.extend(["enabled", "prompt"].map(|what| topics.state(camera, what)));
         }
+        if let Some(discovery) = &self.shared.discovery {
+            erased.extend(discovery.configs(topics, camera).into_iter().map(|(topic, _)| topic));
+        }
+        erased.into_iter().for_each(|topic| self.shared.post(topic, ContentType::Text, ""));
     }
 
-    /// The broker forgets a camera that there is no more: all that it keeps of it.
-    pub fn erase(&self, camera: &CameraId) {
-        self.withdraw(camera);
-        let topics = &self.shared.topics;
-        for topic in [topics.camera_status(camera), topics.latest(camera), topics.snapshot(camera)] {
-            self.shared.post(topic, ContentType::Text, "");
+    /// Says what commands have come to, if commands are taken.
+    pub fn camera_settings(&self, camera: &CameraId, enabled: bool, prompt: &str) {
+        if self.shared.commands.is_some() {
+            let topics = &self.shared.topics;
+            self.shared.post(topics.state(camera, "enabled"), ContentType::Text, command::switch(enabled));
+            self.shared.post(topics.state(camera, "prompt"), ContentType::Text, prompt.to_owned());
         }
     }
 

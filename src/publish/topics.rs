@@ -69,6 +69,27 @@ impl Topics {
     pub fn snapshot(&self, camera: &CameraId) -> String {
         format!("{}/{camera}/snapshot", self.root)
     }
+
+    /// Where a camera takes commands about `what`.
+    pub fn set(&self, camera: &CameraId, what: &str) -> String {
+        format!("{}/{camera}/set/{what}", self.root)
+    }
+
+    /// What came of commands about `what`, retained.
+    pub fn state(&self, camera: &CameraId, what: &str) -> String {
+        format!("{}/{camera}/state/{what}", self.root)
+    }
+
+    /// A filter of all commands.
+    pub fn commands(&self) -> String {
+        format!("{}/+/set/+", self.root)
+    }
+
+    /// The camera that a command is for, and what it is about.
+    pub fn command<'a>(&self, topic: &'a str) -> Option<(CameraId, &'a str)> {
+        let (camera, what) = topic.strip_prefix(&self.root)?.strip_prefix('/')?.split_once("/set/")?;
+        Some((camera.parse().ok()?, what))
+    }
 }
 
 /// Whether topics may begin with `prefix`: one or more non-empty levels, none that a broker or a

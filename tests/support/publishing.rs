@@ -79,6 +79,7 @@ pub fn settings(port: u16) -> Settings {
         topic_prefix: "camscribe".into(),
         discovery_prefix: String::new(),
         cameras: vec![camera("porch")],
+        commands: None,
     }
 }
 

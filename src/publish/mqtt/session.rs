@@ -18,6 +18,7 @@ use uuid::Uuid;
 use super::{
     super::{
         Shared,
+        command::Command,
         outbox::{Row, Taken},
         retained::{ContentType, Post},
     },
@@ -26,6 +27,8 @@ use super::{
     words::{Ending, Verdict},
 };
 
+/// So often at most it is told that a command cannot be obeyed.
+const COMPLAINTS: Duration = Duration::from_secs(1);
 /// A subscriber that was away longer than this does not get an event any more, seconds. A day.
 const EVENT_EXPIRY: u32 = 24 * 60 * 60;
 /// How long saying goodbye may take.
@@ -50,6 +53,8 @@ pub(super) struct Memory {
     too_large: Option<usize>,
     /// Connections in a row that it ended with messages under way and none delivered.
     hang_ups: u32,
+    /// Somebody sends what is too large to be read: nothing is listened to any more.
+    deaf: bool,
 }
 
 impl Default for Memory {
@@ -61,6 +66,7 @@ impl Default for Memory {
             suspects: BTreeSet::new(),
             too_large: None,
             hang_ups: 0,
+            deaf: false,
         }
     }
 }
@@ -104,6 +110,14 @@ fn poll(mut line: Line) -> Poll {
     })
 }
 
+/// What to listen to: why, and the topic.
+fn wanted(shared: &Shared) -> Vec<(&'static str, String)> {
+    let birth = shared.discovery.as_ref().map(|discovery| discovery.birth_topic());
+    let birth = birth.map(|topic| ("it will not be noticed when Home Assistant starts", topic));
+    let commands = shared.commands.as_ref().map(|_| ("commands will not be heard", shared.topics.commands()));
+    birth.into_iter().chain(commands).collect()
+}
+
 pub(super) struct Session<'a> {
     client: Client,
     poll: Poll,
@@ -118,6 +132,10 @@ pub(super) struct Session<'a> {
     progress: bool,
     /// Topics whose messages the broker does not take; told once.
     told: HashSet<String>,
+    /// What was last listened to: why we want to hear it, a topic each.
+    heard: Vec<(&'static str, String)>,
+    /// When a command that cannot be obeyed was last told.
+    complained: Option<Instant>,
 }
 
 impl<'a> Session<'a> {
@@ -152,9 +170,9 @@ impl<'a> Session<'a> {
         memory.retain = limits.retain;
         memory.qos1 = limits.qos1;
         shared.board().resend_all();
-        if let Some(discovery) = &shared.discovery
-            && client.subscribe(discovery.birth_topic()).is_err()
-        {
+        let heard = if memory.deaf { Vec::new() } else { wanted(shared) };
+        let topics: Vec<_> = heard.iter().map(|(_, topic)| topic.clone()).collect();
+        if !topics.is_empty() && client.subscribe(&topics).is_err() {
             return lost("cannot subscribe".into(), false);
         }
         Ok(Self {
@@ -167,6 +185,8 @@ impl<'a> Session<'a> {
             in_flight: BTreeMap::new(),
             progress: false,
             told: HashSet::new(),
+            heard,
+            complained: None,
         })
     }
 
@@ -321,20 +341,40 @@ impl<'a> Session<'a> {
                     Verdict::Refused(why) | Verdict::NotNow(why) => self.refused(sent, why),
                 }
             }
-            // A retained one is old news: whoever just came up says so live.
-            Heard::Message { topic, payload, retained: false } if payload == "online" => {
-                if let Some(discovery) = &self.shared.discovery
-                    && topic == discovery.birth_topic()
-                {
-                    self.shared.board().resend_below(discovery.prefix());
+            // A retained one is old news: whoever wants something says so live.
+            Heard::Message { topic, payload, retained: false } => self.message(&topic, &payload),
+            Heard::Subscribed(stand) => {
+                for ((why, topic), _) in self.heard.iter().zip(stand).filter(|(_, stands)| !stands) {
+                    tracing::warn!("{why}: the broker does not let this user subscribe to {topic}");
                 }
-            }
-            Heard::NotSubscribed(why) => {
-                tracing::warn!("the broker does not let us hear when Home Assistant starts ({why})");
             }
             Heard::Connected(_) | Heard::Message { .. } | Heard::Other => {}
         }
         Ok(())
+    }
+
+    /// Somebody says something on a topic that we listen to.
+    fn message(&mut self, topic: &[u8], payload: &[u8]) {
+        if let Some(discovery) = &self.shared.discovery
+            && topic == discovery.birth_topic().as_bytes()
+        {
+            if payload == b"online" {
+                self.shared.board().resend_below(discovery.prefix());
+            }
+            return;
+        }
+        let Some(commands) = &self.shared.commands else { return };
+        let obeyed = Command::read(&self.shared.topics, topic, payload)
+            .map_err(|bad| bad.to_string())
+            .and_then(|command| commands.try_send(command).map_err(|_| "too many at once".into()));
+        // Whoever sends nonsense must not fill the log with it.
+        if let Err(why) = obeyed
+            && self.complained.is_none_or(|then| then.elapsed() >= COMPLAINTS)
+        {
+            self.complained = Some(Instant::now());
+            let topic: String = String::from_utf8_lossy(topic).chars().take(200).collect();
+            tracing::warn!("the command on {topic:?} is not obeyed: {why}");
+        }
     }
 
     fn delivered(&mut self, sent: &Sent) {
@@ -384,6 +424,7 @@ impl<'a> Session<'a> {
                 return end;
             }
         }
+        let flooded = matches!(ending, Ending::Flooded);
         let (why, rejected) = match ending {
             Ending::Rejected { why, too_large } => (why.clone(), Some((why, too_large))),
             Ending::HungUp(why) if self.under_way() > 0 && !self.progress => {
@@ -393,6 +434,7 @@ impl<'a> Session<'a> {
             }
             ending => (ending.why(), None),
         };
+        self.memory.deaf |= flooded;
         match rejected {
             Some((objection, too_large)) => self.blame(&objection, too_large),
             // Another broker may answer next time.

@@ -53,8 +53,8 @@ pub(super) enum Heard {
     Answered(u16, Verdict),
     /// Someone else's message.
     Message { topic: Bytes, payload: Bytes, retained: bool },
-    /// The broker does not let us subscribe, and why.
-    NotSubscribed(String),
+    /// Which of the wanted subscriptions stand, in their order.
+    Subscribed(Vec<bool>),
     /// Nothing that matters here.
     Other,
 }
@@ -211,11 +211,21 @@ impl Client {
         }
     }
 
-    /// Asks for what others publish on `topic`.
-    pub fn subscribe(&self, topic: String) -> Result<(), Full> {
+    /// Asks for what others publish from now on; before version 5, for what is retained too.
+    pub fn subscribe(&self, topics: &[String]) -> Result<(), Full> {
         match self {
-            Self::V5(client) => client.try_subscribe(topic, qos_5(false)).map_err(|_| Full),
-            Self::V311(client) => client.try_subscribe(topic, qos_311(false)).map_err(|_| Full),
+            Self::V5(client) => {
+                let filter = |topic| {
+                    let mut filter = v5::mqttbytes::v5::Filter::new(topic, qos_5(true));
+                    filter.retain_forward_rule = v5::mqttbytes::v5::RetainForwardRule::Never;
+                    filter
+                };
+                client.try_subscribe_many(topics.iter().map(filter)).map_err(|_| Full)
+            }
+            Self::V311(client) => {
+                let filter = |topic: &String| rumqttc::SubscribeFilter::new(topic.clone(), qos_311(true));
+                client.try_subscribe_many(topics.iter().map(filter)).map_err(|_| Full)
+            }
         }
     }
 
@@ -260,10 +270,9 @@ fn heard_5(event: v5::Event) -> Heard {
         v5::Event::Incoming(Packet::Publish(it)) => {
             Heard::Message { topic: it.topic, payload: it.payload, retained: it.retain }
         }
-        v5::Event::Incoming(Packet::SubAck(ack))
-            if !ack.return_codes.iter().all(|code| matches!(code, SubscribeReasonCode::Success(_))) =>
-        {
-            Heard::NotSubscribed(format!("{:?}", ack.return_codes))
+        v5::Event::Incoming(Packet::SubAck(ack)) => {
+            let stands = |code: &_| matches!(code, SubscribeReasonCode::Success(_));
+            Heard::Subscribed(ack.return_codes.iter().map(stands).collect())
         }
         _ => Heard::Other,
     }
@@ -278,10 +287,9 @@ fn heard_311(event: rumqttc::Event) -> Heard {
         rumqttc::Event::Incoming(Packet::Publish(it)) => {
             Heard::Message { topic: it.topic.into(), payload: it.payload, retained: it.retain }
         }
-        rumqttc::Event::Incoming(Packet::SubAck(ack))
-            if !ack.return_codes.iter().all(|code| matches!(code, SubscribeReasonCode::Success(_))) =>
-        {
-            Heard::NotSubscribed(format!("{:?}", ack.return_codes))
+        rumqttc::Event::Incoming(Packet::SubAck(ack)) => {
+            let stands = |code: &_| matches!(code, SubscribeReasonCode::Success(_));
+            Heard::Subscribed(ack.return_codes.iter().map(stands).collect())
         }
         _ => Heard::Other,
     }

@@ -41,6 +41,8 @@ pub(super) enum Ending {
     LacksRetain,
     /// Not let in: it acknowledges no messages.
     LacksQos1,
+    /// Somebody published, where we listen, what is too large for us.
+    Flooded,
     /// Messages have nothing to do with it.
     Lost(String),
 }
@@ -52,6 +54,7 @@ impl Ending {
             Self::Rejected { why, .. } | Self::HungUp(why) | Self::LacksVersion(why) | Self::Lost(why) => why,
             Self::LacksRetain => "the broker keeps no retained messages".into(),
             Self::LacksQos1 => "the broker acknowledges no messages".into(),
+            Self::Flooded => FLOODED.into(),
         }
     }
 }
@@ -142,6 +145,7 @@ pub(super) fn ending(error: &ConnectionError) -> Ending {
             },
             StateError::ConnectionAborted => Ending::HungUp(HUNG_UP.into()),
             StateError::AwaitPingResp => Ending::Lost(SILENT.into()),
+            StateError::Deserialization(CodecError::PayloadSizeLimitExceeded { .. }) => Ending::Flooded,
             StateError::CollisionTimeout => Ending::Lost(NO_ACKNOWLEDGEMENT.into()),
             StateError::Io(error) | StateError::Deserialization(CodecError::Io(error)) => broken(error),
             other => not_understood(other),
@@ -172,6 +176,7 @@ pub(super) fn ending_311(error: &rumqttc::ConnectionError) -> Ending {
             State::ConnectionAborted => Ending::HungUp(HUNG_UP.into()),
             State::AwaitPingResp => Ending::Lost(SILENT.into()),
             State::CollisionTimeout => Ending::Lost(NO_ACKNOWLEDGEMENT.into()),
+            State::Deserialization(Codec::PayloadSizeLimitExceeded(_)) => Ending::Flooded,
             State::Io(error) | State::Deserialization(Codec::Io(error)) => broken(error),
             other => not_understood(other),
         },
@@ -181,6 +186,8 @@ pub(super) fn ending_311(error: &rumqttc::ConnectionError) -> Ending {
 const HUNG_UP: &str = "the broker hung up; if it always does: it must speak MQTT, and TLS if and only if \
                        mqtt.url says mqtts";
 const NO_ANSWER: &str = "no answer in time: check mqtt.url, and that the broker runs";
+const FLOODED: &str = "somebody publishes far too much on a topic that we listen to (Home Assistant's status, or \
+                       set/…): commands are not heard until the broker settings are reloaded";
 const SILENT: &str = "the broker no longer answers";
 const NO_ACKNOWLEDGEMENT: &str = "the broker does not acknowledge messages";
 

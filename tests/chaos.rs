@@ -7,7 +7,7 @@
 //! `CAMSCRIBE_CHAOS_SEED` makes the same choices again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     env, fmt, fs, thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -282,7 +282,7 @@ impl World {
         let ids: BTreeSet<_> = events.iter().map(|e| e.id).collect();
         println!("{}", Report { done: &self.done, events: &events, unique: ids.len() });
         let log = self.daemon.log();
-        let made = made(&log);
+        let made = daemon::made(&log);
         for camera in CAMERAS {
             let once = once(&events, camera);
             let arrived: Vec<String> = once.iter().map(|e| e.id.to_string()).collect();
@@ -320,19 +320,6 @@ impl World {
 fn once<'a>(events: &'a [Event], camera: &str) -> Vec<&'a Event> {
     let mut seen = BTreeSet::new();
     events.iter().filter(|e| e.camera.as_str() == camera && seen.insert(e.id)).collect()
-}
-
-/// The ids that the daemon said are in the outbox, by camera, in order.
-fn made(log: &str) -> HashMap<String, Vec<String>> {
-    let mut made: HashMap<String, Vec<String>> = HashMap::new();
-    for line in log.lines().filter(|line| line.contains("in the outbox")) {
-        let field = |name: &str| {
-            let rest = line.split(name).nth(1).unwrap_or_else(|| panic!("no {name} in {line}"));
-            rest.split_whitespace().next().unwrap().to_owned()
-        };
-        made.entry(field("camera=")).or_default().push(field("id="));
-    }
-    made
 }
 
 struct Report<'a> {

@@ -4,9 +4,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{Read, Write},
+    io::{ErrorKind, Read, Write},
     net::{TcpListener, TcpStream},
-    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -15,11 +18,10 @@ use camscribe::{
     config::{Login, Secret},
     event::Event,
     publish::{
-        CameraInfo, CameraState, Info, Publisher, Settings, SettingsError, TlsFiles,
+        CameraInfo, CameraState, Info, Settings,
         outbox::{Message, Outbox},
     },
 };
-use uuid::Uuid;
 
 #[path = "support/broker.rs"]
 mod broker;
@@ -138,51 +140,6 @@ async fn states_are_retained_and_come_again_to_a_broker_that_forgot_them() {
         assert_eq!(info["model"]["device"], "cpu");
         assert_eq!(info["cameras"]["porch"]["decoder"], "avdec_h264");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_is_killed_and_restarted_gets_every_event_in_each_cameras_order() {
-    const CAMERAS: [&str; 3] = ["porch", "yard", "gate"];
-    const EACH: u64 = 120;
-    // The broker must not forget what it acknowledged: it saves every change, and the subscription.
-    let mut broker = Mosquitto::start(
-        "persistence true\nautosave_on_changes true\nautosave_interval 1\nmax_queued_messages 0",
-    );
-    let durable = ["-c", "-i", "watcher", "-x", "3600"];
-    let subscriber = Subscriber::with(broker.port(), "camscribe/edge1/+/description", &durable);
-    let outbox = outbox();
-    let publisher = start(settings(broker.port()), &outbox);
-    online(&publisher).await;
-    let mut made = Vec::new();
-    for seq in 0..EACH {
-        for name in CAMERAS {
-            let event = event(name, seq, "A cat.");
-            outbox.append(message(&event));
-            made.push(event.id);
-        }
-        if seq == EACH / 3 || seq == 2 * EACH / 3 {
-            broker.kill();
-            trouble(&publisher).await;
-            broker.run();
-        }
-    }
-    let mut missing: BTreeSet<Uuid> = made.iter().copied().collect();
-    let seen = subscriber.until(|message| {
-        for event in descriptions(std::slice::from_ref(message)) {
-            missing.remove(&event.id);
-        }
-        missing.is_empty()
-    });
-    for name in CAMERAS {
-        let mut ids = BTreeSet::new();
-        let events = descriptions(&seen).into_iter().filter(|event| event.camera.as_str() == name);
-        let once: Vec<u64> =
-            events.filter(|event| ids.insert(event.id)).map(|event| event.clip.seq).collect();
-        assert_eq!(once, (0..EACH).collect::<Vec<_>>(), "{name}");
-    }
-    settled(&outbox, Outbox::is_empty).await;
-    assert!(outbox.status().dropped.is_empty());
-    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -313,6 +270,97 @@ async fn an_event_that_makes_a_broker_hang_up_does_not_hold_up_the_others_for_ev
     assert_eq!(publisher.shutdown(PATIENCE).await, 0);
 }
 
+/// A broker that says a quota is used up (reason 0x97) to the first `times` messages.
+fn stingy(times: usize) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    thread::spawn(move || {
+        let mut left = times;
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            while let Ok((kind, body)) = packet(&mut stream) {
+                let topic = body.get(..2).map_or(0, |n| usize::from(u16::from_be_bytes([n[0], n[1]])));
+                let answer = match kind >> 4 {
+                    1 => vec![0x20, 3, 0, 0, 0],
+                    3 if left > 0 && body[2..].starts_with(b"camscribe/edge1/porch/description") => {
+                        left -= 1;
+                        vec![0x40, 3, body[topic + 2], body[topic + 3], 0x97]
+                    }
+                    3 => vec![0x40, 2, body[topic + 2], body[topic + 3]],
+                    12 => vec![0xd0, 0],
+                    _ => break,
+                };
+                if stream.write_all(&answer).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_that_is_used_up_is_told_with_the_topic_and_the_event_waits() {
+    let outbox = outbox();
+    let publisher = start(settings(stingy(1)), &outbox);
+    for seq in 0..3 {
+        outbox.append(message(&event("porch", seq, "A cat.")));
+    }
+    let why = trouble(&publisher).await;
+    assert!(why.contains("quota") && why.contains("camscribe/edge1/porch/description"), "{why}");
+    settled(&outbox, Outbox::is_empty).await;
+    assert!(outbox.status().set_aside.is_empty());
+    assert!(outbox.status().dropped.is_empty());
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
+/// Reads what comes before it acknowledges any of it, and keeps count of how much that is.
+fn slow_to_acknowledge(receive_max: u8) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let most = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&most);
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            stream.set_read_timeout(Some(Duration::from_millis(100))).expect("set");
+            let mut owed = Vec::new();
+            loop {
+                // Nobody sends half a packet and then waits, so a timeout falls between two.
+                match packet(&mut stream) {
+                    Ok((kind, _)) if kind >> 4 == 1 => {
+                        let _ = stream.write_all(&[0x20, 6, 0, 0, 3, 0x21, 0, receive_max]);
+                    }
+                    Ok((kind, body)) if kind >> 4 == 3 => {
+                        let topic = usize::from(u16::from_be_bytes([body[0], body[1]]));
+                        owed.extend([0x40, 2, body[topic + 2], body[topic + 3]]);
+                        counted.fetch_max(owed.len() / 4, Ordering::SeqCst);
+                    }
+                    Ok(_) => break,
+                    Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                        if stream.write_all(&std::mem::take(&mut owed)).is_err() {
+                            break;
+                        }
+                    }
+                    Err(_) => break,
+                }
+            }
+        }
+    });
+    (port, most)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_is_under_way_than_the_broker_allows() {
+    let (port, most) = slow_to_acknowledge(3);
+    let outbox = outbox();
+    let publisher = start(settings(port), &outbox);
+    for seq in 0..12 {
+        outbox.append(message(&event("porch", seq, "A cat.")));
+    }
+    settled(&outbox, Outbox::is_empty).await;
+    assert_eq!(most.load(Ordering::SeqCst), 3);
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_on_a_topic_that_is_forbidden_is_set_aside_and_other_cameras_pass() {
     let mut broker = Mosquitto::stopped("allow_anonymous true");
@@ -377,76 +425,4 @@ async fn home_assistant_finds_every_camera_when_it_starts_after_us() {
     assert!(config.retained);
     assert_eq!(config.json()["origin"]["name"], "camscribe");
     assert_eq!(publisher.shutdown(PATIENCE).await, 0);
-}
-
-/// A private authority, and what it signs: a certificate for 127.0.0.1 and one for a client.
-fn certificates(broker: &Mosquitto) {
-    let script = r#"
-        set -e
-        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout ca.key -out ca.pem -subj "/CN=test authority"
-        for who in server client; do
-            openssl req -newkey rsa:2048 -nodes -keyout $who.key -out $who.csr -subj "/CN=$who"
-            printf 'subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' > $who.ext
-            openssl x509 -req -in $who.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile $who.ext \
-                -out $who.pem
-        done
-    "#;
-    let made =
-        Command::new("sh").args(["-c", script]).current_dir(broker.path("")).output().expect("sh runs");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-}
-
-fn tls_broker() -> Mosquitto {
-    let mut broker = Mosquitto::stopped("allow_anonymous true\nrequire_certificate true");
-    certificates(&broker);
-    let config = fs::read_to_string(broker.path("mosquitto.conf")).expect("written");
-    let path = |name: &str| broker.path(name).display().to_string();
-    let (ca, cert, key) = (path("ca.pem"), path("server.pem"), path("server.key"));
-    let config = format!("{config}cafile {ca}\ncertfile {cert}\nkeyfile {key}\n");
-    fs::write(broker.path("mosquitto.conf"), config).expect("written");
-    broker.run();
-    broker
-}
-
-fn tls_settings(broker: &Mosquitto, files: TlsFiles) -> Settings {
-    let mut settings = settings(broker.port());
-    settings.broker.tls = Some(files);
-    settings
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_broker_with_a_private_authority_is_reached_over_tls_with_a_client_certificate() {
-    let broker = tls_broker();
-    let files = TlsFiles {
-        ca: Some(broker.path("ca.pem")),
-        client: Some((broker.path("client.pem"), broker.path("client.key"))),
-    };
-    let outbox = outbox();
-    let publisher = start(tls_settings(&broker, files), &outbox);
-    online(&publisher).await;
-    outbox.append(message(&event("porch", 0, "A cat.")));
-    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_broker_whose_authority_is_unknown_is_not_trusted_and_that_is_told_in_words() {
-    let broker = tls_broker();
-    // Another authority than the one that signed the broker's certificate.
-    let stranger = tls_broker();
-    let files = TlsFiles { ca: Some(stranger.path("ca.pem")), client: None };
-    let publisher = start(tls_settings(&broker, files), &outbox());
-    let why = trouble(&publisher).await;
-    assert!(why.contains("TLS") && why.contains("mqtt.ca_file"), "{why}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_file_that_is_missing_or_holds_no_certificate_is_named_at_the_start() {
-    let broker = Mosquitto::stopped("");
-    fs::write(broker.path("empty.pem"), "nothing").expect("written");
-    for name in ["missing.pem", "empty.pem"] {
-        let files = TlsFiles { ca: Some(broker.path(name)), client: None };
-        let refused = Publisher::start(tls_settings(&broker, files), outbox());
-        let Err(error @ SettingsError::Tls(_)) = refused else { panic!("{name} was taken") };
-        assert!(error.to_string().contains(name), "{error}");
-    }
 }

@@ -4,7 +4,6 @@ use std::{
     fs,
     io::{Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use camscribe::{
@@ -157,29 +156,12 @@ fn a_state_directory_that_cannot_be_used_is_said_and_descriptions_wait_in_memory
 /// A small file system, mounted where only the daemon sees it; the test fills it and frees it.
 #[test]
 fn a_disk_that_is_full_for_a_while_loses_nothing() {
-    let may_mount = Command::new("unshare").args(["-m", "true"]).output();
-    if !may_mount.is_ok_and(|it| it.status.success()) {
+    if !daemon::may_mount() {
         return println!("not run: mounting a small file system takes rights that this user lacks");
     }
-    let folder = tempfile::tempdir().unwrap();
-    let script = folder.path().join("small-disk");
-    let run = format!(
-        "mkdir -p $STATE_DIRECTORY && mount -t tmpfs -o size=16m none $STATE_DIRECTORY && exec {} \"$@\"",
-        env!("CARGO_BIN_EXE_camscribe")
-    );
-    fs::write(&script, run).unwrap();
+    let mounts = "mkdir -p $STATE_DIRECTORY && mount -t tmpfs -o size=16m none $STATE_DIRECTORY";
     let toml = NOBODY_LISTENS.replace("1s", "500ms");
-    let daemon = Daemon::with(&toml, |_, command| {
-        let mut apart = Command::new("unshare");
-        apart.args(["-m", "sh"]).arg(&script).args(command.get_args());
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => apart.env(name, value),
-                None => apart.env_remove(name),
-            };
-        }
-        *command = apart;
-    });
+    let daemon = Daemon::with(&toml, |home, command| daemon::apart(home, command, mounts));
     daemon::wait("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
     // As the daemon sees it.
     let filler =

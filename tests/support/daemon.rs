@@ -3,11 +3,12 @@
 #![allow(dead_code)] // each test takes what it needs
 
 use std::{
+    collections::HashMap,
     fs::{self, File},
     io::{Read, Write},
     net::TcpStream,
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::{Child, Command, ExitStatus},
     thread,
     time::{Duration, Instant},
 };
@@ -148,10 +149,15 @@ impl Daemon {
 
     /// Waits for its end and gives the exit code.
     pub fn wait(&mut self) -> Option<i32> {
+        self.status().code()
+    }
+
+    /// Waits for its end and gives how it ended.
+    pub fn status(&mut self) -> ExitStatus {
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
+                return status;
             }
             thread::sleep(Duration::from_millis(50));
         }
@@ -181,4 +187,38 @@ impl Drop for Daemon {
 pub fn number(page: &str, name: &str) -> Option<f64> {
     let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
     Some(line.parse().unwrap())
+}
+
+/// The ids that the daemon said are in the outbox, by camera, in order.
+pub fn made(log: &str) -> HashMap<String, Vec<String>> {
+    let mut made: HashMap<String, Vec<String>> = HashMap::new();
+    for line in log.lines().filter(|line| line.contains("in the outbox")) {
+        let field = |name: &str| {
+            let rest = line.split(name).nth(1).unwrap_or_else(|| panic!("no {name} in {line}"));
+            rest.split_whitespace().next().unwrap().to_owned()
+        };
+        made.entry(field("camera=")).or_default().push(field("id="));
+    }
+    made
+}
+
+/// Whether this user may mount something where only a child sees it.
+pub fn may_mount() -> bool {
+    let tried = Command::new("unshare").args(["-m", "true"]).output();
+    tried.is_ok_and(|it| it.status.success())
+}
+
+/// Has `command` run where it sees what the shell's `mounts` have mounted, and nobody else does.
+pub fn apart(home: &Path, command: &mut Command, mounts: &str) {
+    let script = home.join("apart");
+    fs::write(&script, format!("{mounts} && exec {} \"$@\"", env!("CARGO_BIN_EXE_camscribe"))).unwrap();
+    let mut apart = Command::new("unshare");
+    apart.args(["-m", "sh"]).arg(&script).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => apart.env(name, value),
+            None => apart.env_remove(name),
+        };
+    }
+    *command = apart;
 }

@@ -1,0 +1,96 @@
+//! SIGTERM, whenever it comes: the daemon ends in time, and nothing is lost.
+
+use std::{
+    collections::BTreeSet,
+    os::unix::process::ExitStatusExt,
+    thread,
+    time::{Duration, Instant},
+};
+
+#[path = "support/broker.rs"]
+mod broker;
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "support/proxy.rs"]
+mod proxy;
+
+use broker::{Mosquitto, Subscriber};
+use daemon::{Daemon, made};
+use proxy::{Line, Proxy};
+
+/// What the unit allows (`TimeoutStopSec`), less what a busy machine may take.
+const IN_TIME: Duration = Duration::from_secs(30);
+
+fn toml(port: u16) -> String {
+    format!(
+        r#"
+        node.id = "edge1"
+        model.id = "shapes"
+        mqtt.url = "mqtt://127.0.0.1:{port}"
+        defaults = {{ window = "500ms", frames = 2, change_threshold = 0 }}
+        cameras.one.uri = "test://shapes"
+        cameras.two.uri = "test://shapes"
+        "#
+    )
+}
+
+#[test]
+fn a_stop_at_any_moment_ends_in_time_and_loses_nothing() {
+    let broker = Mosquitto::start("");
+    let line = Proxy::start(broker.port());
+    let subscriber = Subscriber::to(broker.port(), "camscribe/#");
+    let mut daemon = Daemon::with(&toml(line.port()), |_, command| {
+        command.env("RUST_LOG", "camscribe=debug");
+    });
+    // Before its signal handlers, while it reads the model, while it tries it out, while it connects,
+    // while it describes; and where the broker is away, so that what is left must wait on disk.
+    let delays = [0, 20, 60, 120, 250, 400, 600, 900, 1300, 1800, 2500, 4000];
+    for (life, delay) in delays.into_iter().enumerate() {
+        line.set(if life % 6 == 5 { Line::Refuse } else { Line::Pass });
+        if life > 0 {
+            daemon.restart();
+        }
+        thread::sleep(Duration::from_millis(delay));
+        let asked = Instant::now();
+        daemon.signal("TERM");
+        let status = daemon.status();
+        assert!(asked.elapsed() < IN_TIME, "after {delay} ms: {:?}", asked.elapsed());
+        // Before it has handlers the signal itself ends it.
+        assert!(status.code() == Some(0) || status.signal() == Some(15), "after {delay} ms: {status}");
+    }
+    line.set(Line::Pass);
+    daemon.restart();
+    daemon.logged("in the outbox");
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait(), Some(0));
+    let log = daemon.log();
+    assert!(log.contains("descriptions wait on disk"), "{log}");
+    assert!(daemon.logged("every description").contains("was delivered"));
+    assert!(!log.contains("panicked"), "{log}");
+
+    let seen = subscriber.all_within(Duration::from_secs(1));
+    let delivered: BTreeSet<String> = seen
+        .iter()
+        .filter(|m| m.topic.ends_with("/description"))
+        .map(|m| m.json()["id"].as_str().unwrap().to_owned())
+        .collect();
+    for (camera, ids) in made(&log) {
+        let lost: Vec<_> = ids.iter().filter(|id| !delivered.contains(*id)).collect();
+        assert!(lost.is_empty(), "{camera}: {lost:?} of {}", ids.len());
+    }
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let broker = Mosquitto::stopped("");
+    let mut daemon = Daemon::start(&toml(broker.port()));
+    daemon::wait("descriptions that wait", || {
+        daemon.metric("camscribe_outbox_messages").filter(|&waiting| waiting >= 2.0)
+    });
+    daemon.signal("TERM");
+    daemon.logged("send it again to stop at once");
+    let asked = Instant::now();
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait(), Some(130));
+    assert!(asked.elapsed() < Duration::from_secs(5));
+}

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     path::Path,
     process::{Command, Stdio},
 };
@@ -199,6 +199,20 @@ fn wrong_passwords_are_refused_and_shown_nowhere() {
     let mut written = Written::default();
     gather(daemon, &mut written);
     written.check();
+}
+
+#[test]
+fn a_crash_leaves_no_picture_of_the_memory_that_holds_them() {
+    let (broker, camera) = (guarded_broker(), guarded_camera());
+    let mut daemon = daemon(broker.port(), &camera, [("mqtt", BROKER), ("camera", CAMERA)]);
+    daemon.logged("/metrics, /healthz");
+    let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().skip(4).take(2).collect::<Vec<_>>(), ["0", "0"], "{core}");
+    daemon.signal("ABRT");
+    let status = daemon.status();
+    assert_eq!(status.signal(), Some(6));
+    assert!(!status.core_dumped());
 }
 
 #[test]

@@ -250,7 +250,7 @@ impl Inner {
 impl Camera {
     fn reading(&self) -> CameraReading {
         let Some(status) = &self.status else {
-            return CameraReading { state: metrics::CameraState::Disabled, frames: 0 };
+            return CameraReading { state: metrics::CameraState::Disabled, frames: 0, decode_errors: 0 };
         };
         let status = status.borrow();
         // What was said last may be more than its status knows: that it has ended.
@@ -261,6 +261,6 @@ impl Camera {
             (CameraState::Connecting, _) => metrics::CameraState::Connecting,
             (CameraState::Disabled, _) => metrics::CameraState::Disabled,
         };
-        CameraReading { state, frames: status.frames }
+        CameraReading { state, frames: status.frames, decode_errors: status.decode_errors }
     }
 }

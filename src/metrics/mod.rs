@@ -69,6 +69,8 @@ pub struct CameraReading {
     pub state: CameraState,
     /// Frames that were taken from it.
     pub frames: u64,
+    /// Errors of its decoder.
+    pub decode_errors: u64,
 }
 
 type Counters<L> = Family<L, Counter>;
@@ -98,6 +100,7 @@ pub struct Metrics {
 #[derive(Debug, Default)]
 struct Read {
     frames: Counters<OfCamera>,
+    decode_errors: Counters<OfCamera>,
     state: Gauges<OfState>,
     queue: Gauge,
     queue_age: Gauge<f64, AtomicU64>,
@@ -244,6 +247,8 @@ impl Metrics {
 impl Read {
     fn register(&self, r: &mut Registry) {
         r.register("camscribe_frames", "Frames taken from the camera", self.frames.clone());
+        let help = "Errors of the camera's decoder: complaints, and pictures that were not whole";
+        r.register("camscribe_decoder_errors", help, self.decode_errors.clone());
         r.register("camscribe_camera_state", "1 for the state that the camera is in", self.state.clone());
         r.register("camscribe_queue_clips", "Clips that wait for the model", self.queue.clone());
         let help = "How long the clip that has waited longest has waited for the model";
@@ -274,7 +279,9 @@ impl Read {
                 let labels = OfState { camera: camera.clone(), state };
                 self.state.get_or_create(&labels).set((state == reading.state).into());
             }
-            put(&self.frames, &OfCamera { camera: camera.clone() }, reading.frames);
+            let labels = OfCamera { camera: camera.clone() };
+            put(&self.frames, &labels, reading.frames);
+            put(&self.decode_errors, &labels, reading.decode_errors);
         }
         self.queue.set(whole(readings.queue));
         self.queue_age.set(readings.queue_age.as_secs_f64());
@@ -343,7 +350,10 @@ mod tests {
             outbox_dropped: BTreeMap::from([(camera("porch"), 5)]),
             ..Readings::default()
         };
-        readings.cameras.insert(camera("porch"), CameraReading { state: CameraState::Offline, frames: 12 });
+        readings.cameras.insert(
+            camera("porch"),
+            CameraReading { state: CameraState::Offline, frames: 12, decode_errors: 3 },
+        );
         let page = metrics.page(&readings);
         for (start, value) in [
             ("camscribe_clips_total{camera=\"porch\"}", 1.0),
@@ -351,6 +361,7 @@ mod tests {
             ("camscribe_clips_dropped_total{camera=\"porch\",reason=\"undescribed\"}", 1.0),
             ("camscribe_outbox_dropped_total{camera=\"porch\"}", 5.0),
             ("camscribe_frames_total{camera=\"porch\"}", 12.0),
+            ("camscribe_decoder_errors_total{camera=\"porch\"}", 3.0),
             ("camscribe_camera_state{camera=\"porch\",state=\"offline\"}", 1.0),
             ("camscribe_camera_state{camera=\"porch\",state=\"online\"}", 0.0),
             ("camscribe_queue_clips", 2.0),
@@ -369,7 +380,10 @@ mod tests {
     fn what_is_not_known_is_left_out_and_a_camera_that_is_gone_has_no_state() {
         let metrics = Metrics::new();
         let mut readings = Readings::default();
-        readings.cameras.insert(camera("yard"), CameraReading { state: CameraState::Online, frames: 1 });
+        readings.cameras.insert(
+            camera("yard"),
+            CameraReading { state: CameraState::Online, frames: 1, decode_errors: 0 },
+        );
         assert!(metrics.page(&readings).contains("camscribe_camera_state{camera=\"yard\""));
         let page = metrics.page(&Readings::default());
         assert!(!page.contains("camscribe_camera_state{"), "{page}");

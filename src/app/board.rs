@@ -136,9 +136,10 @@ impl Board {
 
     /// What is set of a camera now, by the configuration or by a subscriber.
     pub fn set(&self, id: &CameraId, enabled: bool, prompt: &str) {
-        let mut inner = self.lock();
-        inner.settings.insert(id.clone(), (enabled, prompt.to_owned()));
-        inner.tell_settings(id);
+        let (mut inner, new) = (self.lock(), (enabled, prompt.to_owned()));
+        if inner.settings.insert(id.clone(), new.clone()).as_ref() != Some(&new) {
+            inner.tell_settings(id);
+        }
     }
 
     /// There is no such camera any more.

@@ -2,7 +2,10 @@
 //! something. What is different is applied, what is not is left alone. A configuration with a
 //! mistake changes nothing.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use tokio::{signal::unix::Signal, sync::mpsc};
 
@@ -112,7 +115,13 @@ impl InForce {
         for warning in warnings {
             tracing::warn!("{warning}");
         }
-        self.change_to(new, cameras, site).await;
+        let (mut in_force, of_file) = (self.orders.over(&new), new);
+        let mut change = Change::between(&self.config, &mut in_force);
+        // Certificates may have been renewed in files of the same name: they are read again.
+        if in_force.mqtt.tls.is_some() {
+            change.broker.get_or_insert(Move::Stay);
+        }
+        self.apply(change, in_force, of_file.cameras, cameras, site).await;
         self.orders.tell(&self.of_file);
     }
 
@@ -124,13 +133,20 @@ impl InForce {
         }
         tracing::info!(%camera, "ordered over MQTT: {order}");
         self.orders.take(command, &self.of_file);
-        self.change_to(self.of_file.clone(), cameras, site).await;
+        let mut new = self.orders.over(&self.of_file);
+        let change = Change::between(&self.config, &mut new);
+        self.apply(change, new, self.of_file.cameras.clone(), cameras, site).await;
     }
 
-    /// Puts `of_file` in force, with what was ordered above it.
-    async fn change_to(&mut self, of_file: Config, cameras: &mut Cameras, site: &Site) {
-        let mut new = self.orders.over(&of_file);
-        let change = Change::between(&self.config, &mut new);
+    /// Puts `new` in force, which differs by `change`; `of_file`: its cameras as the file has them.
+    async fn apply(
+        &mut self,
+        change: Change,
+        new: Config,
+        of_file: BTreeMap<CameraId, config::Camera>,
+        cameras: &mut Cameras,
+        site: &Site,
+    ) {
         // Everything that can go wrong does so before anything is touched.
         let mut plans = match plans(&new) {
             Ok(plans) => plans,
@@ -153,7 +169,8 @@ impl InForce {
         starting.into_iter().for_each(|plan| cameras.start(plan));
         change.asked.iter().for_each(|id| cameras.ask(id, &new.cameras[id]));
         change.tell();
-        (self.of_file, self.config) = (of_file, new);
+        self.of_file = Config { cameras: of_file, ..new.clone() };
+        self.config = new;
         self.tell_settings(site);
     }
 }
@@ -179,8 +196,7 @@ impl Change {
             which.insert(id.clone());
         }
         change.removed = old.cameras.keys().filter(|id| !new.cameras.contains_key(*id)).cloned().collect();
-        // Certificates may have been renewed in files of the same name: they are read again.
-        if old.mqtt != new.mqtt || new.mqtt.tls.is_some() {
+        if old.mqtt != new.mqtt {
             let place = |config: &Config| {
                 let mqtt = &config.mqtt;
                 let topics = (mqtt.topic_prefix.clone(), mqtt.discovery_prefix.clone(), mqtt.commands);
@@ -316,8 +332,6 @@ mod tests {
         ] {
             assert_eq!(Change::between(&old, &mut config(TWO, rest)).broker, going, "{rest}");
         }
-        let tls = config(TWO, "mqtt.url = \"mqtts://a\"");
-        assert_eq!(Change::between(&tls, &mut tls.clone()).broker, Some(Move::Stay));
     }
 
     #[test]

@@ -213,28 +213,38 @@ async fn set_aside_and_go_on(config: &str) {
     assert_eq!(publisher.shutdown(PATIENCE).await, 0);
 }
 
-/// A broker that hangs up without a word whenever it reads `poison`, and acknowledges the rest.
-fn hang_up_on(poison: &'static [u8]) -> u16 {
+/// A broker that lets everybody in, answers pings, and has `answer` answer messages, of which it is
+/// given the part behind the first byte and the length; none: it hangs up without a word.
+fn answering(mut answer: impl FnMut(&[u8]) -> Option<Vec<u8>> + Send + 'static) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     let port = listener.local_addr().expect("bound").port();
     thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
             while let Ok((kind, body)) = packet(&mut stream) {
-                let topic = body.get(..2).map_or(0, |n| usize::from(u16::from_be_bytes([n[0], n[1]])));
                 let answer = match kind >> 4 {
-                    1 => vec![0x20, 3, 0, 0, 0],
-                    3 if body.windows(poison.len()).any(|bytes| bytes == poison) => break,
-                    3 => vec![0x40, 2, body[topic + 2], body[topic + 3]],
-                    12 => vec![0xd0, 0],
-                    _ => break,
+                    1 => Some(vec![0x20, 3, 0, 0, 0]),
+                    3 => answer(&body),
+                    12 => Some(vec![0xd0, 0]),
+                    _ => None,
                 };
-                if stream.write_all(&answer).is_err() {
+                if !answer.is_some_and(|answer| stream.write_all(&answer).is_ok()) {
                     break;
                 }
             }
         }
     });
     port
+}
+
+/// The packet id of a message.
+fn id(body: &[u8]) -> [u8; 2] {
+    let topic = usize::from(u16::from_be_bytes([body[0], body[1]]));
+    [body[topic + 2], body[topic + 3]]
+}
+
+/// The acknowledgement of a message.
+fn taken(body: &[u8]) -> Vec<u8> {
+    [&[0x40, 2][..], &id(body)].concat()
 }
 
 /// The next MQTT packet: its first byte, and what follows its length.
@@ -258,7 +268,11 @@ fn packet(stream: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_makes_a_broker_hang_up_does_not_hold_up_the_others_for_ever() {
-    let port = hang_up_on(b"a basilisk");
+    let poison = b"a basilisk";
+    let port = answering(move |body| {
+        let poisoned = body.windows(poison.len()).any(|bytes| bytes == poison);
+        (!poisoned).then(|| taken(body))
+    });
     let outbox = outbox();
     let publisher = start(settings(port), &outbox);
     for (seq, text) in ["a cat", "a dog", "a basilisk", "a bird", "a fish"].into_iter().enumerate() {
@@ -270,38 +284,17 @@ async fn an_event_that_makes_a_broker_hang_up_does_not_hold_up_the_others_for_ev
     assert_eq!(publisher.shutdown(PATIENCE).await, 0);
 }
 
-/// A broker that says a quota is used up (reason 0x97) to the first `times` messages.
-fn stingy(times: usize) -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    let port = listener.local_addr().expect("bound").port();
-    thread::spawn(move || {
-        let mut left = times;
-        for mut stream in listener.incoming().map_while(Result::ok) {
-            while let Ok((kind, body)) = packet(&mut stream) {
-                let topic = body.get(..2).map_or(0, |n| usize::from(u16::from_be_bytes([n[0], n[1]])));
-                let answer = match kind >> 4 {
-                    1 => vec![0x20, 3, 0, 0, 0],
-                    3 if left > 0 && body[2..].starts_with(b"camscribe/edge1/porch/description") => {
-                        left -= 1;
-                        vec![0x40, 3, body[topic + 2], body[topic + 3], 0x97]
-                    }
-                    3 => vec![0x40, 2, body[topic + 2], body[topic + 3]],
-                    12 => vec![0xd0, 0],
-                    _ => break,
-                };
-                if stream.write_all(&answer).is_err() {
-                    break;
-                }
-            }
-        }
-    });
-    port
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quota_that_is_used_up_is_told_with_the_topic_and_the_event_waits() {
     let outbox = outbox();
-    let publisher = start(settings(stingy(1)), &outbox);
+    let mut used_up = true;
+    let port = answering(move |body| {
+        let is_event = body[2..].starts_with(b"camscribe/edge1/porch/description");
+        // Reason 0x97: quota exceeded.
+        let refused = || [&[0x40, 3][..], &id(body), &[0x97]].concat();
+        Some(if is_event && std::mem::take(&mut used_up) { refused() } else { taken(body) })
+    });
+    let publisher = start(settings(port), &outbox);
     for seq in 0..3 {
         outbox.append(message(&event("porch", seq, "A cat.")));
     }
@@ -330,8 +323,7 @@ fn slow_to_acknowledge(receive_max: u8) -> (u16, Arc<AtomicUsize>) {
                         let _ = stream.write_all(&[0x20, 6, 0, 0, 3, 0x21, 0, receive_max]);
                     }
                     Ok((kind, body)) if kind >> 4 == 3 => {
-                        let topic = usize::from(u16::from_be_bytes([body[0], body[1]]));
-                        owed.extend([0x40, 2, body[topic + 2], body[topic + 3]]);
+                        owed.extend(taken(&body));
                         counted.fetch_max(owed.len() / 4, Ordering::SeqCst);
                     }
                     Ok(_) => break,

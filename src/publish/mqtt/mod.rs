@@ -22,6 +22,7 @@ use crate::config::{Login, MqttVersion};
 
 mod backoff;
 pub mod broker;
+mod ears;
 mod probe;
 mod session;
 mod subscriber;
@@ -39,7 +40,7 @@ const WINDOW: u16 = 32;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// For name look-up, TCP, TLS and the broker's answer together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a broker may send us: Home Assistant's one word, and what others put on that topic.
+/// What a broker may send us: Home Assistant's one word, commands, and what others put on those topics.
 const MAX_INCOMING: u32 = 64 * 1024;
 
 /// How to reach the broker.

@@ -18,17 +18,15 @@ use uuid::Uuid;
 use super::{
     super::{
         Shared,
-        command::Command,
         outbox::{Row, Taken},
         retained::{ContentType, Post},
     },
+    ears::Ears,
     given_up,
     wire::{Client, Heard, Limits, Line, Outgoing, Protocol},
     words::{Ending, Verdict},
 };
 
-/// So often at most it is told that a command cannot be obeyed.
-const COMPLAINTS: Duration = Duration::from_secs(1);
 /// A subscriber that was away longer than this does not get an event any more, seconds. A day.
 const EVENT_EXPIRY: u32 = 24 * 60 * 60;
 /// How long saying goodbye may take.
@@ -110,14 +108,6 @@ fn poll(mut line: Line) -> Poll {
     })
 }
 
-/// What to listen to: why, and the topic.
-fn wanted(shared: &Shared) -> Vec<(&'static str, String)> {
-    let birth = shared.discovery.as_ref().map(|discovery| discovery.birth_topic());
-    let birth = birth.map(|topic| ("it will not be noticed when Home Assistant starts", topic));
-    let commands = shared.commands.as_ref().map(|_| ("commands will not be heard", shared.topics.commands()));
-    birth.into_iter().chain(commands).collect()
-}
-
 pub(super) struct Session<'a> {
     client: Client,
     poll: Poll,
@@ -132,10 +122,7 @@ pub(super) struct Session<'a> {
     progress: bool,
     /// Topics whose messages the broker does not take; told once.
     told: HashSet<String>,
-    /// What was last listened to: why we want to hear it, a topic each.
-    heard: Vec<(&'static str, String)>,
-    /// When a command that cannot be obeyed was last told.
-    complained: Option<Instant>,
+    ears: Ears<'a>,
 }
 
 impl<'a> Session<'a> {
@@ -170,9 +157,8 @@ impl<'a> Session<'a> {
         memory.retain = limits.retain;
         memory.qos1 = limits.qos1;
         shared.board().resend_all();
-        let heard = if memory.deaf { Vec::new() } else { wanted(shared) };
-        let topics: Vec<_> = heard.iter().map(|(_, topic)| topic.clone()).collect();
-        if !topics.is_empty() && client.subscribe(&topics).is_err() {
+        let ears = Ears::new(shared);
+        if !memory.deaf && ears.open(&client).is_err() {
             return lost("cannot subscribe".into(), false);
         }
         Ok(Self {
@@ -185,8 +171,7 @@ impl<'a> Session<'a> {
             in_flight: BTreeMap::new(),
             progress: false,
             told: HashSet::new(),
-            heard,
-            complained: None,
+            ears,
         })
     }
 
@@ -342,39 +327,11 @@ impl<'a> Session<'a> {
                 }
             }
             // A retained one is old news: whoever wants something says so live.
-            Heard::Message { topic, payload, retained: false } => self.message(&topic, &payload),
-            Heard::Subscribed(stand) => {
-                for ((why, topic), _) in self.heard.iter().zip(stand).filter(|(_, stands)| !stands) {
-                    tracing::warn!("{why}: the broker does not let this user subscribe to {topic}");
-                }
-            }
+            Heard::Message { topic, payload, retained: false } => self.ears.hear(&topic, &payload),
+            Heard::Subscribed(stand) => self.ears.opened(&stand),
             Heard::Connected(_) | Heard::Message { .. } | Heard::Other => {}
         }
         Ok(())
-    }
-
-    /// Somebody says something on a topic that we listen to.
-    fn message(&mut self, topic: &[u8], payload: &[u8]) {
-        if let Some(discovery) = &self.shared.discovery
-            && topic == discovery.birth_topic().as_bytes()
-        {
-            if payload == b"online" {
-                self.shared.board().resend_below(discovery.prefix());
-            }
-            return;
-        }
-        let Some(commands) = &self.shared.commands else { return };
-        let obeyed = Command::read(&self.shared.topics, topic, payload)
-            .map_err(|bad| bad.to_string())
-            .and_then(|command| commands.try_send(command).map_err(|_| "too many at once".into()));
-        // Whoever sends nonsense must not fill the log with it.
-        if let Err(why) = obeyed
-            && self.complained.is_none_or(|then| then.elapsed() >= COMPLAINTS)
-        {
-            self.complained = Some(Instant::now());
-            let topic: String = String::from_utf8_lossy(topic).chars().take(200).collect();
-            tracing::warn!("the command on {topic:?} is not obeyed: {why}");
-        }
     }
 
     fn delivered(&mut self, sent: &Sent) {

@@ -227,7 +227,7 @@ fn answering(mut answer: impl FnMut(&[u8]) -> Option<Vec<u8>> + Send + 'static) 
                     12 => Some(vec![0xd0, 0]),
                     _ => None,
                 };
-                if !answer.is_some_and(|answer| stream.write_all(&answer).is_ok()) {
+                if answer.is_none_or(|answer| stream.write_all(&answer).is_err()) {
                     break;
                 }
             }

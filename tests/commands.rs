@@ -101,8 +101,8 @@ fn with_every_camera_switched_off_the_daemon_waits() {
     let port = broker.port();
     let subscriber = Subscriber::to(port, &format!("{NODE}/#"));
     let daemon = Daemon::start(&toml(port, ""));
+    subscriber.until(said("two/state/enabled", "ON"));
     for camera in ["one", "two"] {
-        subscriber.until(said(&format!("{camera}/state/enabled"), "ON"));
         order(port, camera, "enabled", "OFF");
         subscriber.until(said(&format!("{camera}/state/enabled"), "OFF"));
     }

@@ -219,8 +219,10 @@ impl Subscriber {
 
     /// The first message for which `wanted` holds, and those before it.
     pub fn until(&self, mut wanted: impl FnMut(&Received) -> bool) -> Vec<Received> {
-        let mut seen = Vec::new();
+        let (mut seen, start) = (Vec::new(), Instant::now());
         loop {
+            // Others may come for ever.
+            assert!(start.elapsed() < 5 * PATIENCE, "it does not come");
             let message = self.next();
             let last = wanted(&message);
             seen.push(message);

@@ -285,6 +285,21 @@ async fn an_event_that_makes_a_broker_hang_up_does_not_hold_up_the_others_for_ev
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_hangs_up_on_who_wants_to_listen_still_gets_every_event() {
+    // It knows no SUBSCRIBE.
+    let port = answering(|body| Some(taken(body)));
+    let outbox = outbox();
+    let settings = Settings { discovery_prefix: "homeassistant".into(), ..settings(port) };
+    let publisher = start(settings, &outbox);
+    for seq in 0..3 {
+        outbox.append(message(&event("porch", seq, "A cat.")));
+    }
+    settled(&outbox, Outbox::is_empty).await;
+    assert!(outbox.status().set_aside.is_empty());
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_quota_that_is_used_up_is_told_with_the_topic_and_the_event_waits() {
     let outbox = outbox();
     let mut used_up = true;

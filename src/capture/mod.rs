@@ -153,16 +153,19 @@ pub async fn run(
                 ..CameraStatus::default()
             }
         });
-        let (outcome, up) = match preflight(&config.source) {
+        let source = config.source.clone();
+        // A file system may take its time.
+        let looked = tokio::task::spawn_blocking(move || preflight(&source)).await;
+        let (outcome, up) = match looked.unwrap_or(Ok(())) {
             Ok(()) => supervise::run_once(&config, &intake, &status, &cancel).await,
             Err(error) => (Err(error), Duration::ZERO),
         };
         let fault = match outcome {
-            Ok(supervise::End::Cancelled { position }) => return Ok(summary(&intake, position, None)),
+            Ok(supervise::End::Cancelled { position }) => return summary(&intake, position, None).await,
             Ok(supervise::End::Over { position, warning }) if config.source.may_end() => {
                 close(&intake, Windower::finish).await;
                 status.send_modify(|s| (s.state, s.why) = (State::Offline, "the stream is over".into()));
-                return Ok(summary(&intake, position, warning));
+                return summary(&intake, position, warning).await;
             }
             Ok(supervise::End::Over { .. }) => CaptureError::Ended(config.source.to_string()),
             Err(error) => error,
@@ -185,7 +188,7 @@ pub async fn run(
         // Of a fault that is final the caller tells.
         tracing::warn!(camera = %config.id, "{why}; trying again in {:.0} s", pause.as_secs_f32());
         tokio::select! {
-            () = cancel.cancelled() => return Ok(summary(&intake, Duration::ZERO, None)),
+            () = cancel.cancelled() => return summary(&intake, Duration::ZERO, None).await,
             () = tokio::time::sleep(pause) => {}
         }
         status.send_modify(|s| s.reconnects += 1);
@@ -210,15 +213,23 @@ async fn close(intake: &Arc<Mutex<Intake>>, how: fn(&mut Windower) -> Vec<Clip>)
     }
 }
 
-fn summary(intake: &Mutex<Intake>, duration: Duration, warning: Option<String>) -> Summary {
-    let intake = lock(intake);
-    Summary {
-        frames: intake.frames,
-        clips: intake.clips,
-        too_few: intake.windower.too_few(),
-        duration,
-        warning,
-    }
+/// What came of it. A sink that blocks holds what is asked here, so this must not happen on a thread
+/// of the runtime either.
+async fn summary(
+    intake: &Arc<Mutex<Intake>>,
+    duration: Duration,
+    warning: Option<String>,
+) -> Result<Summary, CaptureError> {
+    let intake = intake.clone();
+    let asking = tokio::task::spawn_blocking(move || {
+        let intake = lock(&intake);
+        (intake.frames, intake.clips, intake.windower.too_few())
+    });
+    let (frames, clips, too_few) = asking.await.unwrap_or_else(|panic| {
+        tracing::error!("what came of a camera is not known: {panic}");
+        Default::default()
+    });
+    Ok(Summary { frames, clips, too_few, duration, warning })
 }
 
 /// An error and its causes.

@@ -2,7 +2,7 @@
 //! say less, and of an MP4 without its index (1.22's decodebin) now and then nothing at all.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
 };
 
@@ -17,15 +17,19 @@ pub(super) fn preflight(source: &Source) -> Result<(), CaptureError> {
                 io::ErrorKind::NotFound => CaptureError::NoFile(path.clone()),
                 _ => CaptureError::Unreadable { path: path.clone(), cause },
             };
-            let mut file = File::open(path).map_err(unreadable)?;
-            let meta = file.metadata().map_err(unreadable)?;
+            let meta = fs::metadata(path).map_err(unreadable)?;
             if meta.is_dir() {
                 return Err(unreadable(io::ErrorKind::IsADirectory.into()));
             }
+            // What is no plain file only GStreamer may open: bytes taken from it are gone, and a pipe
+            // makes whoever opens it wait.
+            if !meta.is_file() {
+                return Ok(());
+            }
+            let mut file = File::open(path).map_err(unreadable)?;
             match meta.len() {
-                0 if meta.is_file() => Err(CaptureError::NotMedia(source.to_string())),
-                // Of what is no plain file only GStreamer may read: bytes taken from it are gone.
-                length if meta.is_file() && lacks_index(&mut file, length).map_err(unreadable)? => {
+                0 => Err(CaptureError::NotMedia(source.to_string())),
+                length if lacks_index(&mut file, length).map_err(unreadable)? => {
                     Err(CaptureError::NoIndex(source.to_string()))
                 }
                 _ => Ok(()),

@@ -31,11 +31,15 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
         tracing::warn!("{warning}");
     }
     let load = |model: &config::Model| Ok(Box::new(app::load_model(model)?) as Box<dyn Describer>);
-    runtime()?.block_on(async {
+    let runtime = runtime()?;
+    let result = runtime.block_on(async {
         let stop = shutdown::on_signal()?;
         let reload = app::Reload { file: args.config, hangups: shutdown::on_hangup()? };
         app::run(loaded.config, load, Some(reload), stop).await
-    })
+    });
+    // A thread that hangs in a camera's driver must not hold up the end.
+    runtime.shutdown_background();
+    result
 }
 
 /// A dump of this process would hold the passwords of cameras and broker. Nor may another program

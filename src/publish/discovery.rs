@@ -97,7 +97,11 @@ impl Discovery {
             "availability_mode": "all",
             "availability": [
                 { "topic": topics.status() },
-                { "topic": topics.camera_status(camera), "value_template": "{{ value_json.state }}" },
+                // Home Assistant passes over any other word, and would go on showing the last picture.
+                {
+                    "topic": topics.camera_status(camera),
+                    "value_template": "{{ 'online' if value_json.state == 'online' else 'offline' }}",
+                },
             ],
             "device": {
                 "identifiers": [format!("camscribe/{node}/{camera}")],
@@ -155,7 +159,8 @@ mod tests {
             assert_eq!(config["availability_mode"], "all");
             assert_eq!(config["availability"][0]["topic"], "camscribe/edge1/status");
             assert_eq!(config["availability"][1]["topic"], "camscribe/edge1/porch/status");
-            assert_eq!(config["availability"][1]["value_template"], "{{ value_json.state }}");
+            let template = "{{ 'online' if value_json.state == 'online' else 'offline' }}";
+            assert_eq!(config["availability"][1]["value_template"], template);
         }
     }
 

@@ -19,6 +19,8 @@ pub(super) struct Ears<'a> {
     shared: &'a Shared,
     /// A topic each, and what is missed without it.
     wanted: Vec<(String, &'static str)>,
+    /// They were asked for, and the broker has not answered yet.
+    pub waiting: bool,
     /// When a command that is not obeyed was last told.
     complained: Option<Instant>,
 }
@@ -29,17 +31,19 @@ impl<'a> Ears<'a> {
         let birth = birth.map(|topic| (topic, "it will not be noticed when Home Assistant starts"));
         let commands = shared.commands.as_ref().map(|_| shared.topics.commands());
         let commands = commands.map(|topic| (topic, "commands will not be heard"));
-        Self { shared, wanted: birth.into_iter().chain(commands).collect(), complained: None }
+        Self { shared, wanted: birth.into_iter().chain(commands).collect(), waiting: false, complained: None }
     }
 
     /// Asks the broker for what is wanted.
-    pub fn open(&self, client: &Client) -> Result<(), Full> {
+    pub fn open(&mut self, client: &Client) -> Result<(), Full> {
         let topics: Vec<_> = self.wanted.iter().map(|(topic, _)| topic.clone()).collect();
-        if topics.is_empty() { Ok(()) } else { client.subscribe(&topics) }
+        self.waiting = !topics.is_empty();
+        if self.waiting { client.subscribe(&topics) } else { Ok(()) }
     }
 
     /// The broker's answer: which of them it lets us hear.
-    pub fn opened(&self, stand: &[bool]) {
+    pub fn opened(&mut self, stand: &[bool]) {
+        self.waiting = false;
         for ((topic, missed), _) in self.wanted.iter().zip(stand).filter(|(_, stands)| !**stands) {
             tracing::warn!("{missed}: the broker does not let this user subscribe to {topic}");
         }

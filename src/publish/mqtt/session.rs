@@ -51,7 +51,10 @@ pub(super) struct Memory {
     too_large: Option<usize>,
     /// Connections in a row that it ended with messages under way and none delivered.
     hang_ups: u32,
-    /// Somebody sends what is too large to be read: nothing is listened to any more.
+    /// Connections in a row that it ended before it had answered what we want to listen to.
+    unheard: u32,
+    /// The broker does not let us listen, or somebody sends what is too large to be read: nothing is
+    /// listened to any more.
     deaf: bool,
 }
 
@@ -64,6 +67,7 @@ impl Default for Memory {
             suspects: BTreeSet::new(),
             too_large: None,
             hang_ups: 0,
+            unheard: 0,
             deaf: false,
         }
     }
@@ -157,7 +161,7 @@ impl<'a> Session<'a> {
         memory.retain = limits.retain;
         memory.qos1 = limits.qos1;
         shared.board().resend_all();
-        let ears = Ears::new(shared);
+        let mut ears = Ears::new(shared);
         if !memory.deaf && ears.open(&client).is_err() {
             return lost("cannot subscribe".into(), false);
         }
@@ -328,7 +332,10 @@ impl<'a> Session<'a> {
             }
             // A retained one is old news: whoever wants something says so live.
             Heard::Message { topic, payload, retained: false } => self.ears.hear(&topic, &payload),
-            Heard::Subscribed(stand) => self.ears.opened(&stand),
+            Heard::Subscribed(stand) => {
+                self.ears.opened(&stand);
+                self.memory.unheard = 0;
+            }
             Heard::Connected(_) | Heard::Message { .. } | Heard::Other => {}
         }
         Ok(())
@@ -381,7 +388,18 @@ impl<'a> Session<'a> {
                 return end;
             }
         }
-        let flooded = matches!(ending, Ending::Flooded);
+        self.memory.deaf |= matches!(ending, Ending::Flooded);
+        // Some brokers end the connection of who may not listen: no message is to blame for that.
+        if self.ears.waiting {
+            self.memory.unheard += 1;
+            if matches!(ending, Ending::Rejected { .. }) || self.memory.unheard >= HANG_UPS {
+                self.memory.deaf = true;
+                let why = format!("the broker hangs up when it is asked for commands: {}", ending.why());
+                tracing::warn!("{why}; nothing is listened to until the broker settings are reloaded");
+                return End::Lost { why, progress: true };
+            }
+            return End::Lost { why: ending.why(), progress: self.progress };
+        }
         let (why, rejected) = match ending {
             Ending::Rejected { why, too_large } => (why.clone(), Some((why, too_large))),
             Ending::HungUp(why) if self.under_way() > 0 && !self.progress => {
@@ -391,7 +409,6 @@ impl<'a> Session<'a> {
             }
             ending => (ending.why(), None),
         };
-        self.memory.deaf |= flooded;
         match rejected {
             Some((objection, too_large)) => self.blame(&objection, too_large),
             // Another broker may answer next time.
@@ -414,6 +431,8 @@ impl<'a> Session<'a> {
                 self.progress = true;
             }
             Some(last) => {
+                // Each is tried by itself now, as often.
+                self.memory.hang_ups = 0;
                 under_way.push(last);
                 self.memory.suspects = under_way.into_iter().map(|sent| (sent.topic, sent.row)).collect();
                 self.progress = true;

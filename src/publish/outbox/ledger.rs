@@ -99,6 +99,8 @@ impl Ledger {
         while size <= self.limits.events && self.bytes + size > self.limits.events {
             let Some((row, oldest)) = self.first(self.cursor) else { break };
             self.drop_event(row, &oldest);
+            // Nothing is left before it: the next look need not pass over what was dropped.
+            self.cursor = row.next();
         }
         if self.bytes + size > self.limits.events {
             *self.dropped.entry(camera).or_default() += 1;

@@ -60,6 +60,24 @@ async fn a_broker_that_lacks_5_is_spoken_to_in_3_1_1_and_loses_nothing_when_it_r
     subscriber.until(|m| m.topic == STATUS && m.text() == "offline");
 }
 
+/// The content type that the first description arrives with: MQTT 5 has one, 3.1.1 has none.
+fn content_type_of_a_description(state: Line) -> String {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), DESCRIPTION);
+    let line = Proxy::start(broker.port());
+    line.set(state);
+    let outbox = outbox();
+    let _publisher = start(settings(line.port()), &outbox);
+    outbox.append(message(&event("porch", 0, "A cat.")));
+    subscriber.next().content_type
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_hangs_up_on_5_is_spoken_to_in_3_1_1_and_one_that_does_so_once_is_not() {
+    assert_eq!(content_type_of_a_description(Line::HangsUpOn5), "");
+    assert_eq!(content_type_of_a_description(Line::HangsUpOnce), "application/json");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_will_speaks_for_a_node_that_dies_under_3_1_1() {
     let broker = Mosquitto::start("");

@@ -144,6 +144,9 @@ impl Board {
 
     /// There is no such camera any more.
     pub fn remove(&self, id: &CameraId) {
+        if let Some(snapshot) = self.outbox.snapshot(id) {
+            self.outbox.forget_snapshot(snapshot.id);
+        }
         let mut inner = self.lock();
         inner.cameras.remove(id);
         inner.settings.remove(id);
@@ -156,12 +159,10 @@ impl Board {
     /// Publishes by other settings. What waits in the outbox goes on waiting there meanwhile.
     pub async fn reconnect(&self, prepared: Prepared, going: Move) {
         let old = self.lock().publisher.take();
-        if let Some(old) = old {
-            if going == Move::Leave {
-                let cameras: Vec<_> = self.lock().cameras.keys().cloned().collect();
-                cameras.iter().for_each(|id| old.erase(id));
-            }
-            old.shutdown(Duration::ZERO).await;
+        match (old, going) {
+            (Some(old), Move::Leave) => old.leave().await,
+            (Some(old), Move::Stay) => drop(old.shutdown(Duration::ZERO).await),
+            (None, _) => {}
         }
         let publisher = self.connect(prepared);
         let mut inner = self.lock();

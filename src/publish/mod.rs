@@ -6,7 +6,7 @@
 //! retained at the broker, again after every reconnect. Only `mqtt/` knows the protocol.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -20,6 +20,7 @@ use tokio::{
     task::JoinHandle,
     time::{self, Instant},
 };
+use tokio_util::bytes::Bytes;
 
 use self::{
     command::Command,
@@ -59,7 +60,7 @@ pub struct Settings {
     pub topic_prefix: String,
     /// What Home Assistant's configuration topics begin with; empty to leave it alone.
     pub discovery_prefix: String,
-    /// The cameras that Home Assistant is told of.
+    /// The cameras that there are; [`Publisher::announce`] tells of more.
     pub cameras: Vec<CameraId>,
     /// Who obeys commands; none: they are not listened to.
     pub commands: Option<mpsc::Sender<Command>>,
@@ -158,10 +159,21 @@ struct Shared {
     discovery: Option<Discovery>,
     commands: Option<mpsc::Sender<Command>>,
     board: Mutex<Board>,
+    /// The cameras that there are. Of others nothing is retained: an event of a camera that was removed
+    /// may still be under way.
+    cameras: Mutex<BTreeSet<CameraId>>,
     posted: Notify,
     state: watch::Sender<BrokerState>,
-    /// When set: finish until then.
-    stop: watch::Sender<Option<Instant>>,
+    stop: watch::Sender<Option<Stop>>,
+}
+
+/// How to come to an end.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    /// Deliver until then.
+    until: Instant,
+    /// What the node's status topic says at last.
+    farewell: &'static str,
 }
 
 impl Shared {
@@ -170,12 +182,29 @@ impl Shared {
         self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn post(&self, topic: String, content: ContentType, payload: impl Into<tokio_util::bytes::Bytes>) {
+    fn cameras(&self) -> MutexGuard<'_, BTreeSet<CameraId>> {
+        // As above.
+        self.cameras.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn post(&self, topic: String, content: ContentType, payload: impl Into<Bytes>) {
         self.board().post(Post { topic, payload: payload.into(), content, event: None });
         self.posted.notify_one();
     }
 
-    fn post_snapshot(&self, camera: &CameraId, Snapshot { id, jpeg }: Snapshot) {
+    /// Posts a camera's newest event and its picture, if there is such a camera.
+    fn retain_newest(&self, camera: &CameraId, event: Bytes) {
+        // Held until it is posted, so that it cannot come after what erases it.
+        let cameras = self.cameras();
+        if cameras.contains(camera) {
+            self.post(self.topics.latest(camera), ContentType::Json, event);
+            self.post_snapshot(camera);
+        }
+    }
+
+    /// Posts what the outbox holds of a camera's pictures.
+    fn post_snapshot(&self, camera: &CameraId) {
+        let Some(Snapshot { id, jpeg }) = self.outbox.snapshot(camera) else { return };
         let topic = self.topics.snapshot(camera);
         self.board().post(Post { topic, payload: jpeg, content: ContentType::Jpeg, event: Some(id) });
         self.posted.notify_one();
@@ -228,17 +257,12 @@ impl Publisher {
             discovery,
             commands,
             board: Mutex::default(),
+            cameras: Mutex::default(),
             posted: Notify::new(),
             state: watch::Sender::new(BrokerState::Connecting),
             stop: watch::Sender::new(None),
         });
         shared.post(shared.topics.status(), ContentType::Text, "online");
-        // Those that were not delivered when the last process ended; newer ones take their place.
-        for camera in shared.outbox.cameras_with_snapshot() {
-            if let Some(snapshot) = shared.outbox.snapshot(&camera) {
-                shared.post_snapshot(&camera, snapshot);
-            }
-        }
         let task = tokio::spawn(mqtt::run(broker, Arc::clone(&shared)));
         let tending = tokio::spawn(tend(Arc::clone(&shared.outbox)));
         let publisher = Self { shared, task, tending };
@@ -246,8 +270,12 @@ impl Publisher {
         publisher
     }
 
-    /// Tells Home Assistant of a camera.
+    /// There is such a camera: what is newest of it is retained from now on, and Home Assistant is told.
     pub fn announce(&self, camera: &CameraId) {
+        if self.shared.cameras().insert(camera.clone()) {
+            // One that was not delivered when the last process ended; a newer one takes its place.
+            self.shared.post_snapshot(camera);
+        }
         if let Some(discovery) = &self.shared.discovery {
             for (topic, config) in discovery.configs(&self.shared.topics, camera) {
                 self.shared.post(topic, ContentType::Json, config.to_string());
@@ -258,6 +286,7 @@ impl Publisher {
     /// The broker and Home Assistant forget a camera that there is no more: empty retained messages
     /// take the place of all that they keep of it.
     pub fn erase(&self, camera: &CameraId) {
+        self.shared.cameras().remove(camera);
         let topics = &self.shared.topics;
         let mut erased = vec![topics.camera_status(camera), topics.latest(camera), topics.snapshot(camera)];
         if self.shared.commands.is_some() {
@@ -297,8 +326,30 @@ impl Publisher {
 
     /// Delivers what is left for at most `grace`, says `offline` and disconnects. Gives the number
     /// of descriptions that the broker did not get.
-    pub async fn shutdown(mut self, grace: Duration) -> usize {
-        self.shared.stop.send_replace(Some(Instant::now() + grace));
+    pub async fn shutdown(self, grace: Duration) -> usize {
+        let outbox = Arc::clone(&self.shared.outbox);
+        self.end(Stop { until: Instant::now() + grace, farewell: "offline" }).await;
+        outbox.len()
+    }
+
+    /// Goes elsewhere: takes away what stands retained of this node, and disconnects.
+    pub async fn leave(self) {
+        let cameras = self.shared.cameras().clone();
+        cameras.iter().for_each(|camera| self.erase(camera));
+        self.shared.post(self.shared.topics.info(), ContentType::Text, "");
+        let shared = Arc::clone(&self.shared);
+        self.end(Stop { until: Instant::now(), farewell: "" }).await;
+        if !shared.board().all_sent() {
+            tracing::warn!(
+                "the broker that is left could not be reached: what it retains of this node stays there ({} \
+                 and others)",
+                shared.topics.status()
+            );
+        }
+    }
+
+    async fn end(mut self, stop: Stop) {
+        self.shared.stop.send_replace(Some(stop));
         if let Err(error) = (&mut self.task).await {
             tracing::error!("publishing ended by a fault: {error}");
         }
@@ -308,7 +359,6 @@ impl Publisher {
         if let Err(error) = tokio::task::spawn_blocking(move || outbox.tend()).await {
             tracing::error!("the outbox ended by a fault: {error}");
         }
-        self.shared.outbox.len()
     }
 }
 

@@ -32,6 +32,10 @@ pub enum Line {
     Cut(u64),
     /// As if the broker knew only MQTT 3.1.1: it refuses a CONNECT of version 5 as such brokers do.
     Lacks5,
+    /// The same, and it just hangs up.
+    HangsUpOn5,
+    /// The next connection ends as soon as something is said on it; those after it pass.
+    HangsUpOnce,
 }
 
 pub struct Proxy {
@@ -107,7 +111,7 @@ fn pump(mut from: &TcpStream, mut to: &TcpStream, up: bool, line: &Mutex<Line>) 
                 continue;
             }
             Line::Slow => TRICKLE,
-            Line::Pass | Line::Lacks5 | Line::Cut(_) => buffer.len(),
+            _ => buffer.len(),
         };
         let read = match from.read(&mut buffer[..most]) {
             Ok(0) => return Ok(()),
@@ -122,6 +126,11 @@ fn pump(mut from: &TcpStream, mut to: &TcpStream, up: bool, line: &Mutex<Line>) 
         }
         let now = &mut *line.lock().unwrap();
         match now {
+            Line::HangsUpOnce => {
+                *now = Line::Pass;
+                return Ok(());
+            }
+            Line::HangsUpOn5 if is_version_5(bytes) => return Ok(()),
             Line::Cut(left) if up => {
                 let passing = read.min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= passing as u64;

@@ -7,17 +7,14 @@
 use std::{sync::Arc, time::Duration};
 
 use rumqttc::{TlsConfiguration, Transport};
-use tokio::{
-    sync::watch,
-    time::{self, Instant},
-};
+use tokio::{sync::watch, time};
 
 use self::{
     backoff::Backoff,
-    session::{End, Memory, Session},
+    session::{End, Lacks5, Memory, Session},
     wire::Protocol,
 };
-use super::{BrokerAddress, BrokerState, Settings, SettingsError, Shared, topics::Topics};
+use super::{BrokerAddress, BrokerState, Settings, SettingsError, Shared, Stop, topics::Topics};
 use crate::config::{Login, MqttVersion};
 
 mod backoff;
@@ -82,7 +79,7 @@ impl Broker {
     /// What to speak, given what the last attempt taught.
     fn protocol(&self, memory: &Memory) -> Protocol {
         match self.version {
-            MqttVersion::Auto => memory.protocol,
+            MqttVersion::Auto => memory.lacks_5.protocol(),
             MqttVersion::V5 => Protocol::V5,
             MqttVersion::V311 => Protocol::V311,
         }
@@ -106,6 +103,11 @@ pub(super) async fn run(broker: Broker, shared: Arc<Shared>) {
         let protocol = broker.protocol(&memory);
         let (client, line) = wire::dial(&broker, protocol, &memory);
         let end = match Session::open(client, line, &shared, &mut memory).await {
+            Ok(session) if broker.version == MqttVersion::Auto && session.is_doubtful() => {
+                session.leave().await;
+                memory.lacks_5 = Lacks5::AskedAgain;
+                continue;
+            }
             Ok(session) => {
                 let spoken = match (protocol, broker.version) {
                     (Protocol::V5, _) => "5",
@@ -119,23 +121,26 @@ pub(super) async fn run(broker: Broker, shared: Arc<Shared>) {
                 end
             }
             // An older broker perhaps: tried at once, and kept to for as long as it lets us in.
-            Err(End::NotSpoken(_)) if broker.version == MqttVersion::Auto && protocol == Protocol::V5 => {
-                memory.protocol = Protocol::V311;
+            Err(End::NotSpoken { refused, .. })
+                if broker.version == MqttVersion::Auto && protocol == Protocol::V5 =>
+            {
+                let sure = refused || memory.lacks_5 == Lacks5::AskedAgain;
+                memory.lacks_5 = if sure { Lacks5::Yes } else { Lacks5::Perhaps };
                 continue;
             }
             Err(end) => {
-                memory.protocol = Protocol::V5;
+                memory.lacks_5 = Lacks5::No;
                 end
             }
         };
         let why = match end {
             End::Stopped => break,
             // A broker that does not know the version may just hang up.
-            End::NotSpoken(why) if broker.version != MqttVersion::Auto => {
+            End::NotSpoken { why, .. } if broker.version != MqttVersion::Auto => {
                 let asked = if protocol == Protocol::V5 { "5" } else { "3.1.1" };
                 format!("{why}; if it does not speak MQTT {asked}, set mqtt.version to \"auto\"")
             }
-            End::NotSpoken(why) => why,
+            End::NotSpoken { why, .. } => why,
             End::Lost { why, progress } => {
                 if progress {
                     backoff.reset();
@@ -159,14 +164,14 @@ pub(super) async fn run(broker: Broker, shared: Arc<Shared>) {
 
 /// Returns when waiting for the broker has no more point: told to stop, and nothing is left to
 /// deliver or the time for it is up.
-async fn given_up(stop: &mut watch::Receiver<Option<Instant>>, shared: &Shared) {
-    let until = match stop.wait_for(Option::is_some).await {
-        Ok(until) => *until,
+async fn given_up(stop: &mut watch::Receiver<Option<Stop>>, shared: &Shared) {
+    let stop = match stop.wait_for(Option::is_some).await {
+        Ok(stop) => *stop,
         Err(_) => None, // nobody is left who could ask for anything
     };
-    if let Some(until) = until
+    if let Some(stop) = stop
         && !shared.outbox.is_empty()
     {
-        time::sleep_until(until).await;
+        time::sleep_until(stop.until).await;
     }
 }

@@ -5,7 +5,7 @@ use tokio::time;
 use super::{
     super::Settings,
     Broker, TlsError,
-    session::{FAREWELL, Memory},
+    session::{FAREWELL, Lacks5, Memory},
     wire::{self, Heard, Protocol},
     words::Ending,
 };
@@ -39,7 +39,7 @@ pub async fn probe(settings: &Settings) -> Result<(), ProbeError> {
             Err(Ending::LacksVersion(_) | Ending::HungUp(_))
                 if broker.version == MqttVersion::Auto && protocol == Protocol::V5 =>
             {
-                memory.protocol = Protocol::V311;
+                memory.lacks_5 = Lacks5::Yes;
                 continue;
             }
             Err(ending) => return Err(ProbeError::Broker(ending.why())),

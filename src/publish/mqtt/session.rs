@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::{
     super::{
-        Shared,
+        Shared, Stop,
         outbox::{Row, Taken},
         retained::{ContentType, Post},
     },
@@ -42,8 +42,8 @@ pub(super) struct Memory {
     pub retain: bool,
     /// It takes messages that it must acknowledge.
     pub qos1: bool,
-    /// What it speaks, as far as is known.
-    pub protocol: Protocol,
+    /// Whether it speaks only MQTT 3.1.1.
+    pub lacks_5: Lacks5,
     /// Messages that were under way when it objected to one of them. Until each has met its fate,
     /// messages go one at a time, so that the next objection names the culprit.
     suspects: BTreeSet<Key>,
@@ -63,7 +63,7 @@ impl Default for Memory {
         Self {
             retain: true,
             qos1: true,
-            protocol: Protocol::default(),
+            lacks_5: Lacks5::No,
             suspects: BTreeSet::new(),
             too_large: None,
             hang_ups: 0,
@@ -73,12 +73,41 @@ impl Default for Memory {
     }
 }
 
+/// What is known of a broker that may be older than MQTT 5. Some of them just hang up on a version
+/// that they do not know, and so does a broken line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lacks5 {
+    /// Nothing speaks for it.
+    No,
+    /// It hung up: 3.1.1 is tried.
+    Perhaps,
+    /// It answers to 3.1.1, so the line is good: 5 is tried once more.
+    AskedAgain,
+    /// It said so, or hung up again.
+    Yes,
+}
+
+impl Lacks5 {
+    /// What to try next.
+    pub fn protocol(self) -> Protocol {
+        match self {
+            Self::No | Self::AskedAgain => Protocol::V5,
+            Self::Perhaps | Self::Yes => Protocol::V311,
+        }
+    }
+}
+
 /// Why there is no connection any more, or not yet.
 pub(super) enum End {
     /// We were told to stop.
     Stopped,
-    /// The broker does not know this version of the protocol, or hung up as such brokers do; in words.
-    NotSpoken(String),
+    /// The broker does not know this version of the protocol, or hung up as such brokers do.
+    NotSpoken {
+        /// In words.
+        why: String,
+        /// It said so.
+        refused: bool,
+    },
     /// Try again.
     Lost {
         /// In words.
@@ -122,6 +151,8 @@ pub(super) struct Session<'a> {
     handed: VecDeque<Sent>,
     /// Written, not yet acknowledged, by packet id.
     in_flight: BTreeMap<u16, Sent>,
+    /// The broker has answered something: messages pass both ways.
+    answered: bool,
     /// An event was delivered, or it is clear now which one cannot be.
     progress: bool,
     /// Topics whose messages the broker does not take; told once.
@@ -155,7 +186,8 @@ impl<'a> Session<'a> {
                 memory.qos1 = false;
                 return lost("the broker acknowledges no messages; going on without".into(), true);
             }
-            Err(Ending::LacksVersion(why) | Ending::HungUp(why)) => return Err(End::NotSpoken(why)),
+            Err(Ending::LacksVersion(why)) => return Err(End::NotSpoken { why, refused: true }),
+            Err(Ending::HungUp(why)) => return Err(End::NotSpoken { why, refused: false }),
             Err(ending) => return lost(ending.why(), false),
         };
         memory.retain = limits.retain;
@@ -173,10 +205,29 @@ impl<'a> Session<'a> {
             limits,
             handed: VecDeque::new(),
             in_flight: BTreeMap::new(),
+            answered: false,
             progress: false,
             told: HashSet::new(),
             ears,
         })
+    }
+
+    /// Whether this connection only stands because the broker hung up on a newer version, once.
+    pub fn is_doubtful(&self) -> bool {
+        self.memory.lacks_5 == Lacks5::Perhaps
+    }
+
+    /// Ends a connection that is not wanted after all, so that the broker forgets the will.
+    pub async fn leave(mut self) {
+        let gone = async {
+            while let (line, Ok(_)) = (&mut self.poll).await {
+                self.poll = poll(line);
+            }
+        };
+        if self.client.disconnect().is_ok() {
+            // Whether it hangs up or not: we are gone.
+            let _ = time::timeout(FAREWELL, gone).await;
+        }
     }
 
     /// Delivers until the connection ends or we are told to stop.
@@ -186,12 +237,12 @@ impl<'a> Session<'a> {
         let mut said_goodbye = false;
         let mut heard = Instant::now();
         loop {
-            let until = *stop.borrow_and_update();
-            if let Some(until) = until
+            let stopping = *stop.borrow_and_update();
+            if let Some(Stop { until, farewell }) = stopping
                 && leaving.is_none()
                 && (self.drained() || Instant::now() >= until)
             {
-                self.shared.post(self.shared.topics.status(), ContentType::Text, "offline");
+                self.shared.post(self.shared.topics.status(), ContentType::Text, farewell);
                 leaving = Some(Instant::now() + FAREWELL);
             }
             if let Err(end) = self.send_what_is_due(leaving.is_some()) {
@@ -200,7 +251,7 @@ impl<'a> Session<'a> {
             if leaving.is_some() && !said_goodbye && self.settled() {
                 said_goodbye = self.client.disconnect().is_ok();
             }
-            let alarm = leaving.or(until);
+            let alarm = leaving.or(stopping.map(|stop| stop.until));
             tokio::select! {
                 (line, polled) = &mut self.poll => match polled {
                     Ok(event) => {
@@ -280,10 +331,7 @@ impl<'a> Session<'a> {
             event: None,
         };
         if self.send(message, Some(row))? && newest {
-            self.shared.post(self.shared.topics.latest(&camera), ContentType::Json, event);
-            if let Some(snapshot) = self.shared.outbox.snapshot(&camera) {
-                self.shared.post_snapshot(&camera, snapshot);
-            }
+            self.shared.retain_newest(&camera, event);
         }
         Ok(())
     }
@@ -306,6 +354,7 @@ impl<'a> Session<'a> {
     }
 
     fn on(&mut self, event: Heard) -> Result<(), End> {
+        self.answered |= matches!(event, Heard::Answered(..) | Heard::Subscribed(_) | Heard::Message { .. });
         match event {
             // Messages without acknowledgement have no packet id: written is all they can be.
             Heard::Written(0) => {
@@ -402,7 +451,8 @@ impl<'a> Session<'a> {
         }
         let (why, rejected) = match ending {
             Ending::Rejected { why, too_large } => (why.clone(), Some((why, too_large))),
-            Ending::HungUp(why) if self.under_way() > 0 && !self.progress => {
+            // Where nothing was ever answered it is the line that is bad, not a message.
+            Ending::HungUp(why) if self.under_way() > 0 && !self.progress && self.answered => {
                 self.memory.hang_ups += 1;
                 let often = self.memory.hang_ups >= HANG_UPS;
                 (why, often.then(|| ("the broker hangs up whenever it is sent".into(), false)))

@@ -8,9 +8,9 @@ use chrono::DateTime;
 use uuid::Uuid;
 
 use super::{
-    Item, Key, Limits, MEMORY_BYTES, Message, Place, Row, Snapshot, Status, Table, Taken, cost,
+    Item, Key, Limits, MEMORY_BYTES, Message, Place, ROW_OVERHEAD, Row, Snapshot, Status, Table, Taken, cost,
     memory::Memory,
-    store::{Change, Found, Reader},
+    store::{Change, Found, Outline, Reader},
 };
 use crate::{event::EventKind, frame::CameraId};
 
@@ -18,14 +18,18 @@ use crate::{event::EventKind, frame::CameraId};
 const BATCH: usize = 1000;
 /// Payload bytes that are written in one go.
 const BATCH_BYTES: u64 = 4 << 20;
+/// So many rows in a row that cannot be read are single ones that are damaged; more are a disk that is.
+const DAMAGED: usize = 16;
 
 pub(super) struct Ledger {
     limits: Limits,
     pub place: Place,
     /// None: everything is in memory.
     reader: Option<Reader>,
+    /// Rows that the disk cannot read while it can read later ones: passed over. They stay there.
+    unreadable: BTreeSet<Row>,
     /// The disk could not be read the last time.
-    unreadable: bool,
+    blind: bool,
     /// What the disk did not take. Its events come after all those on disk.
     memory: Memory,
     /// On disk, but of no interest any more.
@@ -59,7 +63,8 @@ impl Ledger {
             limits,
             place,
             reader,
-            unreadable: false,
+            unreadable: BTreeSet::new(),
+            blind: false,
             memory: Memory::default(),
             gone: BTreeSet::new(),
             cursor: Row::FIRST,
@@ -188,13 +193,10 @@ impl Ledger {
         let row = self.snapshots.get(camera)?.row;
         let item = match self.memory.first(Table::Snapshots, row) {
             Some((found, item)) if found == row => item.clone(),
-            _ => self.read(Table::Snapshots, row).filter(|(found, _)| *found == row)?.1,
+            // One that cannot be read is missed until there is a newer one.
+            _ => self.reader.as_ref()?.first(Table::Snapshots, row).ok()?.filter(|(found, _)| *found == row)?.1,
         };
         Some(Snapshot { id: item.id, jpeg: item.payload })
-    }
-
-    pub fn cameras_with_snapshot(&self) -> Vec<CameraId> {
-        self.snapshots.keys().cloned().collect()
     }
 
     pub fn forget_snapshot(&mut self, id: Uuid) {
@@ -256,33 +258,58 @@ impl Ledger {
 
     /// The first event from `from` on that is not gone.
     fn first(&mut self, from: Row) -> Option<(Row, Item)> {
-        let mut after = from;
-        while let Some((row, item)) = self.read(Table::Events, after) {
-            if !self.gone.contains(&(Table::Events, row)) {
-                return Some((row, item));
-            }
-            after = row.next();
-        }
-        self.memory.first(Table::Events, from).map(|(row, item)| (row, item.clone()))
+        self.first_on_disk(from)
+            .or_else(|| self.memory.first(Table::Events, from).map(|(row, item)| (row, item.clone())))
     }
 
-    /// Reads from the disk. Rows that cannot be read are passed over: they stay, and are tried again
-    /// after the next rewind, too late for their order but not lost.
-    fn read(&mut self, table: Table, from: Row) -> Option<(Row, Item)> {
-        match self.reader.as_ref()?.first(table, from) {
-            Ok(found) => {
-                self.unreadable = false;
-                found
+    /// The same, of those on disk. Rows that cannot be read are passed over if a later one can be:
+    /// else it is not they that are damaged, the whole disk is in trouble, and they wait until it is not.
+    fn first_on_disk(&mut self, from: Row) -> Option<(Row, Item)> {
+        let reader = self.reader.as_ref()?;
+        let (mut after, mut damaged) = (from, Vec::new());
+        let found = loop {
+            // What is not wanted is not read either.
+            while self.gone.contains(&(Table::Events, after)) || self.unreadable.contains(&after) {
+                after = after.next();
             }
-            Err(error) => {
-                if !std::mem::replace(&mut self.unreadable, true) {
-                    tracing::error!(
-                        "the outbox cannot be read ({error}): descriptions on disk wait until it can"
-                    );
+            let error = match reader.first(Table::Events, after) {
+                Ok(Some((row, _))) if self.gone.contains(&(Table::Events, row)) => {
+                    after = row.next();
+                    continue;
                 }
-                None
+                Ok(found) => break found,
+                Err(error) => error,
+            };
+            match reader.outline(after) {
+                Ok(Some(outline)) if damaged.len() < DAMAGED => {
+                    after = outline.row.next();
+                    damaged.push(outline);
+                }
+                _ => {
+                    if !std::mem::replace(&mut self.blind, true) {
+                        tracing::error!(
+                            "the outbox cannot be read ({error}): descriptions on disk wait until it can"
+                        );
+                    }
+                    return None;
+                }
             }
+        };
+        if found.is_some() {
+            self.blind = false;
+            damaged.into_iter().for_each(|outline| self.pass_over(outline));
         }
+        found
+    }
+
+    fn pass_over(&mut self, Outline { row, camera, bytes }: Outline) {
+        if self.gone.contains(&(Table::Events, row)) || !self.unreadable.insert(row) {
+            return;
+        }
+        tracing::error!(%camera, "an event in the outbox cannot be read: it is set aside, and stays in the file");
+        self.rows -= 1;
+        self.bytes -= ROW_OVERHEAD + bytes;
+        *self.set_aside.entry(camera).or_default() += 1;
     }
 
     fn drop_event(&mut self, row: Row, item: &Item) {

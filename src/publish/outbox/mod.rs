@@ -315,11 +315,6 @@ impl Outbox {
         self.ledger().snapshot(camera)
     }
 
-    /// The cameras with a snapshot that was not delivered.
-    pub fn cameras_with_snapshot(&self) -> Vec<CameraId> {
-        self.ledger().cameras_with_snapshot()
-    }
-
     /// The broker has the snapshot of this event, or will never take it.
     pub fn forget_snapshot(&self, id: Uuid) {
         self.ledger().forget_snapshot(id);

@@ -81,6 +81,14 @@ pub(super) struct Found {
     pub id: Uuid,
 }
 
+/// What is known of an event that cannot be read.
+pub(super) struct Outline {
+    pub row: Row,
+    pub camera: CameraId,
+    /// Of its payload.
+    pub bytes: u64,
+}
+
 /// Opens the outbox in `folder`, and makes both if they are not there. A damaged one is renamed and
 /// a new one is begun.
 pub(super) fn open(folder: &Path) -> Result<Opened, OpenError> {
@@ -245,6 +253,18 @@ impl Reader {
         found.optional()
     }
 
+    /// What the index says of the first event from `from` on: it may be whole where the row is not.
+    pub fn outline(&self, from: Row) -> rusqlite::Result<Option<Outline>> {
+        let sql = "SELECT row, camera, bytes FROM events INDEXED BY events_by_camera WHERE row >= ? \
+                   ORDER BY row LIMIT 1";
+        let mut statement = self.0.prepare_cached(sql)?;
+        let found = statement.query_row([from.0], |row| {
+            let bytes = row.get::<_, i64>(2)?.unsigned_abs();
+            Ok(Outline { row: Row(row.get(0)?), camera: camera(row, 1)?, bytes })
+        });
+        found.optional()
+    }
+
     fn found(&self) -> rusqlite::Result<Vec<Found>> {
         let events = "SELECT camera, count(*), sum(bytes), max(row), max(id), \
                       max(CASE WHEN description THEN row END) FROM events GROUP BY camera";
@@ -305,5 +325,11 @@ impl Store {
         let pages: u32 = self.0.pragma_query_value(None, "page_count", |row| row.get(0)).expect("a number");
         let most = if full { pages } else { u32::MAX - 1 };
         self.0.query_row(&format!("PRAGMA max_page_count = {most}"), [], |_| Ok(())).expect("set");
+    }
+
+    /// Damages rows so that they cannot be read.
+    pub fn spoil(&self, rows: std::ops::RangeInclusive<i64>) {
+        let sql = "UPDATE events SET id = x'00' WHERE row BETWEEN ? AND ?";
+        self.0.execute(sql, [rows.start(), rows.end()]).expect("spoilt");
     }
 }

@@ -62,7 +62,8 @@ deb: build ## the Debian package, into target/debian
 test-deb: deb ## install the package on a clean Debian 12, use it, and purge it; needs root
 	@.ci/test-deb target/debian/camscribe_*.deb
 
-install: build ## the program and its configuration
+install: ## the program that `make build` made, and its configuration
+	@[ -x target/release/camscribe ] || { echo "run 'make build' first, as yourself" >&2; exit 1; }
 	install -D -m 755 target/release/camscribe $(DESTDIR)$(PREFIX)/bin/camscribe
 	[ -e $(DESTDIR)/etc/camscribe/camscribe.toml ] || \
 	    install -D -m 644 config/camscribe.toml $(DESTDIR)/etc/camscribe/camscribe.toml

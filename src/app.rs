@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     board::Board,
     cameras::{Cameras, Site, plans},
+    former::Former,
     life::{Life, Stage},
     model::{Bench, Model},
     reload::InForce,
@@ -35,12 +36,14 @@ use crate::{
 
 mod board;
 mod cameras;
+mod former;
 pub mod life;
 mod model;
 mod orders;
 mod reload;
+mod state;
 
-pub use cameras::camera_config;
+pub use cameras::{camera_config, overflow};
 pub use reload::Reload;
 
 /// Clips of one camera that wait for the model: one to be taken next, one behind it. More would
@@ -86,7 +89,8 @@ pub async fn run(
     let (metrics, life) = (Arc::new(Metrics::new()), Arc::new(Life::default()));
     let outbox = Arc::new(open_outbox(config)?);
     let queue = Arc::new(ClipQueue::new(CLIPS_PER_CAMERA));
-    let board = Arc::new(Board::new(Arc::clone(&metrics), Arc::clone(&outbox)));
+    let former = Former::read(config.node.state_dir.as_deref());
+    let board = Arc::new(Board::new(Arc::clone(&metrics), Arc::clone(&outbox), former));
     let bench = Bench { queue, outbox: Arc::clone(&outbox), metrics, life };
     let Bench { queue, metrics, life, .. } = bench.clone();
     let site = Site { queue: Arc::clone(&queue), board: Arc::clone(&board), metrics };
@@ -112,7 +116,7 @@ pub async fn run(
         model.ended.await.context("the model's thread ended by a fault")??;
         bail!("the model's thread ended before its work began");
     };
-    board.open(prepared, info);
+    board.open(prepared, info, config.cameras.keys());
     for (id, _) in config.cameras.iter().filter(|(_, camera)| !camera.enabled) {
         board.disable(id);
     }
@@ -139,8 +143,7 @@ pub async fn run(
     };
     life.enter(Stage::Stopping);
     cameras.end().await;
-    queue.close();
-    model.join().await?;
+    model.finish(&queue).await?;
     match board.close(DRAIN).await {
         0 => tracing::info!("every description was delivered"),
         left => match outbox.status().place {

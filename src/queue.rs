@@ -37,9 +37,9 @@ pub struct Queued {
     pub dropped_before: u64,
 }
 
-/// The queue is closed: it takes nothing more.
+/// The queue is closed, or this camera has left: nothing more is taken.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the clip queue is closed")]
+#[error("the clip queue takes nothing more")]
 pub struct Closed;
 
 /// A bounded queue of clips, fair to cameras.
@@ -49,7 +49,7 @@ pub struct ClipQueue {
     inner: Mutex<Inner>,
     /// A clip came in, or the queue was closed.
     filled: Condvar,
-    /// A clip went out, or the queue was closed.
+    /// A clip went out, a camera left, or the queue was closed.
     emptied: Condvar,
 }
 
@@ -76,6 +76,8 @@ struct Lane {
     dropped_since_last: u64,
     /// For so many more turns it counts as one that loses clips.
     losing: u32,
+    /// Nothing more is taken of it.
+    left: bool,
 }
 
 /// A camera loses clips now and then, not before every batch: it counts as losing for so many turns.
@@ -94,6 +96,7 @@ impl Default for Lane {
             dropped: 0,
             dropped_since_last: 0,
             losing: 0,
+            left: false,
         }
     }
 }
@@ -116,19 +119,33 @@ impl ClipQueue {
         }
     }
 
-    /// Says how many turns a camera gets where one of priority 1 gets one: 1 to 10.
-    pub fn prioritise(&self, camera: &CameraId, priority: u64) {
+    /// A camera begins, or begins again. `priority`: how many turns it gets where one of priority 1 gets
+    /// one, 1 to 10. One that has not joined has priority 1.
+    pub fn join(&self, camera: &CameraId, priority: u64) {
         let mut inner = self.lock();
-        inner.cameras.entry(camera.clone()).or_default().step = WAY / priority.clamp(1, 10);
+        let lane = inner.cameras.entry(camera.clone()).or_default();
+        lane.step = WAY / priority.clamp(1, 10);
+        lane.left = false;
     }
 
-    /// Puts a clip in. With [`Overflow::Block`] it waits for room or for the queue to close.
+    /// A camera ends: whoever waits for room for its clip is let go, and the clip with it. Those that
+    /// are in stay in.
+    pub fn leave(&self, camera: &CameraId) {
+        self.lock().cameras.entry(camera.clone()).or_default().left = true;
+        self.emptied.notify_all();
+    }
+
+    /// Puts a clip in. With [`Overflow::Block`] it waits for room.
+    ///
+    /// # Errors
+    /// When the queue is closed or the camera has left, also while it waits.
     pub fn push(&self, clip: Clip, overflow: Overflow) -> Result<(), Closed> {
         let mut inner = self.lock();
-        while overflow == Overflow::Block && !inner.closed && inner.held(&clip.camera) >= self.per_camera {
-            inner = self.emptied.wait(inner).unwrap_or_else(PoisonError::into_inner);
-        }
-        if inner.closed {
+        let full = |i: &mut Inner| {
+            overflow == Overflow::Block && i.takes(&clip.camera) && i.held(&clip.camera) >= self.per_camera
+        };
+        inner = self.emptied.wait_while(inner, full).unwrap_or_else(PoisonError::into_inner);
+        if !inner.takes(&clip.camera) {
             return Err(Closed);
         }
         inner.push(clip, self.per_camera);
@@ -175,6 +192,16 @@ impl ClipQueue {
         self.emptied.notify_all();
     }
 
+    /// Gives up the clips that are in, counts them as dropped, and says how many they were.
+    pub fn discard(&self) -> usize {
+        let mut inner = self.lock();
+        for lane in inner.cameras.values_mut() {
+            lane.dropped += lane.clips.len() as u64;
+            lane.clips.clear();
+        }
+        std::mem::take(&mut inner.waiting)
+    }
+
     /// Clips that are in.
     pub fn len(&self) -> usize {
         self.lock().waiting
@@ -204,6 +231,10 @@ impl ClipQueue {
 }
 
 impl Inner {
+    fn takes(&self, camera: &CameraId) -> bool {
+        !self.closed && self.cameras.get(camera).is_none_or(|lane| !lane.left)
+    }
+
     fn held(&self, camera: &CameraId) -> usize {
         self.cameras.get(camera).map_or(0, |lane| lane.clips.len())
     }

@@ -15,7 +15,7 @@ mod media;
 mod rtsp;
 
 use media::{ball, camera, file, h264, launch, mean, offsets, play, play_all};
-use rtsp::RtspServer;
+use rtsp::{Fault, RtspServer};
 
 /// What the server sends: H.264 with a keyframe a second.
 fn stream(size: &str) -> String {
@@ -247,6 +247,19 @@ async fn a_camera_is_seen_over_every_transport() {
         assert_eq!(played.clips.len(), 2, "{transport:?}: {:?} {:?}", played.result, played.states);
         assert_eq!((played.clips[0].frames[0].width, played.clips[0].frames[0].height), (320, 240));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_camera_whose_datagrams_do_not_get_through_is_seen_over_tcp() {
+    let server = RtspServer::start(&stream(SMALL));
+    server.suffer(Fault::NoDatagrams);
+    let mut config = camera(&server.uri());
+    config.transport = Transport::Udp;
+    let played = play(config.clone(), 1).await;
+    assert!(matches!(played.result, Err(CaptureError::Stalled { .. })), "{:?}", played.result);
+    config.transport = Transport::Auto;
+    let played = play(config, 1).await;
+    assert_eq!(played.clips.len(), 1, "{:?} {:?}", played.result, played.states);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -94,7 +94,7 @@ fn each_mistake_in_the_file_is_named_with_its_line_and_what_to_do() {
         ("[http]\nlisten = \"localhost\"\n", "c.toml:2: http.listen: ", "write an IP address and a port"),
         ("[http]\nlisten = \"127.0.0.1\"\n", "c.toml:2: http.listen: ", "such as 127.0.0.1:9180"),
         ("[http]\nlisten = 9180\n", "c.toml:2: http.listen: ", "text, not 9180: write it in quotes"),
-        ("[node]\nstate_dir = 1\n", "c.toml:2: node.state_dir: ", "needs text, not 1: write it in quotes"),
+        ("[node]\nstate_dir = 1\n", "c.toml:2: node.state_dir: ", "text, not a number: write it in quotes"),
         (
             "[mqtt]\nversion = \"3\"\n",
             "c.toml:2: mqtt.version: ",
@@ -205,6 +205,12 @@ fn each_mistake_in_the_file_is_named_with_its_line_and_what_to_do() {
             "from \"500ms\" to \"1h\", not \"2h\"",
         ),
         ("[defaults]\nstride = \"0s\"\n", "c.toml:2: defaults.stride: ", "from \"100ms\""),
+        (
+            "[defaults]\nstride = \"100ms\"\n",
+            "c.toml:2: defaults.stride: ",
+            "100ms is too short for window = 8s",
+        ),
+        ("[defaults]\npipeline = \"nope\"\n", "c.toml:2: defaults.pipeline: ", "is none of file, rtsp"),
         ("[defaults]\nframes = 65\n", "c.toml:2: defaults.frames: ", "from 1 to 64, not 65"),
         (
             "[defaults]\nframes = 2\nmin_frames = 3\n",
@@ -213,7 +219,7 @@ fn each_mistake_in_the_file_is_named_with_its_line_and_what_to_do() {
         ),
         ("[defaults]\nmax_tokens = 0\n", "c.toml:2: defaults.max_tokens: ", "from 1 to 2048"),
         ("[defaults]\nprompt = \"  \"\n", "c.toml:2: defaults.prompt: ", "is empty"),
-        ("[defaults]\nprompt = 5\n", "c.toml:2: defaults.prompt: ", "text, not 5: write it in quotes"),
+        ("[defaults]\nprompt = 5\n", "c.toml:2: defaults.prompt: ", "text, not a number: write it in quotes"),
         ("[defaults]\nprompt = \"a <image> b\"\n", "c.toml:2: defaults.prompt: ", "holds \"<image>\""),
         ("[defaults]\nprompt = \"a <video> b\"\n", "c.toml:2: defaults.prompt: ", "holds \"<video>\""),
         (

@@ -216,7 +216,7 @@ fn a_camera_that_was_quiet_has_saved_up_no_turns() {
 #[test]
 fn a_priority_counts_even_where_a_batch_has_room_for_all() {
     let queue = ClipQueue::new(count(2));
-    queue.prioritise(&camera("door"), 4);
+    queue.join(&camera("door"), 4);
     let mut described = BTreeMap::<String, u32>::new();
     for seq in 0..1000 {
         queue.push(clip("door", seq), Overflow::DropOldest).expect("open");
@@ -234,7 +234,7 @@ fn a_priority_counts_even_where_a_batch_has_room_for_all() {
 #[test]
 fn a_priority_takes_nothing_from_others_while_the_model_keeps_up() {
     let queue = ClipQueue::new(count(2));
-    queue.prioritise(&camera("door"), 10);
+    queue.join(&camera("door"), 10);
     for seq in 0..100 {
         for name in ["door", "yard"] {
             queue.push(clip(name, seq), Overflow::DropOldest).expect("open");
@@ -261,7 +261,7 @@ proptest! {
         let names: Vec<String> = (0..priorities.len()).map(|i| format!("cam{i}")).collect();
         let queue = ClipQueue::new(count(per_camera));
         for (name, priority) in names.iter().zip(&priorities) {
-            queue.prioritise(&camera(name), *priority);
+            queue.join(&camera(name), *priority);
         }
         let sum: u64 = priorities.iter().sum();
         let mut seq = 0;
@@ -340,4 +340,36 @@ proptest! {
             prop_assert_eq!(queue.dropped().get(&camera(NAMES[c])).copied().unwrap_or(0), dropped[c]);
         }
     }
+}
+
+#[test]
+fn a_camera_that_leaves_lets_go_of_whoever_waits_for_it_and_may_come_again() {
+    let queue = Arc::new(ClipQueue::new(count(1)));
+    queue.push(clip("file", 0), Overflow::Block).expect("open");
+    let waiting = {
+        let queue = Arc::clone(&queue);
+        thread::spawn(move || queue.push(clip("file", 1), Overflow::Block))
+    };
+    thread::sleep(Duration::from_millis(50));
+    assert!(!waiting.is_finished());
+    queue.leave(&camera("file"));
+    assert_eq!(waiting.join().expect("no panic"), Err(Closed));
+    assert_eq!(queue.push(clip("file", 2), Overflow::DropOldest), Err(Closed));
+    queue.push(clip("other", 0), Overflow::DropOldest).expect("it has not left");
+    queue.join(&camera("file"), 1);
+    let batch = queue.pop_batch(count(4), NOW).expect("open");
+    assert_eq!(names(&batch), [("file", 0), ("other", 0)]);
+    queue.push(clip("file", 3), Overflow::Block).expect("it is back");
+}
+
+#[test]
+fn clips_that_are_given_up_are_counted() {
+    let queue = ClipQueue::new(count(2));
+    for (name, seq) in [("a", 0), ("a", 1), ("b", 0)] {
+        queue.push(clip(name, seq), Overflow::DropOldest).expect("open");
+    }
+    queue.close();
+    assert_eq!(queue.discard(), 3);
+    assert_eq!(queue.dropped(), BTreeMap::from([(camera("a"), 2), (camera("b"), 1)]));
+    assert!(queue.is_empty() && queue.pop_batch(count(1), NEVER).is_none());
 }

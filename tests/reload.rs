@@ -137,15 +137,50 @@ fn another_broker_gets_what_the_first_did_not() {
     let mut seen = at_first.until(described);
     daemon.reload(&toml(second.port(), &[STAYS]));
     daemon.logged("the configuration is in force: connecting to the broker anew");
-    seen.extend(at_first.until(|m| m.topic == "camscribe/edge1/status" && m.text() == "offline"));
+    seen.extend(at_first.until(|m| m.topic == "camscribe/edge1/status" && m.text().is_empty()));
     for _ in 0..2 {
         seen.extend(at_second.until(described));
     }
     check_whole(&events(&seen, "stays"));
-    // Nothing but the node's own two states is left at the first one.
-    assert!(retained(first.port(), "homeassistant/#", "a").iter().all(|t| !t.contains("stays")));
+    assert_eq!(retained(first.port(), "#", "a"), ["a"]);
     assert!(retained(second.port(), "homeassistant/#", "a").iter().any(|t| t.contains("stays")));
     let status = Subscriber::to(second.port(), "camscribe/edge1/stays/status").next();
     assert_eq!(status.json()["state"], "online");
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn a_camera_that_is_removed_while_nobody_runs_leaves_no_ghost() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "camscribe/#");
+    let mut daemon = Daemon::start(&toml(broker.port(), &[STAYS, GOES]));
+    subscriber.until(|m| m.topic == "camscribe/edge1/goes/snapshot");
+    daemon.kill();
+    std::fs::write(daemon.path("camscribe.toml"), toml(broker.port(), &[STAYS])).unwrap();
+    daemon.restart();
+    subscriber.until(|m| m.topic == "camscribe/edge1/goes/status" && m.text().is_empty());
+    subscriber.until(|m| m.topic == "camscribe/edge1/stays/latest");
+    assert_eq!(daemon.stop().0, Some(0));
+    let left = retained(broker.port(), "#", "a");
+    assert!(left.iter().any(|topic| topic.contains("stays")), "{left:?}");
+    assert!(left.iter().all(|topic| !topic.contains("goes")), "{left:?}");
+}
+
+#[test]
+fn a_camera_that_could_not_be_watched_is_tried_again_by_a_reload() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "camscribe/#");
+    let own = format!("{GOES}pipeline = \"own\"\n");
+    let toml = toml(broker.port(), &[STAYS, &own]);
+    let daemon = Daemon::with(&toml, |home, _| {
+        std::fs::create_dir(home.join("pipelines")).unwrap();
+        std::fs::write(home.join("pipelines/own.txt"), "nosuchelement name=source ! fakesink").unwrap();
+    });
+    let status = "camscribe/edge1/goes/status";
+    subscriber.until(|m| m.topic == status && m.text().contains("nosuchelement"));
+    let shapes = include_str!("../pipelines/shapes.txt");
+    std::fs::write(daemon.path("pipelines/own.txt"), shapes).unwrap();
+    daemon.reload(&toml);
+    subscriber.until(|m| m.topic == status && m.text().contains("online"));
     assert_eq!(daemon.stop().0, Some(0));
 }

@@ -9,6 +9,7 @@ use std::{
 
 use tokio::sync::watch;
 
+use super::former::Former;
 use crate::{
     capture::{CameraStatus, State},
     event::ModelInfo,
@@ -24,7 +25,6 @@ pub struct Board {
     inner: Mutex<Inner>,
 }
 
-#[derive(Default)]
 struct Inner {
     /// None before the model is there, after the end, and while it is replaced.
     publisher: Option<Publisher>,
@@ -32,6 +32,7 @@ struct Inner {
     cameras: BTreeMap<CameraId, Camera>,
     /// Of each: whether it is to be watched, and what is asked.
     settings: BTreeMap<CameraId, (bool, String)>,
+    former: Former,
 }
 
 /// What is known of a camera.
@@ -56,16 +57,30 @@ pub enum Move {
 
 impl Board {
     /// Nothing to tell yet, and nobody to tell it to.
-    pub fn new(metrics: Arc<Metrics>, outbox: Arc<Outbox>) -> Self {
-        Self { metrics, outbox, inner: Mutex::default() }
+    pub fn new(metrics: Arc<Metrics>, outbox: Arc<Outbox>, former: Former) -> Self {
+        let inner = Inner {
+            publisher: None,
+            model: None,
+            cameras: BTreeMap::new(),
+            settings: BTreeMap::new(),
+            former,
+        };
+        Self { metrics, outbox, inner: Mutex::new(inner) }
     }
 
-    /// From now on there is a model, and somebody to tell.
-    pub fn open(&self, prepared: Prepared, model: ModelInfo) {
+    /// From now on there is a model, and somebody to tell; also that there are no cameras any more but
+    /// these.
+    pub fn open<'a>(
+        &self,
+        prepared: Prepared,
+        model: ModelInfo,
+        cameras: impl IntoIterator<Item = &'a CameraId>,
+    ) {
         self.metrics.model(&model);
         let publisher = self.connect(prepared);
         let mut inner = self.lock();
         inner.model = Some(model);
+        inner.former.without(cameras).iter().for_each(|id| publisher.erase(id));
         inner.publisher = Some(publisher);
         inner.tell_all();
     }
@@ -81,6 +96,7 @@ impl Board {
         };
         let mut inner = self.lock();
         inner.cameras.insert(id.clone(), camera);
+        inner.former.tell([id]);
         inner.tell(id);
         inner.tell_info();
         if let Some(publisher) = &inner.publisher {
@@ -127,6 +143,7 @@ impl Board {
             Camera { state: CameraState::Disabled, why: None, decoder: None, status: None, lost: false };
         let mut inner = self.lock();
         inner.cameras.insert(id.clone(), off);
+        inner.former.tell([id]);
         inner.tell(id);
         inner.tell_info();
         if let Some(publisher) = &inner.publisher {
@@ -174,10 +191,14 @@ impl Board {
     /// did not get.
     pub async fn close(&self, grace: Duration) -> usize {
         let publisher = self.lock().publisher.take();
-        match publisher {
-            Some(publisher) => publisher.shutdown(grace).await,
-            None => self.outbox.len(),
+        let Some(publisher) = publisher else { return self.outbox.len() };
+        let told = publisher.told();
+        let left = publisher.shutdown(grace).await;
+        if told() {
+            let Inner { former, cameras, .. } = &mut *self.lock();
+            former.forget_others(cameras.keys());
         }
+        left
     }
 
     /// Whether the broker is connected.

@@ -57,6 +57,11 @@ fn question(camera: &config::Camera) -> Arc<Question> {
     })
 }
 
+/// What becomes of a source's clips that the model is too slow for: what is recorded can wait.
+pub fn overflow(source: &Source) -> Overflow {
+    if source.is_live() { Overflow::DropOldest } else { Overflow::Block }
+}
+
 /// A camera that can be started.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -71,10 +76,7 @@ pub struct Plan {
 /// When one of them can never be watched.
 pub fn plans(config: &Config) -> anyhow::Result<BTreeMap<CameraId, Plan>> {
     let plan = |(id, camera): (&CameraId, &config::Camera)| {
-        let overflow = match camera.source {
-            Source::File(_) => Overflow::Block,
-            Source::Rtsp(_) | Source::V4l2(_) | Source::Test(_) => Overflow::DropOldest,
-        };
+        let overflow = overflow(&camera.source);
         let config = camera_config(id, camera, &config.pipelines);
         config.window.validate().with_context(|| format!("camera {id} cannot be watched"))?;
         Ok((id.clone(), Plan { config, overflow, priority: camera.priority }))
@@ -105,16 +107,14 @@ pub struct Cameras {
     stop: CancellationToken,
     tasks: JoinSet<Result<(), CaptureError>>,
     running: BTreeMap<CameraId, Running>,
-    /// Of those that ended by themselves.
-    ended: usize,
-    /// Of these, those that could not be read.
-    failed: usize,
+    /// Those that ended by themselves, and whether that was a failure.
+    ended: BTreeMap<CameraId, bool>,
 }
 
 impl Cameras {
     /// None yet; cancelling `stop` stops them all.
     pub fn new(site: Site, stop: CancellationToken) -> Self {
-        Self { site, stop, tasks: JoinSet::new(), running: BTreeMap::new(), ended: 0, failed: 0 }
+        Self { site, stop, tasks: JoinSet::new(), running: BTreeMap::new(), ended: BTreeMap::new() }
     }
 
     /// How many are being watched.
@@ -124,11 +124,12 @@ impl Cameras {
 
     /// Starts one.
     pub fn start(&mut self, Plan { config, overflow, priority }: Plan) {
-        self.site.queue.prioritise(&config.id, priority);
+        self.site.queue.join(&config.id, priority);
         let (id, stop) = (config.id.clone(), self.stop.child_token());
         let (question, asked) = watch::channel(Arc::clone(&config.question));
         let watching = watch_camera(config, asked, overflow, self.site.clone(), stop.clone());
         let task = self.tasks.spawn(watching).id();
+        self.ended.remove(&id);
         self.running.insert(id, Running { task, stop, question });
     }
 
@@ -145,6 +146,7 @@ impl Cameras {
         for id in ids {
             if let Some(running) = self.running.get(*id) {
                 running.stop.cancel();
+                self.site.queue.leave(id);
             }
         }
         while ids.iter().any(|id| self.running.contains_key(*id)) {
@@ -167,28 +169,33 @@ impl Cameras {
     /// Stops all of them, and waits for their end.
     pub async fn end(&mut self) {
         self.stop.cancel();
+        self.running.keys().for_each(|id| self.site.queue.leave(id));
         while self.join().await.is_some() {}
+    }
+
+    /// Those that could not be read, or no longer, and are not tried again by themselves.
+    pub fn failed(&self) -> impl Iterator<Item = &CameraId> {
+        self.ended.iter().filter(|(_, failed)| **failed).map(|(id, _)| id)
     }
 
     /// Whether none of those that ended by themselves could be read, and there was one.
     pub fn all_failed(&self) -> bool {
-        self.ended > 0 && self.failed == self.ended
+        !self.ended.is_empty() && self.ended.values().all(|failed| *failed)
     }
 
     async fn join(&mut self) -> Option<()> {
-        let (task, failed) = match self.tasks.join_next_with_id().await? {
-            Ok((task, result)) => (task, result.is_err()),
-            Err(fault) => {
-                tracing::error!("a camera's task ended by a fault: {fault}");
-                (fault.id(), true)
-            }
+        let (task, failed, fault) = match self.tasks.join_next_with_id().await? {
+            Ok((task, result)) => (task, result.is_err(), None),
+            Err(fault) => (fault.id(), true, Some(fault)),
         };
         let id = self.running.iter().find(|(_, running)| running.task == task).map(|(id, _)| id.clone());
-        if let Some(running) = id.and_then(|id| self.running.remove(&id))
-            && !running.stop.is_cancelled()
-        {
-            self.ended += 1;
-            self.failed += usize::from(failed);
+        let Some((id, running)) = id.and_then(|id| self.running.remove_entry(&id)) else { return Some(()) };
+        if let Some(fault) = fault {
+            tracing::error!(camera = %id, "its task ended by a fault: {fault}");
+            self.site.board.say(&id, CameraState::Offline, Some("ended by a fault of camscribe"));
+        }
+        if !running.stop.is_cancelled() {
+            self.ended.insert(id, failed);
         }
         Some(())
     }
@@ -232,9 +239,20 @@ async fn watch_camera(
             Ok(())
         }
         Err(error) => {
-            tracing::error!(camera = %id, "{error}");
-            board.say(&id, CameraState::Offline, Some(&error.to_string()));
+            let why = error.in_one_line();
+            tracing::error!(camera = %id, "{why}");
+            board.say(&id, CameraState::Offline, Some(&why));
             Err(error)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_allows_no_more_overlap_than_the_windower() {
+        assert_eq!(u128::from(config::MAX_OVERLAP), WindowConfig::MAX_OVERLAP);
     }
 }

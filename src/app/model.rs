@@ -1,11 +1,11 @@
 //! The model's thread: loads the model, tries it out, then describes what the queue holds and
 //! fills the outbox, until the queue is closed.
 
-use std::{num::NonZeroUsize, sync::Arc, thread};
+use std::{num::NonZeroUsize, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, anyhow};
 use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time};
 
 use super::life::{Life, Stage};
 use crate::{
@@ -22,6 +22,12 @@ use crate::{
     publish::outbox::{Message, Outbox},
     queue::ClipQueue,
 };
+
+/// At the end: how long clips that wait may still be described, and how long the batch under way after
+/// them may take. What is left of the time until the service manager loses its patience
+/// (`TimeoutStopSec=` of the unit) is for cameras and broker.
+const FLUSH: Duration = Duration::from_secs(15);
+const LAST_BATCH: Duration = Duration::from_secs(15);
 
 /// JPEG quality of snapshots: artefacts are invisible, and half the bytes of 95.
 const SNAPSHOT_QUALITY: u8 = 85;
@@ -66,23 +72,48 @@ impl Model {
         let (tell_warm, warm) = oneshot::channel();
         let (tell_end, ended) = oneshot::channel();
         let work = move || {
+            let _closing = Closing(Arc::clone(&bench.queue));
             let ready = |model: ModelInfo| drop(tell_warm.send(model));
             let result = load(&settings).and_then(|model| describe(model, ready, batching, &node, &bench));
-            // Cameras that block on a full queue must not wait for a model that is gone.
-            bench.queue.close();
             let _ = tell_end.send(result);
         };
         let thread = thread::Builder::new().name("model".into()).spawn(work)?;
         Ok(Self { thread, warm, ended })
     }
 
-    /// Waits for the thread, which ends when the queue is closed and empty.
+    /// Closes the queue and waits for the thread to describe what is in it. What takes too long is given
+    /// up, and said: clips that wait, then the batch under way.
     ///
     /// # Errors
-    /// When it panicked.
-    pub async fn join(self) -> anyhow::Result<()> {
-        let joined = tokio::task::spawn_blocking(move || self.thread.join()).await?;
-        joined.map_err(|fault| anyhow!("the model's thread ended by a fault: {fault:?}"))
+    /// When the thread panicked.
+    pub async fn finish(self, queue: &ClipQueue) -> anyhow::Result<()> {
+        queue.close();
+        let mut ending = tokio::task::spawn_blocking(move || self.thread.join());
+        let mut joined = time::timeout(FLUSH, &mut ending).await;
+        if joined.is_err() {
+            let left = queue.discard();
+            if left > 0 {
+                tracing::warn!("{left} clips are given up: describing them would take too long");
+            }
+            joined = time::timeout(LAST_BATCH, ending).await;
+        }
+        match joined {
+            Ok(joined) => joined?.map_err(|fault| anyhow!("the model's thread ended by a fault: {fault:?}")),
+            Err(_) => {
+                tracing::warn!("the clips that the model is describing are given up: it takes too long");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Closes the queue whichever way the model's thread ends: cameras that block on a full one must not
+/// wait for a model that is gone.
+struct Closing(Arc<ClipQueue>);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

@@ -4,13 +4,12 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
     path::{Path, PathBuf},
 };
 
-use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+use super::state;
 use crate::{
     config::{self, Config},
     frame::CameraId,
@@ -60,7 +59,7 @@ impl Orders {
             self.cameras.remove(&camera);
         }
         if let Some(file) = &self.file
-            && let Err(error) = write(file, &self.cameras)
+            && let Err(error) = state::write(file, &self.cameras)
         {
             tracing::error!("the order for camera {camera} will not outlive this process: {error:#}");
         }
@@ -100,32 +99,17 @@ impl Orders {
 }
 
 fn read(file: &Path) -> anyhow::Result<BTreeMap<CameraId, Ordered>> {
-    let text = match fs::read(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        text => text.with_context(|| file.display().to_string())?,
-    };
-    let cameras: BTreeMap<CameraId, Ordered> =
-        serde_json::from_slice(&text).with_context(|| file.display().to_string())?;
+    let cameras: BTreeMap<CameraId, Ordered> = state::read(file)?;
     for prompt in cameras.values().filter_map(|ordered| ordered.prompt.as_ref()) {
         config::check_prompt(prompt).map_err(|why| anyhow::anyhow!("{}: a prompt {why}", file.display()))?;
     }
     Ok(cameras)
 }
 
-/// The old file or the new one is there, whenever the power goes.
-fn write(file: &Path, cameras: &BTreeMap<CameraId, Ordered>) -> anyhow::Result<()> {
-    let new = file.with_extension("new");
-    let context = || new.display().to_string();
-    let mut open = fs::File::create(&new).with_context(context)?;
-    serde_json::to_writer(&mut open, cameras).with_context(context)?;
-    open.sync_all().with_context(context)?;
-    fs::rename(&new, file).with_context(context)?;
-    let folder = file.parent().context("a file without a folder")?;
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).with_context(|| folder.display().to_string())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn of_file(extra: &str) -> Config {

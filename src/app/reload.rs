@@ -121,6 +121,9 @@ impl InForce {
         if in_force.mqtt.tls.is_some() {
             change.broker.get_or_insert(Move::Stay);
         }
+        // What kept them from being watched may have been mended elsewhere: a plugin, a pipeline's file.
+        let watched = |id: &&CameraId| in_force.cameras.get(*id).is_some_and(|camera| camera.enabled);
+        change.started.extend(cameras.failed().filter(watched).cloned());
         self.apply(change, in_force, of_file.cameras, cameras, site).await;
         self.orders.tell(&self.of_file);
     }

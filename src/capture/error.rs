@@ -144,6 +144,17 @@ fn at(played: &Duration) -> String {
 }
 
 impl CaptureError {
+    /// The error and its causes.
+    pub fn in_one_line(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(c) = cause {
+            line = format!("{line}: {c}");
+            cause = c.source();
+        }
+        line
+    }
+
     /// Whether trying again cannot help: what has to change is on this machine.
     pub(super) fn is_final(&self) -> bool {
         matches!(self, Self::Pipeline(_) | Self::Window(_) | Self::Gstreamer(_) | Self::MissingPlugin { .. })

@@ -112,3 +112,14 @@ fn known(folder: Option<&Path>) -> String {
     names.extend(files.filter_map(|p| Some(p.file_stem()?.to_str()?.to_owned())));
     names.into_iter().collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::PIPELINES;
+
+    #[test]
+    fn what_the_configuration_takes_for_shipped_is_shipped() {
+        assert_eq!(SHIPPED.map(|(name, _)| name), PIPELINES);
+    }
+}

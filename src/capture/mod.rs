@@ -40,6 +40,7 @@ pub use library::PipelineError;
 use preflight::preflight;
 pub use probe::{CameraFacts, probe};
 pub use reference::{VideoInfo, read_frames_at};
+use supervise::Run;
 use tap::{Intake, lock};
 
 /// One camera, file or synthetic picture, and what is wanted of it.
@@ -155,10 +156,13 @@ pub async fn run(
         });
         let source = config.source.clone();
         // A file system may take its time.
-        let looked = tokio::task::spawn_blocking(move || preflight(&source)).await;
-        let (outcome, up) = match looked.unwrap_or(Ok(())) {
+        let looked = tokio::select! {
+            looked = tokio::task::spawn_blocking(move || preflight(&source)) => looked,
+            () = cancel.cancelled() => return summary(&intake, Duration::ZERO, None).await,
+        };
+        let Run { outcome, up, hanging } = match looked.unwrap_or(Ok(())) {
             Ok(()) => supervise::run_once(&config, &intake, &status, &cancel).await,
-            Err(error) => (Err(error), Duration::ZERO),
+            Err(error) => Run::failed(error),
         };
         let fault = match outcome {
             Ok(supervise::End::Cancelled { position }) => return summary(&intake, position, None).await,
@@ -175,7 +179,7 @@ pub async fn run(
             CaptureError::Unauthorised(_) => State::Unauthorised,
             _ => State::Offline,
         };
-        let why = in_one_line(&fault);
+        let why = fault.in_one_line();
         status.send_modify(|s| (s.state, s.why) = (state, why.clone()));
         if !config.retry || !config.source.is_live() || fault.is_final() {
             return Err(fault);
@@ -187,9 +191,16 @@ pub async fn run(
         let pause = pause.mul_f64(jitter());
         // Of a fault that is final the caller tells.
         tracing::warn!(camera = %config.id, "{why}; trying again in {:.0} s", pause.as_secs_f32());
+        let rest = async {
+            tokio::time::sleep(pause).await;
+            // A driver that does not let go will not start again either, and each try would cost threads.
+            if let Some(hanging) = hanging {
+                let _ = hanging.await;
+            }
+        };
         tokio::select! {
             () = cancel.cancelled() => return summary(&intake, Duration::ZERO, None).await,
-            () = tokio::time::sleep(pause) => {}
+            () = rest => {}
         }
         status.send_modify(|s| s.reconnects += 1);
     }
@@ -230,15 +241,4 @@ async fn summary(
         Default::default()
     });
     Ok(Summary { frames, clips, too_few, duration, warning })
-}
-
-/// An error and its causes.
-fn in_one_line(error: &dyn std::error::Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(c) = cause {
-        line = format!("{line}: {c}");
-        cause = c.source();
-    }
-    line
 }

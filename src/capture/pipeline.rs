@@ -122,13 +122,14 @@ fn rtspsrc(element: &gst::Element, rtsp: &Rtsp, config: &CameraConfig) -> bool {
     element.set_property("drop-on-latency", true);
     // Datagrams that do not get through must be given up well before the source counts as silent.
     element.set_property("timeout", u64::try_from(config.opening.as_micros() / 3).unwrap_or(u64::MAX));
-    let video_chosen = std::sync::atomic::AtomicBool::new(false);
+    // The streams are offered once more where the source goes over from UDP to TCP by itself.
+    let chosen = std::sync::OnceLock::new();
     element.connect("select-stream", false, move |values| {
+        let number = values.get(1).and_then(|v| v.get::<u32>().ok());
         let caps = values.get(2).and_then(|v| v.get::<gst::Caps>().ok());
         let media = caps.and_then(|c| c.structure(0)?.get::<String>("media").ok());
         let is_video = media.as_deref() == Some("video");
-        let first = is_video && !video_chosen.swap(true, std::sync::atomic::Ordering::Relaxed);
-        Some(first.to_value())
+        Some((is_video && *chosen.get_or_init(|| number) == number).to_value())
     });
     element.connect("new-manager", false, |values| {
         let manager = values.get(1).and_then(|v| v.get::<gst::Element>().ok());

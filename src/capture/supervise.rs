@@ -7,7 +7,10 @@ use std::{
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -19,7 +22,7 @@ use super::{
     tap::{Intake, Tap, is_video_decoder, lock},
     vigil::Trouble,
 };
-use crate::config::Source;
+use crate::{config::Source, frame::CameraId};
 
 /// How a run ended, other than by a fault.
 pub(super) enum End {
@@ -27,6 +30,22 @@ pub(super) enum End {
     Over { position: Duration, warning: Option<String> },
     /// We were asked to stop.
     Cancelled { position: Duration },
+}
+
+/// What came of a run.
+pub(super) struct Run {
+    pub outcome: Result<End, CaptureError>,
+    /// How long pictures came.
+    pub up: Duration,
+    /// Ends when the pipeline does, if it did not in time.
+    pub hanging: Option<JoinHandle<()>>,
+}
+
+impl Run {
+    /// One that did not get as far as a pipeline.
+    pub fn failed(error: CaptureError) -> Self {
+        Self { outcome: Err(error), up: Duration::ZERO, hanging: None }
+    }
 }
 
 /// What the bus told.
@@ -44,16 +63,19 @@ enum Fault {
 /// A file that ends so much before its stated length was cut off.
 const CUT_OFF: Duration = Duration::from_secs(2);
 
-/// Plays a source once, from its start to its end. Also gives how long pictures came.
+/// How long a pipeline may take to stop.
+const STOPPING: Duration = Duration::from_secs(5);
+
+/// Plays a source once, from its start to its end.
 pub(super) async fn run_once(
     config: &CameraConfig,
     intake: &Arc<Mutex<Intake>>,
     status: &Arc<watch::Sender<CameraStatus>>,
     cancel: &CancellationToken,
-) -> (Result<End, CaptureError>, Duration) {
+) -> Run {
     let Built { pipeline, source, frames } = match build(config) {
         Ok(built) => built,
-        Err(error) => return (Err(error), Duration::ZERO),
+        Err(error) => return Run::failed(error),
     };
     let stamper = match &config.source {
         Source::File(path) => Stamper::file(path),
@@ -67,14 +89,14 @@ pub(super) async fn run_once(
     let missing = Arc::new(Mutex::new(Vec::new()));
     let mut news = listen(&pipeline, &tap, &missing);
     let starting = pipeline.clone();
-    // Failures to start are told on the bus as well.
-    let _ = tokio::task::spawn_blocking(move || starting.set_state(gst::State::Playing)).await;
+    // Failures to start are told on the bus as well, and a driver in which it hangs gives no pictures.
+    tokio::task::spawn_blocking(move || starting.set_state(gst::State::Playing));
     let result = watch(config, &pipeline, &tap, status, cancel, &mut news).await;
     tap.close();
-    stop(pipeline).await;
-    let (what, position) = (config.source.to_string(), tap.position());
+    let hanging = stop(&config.id, pipeline).await;
+    let (what, position, up) = (config.source.to_string(), tap.position(), tap.up());
     let fault = match result {
-        Ok(end) => return (Ok(end), tap.up()),
+        Ok(end) => return Run { outcome: Ok(end), up, hanging },
         Err(Fault::Noticed(Trouble::Silent(after))) => CaptureError::Stalled { what, after },
         Err(Fault::Noticed(Trouble::Damaged(after, pieces))) => {
             status.send_modify(|s| s.decode_errors += u64::from(pieces));
@@ -83,7 +105,7 @@ pub(super) async fn run_once(
         Err(Fault::Reported(report)) => explain(&config.source, report, &lock(&missing), position),
     };
     let error = diagnose(&config.source, tap.take_fault().unwrap_or(fault)).await;
-    (Err(error), tap.up())
+    Run { outcome: Err(error), up, hanging }
 }
 
 /// Waits for the end, a fault or the request to stop.
@@ -176,12 +198,15 @@ fn listen(
     news
 }
 
-/// Stops a pipeline. Its threads are waited for, which takes as long as the sink holds one of them.
-async fn stop(pipeline: gst::Pipeline) {
-    let stopping = tokio::task::spawn_blocking(move || {
+/// Stops a pipeline. Its threads are waited for, which takes as long as the sink or a driver holds one
+/// of them: what still goes on after a while is given back.
+async fn stop(camera: &CameraId, pipeline: gst::Pipeline) -> Option<JoinHandle<()>> {
+    let mut stopping = tokio::task::spawn_blocking(move || {
         let _ = pipeline.set_state(gst::State::Null);
     });
-    if tokio::time::timeout(Duration::from_secs(5), stopping).await.is_err() {
-        tracing::warn!("a pipeline does not stop: it is left to itself");
+    if tokio::time::timeout(STOPPING, &mut stopping).await.is_ok() {
+        return None;
     }
+    tracing::warn!(%camera, "its pipeline does not stop: it is left to itself");
+    Some(stopping)
 }

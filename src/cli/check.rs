@@ -5,7 +5,7 @@ use std::{io::Write, path::PathBuf};
 use clap::Args;
 
 use super::probe;
-use crate::config;
+use crate::{app, config, publish::Prepared};
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -22,12 +22,14 @@ pub struct CheckArgs {
 /// standard error.
 ///
 /// # Errors
-/// [`config::ConfigError`] with every mistake; that something does not work.
+/// [`config::ConfigError`] with every mistake; [`SettingsError`](crate::publish::SettingsError); that something does not work.
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let loaded = config::load(args.config.as_deref())?;
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
     }
+    // What stands in the files of certificates and keys.
+    Prepared::new(app::publish_settings(&loaded.config, None))?;
     if args.probe {
         return probe::run(&loaded.config);
     }

@@ -21,7 +21,7 @@ use crate::{
     app,
     capture::{self, CameraConfig, CameraStatus, Summary},
     clip::{Clip, Question},
-    config::{self, ParsedSource, Sampling, Source, Transport, units},
+    config::{self, Login, ParsedSource, Sampling, Source, Transport, units},
     describe::{
         smolvlm::{SmolVlm, sampling::Footage},
         worker::{self, Batching, Outcome},
@@ -48,6 +48,12 @@ pub struct DescribeArgs {
     /// Compute in: auto, f32, bf16 or f16
     #[arg(long, value_name = "DTYPE", default_value = "auto")]
     pub dtype: DtypeChoice,
+    /// Who to be for cameras whose address names nobody
+    #[arg(long, value_name = "NAME", requires = "password_file")]
+    pub username: Option<String>,
+    /// The file with the password: on the command line everyone on this machine could read it
+    #[arg(long, value_name = "FILE", requires = "username")]
+    pub password_file: Option<PathBuf>,
     /// What to ask about each clip [default: to describe it]
     #[arg(long, value_name = "P")]
     pub prompt: Option<String>,
@@ -75,6 +81,15 @@ pub struct DescribeArgs {
 }
 
 impl DescribeArgs {
+    fn login(&self) -> anyhow::Result<Option<Login>> {
+        let (Some(username), Some(file)) = (&self.username, &self.password_file) else { return Ok(None) };
+        let (password, warning) = config::read_secret(file).map_err(anyhow::Error::msg)?;
+        if let Some(warning) = warning {
+            eprintln!("warning: {warning}");
+        }
+        Ok(Some(Login { username: username.clone(), password }))
+    }
+
     /// What is asked: what was said, else what the model was made for.
     fn prompt(&self) -> String {
         let usual = if self.model == hub::BUILTIN { hub::BUILTIN_PROMPT } else { config::DEFAULT_PROMPT };
@@ -107,7 +122,12 @@ pub enum Format {
 /// cannot be read are described all the same.
 pub fn run(args: DescribeArgs) -> anyhow::Result<()> {
     logging::init(true);
-    let sources = args.sources.iter().map(|text| Named::parse(text)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut sources =
+        args.sources.iter().map(|text| Named::parse(text)).collect::<anyhow::Result<Vec<_>>>()?;
+    let login = args.login()?;
+    for source in sources.iter_mut().filter(|it| it.login.is_none() && matches!(it.source, Source::Rtsp(_))) {
+        source.login.clone_from(&login);
+    }
     if args.sampling == SamplingArg::Reference
         && let Some(other) = sources.iter().find(|s| !matches!(s.source, Source::File(_)))
     {
@@ -161,7 +181,7 @@ struct Named {
     text: String,
     camera: CameraId,
     source: Source,
-    login: Option<config::Login>,
+    login: Option<Login>,
 }
 
 impl Named {
@@ -233,7 +253,8 @@ fn windows(
             move || {
                 let (status, told) = watch::channel(CameraStatus::default());
                 runtime.spawn(bar.follow(told));
-                let sink = move |clip| drop(pushed.push(clip, Overflow::Block));
+                let overflow = app::overflow(&settings.source);
+                let sink = move |clip| drop(pushed.push(clip, overflow));
                 let result = runtime.block_on(capture::run(settings, sink, status, stop));
                 queue.close();
                 result

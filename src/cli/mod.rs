@@ -5,7 +5,7 @@ use std::{io, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::{config::ConfigError, event::Event};
+use crate::{config::ConfigError, event::Event, publish::SettingsError};
 
 pub mod check;
 pub mod demo;
@@ -85,9 +85,10 @@ fn report(error: &anyhow::Error) -> ExitCode {
     for cause in error.chain().skip(1) {
         eprintln!("  because: {cause}");
     }
-    match error.downcast_ref::<ConfigError>() {
-        Some(_) => ExitCode::from(BAD_CONFIGURATION),
-        None => ExitCode::FAILURE,
+    if error.is::<ConfigError>() || error.is::<SettingsError>() {
+        ExitCode::from(BAD_CONFIGURATION)
+    } else {
+        ExitCode::FAILURE
     }
 }
 

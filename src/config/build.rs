@@ -7,9 +7,10 @@ use std::{
 };
 
 use super::{
-    Camera, Http, Login, Model, ParsedSource, Sampling, Secret, Source, Transport,
+    Camera, Http, Login, MAX_OVERLAP, Model, PIPELINES, PIPELINES_DIR, ParsedSource, Sampling, Secret,
+    Source, Transport,
     mistake::Report,
-    secret,
+    secret, units,
     value::{Section, Value},
 };
 use crate::{
@@ -121,6 +122,17 @@ pub fn camera(section: &mut Section, has_uri: bool, folder: &Path, report: &mut 
         section.derive("min_frames", Value::Int(section.number("min_frames").min(frames)));
     }
     let min_frames = section.number("min_frames");
+    let (window, stride) = (section.duration("window"), section.duration("stride"));
+    if window > stride.saturating_mul(MAX_OVERLAP) {
+        let least = units::show_duration(window / MAX_OVERLAP);
+        let why = format!(
+            "{} is too short for window = {}: more than {MAX_OVERLAP} windows would overlap; at least {least} \
+             would do",
+            units::show_duration(stride),
+            units::show_duration(window),
+        );
+        report.mistake(&section.entry("stride").place, why);
+    }
     if min_frames > frames {
         let why = format!("{min_frames} is more than frames = {frames}: no clip would ever be described");
         report.mistake(&section.entry("min_frames").place, why);
@@ -154,6 +166,13 @@ pub fn camera(section: &mut Section, has_uri: bool, folder: &Path, report: &mut 
         let why =
             "cannot name a pipeline: write the file's name without folder and ending; a-z, 0-9, '_' and '-'";
         report.mistake(&section.entry("pipeline").place, format!("{name:?} {why}"));
+    } else if let Some(name) = pipeline.filter(|name| !PIPELINES.contains(name)) {
+        let own = folder.join(PIPELINES_DIR).join(format!("{name}.txt"));
+        if !own.is_file() {
+            let shipped = PIPELINES.join(", ");
+            let why = format!("is none of {shipped}, and there is no file {}", own.display());
+            report.mistake(&section.entry("pipeline").place, format!("{name:?} {why}"));
+        }
     }
     Camera {
         source: source.relative_to(folder),
@@ -165,8 +184,8 @@ pub fn camera(section: &mut Section, has_uri: bool, folder: &Path, report: &mut 
             "auto" => Transport::Auto,
             _ => Transport::Tcp,
         },
-        window: section.duration("window"),
-        stride: section.duration("stride"),
+        window,
+        stride,
         frames: frames as usize,
         min_frames: min_frames as usize,
         prompt: section.text("prompt").trim().into(),

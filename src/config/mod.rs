@@ -29,7 +29,7 @@ pub use build::{check_prompt, default_node_id};
 use layers::Layers;
 pub use mistake::ConfigError;
 use mistake::{Place, Report};
-pub use secret::Secret;
+pub use secret::{Secret, read as read_secret};
 pub use source::{BadSource, ParsedSource, Rtsp, Source, mask};
 use value::{Section, Value};
 
@@ -41,6 +41,13 @@ pub const DEFAULT_MODEL: &str = "HuggingFaceTB/SmolVLM2-500M-Video-Instruct";
 pub const DEFAULT_REVISION: &str = "main";
 /// What is asked about a clip when nobody asks anything else.
 pub const DEFAULT_PROMPT: &str = "Describe what happens in this video in one or two sentences.";
+
+/// Most windows of a camera that may be open at once, which bounds what is kept in memory.
+pub const MAX_OVERLAP: u32 = 64;
+/// The pipelines that camscribe brings along.
+pub const PIPELINES: [&str; 5] = ["file", "rtsp", "shapes", "test", "v4l2"];
+/// The folder beside the configuration file for pipelines of the user's own.
+const PIPELINES_DIR: &str = "pipelines";
 
 /// A valid configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -291,7 +298,7 @@ pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
         },
         http: build::http(&sections["http"], &mut report),
         cameras,
-        pipelines: folder.join("pipelines"),
+        pipelines: folder.join(PIPELINES_DIR),
     };
     let warnings = report.finish()?;
     if let Some(node) = sections.get_mut("node") {

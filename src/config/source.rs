@@ -190,9 +190,13 @@ impl fmt::Debug for Rtsp {
     }
 }
 
+/// A part of a path that is as long as this may be a token.
+const TOKEN: usize = 12;
+
 /// `text` without what may be a password. Everything between `://` and the last `@` is hidden: a
 /// password may itself hold `@` or `/`, and this must work on text that does not parse. Some cameras
-/// want the password in the path or the query, so there everything with `=` in it is hidden, too.
+/// want the password in the path or the query, and to others a long random path is the password, so
+/// there everything is hidden that has `=` in it or that is long and no plain word.
 pub fn mask(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.into() };
     let (hidden, rest) = rest.rfind('@').map_or(("", rest), |at| ("***", &rest[at..]));
@@ -200,8 +204,10 @@ pub fn mask(text: &str) -> String {
         return format!("{scheme}://{hidden}{rest}");
     }
     let (path, query) = rest.split_once('?').map_or((rest, ""), |(path, _)| (path, "?***"));
-    let shown = |part| if str::contains(part, '=') { "***" } else { part };
-    let path = path.split('/').map(shown).collect::<Vec<_>>().join("/");
+    let plain = |part: &str| part.len() < TOKEN || part.bytes().all(|b| b.is_ascii_lowercase());
+    // The host is no secret, whatever it looks like.
+    let shown = |(i, part)| if i > 0 && !plain(part) || str::contains(part, '=') { "***" } else { part };
+    let path = path.split('/').enumerate().map(shown).collect::<Vec<_>>().join("/");
     format!("{scheme}://{hidden}{path}{query}")
 }
 

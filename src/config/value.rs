@@ -184,6 +184,8 @@ fn convert(kind: Kind, raw: &Raw) -> Result<Value, String> {
         (Kind::Duration(..) | Kind::Size(..), Raw::Int(_)) => {
             wrong(", a number without a unit: write it in quotes, with its unit")
         }
+        // It may be a password in a wrong place: it is not repeated.
+        (Kind::Text, Raw::Int(_)) => Err("needs text, not a number: write it in quotes".into()),
         (Kind::Text | Kind::Choice(_), Raw::Int(_) | Raw::Bool(_)) => wrong(": write it in quotes"),
         _ => wrong(""),
     }

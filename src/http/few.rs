@@ -1,12 +1,15 @@
 //! A listener that holds no more than a few connections at once: whoever opens thousands must not
-//! use up the file descriptors that cameras and broker need. The next one waits its turn.
+//! use up the file descriptors that cameras and broker need. The next one waits its turn, and it gets
+//! it: a connection on which nothing is asked for a while is closed.
 
 use std::{
+    future::Future,
     io,
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::serve::Listener;
@@ -14,10 +17,13 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::{self, Instant, Sleep},
 };
 
 /// Far more than those who look after one machine.
 const CONNECTIONS: usize = 32;
+/// Longer than those who ask regularly take to ask again.
+const IDLE: Duration = Duration::from_secs(120);
 
 pub(super) struct Few {
     listener: TcpListener,
@@ -38,7 +44,7 @@ impl Listener for Few {
         // Never closed, so it always gives a place; without one the connection would be unbounded.
         let place = Arc::clone(&self.free).acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
-        (Connection { stream, _place: place }, address)
+        (Connection { stream, idle: Box::pin(time::sleep(IDLE)), _place: place }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -49,6 +55,8 @@ impl Listener for Few {
 /// A connection that gives its place back when it ends.
 pub(super) struct Connection {
     stream: TcpStream,
+    /// Over when nothing was read for too long.
+    idle: Pin<Box<Sleep>>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -58,7 +66,13 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         to: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, to)
+        let read = Pin::new(&mut self.stream).poll_read(cx, to);
+        if read.is_ready() {
+            self.idle.as_mut().reset(Instant::now() + IDLE);
+        } else if self.idle.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
     }
 }
 

@@ -324,6 +324,12 @@ impl Publisher {
         self.shared.state.subscribe()
     }
 
+    /// Tells, whenever it is asked, whether the broker has been told of every state.
+    pub fn told(&self) -> impl Fn() -> bool + use<> {
+        let shared = Arc::clone(&self.shared);
+        move || shared.board().all_sent()
+    }
+
     /// Delivers what is left for at most `grace`, says `offline` and disconnects. Gives the number
     /// of descriptions that the broker did not get.
     pub async fn shutdown(self, grace: Duration) -> usize {
@@ -337,13 +343,12 @@ impl Publisher {
         let cameras = self.shared.cameras().clone();
         cameras.iter().for_each(|camera| self.erase(camera));
         self.shared.post(self.shared.topics.info(), ContentType::Text, "");
-        let shared = Arc::clone(&self.shared);
+        let (told, status) = (self.told(), self.shared.topics.status());
         self.end(Stop { until: Instant::now(), farewell: "" }).await;
-        if !shared.board().all_sent() {
+        if !told() {
             tracing::warn!(
-                "the broker that is left could not be reached: what it retains of this node stays there ({} \
-                 and others)",
-                shared.topics.status()
+                "the broker that is left could not be reached: what it retains of this node stays there \
+                 ({status} and others)"
             );
         }
     }

@@ -24,6 +24,8 @@ pub enum Fault {
     Frozen,
     /// Its pictures are noise where H.264 should be.
     Garbage,
+    /// What it sends over UDP does not arrive.
+    NoDatagrams,
 }
 
 pub struct RtspServer {
@@ -121,6 +123,10 @@ impl Drop for RtspServer {
 /// Stands before the payloader and does to what comes by what the fault says.
 fn spoil(media: &gst::Element, fault: Arc<AtomicU8>) {
     let bin = media.downcast_ref::<gst::Bin>().unwrap();
+    if let Some(whole) = bin.parent().and_downcast::<gst::Bin>() {
+        let fault = fault.clone();
+        whole.connect_deep_element_added(move |_, _, element| lose_datagrams(element, fault.clone()));
+    }
     let Some(pad) = bin.by_name("pay0").and_then(|payloader| payloader.static_pad("sink")) else { return };
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         match fault.load(Ordering::SeqCst) {
@@ -133,6 +139,20 @@ fn spoil(media: &gst::Element, fault: Arc<AtomicU8>) {
             _ => {}
         }
         gst::PadProbeReturn::Ok
+    });
+}
+
+/// Stands before what sends over UDP.
+fn lose_datagrams(element: &gst::Element, fault: Arc<AtomicU8>) {
+    if element.factory().is_none_or(|factory| factory.name() != "multiudpsink") {
+        return;
+    }
+    let data = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+    element.static_pad("sink").unwrap().add_probe(data, move |_, _| {
+        match fault.load(Ordering::SeqCst) == Fault::NoDatagrams as u8 {
+            true => gst::PadProbeReturn::Handled,
+            false => gst::PadProbeReturn::Ok,
+        }
     });
 }
 

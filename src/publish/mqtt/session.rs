@@ -451,9 +451,10 @@ impl<'a> Session<'a> {
         }
         let (why, rejected) = match ending {
             Ending::Rejected { why, too_large } => (why.clone(), Some((why, too_large))),
-            // Where nothing was ever answered it is the line that is bad, not a message.
-            Ending::HungUp(why) if self.under_way() > 0 && !self.progress && self.answered => {
-                self.memory.hang_ups += 1;
+            Ending::HungUp(why) if self.under_way() > 0 && !self.progress => {
+                // A message is given up only where others were answered: else it is the line that is bad.
+                let telling = self.under_way() > 1 || self.answered;
+                self.memory.hang_ups += u32::from(telling);
                 let often = self.memory.hang_ups >= HANG_UPS;
                 (why, often.then(|| ("the broker hangs up whenever it is sent".into(), false)))
             }

@@ -194,7 +194,9 @@ impl Ledger {
         let item = match self.memory.first(Table::Snapshots, row) {
             Some((found, item)) if found == row => item.clone(),
             // One that cannot be read is missed until there is a newer one.
-            _ => self.reader.as_ref()?.first(Table::Snapshots, row).ok()?.filter(|(found, _)| *found == row)?.1,
+            _ => {
+                self.reader.as_ref()?.first(Table::Snapshots, row).ok()?.filter(|(found, _)| *found == row)?.1
+            }
         };
         Some(Snapshot { id: item.id, jpeg: item.payload })
     }

@@ -4,6 +4,13 @@ CARGO ?= cargo
 PREFIX ?= /usr/local
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
+# A CUDA toolkit of yours, or one that is put here.
+CUDA_TOOLKIT := $(CURDIR)/target/cuda-toolkit
+# That of the GPU in this machine; else 80, which every newer one runs too.
+CUDA_COMPUTE_CAP ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .),80)
+CUDA = CUDA_COMPUTE_CAP=$(CUDA_COMPUTE_CAP) CUDA_HOME=$(or $(CUDA_HOME),$(CUDA_TOOLKIT)) \
+    PATH="$(or $(CUDA_HOME),$(CUDA_TOOLKIT))/bin:$$PATH"
+
 FUZZ_SECONDS ?= 60
 
 .PHONY: help demo test build lint deny chaos fuzz cuda install deb test-deb
@@ -46,9 +53,10 @@ fuzz: ## hostile input for FUZZ_SECONDS a target; needs a nightly compiler
 	        -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=4096 || exit 1; \
 	done
 
-cuda: ## the program with CUDA, into target/HOST/release; needs nvcc (CUDA_HOME)
-	@.ci/install-deps build
-	$(CARGO) --config .cargo/cuda.toml build --release --locked --features cuda --target $(HOST)
+cuda: ## the program with CUDA, into target/HOST/release (CUDA_HOME, CUDA_COMPUTE_CAP)
+	@.ci/install-deps cuda
+	@[ -n "$(CUDA_HOME)" ] || .ci/cuda-toolkit $(CUDA_TOOLKIT)
+	$(CUDA) $(CARGO) --config .cargo/cuda.toml build --release --locked --features cuda --target $(HOST)
 
 deb: build ## the Debian package, into target/debian
 	$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deb

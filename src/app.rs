@@ -104,7 +104,7 @@ pub async fn run(
 
     life.enter(Stage::Loading);
     let mut model = Model::start(load, config, bench)?;
-    let info = tokio::select! {
+    let warm = tokio::select! {
         warm = &mut model.warm => warm,
         () = stop.cancelled() => {
             // Loading cannot be interrupted; nothing is lost by leaving it to the end of the process.
@@ -112,11 +112,11 @@ pub async fn run(
             return Ok(());
         }
     };
-    let Ok(info) = info else {
+    let Ok((info, gpu)) = warm else {
         model.ended.await.context("the model's thread ended by a fault")??;
         bail!("the model's thread ended before its work began");
     };
-    board.open(prepared, info, config.cameras.keys());
+    board.open(prepared, info, gpu, config.cameras.keys());
     for (id, _) in config.cameras.iter().filter(|(_, camera)| !camera.enabled) {
         board.disable(id);
     }

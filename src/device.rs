@@ -1,7 +1,9 @@
 //! Where the model is wanted to compute, and in which number format: the person's words, read once.
 //! What is really there is found out where the model is loaded.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
+
+use serde::Serialize;
 
 /// The device that is asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +26,36 @@ pub enum DtypeChoice {
     F32,
     Bf16,
     F16,
+}
+
+/// A GPU, as its driver describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Gpu {
+    /// What it is called.
+    pub name: String,
+    /// Which instructions it knows: `9.0`.
+    pub compute_capability: String,
+    /// The newest CUDA that its driver knows: `13.0`.
+    pub cuda: String,
+    /// All of its memory.
+    pub memory_bytes: usize,
+    /// What of it was free before the model was loaded.
+    pub free_bytes: usize,
+}
+
+impl fmt::Display for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gib = |bytes: usize| bytes as f64 / f64::from(1 << 30);
+        write!(
+            f,
+            "{} (compute capability {}, driver for CUDA {}, {:.1} of {:.1} GiB free)",
+            self.name,
+            self.compute_capability,
+            self.cuda,
+            gib(self.free_bytes),
+            gib(self.memory_bytes)
+        )
+    }
 }
 
 /// A word that names no device or number format.

@@ -1,5 +1,5 @@
-//! Everything that fails, at random moments and at once: the broker, the line to it, the daemon, the
-//! cameras, the configuration. At the end the ids prove that every description that was made was
+//! Everything that fails or is changed, at random moments and at once: the broker, the line to it, the
+//! daemon, the cameras, the configuration, what subscribers order. At the end the ids prove that every description that was made was
 //! delivered at least once and in each camera's order, and that the camera that nobody touched lost
 //! nothing.
 //!
@@ -69,9 +69,10 @@ enum Act {
     CredentialsRefused,
     Reloaded,
     BrokenReload,
+    Ordered,
 }
 
-const ACTS: [Act; 14] = [
+const ACTS: [Act; 15] = [
     Act::BrokerKilled,
     Act::LineRefuses,
     Act::LineSlow,
@@ -86,6 +87,7 @@ const ACTS: [Act; 14] = [
     Act::CredentialsRefused,
     Act::Reloaded,
     Act::BrokenReload,
+    Act::Ordered,
 ];
 
 /// H.264 with a keyframe a second.
@@ -235,9 +237,24 @@ impl World {
                 fs::write(self.daemon.path("camscribe.toml"), self.toml.replace("PROMPT", "Describe this."))
                     .unwrap();
             }
+            Act::Ordered => {
+                let prompt = format!("Describe this, {}.", self.dice.roll(1000));
+                self.order("scene", "prompt", &prompt);
+                self.order("flaky", "enabled", "OFF");
+                self.listen(time);
+                // Nobody hears an order while the daemon is not connected.
+                for _ in 0..3 {
+                    self.order("flaky", "enabled", "ON");
+                    self.listen(QUIET);
+                }
+            }
         }
         let pause = self.dice.millis(200, 3000);
         self.listen(pause);
+    }
+
+    fn order(&self, camera: &str, what: &str, payload: &str) {
+        broker::publish(self.broker.port(), &format!("camscribe/edge1/{camera}/set/{what}"), payload);
     }
 
     fn fault(&mut self, fault: Line, time: Duration) {

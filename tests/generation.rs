@@ -139,3 +139,19 @@ fn half_precision_answers_like_f32_until_rounding_tells() {
         assert!(most > 0. && most < share * spread, "{dtype:?}: {most} of {spread}");
     }
 }
+
+#[test]
+fn rows_that_are_done_leave_the_batch() {
+    let network = network(checkpoint::tiny(), DtypeChoice::F32);
+    let lengths = [2, 3, 4, 9];
+    let requests = lengths.map(|max_tokens| prompt(&network.config, 3..9, 0, max_tokens));
+    let mut rows = vec![];
+    let mut watch = |stage, x: &candle_core::Tensor| {
+        if stage == camscribe::describe::smolvlm::Stage::Logits {
+            rows.push(x.dims()[0]);
+        }
+        Ok(())
+    };
+    network.generate(&requests, None, &mut watch).unwrap();
+    assert_eq!(rows, [4, 4, 3, 2, 1, 1, 1, 1, 1]);
+}

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::former::Former;
 use crate::{
     capture::{CameraStatus, State},
+    device::Gpu,
     event::ModelInfo,
     frame::CameraId,
     metrics::{self, CameraReading, Metrics},
@@ -29,6 +30,7 @@ struct Inner {
     /// None before the model is there, after the end, and while it is replaced.
     publisher: Option<Publisher>,
     model: Option<ModelInfo>,
+    gpu: Option<Gpu>,
     cameras: BTreeMap<CameraId, Camera>,
     /// Of each: whether it is to be watched, and what is asked.
     settings: BTreeMap<CameraId, (bool, String)>,
@@ -61,6 +63,7 @@ impl Board {
         let inner = Inner {
             publisher: None,
             model: None,
+            gpu: None,
             cameras: BTreeMap::new(),
             settings: BTreeMap::new(),
             former,
@@ -74,12 +77,16 @@ impl Board {
         &self,
         prepared: Prepared,
         model: ModelInfo,
+        gpu: Option<Gpu>,
         cameras: impl IntoIterator<Item = &'a CameraId>,
     ) {
         self.metrics.model(&model);
+        if let Some(gpu) = &gpu {
+            self.metrics.gpu(&model.device, gpu);
+        }
         let publisher = self.connect(prepared);
         let mut inner = self.lock();
-        inner.model = Some(model);
+        (inner.model, inner.gpu) = (Some(model), gpu);
         inner.former.without(cameras).iter().for_each(|id| publisher.erase(id));
         inner.publisher = Some(publisher);
         inner.tell_all();
@@ -266,7 +273,8 @@ impl Inner {
         let cameras = watched
             .map(|(id, camera)| (id.clone(), CameraInfo { decoder: camera.decoder.clone() }))
             .collect();
-        publisher.info(&Info { version: env!("CARGO_PKG_VERSION").into(), model: model.clone(), cameras });
+        let version = env!("CARGO_PKG_VERSION").into();
+        publisher.info(&Info { version, model: model.clone(), gpu: self.gpu.clone(), cameras });
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
         DescribeError, Describer, Description, DeviceMemory,
         worker::{self, Batching, Outcome},
     },
+    device::Gpu,
     event::{EventKind, ModelInfo},
     frame::Frame,
     metrics::{self, Metrics},
@@ -49,7 +50,7 @@ pub struct Bench {
 pub struct Model {
     thread: thread::JoinHandle<()>,
     /// Told once the model can describe; dropped untold when it cannot.
-    pub warm: oneshot::Receiver<ModelInfo>,
+    pub warm: oneshot::Receiver<(ModelInfo, Option<Gpu>)>,
     /// Told at the end of the thread: the fault that ended it, if one did.
     pub ended: oneshot::Receiver<anyhow::Result<()>>,
 }
@@ -73,7 +74,7 @@ impl Model {
         let (tell_end, ended) = oneshot::channel();
         let work = move || {
             let _closing = Closing(Arc::clone(&bench.queue));
-            let ready = |model: ModelInfo| drop(tell_warm.send(model));
+            let ready = |model, gpu| drop(tell_warm.send((model, gpu)));
             let result = load(&settings).and_then(|model| describe(model, ready, batching, &node, &bench));
             let _ = tell_end.send(result);
         };
@@ -119,7 +120,7 @@ impl Drop for Closing {
 
 fn describe(
     mut model: Box<dyn Describer>,
-    ready: impl FnOnce(ModelInfo),
+    ready: impl FnOnce(ModelInfo, Option<Gpu>),
     batching: Batching,
     node: &str,
     bench: &Bench,
@@ -127,10 +128,10 @@ fn describe(
     bench.life.follow(model.progress());
     bench.life.enter(Stage::WarmingUp);
     worker::warm_up(&mut *model).context("the model does not work")?;
-    let info = model.model();
+    let (info, gpu) = (model.model(), model.gpu());
     let mut model = Counted { model, device: info.device.clone(), metrics: &bench.metrics };
     model.count_memory();
-    ready(info);
+    ready(info, gpu);
     worker::run(&mut model, &bench.queue, batching, node, |outcome| deliver(outcome, bench))
         .context("the model stopped")
 }
@@ -161,7 +162,11 @@ impl Describer for Counted<'_> {
 
     fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
         self.metrics.batch(clips.len());
-        let described = self.model.describe(clips)?;
+        let described = self.model.describe(clips).inspect_err(|error| {
+            if matches!(error, DescribeError::OutOfMemory(_)) {
+                self.metrics.out_of_memory(&self.device);
+            }
+        })?;
         // The stages' times are those of the batch, whichever clip tells them.
         if let Some(Ok(description)) = described.iter().find(|it| it.is_ok()) {
             let stages = description.stages;

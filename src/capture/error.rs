@@ -96,6 +96,11 @@ pub enum CaptureError {
         /// For how long.
         after: Duration,
     },
+    /// It answers, and nothing comes over UDP.
+    #[error(
+        "{0}: the camera answers, but nothing comes over UDP: is a firewall between? Set transport = \"tcp\""
+    )]
+    NoDatagrams(String),
     /// What comes cannot be decoded.
     #[error("{what}: data comes, but no whole picture for {:.0} s: the stream is damaged", .after.as_secs_f32())]
     Undecodable {
@@ -223,6 +228,7 @@ pub(super) fn explain(source: &Source, report: Report, missing: &[String], playe
             _ => CaptureError::NoStream(what),
         },
         _ if debug.contains("Unauthorized") => CaptureError::Unauthorised(what),
+        _ if debug.contains("Could not receive any UDP packets") => CaptureError::NoDatagrams(what),
         _ => other(&error),
     }
 }
@@ -288,6 +294,11 @@ pub(super) fn package_of_element(name: &str) -> &'static str {
     let starts = |prefixes: &[&str]| prefixes.iter().any(|p| name.starts_with(p));
     if starts(&["av"]) {
         "gstreamer1.0-libav"
+    } else if starts(&["cuda", "nvh26"]) {
+        // Its elements are only there where the driver is.
+        "gstreamer1.0-plugins-bad, and needs NVIDIA's driver"
+    } else if starts(&["nvv"]) {
+        "nvidia-l4t-gstreamer of a Jetson"
     } else if starts(&[
         "rtspsrc",
         "rtp",

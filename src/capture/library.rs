@@ -9,9 +9,12 @@ use std::{
 };
 
 /// Built in: `pipelines/NAME.txt` of the source tree.
-const SHIPPED: [(&str, &str); 5] = [
+const SHIPPED: [(&str, &str); 8] = [
     ("file", include_str!("../../pipelines/file.txt")),
+    ("file-nvdec", include_str!("../../pipelines/file-nvdec.txt")),
     ("rtsp", include_str!("../../pipelines/rtsp.txt")),
+    ("rtsp-jetson", include_str!("../../pipelines/rtsp-jetson.txt")),
+    ("rtsp-nvdec", include_str!("../../pipelines/rtsp-nvdec.txt")),
     ("shapes", include_str!("../../pipelines/shapes.txt")),
     ("test", include_str!("../../pipelines/test.txt")),
     ("v4l2", include_str!("../../pipelines/v4l2.txt")),

@@ -45,7 +45,8 @@ pub const DEFAULT_PROMPT: &str = "Describe what happens in this video in one or 
 /// Most windows of a camera that may be open at once, which bounds what is kept in memory.
 pub const MAX_OVERLAP: u32 = 64;
 /// The pipelines that camscribe brings along.
-pub const PIPELINES: [&str; 5] = ["file", "rtsp", "shapes", "test", "v4l2"];
+pub const PIPELINES: [&str; 8] =
+    ["file", "file-nvdec", "rtsp", "rtsp-jetson", "rtsp-nvdec", "shapes", "test", "v4l2"];
 /// The folder beside the configuration file for pipelines of the user's own.
 const PIPELINES_DIR: &str = "pipelines";
 

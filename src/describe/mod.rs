@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     clip::Clip,
+    device::Gpu,
     event::{FinishReason, ModelInfo, Tokens},
     progress::Progress,
 };
@@ -43,6 +44,9 @@ pub enum DescribeError {
     /// This clip cannot be described; others can.
     #[error("{0}")]
     Clip(String),
+    /// The device has too little memory for so many clips at once; fewer may do.
+    #[error("the device has too little memory: {0}")]
+    OutOfMemory(String),
     /// The device failed: nothing can be described until it is back.
     #[error("the device failed: {0}")]
     Device(String),
@@ -65,12 +69,17 @@ pub trait Describer: Send {
     /// What `describe` touches at every step that it makes; the same one at every call.
     fn progress(&self) -> Arc<Progress>;
 
+    /// What it computes on, unless that is the CPU.
+    fn gpu(&self) -> Option<Gpu> {
+        None
+    }
+
     /// Of a device that has memory of its own and tells of it.
     fn device_memory(&self) -> Option<DeviceMemory> {
         None
     }
 
     /// Describes a batch: one answer per clip, in order. The outer error means that the device
-    /// failed and no clip of the batch was described.
+    /// failed, or has too little memory, and no clip of the batch was described.
     fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError>;
 }

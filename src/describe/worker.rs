@@ -51,7 +51,8 @@ pub fn run(
 ) -> Result<(), DescribeError> {
     let mut scribe = Scribe::new(node, describer.model());
     let progress = describer.progress();
-    while let Some(batch) = queue.pop_batch(batching.max_batch, batching.linger) {
+    let mut most = batching.max_batch;
+    while let Some(batch) = queue.pop_batch(most, batching.linger) {
         progress.step();
         let started = Instant::now();
         let (mut asked, mut clips) = (Vec::<Asked>::new(), Vec::<Clip>::new());
@@ -72,7 +73,7 @@ pub fn run(
             progress.idle();
             continue;
         }
-        let described = match describer.describe(&clips) {
+        let described = match describe(describer, &clips, &mut most) {
             Ok(described) => described,
             Err(error) => {
                 let text = error.to_string();
@@ -90,6 +91,34 @@ pub fn run(
         progress.idle();
     }
     Ok(())
+}
+
+/// Describes all clips, in parts of at most `most`: half as many, from now on, whenever the device has
+/// too little memory for one.
+fn describe(
+    describer: &mut dyn Describer,
+    clips: &[Clip],
+    most: &mut NonZeroUsize,
+) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
+    let mut described = Vec::with_capacity(clips.len());
+    while let Some(left) = clips.get(described.len()..).filter(|left| !left.is_empty()) {
+        let part = &left[..most.get().min(left.len())];
+        match describer.describe(part) {
+            Ok(done) => described.extend(done),
+            Err(DescribeError::OutOfMemory(why)) => match NonZeroUsize::new(part.len() / 2) {
+                Some(half) => {
+                    *most = half;
+                    tracing::warn!(
+                        "the device has too little memory for {} clips at once ({why}): at most {half} from now on",
+                        part.len()
+                    );
+                }
+                None => described.push(Err(DescribeError::OutOfMemory(why))),
+            },
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(described)
 }
 
 /// One small inference, so that what only computing can show is known before there are cameras:
@@ -260,4 +289,73 @@ fn ms(d: Duration) -> u64 {
 /// Seconds with microsecond steps: what a PTS holds, without the binary noise of a bare f64.
 fn seconds(d: Duration) -> f64 {
     d.as_micros() as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::FinishReason;
+
+    /// A device with room for so many clips.
+    struct Small {
+        room: usize,
+        tried: Vec<usize>,
+    }
+
+    impl Describer for Small {
+        fn model(&self) -> ModelInfo {
+            ModelInfo {
+                id: "small".into(),
+                revision: String::new(),
+                device: "gpu".into(),
+                dtype: "f32".into(),
+            }
+        }
+
+        fn progress(&self) -> Arc<crate::progress::Progress> {
+            Arc::default()
+        }
+
+        fn describe(
+            &mut self,
+            clips: &[Clip],
+        ) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
+            self.tried.push(clips.len());
+            if clips.len() > self.room {
+                return Err(DescribeError::OutOfMemory("full".into()));
+            }
+            let describe = |clip: &Clip| Description {
+                text: clip.seq.to_string(),
+                finish_reason: FinishReason::Stop,
+                tokens: Tokens::default(),
+                stages: super::super::Stages::default(),
+            };
+            Ok(clips.iter().map(|clip| Ok(describe(clip))).collect())
+        }
+    }
+
+    #[test]
+    fn a_batch_that_does_not_fit_is_halved_until_it_does_and_so_are_those_after_it() {
+        let mut device = Small { room: 3, tried: Vec::new() };
+        let clips: Vec<Clip> = (0..10).map(|seq| Clip { seq, ..grey().unwrap() }).collect();
+        let mut most = NonZeroUsize::new(16).unwrap();
+        for _ in 0..2 {
+            let described = describe(&mut device, &clips, &mut most).unwrap();
+            let texts: Vec<_> = described.into_iter().map(|it| it.unwrap().text).collect();
+            assert_eq!(texts, (0..10).map(|seq| seq.to_string()).collect::<Vec<_>>());
+        }
+        assert_eq!(device.tried, [10, 5, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]);
+    }
+
+    #[test]
+    fn a_clip_that_does_not_even_fit_alone_is_the_only_one_that_is_not_described() {
+        let mut device = Small { room: 0, tried: Vec::new() };
+        let clips = [grey().unwrap(), grey().unwrap()];
+        let mut most = NonZeroUsize::new(2).unwrap();
+        let described = describe(&mut device, &clips, &mut most).unwrap();
+        assert!(matches!(
+            described[..],
+            [Err(DescribeError::OutOfMemory(_)), Err(DescribeError::OutOfMemory(_))]
+        ));
+    }
 }

@@ -123,6 +123,14 @@ pub struct OfDevice {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfGpu {
+    pub device: String,
+    pub name: String,
+    pub compute_capability: String,
+    pub cuda: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OfModel {
     pub version: String,
     pub model: String,

@@ -16,8 +16,9 @@ use prometheus_client::{
 };
 
 pub use self::labels::{CameraState, Reason, Stage, TokenKind};
-use self::labels::{OfCamera, OfDevice, OfDrop, OfModel, OfStage, OfState, OfTokens};
+use self::labels::{OfCamera, OfDevice, OfDrop, OfGpu, OfModel, OfStage, OfState, OfTokens};
 use crate::{
+    device::Gpu,
     event::{Event, ModelInfo},
     frame::CameraId,
 };
@@ -91,8 +92,10 @@ pub struct Metrics {
     stages: Stages,
     batch: Batch,
     model: Gauges<OfModel>,
+    gpu: Gauges<OfGpu>,
     device_used: Gauges<OfDevice>,
     device_total: Gauges<OfDevice>,
+    out_of_memory: Counters<OfDevice>,
     read: Read,
 }
 
@@ -156,10 +159,13 @@ impl Metrics {
         r.register("camscribe_stage_seconds", help, metrics.stages.0.clone());
         r.register("camscribe_batch_clips", "Clips described together", metrics.batch.0.clone());
         r.register("camscribe_model_info", "What runs here", metrics.model.clone());
+        r.register("camscribe_gpu_info", "The GPU that the model runs on", metrics.gpu.clone());
         let help = "Memory of the model's device that is taken, by whomever";
         r.register("camscribe_device_memory_used_bytes", help, metrics.device_used.clone());
         let help = "Memory of the model's device";
         r.register("camscribe_device_memory_bytes", help, metrics.device_total.clone());
+        let help = "Batches that the memory of the model's device was too small for";
+        r.register("camscribe_device_out_of_memory", help, metrics.out_of_memory.clone());
         metrics.read.register(r);
         metrics.registry = registry;
         metrics
@@ -202,6 +208,17 @@ impl Metrics {
         self.dropped.get_or_create(&OfDrop { camera: camera.clone(), reason: Reason::Undescribed }).inc();
     }
 
+    /// What the model runs on, unless that is the CPU.
+    pub fn gpu(&self, device: &str, gpu: &Gpu) {
+        let labels = OfGpu {
+            device: device.into(),
+            name: gpu.name.clone(),
+            compute_capability: gpu.compute_capability.clone(),
+            cuda: gpu.cuda.clone(),
+        };
+        self.gpu.get_or_create(&labels).set(1);
+    }
+
     /// So many clips were described together.
     pub fn batch(&self, clips: usize) {
         self.batch.0.observe(clips as f64);
@@ -217,6 +234,11 @@ impl Metrics {
         let labels = OfDevice { device: device.into() };
         self.device_used.get_or_create(&labels).set(whole(used));
         self.device_total.get_or_create(&labels).set(whole(total));
+    }
+
+    /// A batch was too large for the memory of the model's device.
+    pub fn out_of_memory(&self, device: &str) {
+        self.out_of_memory.get_or_create(&OfDevice { device: device.into() }).inc();
     }
 
     /// A camera came back.

@@ -31,6 +31,7 @@ use self::{
 };
 use crate::{
     config::{Login, MqttVersion},
+    device::Gpu,
     event::ModelInfo,
     frame::CameraId,
 };
@@ -125,6 +126,9 @@ pub struct Info {
     pub version: String,
     /// What describes clips; `model.device` is where.
     pub model: ModelInfo,
+    /// Nothing where the model runs on the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<Gpu>,
     /// The cameras.
     pub cameras: BTreeMap<CameraId, CameraInfo>,
 }

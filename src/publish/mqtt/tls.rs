@@ -17,9 +17,9 @@ use super::super::TlsFiles;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file that cannot be read, or that holds no PEM of the kind that is wanted.
-    #[error("cannot read {what} from {}: {why}", file.display())]
+    #[error("{what}: {} cannot be used: {why}", file.display())]
     File {
-        /// What was looked for.
+        /// Which key of the configuration names it.
         what: &'static str,
         /// Where.
         file: PathBuf,
@@ -30,8 +30,15 @@ pub enum TlsError {
     #[error("the system has no certificate authorities ({0}): install ca-certificates, or set mqtt.ca_file")]
     NoSystemRoots(String),
     /// A certificate and a key that do not fit each other, or that are of an unknown kind.
-    #[error("cannot use the client certificate with its key: {0}")]
-    Client(rustls::Error),
+    #[error("mqtt.client_cert_file {} and mqtt.client_key_file {} do not go together: {why}", certificate.display(), key.display())]
+    Client {
+        /// The one file.
+        certificate: PathBuf,
+        /// The other.
+        key: PathBuf,
+        /// In words.
+        why: rustls::Error,
+    },
     /// The cryptography offers no protocol version. Cannot happen with the one that is built in.
     #[error("cannot set up TLS: {0}")]
     Setup(rustls::Error),
@@ -50,19 +57,23 @@ pub(super) fn client_config(files: &TlsFiles) -> Result<ClientConfig, TlsError> 
     match &files.client {
         None => Ok(builder.with_no_client_auth()),
         Some((certificate, key)) => {
-            let chain = certificates(certificate, "the client certificate")?;
-            let key = PrivateKeyDer::from_pem_file(key)
-                .map_err(|error| unreadable("the client key", key, &error))?;
-            builder.with_client_auth_cert(chain, key).map_err(TlsError::Client)
+            let chain = certificates(certificate, "mqtt.client_cert_file")?;
+            let secret = PrivateKeyDer::from_pem_file(key)
+                .map_err(|error| unreadable("mqtt.client_key_file", key, &error))?;
+            builder.with_client_auth_cert(chain, secret).map_err(|why| TlsError::Client {
+                certificate: certificate.clone(),
+                key: key.clone(),
+                why,
+            })
         }
     }
 }
 
 fn private_roots(file: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(file, "the certificate authority")? {
+    for certificate in certificates(file, "mqtt.ca_file")? {
         roots.add(certificate).map_err(|error| TlsError::File {
-            what: "the certificate authority",
+            what: "mqtt.ca_file",
             file: file.into(),
             why: error.to_string(),
         })?;

@@ -78,7 +78,7 @@ impl Board {
         prepared: Prepared,
         model: ModelInfo,
         gpu: Option<Gpu>,
-        cameras: impl IntoIterator<Item = &'a CameraId>,
+        cameras: impl IntoIterator<Item = &'a CameraId> + Clone,
     ) {
         self.metrics.model(&model);
         if let Some(gpu) = &gpu {
@@ -87,7 +87,11 @@ impl Board {
         let publisher = self.connect(prepared);
         let mut inner = self.lock();
         (inner.model, inner.gpu) = (Some(model), gpu);
-        inner.former.without(cameras).iter().for_each(|id| publisher.erase(id));
+        for id in inner.former.without(cameras.clone()) {
+            self.forget_snapshot(&id);
+            publisher.erase(&id);
+        }
+        inner.former.tell(cameras);
         inner.publisher = Some(publisher);
         inner.tell_all();
     }
@@ -168,9 +172,7 @@ impl Board {
 
     /// There is no such camera any more.
     pub fn remove(&self, id: &CameraId) {
-        if let Some(snapshot) = self.outbox.snapshot(id) {
-            self.outbox.forget_snapshot(snapshot.id);
-        }
+        self.forget_snapshot(id);
         let mut inner = self.lock();
         inner.cameras.remove(id);
         inner.settings.remove(id);
@@ -235,6 +237,13 @@ impl Board {
             }
         });
         publisher
+    }
+
+    /// Nobody needs a picture of a camera that is gone.
+    fn forget_snapshot(&self, id: &CameraId) {
+        if let Some(snapshot) = self.outbox.snapshot(id) {
+            self.outbox.forget_snapshot(snapshot.id);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

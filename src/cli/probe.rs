@@ -131,6 +131,7 @@ fn with_advice(error: CaptureError) -> String {
         // These say it themselves.
         E::UnknownHost { .. }
         | E::Unreachable { .. }
+        | E::NoDatagrams(_)
         | E::MissingPlugin { .. }
         | E::TooLarge { .. }
         | E::Pipeline(_)

@@ -11,7 +11,8 @@ use tokio::{sync::watch, time};
 
 use self::{
     backoff::Backoff,
-    session::{End, Lacks5, Memory, Session},
+    memory::{Lacks5, Memory},
+    session::{End, Session},
     wire::Protocol,
 };
 use super::{BrokerAddress, BrokerState, Settings, SettingsError, Shared, Stop, topics::Topics};
@@ -20,6 +21,7 @@ use crate::config::{Login, MqttVersion};
 mod backoff;
 pub mod broker;
 mod ears;
+mod memory;
 mod probe;
 mod session;
 mod subscriber;

@@ -5,7 +5,8 @@ use tokio::time;
 use super::{
     super::Settings,
     Broker, TlsError,
-    session::{FAREWELL, Lacks5, Memory},
+    memory::{Lacks5, Memory},
+    session::FAREWELL,
     wire::{self, Heard, Protocol},
     words::Ending,
 };

@@ -6,7 +6,7 @@
 //! written), and from then on by that id.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     future::Future,
     pin::Pin,
     time::Duration,
@@ -23,7 +23,8 @@ use super::{
     },
     ears::Ears,
     given_up,
-    wire::{Client, Heard, Limits, Line, Outgoing, Protocol},
+    memory::{Lacks5, Memory},
+    wire::{Client, Heard, Limits, Line, Outgoing},
     words::{Ending, Verdict},
 };
 
@@ -34,68 +35,6 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 /// The broker hanging up this often in a row, with nothing delivered in between, is put down to a
 /// message that was under way.
 const HANG_UPS: u32 = 3;
-
-/// What is known of the broker from one connection to the next.
-#[derive(Debug)]
-pub(super) struct Memory {
-    /// It keeps retained messages.
-    pub retain: bool,
-    /// It takes messages that it must acknowledge.
-    pub qos1: bool,
-    /// Whether it speaks only MQTT 3.1.1.
-    pub lacks_5: Lacks5,
-    /// Messages that were under way when it objected to one of them. Until each has met its fate,
-    /// messages go one at a time, so that the next objection names the culprit.
-    suspects: BTreeSet<Key>,
-    /// The smallest packet that it found too large, bytes.
-    too_large: Option<usize>,
-    /// Connections in a row that it ended with messages under way and none delivered.
-    hang_ups: u32,
-    /// Connections in a row that it ended before it had answered what we want to listen to.
-    unheard: u32,
-    /// The broker does not let us listen, or somebody sends what is too large to be read: nothing is
-    /// listened to any more.
-    deaf: bool,
-}
-
-impl Default for Memory {
-    fn default() -> Self {
-        Self {
-            retain: true,
-            qos1: true,
-            lacks_5: Lacks5::No,
-            suspects: BTreeSet::new(),
-            too_large: None,
-            hang_ups: 0,
-            unheard: 0,
-            deaf: false,
-        }
-    }
-}
-
-/// What is known of a broker that may be older than MQTT 5. Some of them just hang up on a version
-/// that they do not know, and so does a broken line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lacks5 {
-    /// Nothing speaks for it.
-    No,
-    /// It hung up: 3.1.1 is tried.
-    Perhaps,
-    /// It answers to 3.1.1, so the line is good: 5 is tried once more.
-    AskedAgain,
-    /// It said so, or hung up again.
-    Yes,
-}
-
-impl Lacks5 {
-    /// What to try next.
-    pub fn protocol(self) -> Protocol {
-        match self {
-            Self::No | Self::AskedAgain => Protocol::V5,
-            Self::Perhaps | Self::Yes => Protocol::V311,
-        }
-    }
-}
 
 /// Why there is no connection any more, or not yet.
 pub(super) enum End {
@@ -127,8 +66,6 @@ struct Sent {
     /// Of the packet.
     bytes: usize,
 }
-
-type Key = (String, Option<Row>);
 
 /// rumqttc loses data when a started poll is dropped, so the poll is one future that owns the line
 /// and stays where it is while others are waited for.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     super::retained::ContentType,
     Broker, CONNECT_TIMEOUT, KEEP_ALIVE, MAX_INCOMING, WINDOW,
-    session::Memory,
+    memory::Memory,
     words::{self, Ending, Verdict},
 };
 use crate::config::Login;

@@ -1,0 +1,70 @@
+//! What one connection to the broker teaches the next.
+
+use std::collections::BTreeSet;
+
+use super::{super::outbox::Row, wire::Protocol};
+
+/// Names a message: its topic, and its row if it is an event.
+pub(super) type Key = (String, Option<Row>);
+
+/// What is known of the broker from one connection to the next.
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// It keeps retained messages.
+    pub retain: bool,
+    /// It takes messages that it must acknowledge.
+    pub qos1: bool,
+    /// Whether it speaks only MQTT 3.1.1.
+    pub lacks_5: Lacks5,
+    /// Messages that were under way when it objected to one of them. Until each has met its fate,
+    /// messages go one at a time, so that the next objection names the culprit.
+    pub suspects: BTreeSet<Key>,
+    /// The smallest packet that it found too large, bytes.
+    pub too_large: Option<usize>,
+    /// Connections in a row that it ended with messages under way and none delivered.
+    pub hang_ups: u32,
+    /// Connections in a row that it ended before it had answered what we want to listen to.
+    pub unheard: u32,
+    /// The broker does not let us listen, or somebody sends what is too large to be read: nothing is
+    /// listened to any more.
+    pub deaf: bool,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            retain: true,
+            qos1: true,
+            lacks_5: Lacks5::No,
+            suspects: BTreeSet::new(),
+            too_large: None,
+            hang_ups: 0,
+            unheard: 0,
+            deaf: false,
+        }
+    }
+}
+
+/// What is known of a broker that may be older than MQTT 5. Some of them just hang up on a version
+/// that they do not know, and so does a broken line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lacks5 {
+    /// Nothing speaks for it.
+    No,
+    /// It hung up: 3.1.1 is tried.
+    Perhaps,
+    /// It answers to 3.1.1, so the line is good: 5 is tried once more.
+    AskedAgain,
+    /// It said so, or hung up again.
+    Yes,
+}
+
+impl Lacks5 {
+    /// What to try next.
+    pub fn protocol(self) -> Protocol {
+        match self {
+            Self::No | Self::AskedAgain => Protocol::V5,
+            Self::Perhaps | Self::Yes => Protocol::V311,
+        }
+    }
+}

@@ -14,7 +14,7 @@ use self::{
     cameras::{Cameras, Site, plans},
     former::Former,
     life::{Life, Stage},
-    model::{Bench, Model},
+    model::{Bench, Model, Warm},
     reload::InForce,
 };
 use crate::{
@@ -93,7 +93,6 @@ pub async fn run(
     let board = Arc::new(Board::new(Arc::clone(&metrics), Arc::clone(&outbox), former));
     let bench = Bench { queue, outbox: Arc::clone(&outbox), metrics, life };
     let Bench { queue, metrics, life, .. } = bench.clone();
-    let site = Site { queue: Arc::clone(&queue), board: Arc::clone(&board), metrics };
 
     // Ends with this function, whichever way it ends.
     let mut services = JoinSet::new();
@@ -112,11 +111,12 @@ pub async fn run(
             return Ok(());
         }
     };
-    let Ok((info, gpu)) = warm else {
+    let Ok(Warm { info, gpu, frame_edge }) = warm else {
         model.ended.await.context("the model's thread ended by a fault")??;
         bail!("the model's thread ended before its work began");
     };
     board.open(prepared, info, gpu, config.cameras.keys());
+    let site = Site { queue: Arc::clone(&queue), board: Arc::clone(&board), metrics, edge: frame_edge };
     for (id, _) in config.cameras.iter().filter(|(_, camera)| !camera.enabled) {
         board.disable(id);
     }

@@ -186,6 +186,18 @@ enum Ending {
     Cut,
 }
 
+impl Open {
+    /// Keeps a frame. Of one in a window the original is kept: of the last that is not behind the middle.
+    fn keep(&mut self, mut frame: Frame, before_middle: bool) {
+        if before_middle {
+            self.frames.iter_mut().for_each(Frame::forget_original);
+        } else if self.frames.iter().any(Frame::has_original) {
+            frame.forget_original();
+        }
+        self.frames.push(frame);
+    }
+}
+
 impl Windower {
     /// A windower that has seen nothing yet.
     pub fn new(config: WindowConfig, question: Arc<Question>) -> Result<Self, BadWindow> {
@@ -247,7 +259,7 @@ impl Windower {
                 w.gap |= lost;
             }
             if w.start + self.config.slot(slot) <= pts {
-                w.frames.push(frame.clone());
+                w.keep(frame.clone(), slot <= self.config.frames / 2);
                 w.slot = slot + 1;
             }
         }

@@ -89,6 +89,38 @@ pub struct Frame {
     pub height: u32,
     /// `height` rows of `width` RGB triples, top to bottom, no padding.
     pub rgb: Arc<[u8]>,
+    /// What it was made smaller from; none if it is as the source gave it.
+    pub original: Option<Original>,
+}
+
+/// A picture as the source gave it.
+#[derive(Clone)]
+pub struct Original {
+    /// Pixels.
+    pub width: u32,
+    /// Pixels.
+    pub height: u32,
+    /// As [`Frame::rgb`]. Large, so it is kept of one frame of a clip only: for its snapshot.
+    pub rgb: Option<Arc<[u8]>>,
+}
+
+impl Frame {
+    /// Width and height at the source.
+    pub fn source_size(&self) -> (u32, u32) {
+        self.original.as_ref().map_or((self.width, self.height), |it| (it.width, it.height))
+    }
+
+    /// Whether the pixels of its original are there.
+    pub fn has_original(&self) -> bool {
+        self.original.as_ref().is_some_and(|it| it.rgb.is_some())
+    }
+
+    /// Lets go of the pixels of its original.
+    pub fn forget_original(&mut self) {
+        if let Some(original) = &mut self.original {
+            original.rgb = None;
+        }
+    }
 }
 
 impl fmt::Debug for Frame {

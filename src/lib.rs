@@ -31,6 +31,7 @@ pub mod gate;
 pub mod pace;
 pub mod progress;
 pub mod queue;
+pub mod resize;
 
 #[cfg(feature = "daemon")]
 pub mod app;

@@ -1,5 +1,7 @@
 //! Mistakes in the configuration, each told with its place and what to do, seen through the real binary.
 
+use std::process::Command;
+
 #[path = "support/check.rs"]
 mod check;
 
@@ -135,7 +137,11 @@ fn each_mistake_in_the_file_is_named_with_its_line_and_what_to_do() {
             "c.toml:2: defaults.stride: ",
             "100ms is too short for window = 8s",
         ),
-        ("[defaults]\npipeline = \"nope\"\n", "c.toml:2: defaults.pipeline: ", "is none of file, rtsp"),
+        (
+            "[defaults]\npipeline = \"nope\"\n",
+            "c.toml:2: defaults.pipeline: ",
+            "is none of file, file-nvdec, rtsp,",
+        ),
         ("[defaults]\nframes = 65\n", "c.toml:2: defaults.frames: ", "from 1 to 64, not 65"),
         (
             "[defaults]\nframes = 2\nmin_frames = 3\n",

@@ -60,6 +60,7 @@ fn clip(frames: u64, width: u32, height: u32) -> Clip {
         width,
         height,
         rgb: (0..width * height * 3).map(|b| (b as u64 * (i + 2) / 7) as u8).collect(),
+        original: None,
     };
     Clip {
         camera: camera.clone(),

@@ -120,6 +120,7 @@ fn frame(width: usize, height: usize, rgb: Vec<u8>) -> Frame {
         width: width as u32,
         height: height as u32,
         rgb: rgb.into(),
+        original: None,
     }
 }
 

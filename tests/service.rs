@@ -274,6 +274,7 @@ fn clip() -> Clip {
             width: 1,
             height: 1,
             rgb: vec![0; 3].into(),
+            original: None,
         }],
         gap: false,
         question: Arc::new(Question { prompt: "What?".into(), max_tokens: 1, gate: None }),

@@ -61,6 +61,7 @@ fn clip(camera: &str, seq: u64, grey: u8, gate: Option<GateConfig>) -> Clip {
         width: 64,
         height: 36,
         rgb: (0..64 * 36).flat_map(|i| [pixel(i); 3]).collect(),
+        original: None,
     };
     Clip {
         camera: frame.camera.clone(),

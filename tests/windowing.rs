@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use camscribe::{
     clip::{BadWindow, Clip, Question, WindowConfig, Windower},
-    frame::{Clock, Frame},
+    frame::{Clock, Frame, Original},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
@@ -35,6 +35,7 @@ fn frame(pts: Duration) -> Frame {
         width: 1,
         height: 1,
         rgb: [0; 3].into(),
+        original: None,
     }
 }
 
@@ -353,5 +354,31 @@ proptest! {
         clips.extend(w.finish());
         prop_assert!(clips[earlier..].iter().all(|clip| clip.start_pts >= first));
         prop_assert!(clips.iter().enumerate().all(|(i, clip)| clip.seq == i as u64));
+    }
+}
+
+#[test]
+fn of_one_frame_of_a_clip_the_original_is_kept_and_that_is_the_middle_one() {
+    let with_original = |t: u64| Frame {
+        original: Some(Original { width: 2, height: 2, rgb: Some([0; 12].into()) }),
+        ..frame(ms(t))
+    };
+    // Every frame in its slot; one in the middle missing; none before the middle; windows that overlap.
+    for (stride, times, middles) in [
+        (4000, &[0, 1000, 2000, 3000][..], &[2][..]),
+        (4000, &[0, 1000, 3000], &[1]),
+        (4000, &[0, 3000], &[0]),
+        (1000, &[0, 1000, 2000, 3000, 4000, 5000, 6000], &[2, 2, 2, 2]),
+    ] {
+        let mut w = windower(&config(4000, stride, 4, 1));
+        let mut clips: Vec<Clip> = times.iter().flat_map(|t| w.push(with_original(*t))).collect();
+        clips.truncate(middles.len());
+        let kept = clips.iter().map(|clip| {
+            let kept: Vec<_> = (0..clip.frames.len()).filter(|i| clip.frames[*i].has_original()).collect();
+            assert!(clip.frames.iter().all(|frame| frame.source_size() == (2, 2)));
+            assert_eq!(kept.len(), 1, "{times:?}");
+            kept[0]
+        });
+        assert_eq!(kept.collect::<Vec<_>>(), middles, "{times:?}");
     }
 }

@@ -25,9 +25,6 @@ use crate::{
 /// A live camera that gives no picture within this time is started again.
 const OPENING: Duration = Duration::from_secs(10);
 
-/// A clip of 8 frames of 1080p takes 50 MB; of 4K it is four times as much, and the model sees no more.
-const LARGE: usize = 128 << 20;
-
 /// What capture needs to know about a camera.
 pub fn camera_config(id: &CameraId, camera: &config::Camera, pipelines: &Path) -> CameraConfig {
     CameraConfig {
@@ -37,6 +34,7 @@ pub fn camera_config(id: &CameraId, camera: &config::Camera, pipelines: &Path) -
         transport: camera.transport,
         pipeline: camera.pipeline.clone(),
         pipelines_dir: Some(pipelines.to_owned()),
+        edge: None,
         sampling: camera.sampling,
         window: WindowConfig {
             window: camera.window,
@@ -96,6 +94,8 @@ pub struct Site {
     pub board: Arc<Board>,
     /// Where its clips are counted.
     pub metrics: Arc<Metrics>,
+    /// The longest side of a frame that the model looks at.
+    pub edge: Option<usize>,
 }
 
 struct Running {
@@ -128,6 +128,7 @@ impl Cameras {
     /// Starts one.
     pub fn start(&mut self, Plan { config, overflow, priority }: Plan) {
         self.site.queue.join(&config.id, priority);
+        let config = CameraConfig { edge: self.site.edge, ..config };
         let (id, stop) = (config.id.clone(), self.stop.child_token());
         let (question, asked) = watch::channel(Arc::clone(&config.question));
         let watching = watch_camera(config, asked, overflow, self.site.clone(), stop.clone());
@@ -209,25 +210,14 @@ async fn watch_camera(
     config: CameraConfig,
     question: watch::Receiver<Arc<Question>>,
     overflow: Overflow,
-    Site { queue, board, metrics }: Site,
+    Site { queue, board, metrics, .. }: Site,
     cancel: CancellationToken,
 ) -> Result<(), CaptureError> {
     let id = config.id.clone();
     let (status, mut told) = watch::channel(CameraStatus::default());
     board.watch(&id, told.clone());
-    let mut warned = false;
     let sink = move |clip: Clip| {
         metrics.clip(&clip.camera);
-        let bytes: usize = clip.frames.iter().map(|frame| frame.rgb.len()).sum();
-        if bytes > LARGE && !std::mem::replace(&mut warned, true) {
-            tracing::warn!(
-                camera = %clip.camera,
-                "each of its clips takes {} MiB of memory ({} frames), and several are held at a time: a smaller \
-                 stream of the camera (most have one) or fewer frames would do as well",
-                bytes >> 20,
-                clip.frames.len(),
-            );
-        }
         let clip = Clip { question: Arc::clone(&question.borrow()), ..clip };
         // A closed queue means that the daemon is stopping: the clip has nowhere to go.
         drop(queue.push(clip, overflow));

@@ -17,7 +17,7 @@ use crate::{
     },
     device::Gpu,
     event::{EventKind, ModelInfo},
-    frame::Frame,
+    frame::{Frame, Original},
     metrics::{self, Metrics},
     progress::Progress,
     publish::outbox::{Message, Outbox},
@@ -46,11 +46,21 @@ pub struct Bench {
     pub life: Arc<Life>,
 }
 
+/// A model that can describe.
+pub struct Warm {
+    /// What events say of it.
+    pub info: ModelInfo,
+    /// What it computes on, unless that is the CPU.
+    pub gpu: Option<Gpu>,
+    /// The longest side of a frame that it looks at.
+    pub frame_edge: Option<usize>,
+}
+
 /// The running thread.
 pub struct Model {
     thread: thread::JoinHandle<()>,
     /// Told once the model can describe; dropped untold when it cannot.
-    pub warm: oneshot::Receiver<(ModelInfo, Option<Gpu>)>,
+    pub warm: oneshot::Receiver<Warm>,
     /// Told at the end of the thread: the fault that ended it, if one did.
     pub ended: oneshot::Receiver<anyhow::Result<()>>,
 }
@@ -74,7 +84,7 @@ impl Model {
         let (tell_end, ended) = oneshot::channel();
         let work = move || {
             let _closing = Closing(Arc::clone(&bench.queue));
-            let ready = |model, gpu| drop(tell_warm.send((model, gpu)));
+            let ready = |warm| drop(tell_warm.send(warm));
             let result = load(&settings).and_then(|model| describe(model, ready, batching, &node, &bench));
             let _ = tell_end.send(result);
         };
@@ -120,7 +130,7 @@ impl Drop for Closing {
 
 fn describe(
     mut model: Box<dyn Describer>,
-    ready: impl FnOnce(ModelInfo, Option<Gpu>),
+    ready: impl FnOnce(Warm),
     batching: Batching,
     node: &str,
     bench: &Bench,
@@ -128,10 +138,10 @@ fn describe(
     bench.life.follow(model.progress());
     bench.life.enter(Stage::WarmingUp);
     worker::warm_up(&mut *model).context("the model does not work")?;
-    let (info, gpu) = (model.model(), model.gpu());
-    let mut model = Counted { model, device: info.device.clone(), metrics: &bench.metrics };
+    let warm = Warm { info: model.model(), gpu: model.gpu(), frame_edge: model.frame_edge() };
+    let mut model = Counted { model, device: warm.info.device.clone(), metrics: &bench.metrics };
     model.count_memory();
-    ready(info, gpu);
+    ready(warm);
     worker::run(&mut model, &bench.queue, batching, node, |outcome| deliver(outcome, bench))
         .context("the model stopped")
 }
@@ -201,8 +211,9 @@ fn deliver(Outcome { clip, event }: Outcome, bench: &Bench) {
         tracing::warn!(%camera, "{} older clips were dropped: the model is slower than the cameras", event.dropped.clips);
     }
     // Of what was not described nobody needs a picture: the last one still shows it.
-    let middle = clip.frames.get(clip.frames.len() / 2).filter(|_| event.kind == EventKind::Description);
-    let snapshot = middle.and_then(|frame| {
+    let frame = clip.frames.iter().find(|frame| frame.has_original());
+    let frame = frame.or_else(|| clip.frames.get(clip.frames.len() / 2));
+    let snapshot = frame.filter(|_| event.kind == EventKind::Description).and_then(|frame| {
         jpeg(frame).inspect_err(|error| tracing::warn!(%camera, "no snapshot: {error}")).ok()
     });
     match Message::new(&event, snapshot) {
@@ -216,10 +227,14 @@ fn deliver(Outcome { clip, event }: Outcome, bench: &Bench) {
 
 fn jpeg(frame: &Frame) -> image::ImageResult<Vec<u8>> {
     let mut out = Vec::new();
+    let (rgb, width, height) = match &frame.original {
+        Some(Original { width, height, rgb: Some(rgb) }) => (rgb, *width, *height),
+        _ => (&frame.rgb, frame.width, frame.height),
+    };
     JpegEncoder::new_with_quality(&mut out, SNAPSHOT_QUALITY).encode(
-        &frame.rgb,
-        frame.width,
-        frame.height,
+        rgb,
+        width,
+        height,
         ExtendedColorType::Rgb8,
     )?;
     Ok(out)

@@ -58,6 +58,8 @@ pub struct CameraConfig {
     pub pipeline: Option<String>,
     /// Folder with the user's own pipelines, `NAME.txt`.
     pub pipelines_dir: Option<PathBuf>,
+    /// Frames with a longer side are made as small (`resize::shrunk`); `None`: they stay as they are.
+    pub edge: Option<usize>,
     /// How frames are thinned.
     pub sampling: Sampling,
     /// How frames are cut into clips.

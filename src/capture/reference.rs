@@ -66,7 +66,7 @@ pub fn read_frames_at(
     let frame = |(number, (rgb, width, height)): (usize, _)| {
         let pts = Duration::from_secs_f64(number as f64 / info.fps);
         let (captured_at, clock) = stamper.at(pts);
-        Frame { camera: config.id.clone(), captured_at, clock, pts, width, height, rgb }
+        Frame { camera: config.id.clone(), captured_at, clock, pts, width, height, rgb, original: None }
     };
     Ok((wanted.into_iter().zip(picked).map(frame).collect(), info))
 }

@@ -25,7 +25,8 @@ use super::{
 };
 use crate::{
     clip::{Clip, Windower},
-    frame::{CameraId, Frame},
+    frame::{CameraId, Frame, Original},
+    resize::{Filters, Picture, shrunk},
 };
 
 /// Largest side of a picture: 8K and a margin. More could exhaust the memory.
@@ -73,6 +74,9 @@ pub(super) struct Tap {
     intake: Arc<Mutex<Intake>>,
     status: Arc<watch::Sender<CameraStatus>>,
     stamper: Stamper,
+    /// Longest side of a frame.
+    edge: Option<usize>,
+    filters: Filters,
     rhythm: Mutex<Rhythm>,
     /// The stream's latest time, in nanoseconds.
     position: AtomicU64,
@@ -99,6 +103,8 @@ impl Tap {
             intake,
             status,
             stamper,
+            edge: config.edge,
+            filters: Filters::default(),
             rhythm: Mutex::new(rhythm),
             position: AtomicU64::new(0),
             started: Instant::now(),
@@ -320,9 +326,34 @@ impl Tap {
             true
         });
         let (captured_at, clock) = self.stamper.stamp(pts, sink);
-        let frame = Frame { camera: self.camera.clone(), captured_at, clock, pts, width, height, rgb };
-        lock(&self.intake).push(frame);
+        let frame = Frame {
+            camera: self.camera.clone(),
+            captured_at,
+            clock,
+            pts,
+            width,
+            height,
+            rgb,
+            original: None,
+        };
+        lock(&self.intake).push(self.shrink(frame));
         Ok(gst::FlowSuccess::Ok)
+    }
+
+    /// Keeps no more of a picture than is looked at.
+    fn shrink(&self, frame: Frame) -> Frame {
+        let Some(edge) = self.edge else { return frame };
+        let Frame { width, height, rgb, .. } = &frame;
+        let size = shrunk(*width as usize, *height as usize, edge);
+        let (Some((small_width, small_height)), Ok(picture)) = (size, Picture::new(rgb, *width, *height))
+        else {
+            return frame;
+        };
+        let small = picture.resize(small_width, small_height, &self.filters).rgb().into();
+        let original = Original { width: *width, height: *height, rgb: Some(frame.rgb) };
+        // They come from u32, and are smaller.
+        let (width, height) = (small_width as u32, small_height as u32);
+        Frame { width, height, rgb: small, original: Some(original), ..frame }
     }
 
     /// For pictures without a time of their own: each comes one duration after the one before.

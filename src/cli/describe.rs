@@ -23,6 +23,7 @@ use crate::{
     clip::{Clip, Question},
     config::{self, Login, ParsedSource, Sampling, Source, Transport, units},
     describe::{
+        Describer,
         smolvlm::{SmolVlm, sampling::Footage},
         worker::{self, Batching, Outcome},
     },
@@ -241,7 +242,7 @@ fn windows(
     runtime: &tokio::runtime::Runtime,
     cancel: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let settings = settings(source, args);
+    let settings = CameraConfig { edge: model.frame_edge(), ..settings(source, args) };
     let queue = Arc::new(ClipQueue::new(NonZeroUsize::MIN));
     let bar = Bar::new();
     let stop = cancel.child_token();

@@ -69,6 +69,12 @@ pub trait Describer: Send {
     /// What `describe` touches at every step that it makes; the same one at every call.
     fn progress(&self) -> Arc<Progress>;
 
+    /// The longest side of a frame that it looks at, in pixels: a larger picture may be made as small
+    /// first (`resize::shrunk`). None if it wants frames as they are.
+    fn frame_edge(&self) -> Option<usize> {
+        None
+    }
+
     /// What it computes on, unless that is the CPU.
     fn gpu(&self) -> Option<Gpu> {
         None

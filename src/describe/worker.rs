@@ -147,6 +147,7 @@ fn grey() -> Result<Clip, BadCameraId> {
         width: side,
         height: side,
         rgb: vec![128; (side * side * 3) as usize].into(),
+        original: None,
     };
     Ok(Clip {
         camera,
@@ -264,7 +265,7 @@ impl Wait {
 }
 
 fn info(clip: &Clip) -> ClipInfo {
-    let first = &clip.frames[0];
+    let (width, height) = clip.frames[0].source_size();
     ClipInfo {
         seq: clip.seq,
         start: clip.start,
@@ -276,8 +277,8 @@ fn info(clip: &Clip) -> ClipInfo {
             .enumerate()
             .map(|(i, f)| FrameInfo { offset_s: seconds(clip.offset(i)), pts_s: seconds(f.pts) })
             .collect(),
-        width: first.width,
-        height: first.height,
+        width,
+        height,
         gap: clip.gap,
     }
 }

@@ -59,6 +59,7 @@ pub fn camera(uri: &str) -> CameraConfig {
         login,
         pipeline: None,
         pipelines_dir: None,
+        edge: None,
         sampling: Sampling::Auto,
         window: WindowConfig { window: s(2), stride: s(2), frames: 4, min_frames: 2 },
         question: Arc::new(Question { prompt: "What happens?".into(), max_tokens: 16, gate: None }),

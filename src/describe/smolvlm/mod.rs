@@ -34,7 +34,6 @@ pub mod network;
 pub mod ops;
 pub mod preprocess;
 pub mod prompt;
-mod resize;
 pub mod sampling;
 pub mod text;
 pub mod vision;
@@ -191,6 +190,10 @@ impl Describer for SmolVlm {
 
     fn progress(&self) -> Arc<Progress> {
         Arc::clone(&self.progress)
+    }
+
+    fn frame_edge(&self) -> Option<usize> {
+        Some(self.preprocessor.video_edge())
     }
 
     fn gpu(&self) -> Option<Gpu> {

@@ -4,8 +4,9 @@
 
 use rayon::prelude::*;
 
-pub use super::resize::{BadPicture, Picture};
-use super::{config::ProcessorConfig, resize::Filters};
+use super::config::ProcessorConfig;
+pub use crate::resize::{BadPicture, Picture};
+use crate::resize::{Filters, keep_aspect};
 
 /// Turns pictures into tiles. Remembers the filters of the sizes that it has seen.
 pub struct Preprocessor {
@@ -35,6 +36,11 @@ impl Preprocessor {
             video_edge: config.video_edge,
             filters: Filters::default(),
         }
+    }
+
+    /// The longest side of a video frame on its way to a tile, in pixels.
+    pub fn video_edge(&self) -> usize {
+        self.video_edge
     }
 
     /// A video frame as one tile: 3 x T x T bytes.
@@ -92,14 +98,6 @@ impl Preprocessor {
 /// Pixel bytes as the network wants them: -1 to 1.
 pub fn normalise(bytes: &[u8]) -> Vec<f32> {
     bytes.iter().map(|&b| (f32::from(b) - 127.5) / 127.5).collect()
-}
-
-/// Width and height when the longer side becomes `edge`; the shorter one is cut off to a whole
-/// number and made even.
-fn keep_aspect(width: usize, height: usize, edge: usize) -> (usize, usize) {
-    let aspect = width as f64 / height as f64;
-    let even = |side: f64| (side as usize).next_multiple_of(2).max(1);
-    if width >= height { (edge, even(edge as f64 / aspect)) } else { (even(edge as f64 * aspect), edge) }
 }
 
 /// Width and height in whole tiles, the aspect kept as well as that allows.

@@ -1,6 +1,7 @@
 //! The reference's picture resize, bit for bit: LANCZOS-3 with antialiasing in 16-bit fixed point,
 //! as torchvision 0.29 on torch 2.15 does it on the CPU. RGB bytes in, RGB bytes out; the horizontal
-//! pass comes first and is rounded to bytes, then the vertical one.
+//! pass comes first and is rounded to bytes, then the vertical one. Pure; capture takes the first of
+//! the model's two steps already, so that no more of a picture is kept than the model looks at.
 
 use std::{
     borrow::Cow,
@@ -77,6 +78,21 @@ impl<'a> Picture<'a> {
         vertical(&self.rgb, self.width * 3, &filters.between(self.height, height), &mut rgb);
         Self { rgb: Cow::Owned(rgb), width: self.width, height }
     }
+}
+
+/// Width and height when the longer side becomes `edge`; the shorter one is cut off to a whole
+/// number and made even.
+pub fn keep_aspect(width: usize, height: usize, edge: usize) -> (usize, usize) {
+    let aspect = width as f64 / height as f64;
+    let even = |side: f64| (side as usize).next_multiple_of(2).max(1);
+    if width >= height { (edge, even(edge as f64 / aspect)) } else { (even(edge as f64 * aspect), edge) }
+}
+
+/// The size to which a picture can be made smaller without a difference to who goes by way of `edge`
+/// anyhow: its next step by way of `edge` changes nothing then. None where there is no such size.
+pub fn shrunk(width: usize, height: usize, edge: usize) -> Option<(usize, usize)> {
+    let (w, h) = keep_aspect(width, height, edge);
+    (width.max(height) > edge && keep_aspect(w, h, edge) == (w, h)).then_some((w, h))
 }
 
 /// Filters that were needed before: cameras send the same size again and again.
@@ -261,6 +277,27 @@ mod tests {
             vertical(&src, other * 3, &filter, &mut fast);
             plain_vertical(&src, other * 3, &filter, &mut plain);
             prop_assert_eq!(&fast, &plain);
+        }
+
+        #[test]
+        fn who_makes_a_picture_smaller_first_gets_the_same_bytes(
+            (w, h, edge, seed) in (1_usize..200, 1_usize..200, 2_usize..64, any::<u32>())
+        ) {
+            let rgb = noise(w * h * 3, seed);
+            let filters = Filters::default();
+            let picture = Picture::new(&rgb, w as u32, h as u32).unwrap();
+            let by_way_of_edge = |picture: Picture<'_>| {
+                let (w, h) = keep_aspect(picture.width(), picture.height(), edge);
+                picture.resize(w, h, &filters).resize(32, 32, &filters).rgb().to_vec()
+            };
+            if let Some((w, h)) = shrunk(w, h, edge) {
+                prop_assert!(w * h < picture.width() * picture.height());
+                let small = picture.clone().resize(w, h, &filters);
+                prop_assert_eq!(by_way_of_edge(small), by_way_of_edge(picture));
+            } else {
+                // No larger than that, or a mere line of pixels.
+                prop_assert!(w.max(h) <= edge || w.min(h) * edge < w.max(h) * 2);
+            }
         }
 
         #[test]

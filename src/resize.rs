@@ -281,8 +281,9 @@ mod tests {
 
         #[test]
         fn who_makes_a_picture_smaller_first_gets_the_same_bytes(
-            (w, h, edge, seed) in (1_usize..200, 1_usize..200, 2_usize..64, any::<u32>())
+            (w, h, half, seed) in (1_usize..200, 1_usize..200, 1_usize..32, any::<u32>())
         ) {
+            let edge = 2 * half; // as models have it
             let rgb = noise(w * h * 3, seed);
             let filters = Filters::default();
             let picture = Picture::new(&rgb, w as u32, h as u32).unwrap();

@@ -188,7 +188,7 @@ fn each_mistake_in_the_file_is_named_with_its_line_and_what_to_do() {
             "c.toml:2: cameras.yard.url: ",
             "did you mean uri?",
         ),
-        ("[cameras.yard]\nuri = 5\n", "c.toml:2: cameras.yard.uri: ", "text, not 5"),
+        ("[cameras.yard]\nuri = 5\n", "c.toml:2: cameras.yard.uri: ", "text, not a number"),
         ("[cameras.yard]\nuri = \"\"\n", "c.toml:2: cameras.yard.uri: ", "is empty: use rtsp://"),
         (
             "[cameras.yard]\nuri = \"http://me:hunter2@h/\"\n",

@@ -66,10 +66,33 @@ impl Chosen {
         Some(DeviceMemory { used: total.saturating_sub(free), total })
     }
 
+    /// What its maker calls it.
+    pub fn hardware(&self) -> String {
+        self.gpu().or_else(processor).unwrap_or_else(|| "unknown".into())
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn gpu(&self) -> Option<String> {
+        None
+    }
+
+    #[cfg(feature = "cuda")]
+    fn gpu(&self) -> Option<String> {
+        let Device::Cuda(device) = &self.device else { return None };
+        device.cuda_stream().context().name().ok()
+    }
+
     /// `f32`, `bf16` or `f16`.
     pub fn dtype_name(&self) -> &'static str {
         self.dtype.as_str()
     }
+}
+
+/// The processor's name, as Linux tells it.
+fn processor() -> Option<String> {
+    let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = info.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().into())
 }
 
 /// Opens the device that is asked for. `auto` never fails: it logs why it settles for the CPU.

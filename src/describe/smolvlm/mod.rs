@@ -34,6 +34,7 @@ pub mod network;
 pub mod ops;
 pub mod preprocess;
 pub mod prompt;
+pub mod rates;
 mod resize;
 pub mod sampling;
 pub mod text;

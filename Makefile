@@ -6,7 +6,7 @@ HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test build lint deny chaos fuzz cuda install deb test-deb
+.PHONY: help demo test build lint deny chaos fuzz cuda gpu-bench install deb test-deb
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -49,6 +49,10 @@ fuzz: ## hostile input for FUZZ_SECONDS a target; needs a nightly compiler
 cuda: ## the program with CUDA, into target/HOST/release; needs nvcc (CUDA_HOME)
 	@.ci/install-deps build
 	$(CARGO) --config .cargo/cuda.toml build --release --locked --features cuda --target $(HOST)
+
+gpu-bench: ## what benches/gpu.sh needs, with CUDA and without GStreamer, into target/HOST/release; needs nvcc
+	$(CARGO) --config .cargo/cuda.toml build --release --locked --no-default-features --features cuda \
+	    --target $(HOST) --bin bench --bin golden
 
 deb: build ## the Debian package, into target/debian
 	$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deb

@@ -215,7 +215,9 @@ def median(reports, batch, key):
 
 
 def ratio(key, own, other):
-    return own / other if key == "clips_per_s" else other / own
+    """Above 1 where ours is better; nothing where a clock saw no time pass."""
+    better, worse = (own, other) if key == "clips_per_s" else (other, own)
+    return f"{better / worse:.2f}" if worse else "–"
 
 
 def whole_table(name, first, other, results):
@@ -226,7 +228,7 @@ def whole_table(name, first, other, results):
         cells = []
         for key in WHOLE:
             own, their = (median(results[program], batch, key) for program in (first, other))
-            cells.append(f"{own:.4g} / – / –" if their is None else f"{own:.4g} / {their:.4g} / {ratio(key, own, their):.2f}")
+            cells.append(f"{own:.4g} / – / –" if their is None else f"{own:.4g} / {their:.4g} / {ratio(key, own, their)}")
         print(f"| {batch} | " + " | ".join(cells) + " |")
     for program in (first, other):
         for why in {r["stopped"] for r in results[program]} - {None}:
@@ -236,14 +238,14 @@ def whole_table(name, first, other, results):
 def stage_table(name, batch, first, results):
     """One batch stage by stage, ours beside all other programs."""
     others = [program for program in results if program != first]
-    print(f"\n{name}, batch {batch}\n\n| | {first} | " + " | ".join(f"{p} | ratio" for p in others))
+    print(f"\n{name}, batch {batch}\n\n| | {first} | " + " | ".join(f"{p} | ratio" for p in others) + " |")
     print("|---" * (2 + 2 * len(others)) + "|")
     for key, title in (WALL | CPU | {"peak_memory_mb": "peak memory, MB"}).items():
         own = median(results[first], batch, key)
         cells = []
         for program in others:
             other = median(results[program], batch, key)
-            cells.append("– | –" if other is None else f"{other:.3g} | {ratio(key, own, other):.2f}")
+            cells.append("– | –" if other is None else f"{other:.3g} | {ratio(key, own, other)}")
         print(f"| {title} | {own:.3g} | " + " | ".join(cells) + " |")
 
 

@@ -209,8 +209,9 @@ def value(row, key):
 
 
 def median(reports, batch, key):
-    """Over rounds; None where the program did not run this batch."""
-    values = [value(row, key) for r in reports for row in r["batches"] if row["batch"] == batch and key.split(".")[0] in row]
+    """Over rounds; None where the program did not run this batch, or could not measure this."""
+    rows = [row for r in reports for row in r["batches"] if row["batch"] == batch]
+    values = [v for v in (value(row, key) for row in rows) if v is not None]
     return statistics.median(values) if values else None
 
 
@@ -242,11 +243,13 @@ def stage_table(name, batch, first, results):
     print("|---" * (2 + 2 * len(others)) + "|")
     for key, title in (WALL | CPU | {"peak_memory_mb": "peak memory, MB"}).items():
         own = median(results[first], batch, key)
+        if own is None:
+            continue
         cells = []
         for program in others:
             other = median(results[program], batch, key)
-            cells.append("– | –" if other is None else f"{other:.3g} | {ratio(key, own, other)}")
-        print(f"| {title} | {own:.3g} | " + " | ".join(cells) + " |")
+            cells.append("– | –" if other is None else f"{other:.4g} | {ratio(key, own, other)}")
+        print(f"| {title} | {own:.4g} | " + " | ".join(cells) + " |")
 
 
 def shares(program, results, batch):

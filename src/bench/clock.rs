@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 /// Started before the work, asked after it.
 pub struct Clock {
     wall: Instant,
-    cpu: f64,
+    cpu: Option<f64>,
 }
 
 /// What was spent, in seconds.
@@ -15,30 +15,31 @@ pub struct Clock {
 pub struct Spent {
     /// On the wall.
     pub wall: f64,
-    /// By all threads on the CPU.
-    pub cpu: f64,
+    /// By all threads on the CPU; nothing where the kernel does not count it.
+    pub cpu: Option<f64>,
 }
 
 impl Clock {
-    pub fn start() -> Result<Self> {
-        Ok(Self { cpu: cpu_seconds()?, wall: Instant::now() })
+    pub fn start() -> Self {
+        Self { cpu: cpu_seconds(), wall: Instant::now() }
     }
 
     /// What was spent since the start.
-    pub fn spent(&self) -> Result<Spent> {
-        Ok(Spent { wall: self.wall.elapsed().as_secs_f64(), cpu: cpu_seconds()? - self.cpu })
+    pub fn spent(&self) -> Spent {
+        let wall = self.wall.elapsed().as_secs_f64();
+        Spent { wall, cpu: cpu_seconds().zip(self.cpu).map(|(now, then)| now - then) }
     }
 }
 
 /// Time that this process's threads have spent on the CPU (`schedstat`: nanoseconds come first).
 /// No thread ends while the model works.
-fn cpu_seconds() -> Result<f64> {
+fn cpu_seconds() -> Option<f64> {
     let mut nanoseconds = 0;
-    for thread in fs::read_dir("/proc/self/task")? {
-        let stat = fs::read_to_string(thread?.path().join("schedstat"))?;
-        nanoseconds += stat.split(' ').next().context("an empty schedstat")?.parse::<u64>()?;
+    for thread in fs::read_dir("/proc/self/task").ok()? {
+        let stat = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        nanoseconds += stat.split(' ').next()?.parse::<u64>().ok()?;
     }
-    Ok(nanoseconds as f64 / 1e9)
+    Some(nanoseconds as f64 / 1e9)
 }
 
 /// Bytes of the most memory that this process has held (`VmHWM`) since [`forget_peak`].

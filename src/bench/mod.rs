@@ -149,14 +149,17 @@ fn measure(
 /// What a batch of so many clips takes.
 fn time(model: &Model, repeat: usize, batch: usize) -> Result<Measured> {
     let clips = vec![model.clip(&"bench".parse()?, 0); batch];
-    clock::forget_peak()?;
+    let on_cpu = model.network.chosen.device.is_cpu();
+    if on_cpu {
+        clock::forget_peak()?;
+    }
     // Asking the device takes time: only while warming up.
     let mut peak_memory = 0;
     model.answer(&clips, &mut || {
         peak_memory = peak_memory.max(model.network.chosen.memory().map_or(0, |memory| memory.used));
     })?;
     let mut runs = (0..repeat).map(|_| model.answer(&clips, &mut || ())).collect::<Result<Vec<_>>>()?;
-    if model.network.chosen.device.is_cpu() {
+    if on_cpu {
         peak_memory = clock::peak_memory()?;
     }
     runs.sort_by(|a, b| a.wall.total().total_cmp(&b.wall.total()));

@@ -145,24 +145,37 @@ def reference(work):
 
 # ----------------------------------------------------------------------------- taking turns
 
+def busy_seconds():
+    """CPU time that the whole machine has spent: user, nice, system, interrupts; not idle, waiting or stolen."""
+    fields = pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    return sum(int(fields[i]) for i in (0, 1, 2, 5, 6)) / os.sysconf("SC_CLK_TCK")
+
+
 def run(command, threads, **options):
-    """Runs a program; on the CPU, on so many cores."""
+    """Runs a program; on the CPU, on so many cores. What it printed, and what share of the machine's CPU time
+    others took meanwhile."""
     env, pin = dict(os.environ), None
     if threads:
         env |= dict(RAYON_NUM_THREADS=str(threads), OMP_NUM_THREADS=str(threads))
         cores = sorted(os.sched_getaffinity(0))[:threads]
         pin = lambda: os.sched_setaffinity(0, cores)
-    return subprocess.run(command, env=env, check=True, preexec_fn=pin, text=True, **options).stdout
+    start, busy, before = time.monotonic(), busy_seconds(), os.times()
+    out = subprocess.run(command, env=env, check=True, preexec_fn=pin, text=True, **options).stdout
+    after = os.times()
+    own = after.children_user + after.children_system - before.children_user - before.children_system
+    return out, max(0, busy_seconds() - busy - own) / (time.monotonic() - start) / os.cpu_count()
 
 
 def ours(a, shape, dtype):
     """Runs our program on one shape; its document."""
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "bench.json"
-        run([a.bench, "--shapes", shape, "--batches", a.batches, "--frames", str(a.frames), "--new-tokens",
+        _, others = run([a.bench, "--shapes", shape, "--batches", a.batches, "--frames", str(a.frames), "--new-tokens",
              str(a.new_tokens), "--repeat", str(a.repeat), "--periods", "0", "--device", a.device, "--dtype", dtype,
              "--json", str(file)], a.threads, stdout=sys.stderr)
-        return json.loads(file.read_text())
+        document = json.loads(file.read_text())
+    document["shapes"][0]["others"] = others
+    return document
 
 
 def theirs(a, document, shape, dtype):
@@ -172,8 +185,9 @@ def theirs(a, document, shape, dtype):
                 new_tokens=document["new_tokens"], repeat=document["repeat"], device=document["device"], dtype=dtype,
                 threads=a.threads, batches=[row["batch"] for row in shape["batches"] if row["batch"] <= best])
     print(f"reference {dtype}, {shape['shape']}:", file=sys.stderr)
-    out = run([sys.executable, __file__, "--reference"], a.threads, input=json.dumps(work), stdout=subprocess.PIPE)
-    return json.loads(out.splitlines()[-1])
+    command = [sys.executable, __file__, "--reference"]
+    out, others = run(command, a.threads, input=json.dumps(work), stdout=subprocess.PIPE)
+    return json.loads(out.splitlines()[-1]) | dict(others=others)
 
 
 def collect(a):
@@ -196,6 +210,9 @@ def collect(a):
             on_cpu = fresh[0]["device"] == "cpu"
             for dtype in (a.reference_dtypes or ("f32,bf16" if on_cpu else fresh[0]["dtype"])).split(","):
                 results.setdefault(f"reference {dtype}", []).append(theirs(a, *shapes[0], dtype))
+        for program, reports in results.items():
+            quiet = sorted(reports, key=lambda r: r.get("others", 0))
+            results[program] = quiet[:a.keep or None]
         found.append((name, results))
     return found, documents
 
@@ -229,7 +246,8 @@ def whole_table(name, first, other, results):
         cells = []
         for key in WHOLE:
             own, their = (median(results[program], batch, key) for program in (first, other))
-            cells.append(f"{own:.4g} / – / –" if their is None else f"{own:.4g} / {their:.4g} / {ratio(key, own, their)}")
+            beside = "– / –" if their is None else f"{their:.4g} / {ratio(key, own, their)}"
+            cells.append(f"{own:.4g} / {beside}")
         print(f"| {batch} | " + " | ".join(cells) + " |")
     for program in (first, other):
         for why in {r["stopped"] for r in results[program]} - {None}:
@@ -277,10 +295,15 @@ def report(found, documents, threads):
             if program.startswith("reference"):
                 rates = [r["matrix_tflop_per_s"] for r in reports]
                 print(f"- {program}: torch's own large matrix product reaches {statistics.median(rates):.4g} TFLOP/s")
-    rates = {doc["dtype"]: [x["matrix_tflop_per_s"] for x in documents if x["dtype"] == doc["dtype"]] for doc in documents}
-    for dtype, values in rates.items():
-        print(f"\nOurs measured {statistics.median(values):.4g} TFLOP/s in {dtype}, "
-              f"{statistics.median(x['memory_gb_per_s'] for x in documents):.4g} GB/s.")
+    others = [r["others"] for _, results in found for rs in results.values() for r in rs if "others" in r]
+    if others:
+        print(f"- meanwhile other programs took {100 * min(others):.0f} to {100 * max(others):.0f} % of the CPU time "
+              "of the machine")
+    for dtype in sorted({document["dtype"] for document in documents}):
+        same = [document for document in documents if document["dtype"] == dtype]
+        matrix, memory = (statistics.median(d[rate] for d in same)
+                          for rate in ("matrix_tflop_per_s", "memory_gb_per_s"))
+        print(f"- ours {dtype}: the large matrix product reaches {matrix:.4g} TFLOP/s, memory {memory:.4g} GB/s")
 
 
 def main():
@@ -291,13 +314,14 @@ def main():
     source.add_argument("--reference", action="store_true", help=argparse.SUPPRESS)
     p.add_argument("--device", default="cpu", help="with --bench: cpu, cuda or cuda:N")
     p.add_argument("--dtypes", default="auto", help="with --bench: number formats of ours")
-    p.add_argument("--reference-dtypes", help="number formats of the reference; by default f32,bf16 on the CPU, else ours")
+    p.add_argument("--reference-dtypes", help="of the reference; by default f32,bf16 on the CPU, else ours")
     p.add_argument("--shapes", default="256M,500M,2.2B", help="with --bench")
     p.add_argument("--batches", default="1", help="with --bench")
     p.add_argument("--frames", type=int, default=8, help="with --bench")
     p.add_argument("--new-tokens", type=int, default=64, help="with --bench")
-    p.add_argument("--repeat", type=int, default=1, help="with --bench: timed runs within a program, after one to warm up")
+    p.add_argument("--repeat", type=int, default=1, help="with --bench: timed runs of a batch, after one to warm up")
     p.add_argument("--rounds", type=int, default=1, help="how often every program is run")
+    p.add_argument("--keep", type=int, default=0, help="so many rounds of each program count, the quietest; 0: all")
     p.add_argument("--threads", type=int, default=0, help="on the CPU: of every program; 0: one a core")
     p.add_argument("--json", help="where everything that was measured goes")
     a = p.parse_args()

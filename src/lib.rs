@@ -10,7 +10,7 @@
 //! | [`describe`] | clips in, descriptions out: the model |
 //! | [`event`] | what subscribers read: the public contract |
 //! | [`progress`] | whether the model's thread gets anywhere |
-//! | [`bench`] | how fast the model is on this machine |
+//! | [`mod@bench`] | how fast the model is on this machine |
 #![cfg_attr(
     feature = "daemon",
     doc = "| [`config`], [`hub`] | what the person said, and the model's files |

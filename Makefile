@@ -13,7 +13,7 @@ CUDA = CUDA_COMPUTE_CAP=$(CUDA_COMPUTE_CAP) CUDA_HOME=$(or $(CUDA_HOME),$(CUDA_T
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test build lint deny chaos fuzz cuda install deb test-deb
+.PHONY: help demo test build lint deny chaos fuzz cuda gpu-bench install deb test-deb
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -57,6 +57,12 @@ cuda: ## the program with CUDA, into target/HOST/release (CUDA_HOME, CUDA_COMPUT
 	@.ci/install-deps cuda
 	@[ -n "$(CUDA_HOME)" ] || .ci/cuda-toolkit $(CUDA_TOOLKIT)
 	$(CUDA) $(CARGO) --config .cargo/cuda.toml build --release --locked --features cuda --target $(HOST)
+
+gpu-bench: ## what benches/gpu.sh needs, with CUDA and without GStreamer, into target/HOST/release
+	@.ci/install-deps cuda
+	@[ -n "$(CUDA_HOME)" ] || .ci/cuda-toolkit $(CUDA_TOOLKIT)
+	$(CUDA) $(CARGO) --config .cargo/cuda.toml build --release --locked --no-default-features --features cuda \
+	    --target $(HOST) --bin bench --bin golden
 
 deb: build ## the Debian package, into target/debian
 	$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deb

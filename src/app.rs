@@ -2,7 +2,7 @@
 //! outbox, the publisher empties it. Stopping goes the same way, stage by stage, so that what was
 //! described is delivered.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use chrono::Utc;
@@ -31,7 +31,7 @@ use crate::{
         command::Command,
         outbox::{InUse, Limits, Outbox, Place},
     },
-    queue::ClipQueue,
+    queue::{CLIPS_PER_CAMERA, ClipQueue},
 };
 
 mod board;
@@ -46,9 +46,6 @@ mod state;
 pub use cameras::{camera_config, overflow};
 pub use reload::Reload;
 
-/// Clips of one camera that wait for the model: one to be taken next, one behind it. More would
-/// only make descriptions older.
-const CLIPS_PER_CAMERA: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 /// So many commands may wait; more at a time are refused.
 const COMMANDS: usize = 16;
 /// How long delivery may go on after everything else has ended.

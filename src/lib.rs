@@ -10,6 +10,7 @@
 //! | [`describe`] | clips in, descriptions out: the model |
 //! | [`event`] | what subscribers read: the public contract |
 //! | [`progress`] | whether the model's thread gets anywhere |
+//! | [`mod@bench`] | how fast the model is on this machine |
 #![cfg_attr(
     feature = "daemon",
     doc = "| [`config`], [`hub`] | what the person said, and the model's files |
@@ -20,6 +21,7 @@
 | [`app`], [`cli`] | the wiring, and the commands |"
 )]
 
+pub mod bench;
 #[cfg(feature = "daemon")]
 pub mod capture;
 pub mod clip;

@@ -17,6 +17,10 @@ use std::{
 
 use crate::{clip::Clip, frame::CameraId};
 
+/// Clips of one camera that wait for the model: one to be taken next, one behind it. More would
+/// only make descriptions older.
+pub const CLIPS_PER_CAMERA: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+
 /// What a push does when its camera's clips have reached their bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overflow {

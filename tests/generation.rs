@@ -20,7 +20,7 @@ mod checkpoint;
 
 fn network(config: ModelConfig, dtype: DtypeChoice) -> Network {
     let dir = TempDir::new().unwrap();
-    checkpoint::write(&dir.path().join("model.safetensors"), &checkpoint::random(&config, 7));
+    checkpoint::write(&dir.path().join("model.safetensors"), &checkpoint::random(&config, 8));
     Network::load(dir.path(), config, choose(DeviceChoice::Cpu, dtype).unwrap()).unwrap()
 }
 

@@ -7,6 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::{config::ConfigError, event::Event, publish::SettingsError};
 
+pub mod bench;
 pub mod check;
 pub mod demo;
 pub mod describe;
@@ -41,6 +42,8 @@ pub enum Command {
     Pull(pull::PullArgs),
     /// Show everything at work without camera, broker or download.
     Demo(demo::DemoArgs),
+    /// Measure how fast models of the published sizes are on this machine; needs no download.
+    Bench(bench::BenchArgs),
     /// Print the JSON Schema of the published events.
     Schema,
     /// Print a completion script for a shell.
@@ -65,6 +68,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Demo(args) => demo::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Schema => schema(),
         Command::Completions(args) => completions(args.shell),
         Command::Man => man::print(),

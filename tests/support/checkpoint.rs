@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use camscribe::describe::smolvlm::{
     config::{ModelConfig, TextConfig, VisionConfig},
-    weights::layout,
+    weights::{layout, random::numbers},
 };
 use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
 
@@ -40,23 +40,11 @@ pub fn tiny() -> ModelConfig {
     }
 }
 
-/// Every tensor of the architecture with its shape and little-endian f32 bytes: uniform, of
-/// variance 1 / inputs, norms around 1.
+/// Every tensor of the architecture with its shape and little-endian f32 bytes.
 pub fn random(config: &ModelConfig, seed: u64) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
-    let mut state = seed;
-    let mut uniform = move || {
-        // SplitMix64 (Steele, Lea, Flood 2014).
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) as f32 / u64::MAX as f32 * 2. - 1.
-    };
     let tensor = |(name, shape): (String, Vec<usize>)| {
-        let inputs: usize = shape[1..].iter().product();
-        let spread = (3. / inputs.max(4) as f32).sqrt();
-        let centre = if name.contains("norm") && name.ends_with("weight") { 1. } else { 0. };
-        let values = (0..shape.iter().product()).map(|_| centre + spread * uniform());
-        (name, (shape, values.flat_map(f32::to_le_bytes).collect()))
+        let values = numbers(&name, &shape, seed, |x| x);
+        (name, (shape, values.into_iter().flat_map(f32::to_le_bytes).collect()))
     };
     layout(config).map(tensor).collect()
 }

@@ -5,10 +5,12 @@
 
 use std::path::Path;
 
+use serde::Serialize;
+
 use super::{error::LoadError, keys::Keys};
 
 /// Shape of the SigLIP vision tower.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct VisionConfig {
     pub hidden_size: usize,
     pub intermediate_size: usize,
@@ -28,7 +30,7 @@ impl VisionConfig {
 }
 
 /// Shape of the Llama decoder.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TextConfig {
     pub hidden_size: usize,
     pub intermediate_size: usize,
@@ -43,7 +45,7 @@ pub struct TextConfig {
 }
 
 /// A checkpoint's architecture and how it ends an answer.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModelConfig {
     pub vision: VisionConfig,
     pub text: TextConfig,

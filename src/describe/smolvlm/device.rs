@@ -68,10 +68,22 @@ impl Chosen {
         Some(DeviceMemory { used: total.saturating_sub(free), total })
     }
 
+    /// What its maker calls it.
+    pub fn hardware(&self) -> String {
+        self.gpu.as_ref().map(|gpu| gpu.name.clone()).or_else(processor).unwrap_or_else(|| "unknown".into())
+    }
+
     /// `f32`, `bf16` or `f16`.
     pub fn dtype_name(&self) -> &'static str {
         self.dtype.as_str()
     }
+}
+
+/// The processor's name, as Linux tells it.
+fn processor() -> Option<String> {
+    let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = info.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().into())
 }
 
 /// Opens the device that is asked for. `auto` never fails: it logs why it settles for the CPU.
@@ -104,6 +116,12 @@ pub fn choose(device: DeviceChoice, dtype: DtypeChoice) -> Result<Chosen, Device
         tracing::warn!("{} on the CPU is several times slower than f32: use dtype = \"f32\"", dtype.as_str());
     }
     Ok(Chosen { device, dtype, gpu })
+}
+
+/// Whether an error's text tells of too little memory, as the CUDA driver and cuBLAS do: candle's errors
+/// carry their words.
+pub fn is_out_of_memory(error: &str) -> bool {
+    ["OUT_OF_MEMORY", "ALLOC_FAILED"].iter().any(|words| error.contains(words))
 }
 
 /// From compute capability 8.0 on (CUDA C++ Programming Guide, table of arithmetic by capability).
@@ -182,6 +200,13 @@ mod tests {
         let chosen = choose(DeviceChoice::Auto, DtypeChoice::Auto).unwrap();
         let expected = if chosen.device.is_cuda() { "cuda:0, bf16" } else { "cpu, f32" };
         assert_eq!(chosen.to_string(), expected);
+    }
+
+    #[test]
+    fn too_little_memory_is_told_from_other_failures() {
+        assert!(is_out_of_memory("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")"));
+        assert!(is_out_of_memory("the 2.2B model: CublasError(CUBLAS_STATUS_ALLOC_FAILED)"));
+        assert!(!is_out_of_memory("DriverError(CUDA_ERROR_ILLEGAL_ADDRESS, \"illegal\")"));
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub mod network;
 pub mod ops;
 pub mod preprocess;
 pub mod prompt;
+pub mod rates;
 pub mod sampling;
 pub mod text;
 pub mod vision;
@@ -251,11 +252,12 @@ impl Describer for SmolVlm {
     }
 }
 
-/// What an error of the device means. Candle wraps CUDA's; its name is in the text.
+/// What an error of the device means.
 fn broken(error: candle_core::Error) -> DescribeError {
     let text = error.to_string();
-    match text.contains("OUT_OF_MEMORY") || text.contains("ALLOC_FAILED") {
-        true => DescribeError::OutOfMemory(text),
-        false => DescribeError::Device(text),
+    if device::is_out_of_memory(&text) {
+        DescribeError::OutOfMemory(text)
+    } else {
+        DescribeError::Device(text)
     }
 }

@@ -14,7 +14,7 @@ use super::{
     generate::{Generated, Request, generate},
     text::Decoder,
     vision::VisionTower,
-    weights::Weights,
+    weights::{Weights, WeightsError},
 };
 
 /// Bytes that the widest activation of one pass through the vision tower may take. On the CPU they
@@ -37,10 +37,20 @@ impl Network {
     pub fn load(dir: &Path, config: ModelConfig, chosen: Chosen) -> Result<Self, LoadError> {
         let weights = Weights::open(dir, &chosen.device, chosen.dtype)?;
         weights.check(&config)?;
+        Ok(Self::build(&weights, config, chosen)?)
+    }
+
+    /// A network of random weights: it computes as long as one that was trained, and needs no files.
+    pub fn random(config: ModelConfig, seed: u64, chosen: Chosen) -> Result<Self, LoadError> {
+        let weights = Weights::random(&config, seed, &chosen.device, chosen.dtype);
+        Ok(Self::build(&weights, config, chosen)?)
+    }
+
+    fn build(weights: &Weights, config: ModelConfig, chosen: Chosen) -> Result<Self, WeightsError> {
         Ok(Self {
-            vision: VisionTower::load(&weights, &config.vision)?,
-            connector: Connector::load(&weights, config.scale_factor)?,
-            decoder: Decoder::load(&weights, &config.text)?,
+            vision: VisionTower::load(weights, &config.vision)?,
+            connector: Connector::load(weights, config.scale_factor)?,
+            decoder: Decoder::load(weights, &config.text)?,
             config,
             chosen,
         })

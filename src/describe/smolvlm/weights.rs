@@ -1,6 +1,6 @@
 //! The checkpoint's weights: `model.safetensors`, or the shards that `model.safetensors.index.json`
 //! names. Headers are read and held against the architecture first; only then is a tensor read,
-//! converted and put on the device, one at a time.
+//! converted and put on the device, one at a time. A second source makes the numbers up (`random`).
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,6 +15,10 @@ use half::{bf16, f16};
 use serde::Deserialize;
 
 use super::config::ModelConfig;
+
+pub mod random;
+
+use random::Random;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -78,9 +82,20 @@ struct Shard {
 }
 
 /// The open files of a checkpoint.
-pub struct Weights {
+#[derive(Default)]
+struct Files {
     shards: Vec<Shard>,
     tensors: HashMap<String, Entry>,
+}
+
+enum Source {
+    Files(Files),
+    Random(Random),
+}
+
+/// A model's weights, on their way to a device.
+pub struct Weights {
+    source: Source,
     device: Device,
     dtype: DType,
 }
@@ -88,7 +103,61 @@ pub struct Weights {
 impl Weights {
     /// Opens a checkpoint's files and reads their headers. Tensors will go to `device` as `dtype`.
     pub fn open(dir: &Path, device: &Device, dtype: DType) -> Result<Self, WeightsError> {
-        let mut weights = Self { shards: vec![], tensors: HashMap::new(), device: device.clone(), dtype };
+        Ok(Self { source: Source::Files(Files::open(dir)?), device: device.clone(), dtype })
+    }
+
+    /// Random weights of an architecture, which need no files. The same seed makes the same.
+    pub fn random(config: &ModelConfig, seed: u64, device: &Device, dtype: DType) -> Self {
+        Self { source: Source::Random(Random::new(config, seed)), device: device.clone(), dtype }
+    }
+
+    /// Holds every tensor of the architecture against the headers.
+    pub fn check(&self, config: &ModelConfig) -> Result<(), WeightsError> {
+        match &self.source {
+            Source::Files(files) => files.check(config),
+            Source::Random(_) => Ok(()),
+        }
+    }
+
+    /// Reads one tensor and puts it on the device.
+    pub fn tensor(&self, name: &str) -> Result<Tensor, WeightsError> {
+        match self.dtype {
+            DType::F32 => self.convert(name, |x| x),
+            DType::BF16 => self.convert(name, bf16::from_f32),
+            DType::F16 => self.convert(name, f16::from_f32),
+            other => error(self.file(), format!("cannot be used as {}", other.as_str())),
+        }
+    }
+
+    /// The error of a tensor that was read but could not be put to use.
+    pub fn unusable(&self, name: &str, why: candle_core::Error) -> WeightsError {
+        WeightsError { file: self.file().into(), problem: format!("{name}: {why}") }
+    }
+
+    /// What errors call the source where no one file is to blame.
+    fn file(&self) -> &Path {
+        match &self.source {
+            Source::Files(files) => &files.shards[0].path,
+            Source::Random(_) => Path::new("random weights"),
+        }
+    }
+
+    fn convert<T: WithDType>(
+        &self,
+        name: &str,
+        narrow: impl Fn(f32) -> T + Sync,
+    ) -> Result<Tensor, WeightsError> {
+        let (values, shape) = match &self.source {
+            Source::Files(files) => files.values(name, narrow)?,
+            Source::Random(random) => random.values(name, narrow)?,
+        };
+        Tensor::from_vec(values, shape, &self.device).map_err(|e| self.unusable(name, e))
+    }
+}
+
+impl Files {
+    fn open(dir: &Path) -> Result<Self, WeightsError> {
+        let mut files = Self::default();
         let index = dir.join(INDEX);
         if index.is_file() {
             let map = read_index(&index)?;
@@ -97,10 +166,10 @@ impl Weights {
                 by_file.entry(file).or_default().push(tensor);
             }
             for (file, names) in by_file {
-                let mut header = weights.add_shard(&dir.join(file))?;
+                let mut header = files.add_shard(&dir.join(file))?;
                 for name in names {
                     match header.remove(name) {
-                        Some(entry) => weights.tensors.insert(name.into(), entry),
+                        Some(entry) => files.tensors.insert(name.into(), entry),
                         None => {
                             return error(
                                 &dir.join(file),
@@ -113,10 +182,10 @@ impl Weights {
                 }
             }
         } else {
-            let header = weights.add_shard(&dir.join(SINGLE))?;
-            weights.tensors = header;
+            let header = files.add_shard(&dir.join(SINGLE))?;
+            files.tensors = header;
         }
-        Ok(weights)
+        Ok(files)
     }
 
     /// Opens a shard, and returns the tensors that its header names.
@@ -132,8 +201,7 @@ impl Weights {
         Ok(header)
     }
 
-    /// Holds every tensor of the architecture against the headers.
-    pub fn check(&self, config: &ModelConfig) -> Result<(), WeightsError> {
+    fn check(&self, config: &ModelConfig) -> Result<(), WeightsError> {
         // Lazily, so that an absurd number of layers ends at the first one that is missing.
         for (name, shape) in layout(config) {
             let entry = self.entry(&name)?;
@@ -171,26 +239,13 @@ impl Weights {
         }
     }
 
-    /// Reads one tensor and puts it on the device.
-    pub fn tensor(&self, name: &str) -> Result<Tensor, WeightsError> {
+    /// A tensor's numbers and shape.
+    fn values<T>(&self, name: &str, narrow: impl Fn(f32) -> T) -> Result<(Vec<T>, &[usize]), WeightsError> {
         let entry = self.entry(name)?;
-        let path = &self.shards[entry.shard].path;
-        let tensor = match self.dtype {
-            DType::F32 => self.convert(entry, |x| x),
-            DType::BF16 => self.convert(entry, bf16::from_f32),
-            DType::F16 => self.convert(entry, f16::from_f32),
-            other => Err(format!("cannot be used as {}", other.as_str())),
+        let Shard { path, file } = &self.shards[entry.shard];
+        let Some(stored) = entry.stored else {
+            return error(path, format!("tensor {name:?}: is stored as {}", entry.dtype));
         };
-        tensor.or_else(|problem| error(path, format!("tensor {name:?}: {problem}")))
-    }
-
-    /// The error of a tensor that was read but could not be put to use.
-    pub fn unusable(&self, name: &str, why: candle_core::Error) -> WeightsError {
-        WeightsError { file: self.shards[0].path.clone(), problem: format!("{name}: {why}") }
-    }
-
-    fn convert<T: WithDType>(&self, entry: &Entry, narrow: impl Fn(f32) -> T) -> Result<Tensor, String> {
-        let Some(stored) = entry.stored else { return Err(format!("is stored as {}", entry.dtype)) };
         let count: usize = entry.shape.iter().product();
         let mut values = Vec::with_capacity(count);
         let mut block = vec![0; BLOCK.min(count * stored.size())];
@@ -198,10 +253,9 @@ impl Weights {
         while values.len() < count {
             let bytes = ((count - values.len()) * stored.size()).min(block.len());
             let block = &mut block[..bytes];
-            self.shards[entry.shard]
-                .file
-                .read_exact_at(block, at)
-                .map_err(|e| format!("cannot be read ({e})"))?;
+            if let Err(e) = file.read_exact_at(block, at) {
+                return error(path, format!("tensor {name:?}: cannot be read ({e})"));
+            }
             match stored {
                 Stored::F32 => {
                     values.extend(block.as_chunks().0.iter().map(|&b| narrow(f32::from_le_bytes(b))))
@@ -216,7 +270,7 @@ impl Weights {
             }
             at += bytes as u64;
         }
-        Tensor::from_vec(values, entry.shape.as_slice(), &self.device).map_err(|e| e.to_string())
+        Ok((values, &entry.shape))
     }
 }
 

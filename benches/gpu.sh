@@ -1,0 +1,90 @@
+#!/bin/sh
+# Everything that is to be measured on a GPU, in one go: golden cases, the benchmark, and transformers
+# on the same work. Needs CUDA's driver and libraries (cuBLAS, cuRAND), for the comparison a Python with
+# torch, torchvision, transformers, num2words, numpy and pillow, and two programs that need no GStreamer:
+#
+#   make gpu-bench      # elsewhere, with nvcc: target/HOST/release/bench and target/HOST/release/golden
+#   sh gpu.sh --bench FILE [--golden FILE --data DIR] [--out DIR] [--python PYTHON] [--device cuda|cpu]
+#             [--shapes 256M,500M,2.2B] [--batches 1,2,4] [--frames 8] [--new-tokens 64] [--repeat 2]
+#             [--periods 3]
+#
+# Carry this file and reference.py, side by side. DIR of --data holds golden/ and ckpt/. A step that
+# fails or cannot run is said to be so, and the next one begins. Writes into DIR of --out (default:
+# results): results.md with all of it, and bench.json and reference.json. A rehearsal on two cores:
+#
+#   sh gpu.sh --device cpu --bench FILE --shapes 256M --batches 1,2 --frames 1 --new-tokens 4 --repeat 1
+set -u
+bench='' golden='' data='' out=results python=python3 device=cuda options=''
+while [ $# -gt 0 ]; do
+    [ $# -gt 1 ] || { echo "$1 needs a value" >&2; exit 2; }
+    case $1 in
+        --bench) bench=$2 ;;
+        --golden) golden=$2 ;;
+        --data) data=$2 ;;
+        --out) out=$2 ;;
+        --python) python=$2 ;;
+        --device) device=$2 ;;
+        --shapes | --batches | --frames | --new-tokens | --repeat | --periods) options="$options $1 $2" ;;
+        *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    esac
+    shift 2
+done
+[ -x "$bench" ] || { echo "--bench: $bench is no program" >&2; exit 2; }
+here=$(dirname "$0")
+mkdir -p "$out" || exit 1
+results=$out/results.md
+failed=0
+
+# torch brings CUDA libraries of its own: they serve where the machine has none installed.
+brought=$("$python" -c 'import glob, sysconfig
+print(":".join(glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/*/lib")))' 2>/dev/null)
+export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}${LD_LIBRARY_PATH:+:}$brought"
+
+# step TITLE COMMAND…: its output goes to the terminal and, under the title, into the results.
+step() {
+    printf '\n## %s\n\n' "$1" | tee -a "$results"
+    shift
+    { "$@" 2>"$out/stderr"; echo $? >"$out/status"; } | tee -a "$results"
+    read -r status <"$out/status"
+    if [ "$status" -ne 0 ]; then
+        failed=1
+        { printf '\nFAILED (exit code %s):\n\n' "$status"; tail -n 5 "$out/stderr"; } | tee -a "$results"
+    fi
+}
+
+not_run() {
+    printf '\n## %s\n\nnot run: %s\n' "$1" "$2" | tee -a "$results"
+}
+
+printf '# Measured on %s\n' "$(date -u +%Y-%m-%dT%H:%MZ)" | tee "$results"
+if command -v nvidia-smi >/dev/null; then
+    step "The GPU" nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv
+else
+    not_run "The GPU" "there is no nvidia-smi"
+fi
+
+dtypes=f32
+[ "$device" = cpu ] || dtypes='f32 bf16'
+for dtype in $dtypes; do
+    if [ -x "$golden" ] && [ -d "$data/golden" ]; then
+        step "Golden cases, $dtype" "$golden" --device "$device" --dtype "$dtype" "$data"
+    else
+        not_run "Golden cases, $dtype" "--golden or --data is missing"
+    fi
+done
+
+rm -f "$out/bench.json"
+# shellcheck disable=SC2086  # options are words
+step "camscribe" "$bench" --device "$device" --json "$out/bench.json" $options
+
+if ! [ -s "$out/bench.json" ]; then
+    not_run "Beside transformers" "there is nothing to compare with"
+elif ! "$python" -c 'import torch, torchvision, transformers, num2words, PIL' 2>/dev/null; then
+    not_run "Beside transformers" "$python lacks torch, torchvision, transformers, num2words or pillow"
+else
+    step "Beside transformers" "$python" "$here/reference.py" --ours "$out/bench.json" --json "$out/reference.json"
+fi
+rm -f "$out/status" "$out/stderr"
+echo
+echo "results are in $out"
+exit $failed

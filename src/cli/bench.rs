@@ -1,0 +1,56 @@
+//! `camscribe bench`: how fast the model is on this machine.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::{
+    bench::{self, Settings, shapes::Shape},
+    device::{DeviceChoice, DtypeChoice},
+    logging,
+};
+
+/// Arguments of `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// Sizes of models to measure
+    #[arg(long, value_name = "SHAPE,…", value_delimiter = ',', default_value = "256M,500M,2.2B")]
+    pub shapes: Vec<Shape>,
+    /// Clips at a time, ascending [default: doubling, on a GPU up to 128, on the CPU up to 4]
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    pub batches: Vec<usize>,
+    /// Frames of a clip
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    pub frames: usize,
+    /// Length of every answer, in tokens
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub new_tokens: usize,
+    /// Timed runs of each batch, of which the median counts
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub repeat: usize,
+    /// Clips that each camera makes, one in 8 s, while it is tried how many are kept up with; 0: not tried
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub periods: u64,
+    /// What the random weights are made from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Where to compute: auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: DeviceChoice,
+    /// Compute in: auto, f32, bf16 or f16
+    #[arg(long, value_name = "DTYPE", default_value = "auto")]
+    pub dtype: DtypeChoice,
+    /// Write everything that was measured into this file, too
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// Measures, and prints tables.
+///
+/// # Errors
+/// What [`bench::run`] says.
+pub fn run(args: BenchArgs) -> anyhow::Result<()> {
+    logging::init(true);
+    let BenchArgs { shapes, batches, frames, new_tokens, repeat, periods, seed, device, dtype, json } = args;
+    bench::run(&Settings { shapes, batches, frames, new_tokens, repeat, periods, seed, device, dtype, json })
+}

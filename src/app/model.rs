@@ -170,6 +170,10 @@ impl Describer for Counted<'_> {
         self.model.progress()
     }
 
+    fn most_clips(&self) -> Option<NonZeroUsize> {
+        self.model.most_clips()
+    }
+
     fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
         self.metrics.batch(clips.len());
         let described = self.model.describe(clips).inspect_err(|error| {

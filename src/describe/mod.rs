@@ -1,6 +1,6 @@
 //! The model's side of the house: clips in, descriptions out.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use crate::{
     clip::Clip,
@@ -77,6 +77,12 @@ pub trait Describer: Send {
 
     /// What it computes on, unless that is the CPU.
     fn gpu(&self) -> Option<Gpu> {
+        None
+    }
+
+    /// How many clips of usual length fit into the memory that the device has free now. None where that is
+    /// not known, as on the CPU.
+    fn most_clips(&self) -> Option<NonZeroUsize> {
         None
     }
 

@@ -51,7 +51,11 @@ pub fn run(
 ) -> Result<(), DescribeError> {
     let mut scribe = Scribe::new(node, describer.model());
     let progress = describer.progress();
-    let mut most = batching.max_batch;
+    let fit = describer.most_clips().filter(|fit| *fit < batching.max_batch);
+    if let Some(fit) = fit {
+        tracing::info!("at most {fit} clips are described at once: the device has no memory for more");
+    }
+    let mut most = fit.unwrap_or(batching.max_batch);
     while let Some(batch) = queue.pop_batch(most, batching.linger) {
         progress.step();
         let started = Instant::now();
@@ -300,6 +304,8 @@ mod tests {
     /// A device with room for so many clips.
     struct Small {
         room: usize,
+        /// What it says of that.
+        said: Option<usize>,
         tried: Vec<usize>,
     }
 
@@ -315,6 +321,10 @@ mod tests {
 
         fn progress(&self) -> Arc<crate::progress::Progress> {
             Arc::default()
+        }
+
+        fn most_clips(&self) -> Option<NonZeroUsize> {
+            self.said.and_then(NonZeroUsize::new)
         }
 
         fn describe(
@@ -337,7 +347,7 @@ mod tests {
 
     #[test]
     fn a_batch_that_does_not_fit_is_halved_until_it_does_and_so_are_those_after_it() {
-        let mut device = Small { room: 3, tried: Vec::new() };
+        let mut device = Small { room: 3, said: None, tried: Vec::new() };
         let clips: Vec<Clip> = (0..10).map(|seq| Clip { seq, ..grey().unwrap() }).collect();
         let mut most = NonZeroUsize::new(16).unwrap();
         for _ in 0..2 {
@@ -350,7 +360,7 @@ mod tests {
 
     #[test]
     fn a_clip_that_does_not_even_fit_alone_is_the_only_one_that_is_not_described() {
-        let mut device = Small { room: 0, tried: Vec::new() };
+        let mut device = Small { room: 0, said: None, tried: Vec::new() };
         let clips = [grey().unwrap(), grey().unwrap()];
         let mut most = NonZeroUsize::new(2).unwrap();
         let described = describe(&mut device, &clips, &mut most).unwrap();
@@ -358,5 +368,20 @@ mod tests {
             described[..],
             [Err(DescribeError::OutOfMemory(_)), Err(DescribeError::OutOfMemory(_))]
         ));
+    }
+
+    #[test]
+    fn no_batch_is_tried_that_is_known_not_to_fit() {
+        let mut device = Small { room: 3, said: Some(3), tried: Vec::new() };
+        let queue = ClipQueue::new(NonZeroUsize::new(8).unwrap());
+        for seq in 0..8 {
+            queue.push(Clip { seq, ..grey().unwrap() }, crate::queue::Overflow::DropOldest).unwrap();
+        }
+        queue.close();
+        let batching = Batching { max_batch: NonZeroUsize::new(16).unwrap(), linger: Duration::ZERO };
+        let mut done = 0;
+        run(&mut device, &queue, batching, "node", |outcome| done += usize::from(outcome.event.is_ok()))
+            .unwrap();
+        assert_eq!((device.tried, done), (vec![3, 3, 2], 8));
     }
 }

@@ -1,7 +1,7 @@
 //! SmolVLM2 on candle: the only place that imports it. Clips come in, descriptions go out; the
 //! network equals the reference implementation's (transformers 5.23.0) on the same checkpoint.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{num::NonZeroUsize, path::Path, sync::Arc, time::Instant};
 
 use candle_core::Tensor;
 
@@ -39,6 +39,13 @@ pub mod sampling;
 pub mod text;
 pub mod vision;
 pub mod weights;
+
+/// A clip of usual length: frames, and tokens of a frame beside its picture, of the other words and of
+/// the answer.
+const USUAL_FRAMES: usize = 8;
+const FRAME_TOKENS: usize = 13;
+const WORDS: usize = 64;
+const USUAL_ANSWER: usize = 96;
 
 /// What computing gives: candle's errors, unless another kind is named.
 pub type Result<T, E = candle_core::Error> = std::result::Result<T, E>;
@@ -199,6 +206,13 @@ impl Describer for SmolVlm {
 
     fn gpu(&self) -> Option<Gpu> {
         self.network.chosen.gpu.clone()
+    }
+
+    fn most_clips(&self) -> Option<NonZeroUsize> {
+        let DeviceMemory { used, total } = self.network.chosen.memory()?;
+        let prompt = USUAL_FRAMES * (self.network.config.tokens_per_tile() + FRAME_TOKENS) + WORDS;
+        let fit = (total - used) / 4 * 3 / self.network.row_bytes(prompt + USUAL_ANSWER);
+        NonZeroUsize::new(fit.max(1))
     }
 
     fn device_memory(&self) -> Option<DeviceMemory> {

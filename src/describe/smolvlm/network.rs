@@ -56,6 +56,16 @@ impl Network {
         })
     }
 
+    /// Bytes that answering a row of so many tokens takes beside the weights: its keys and values, and what
+    /// a layer holds at a time while the prompt goes through it.
+    pub fn row_bytes(&self, tokens: usize) -> usize {
+        let text = &self.config.text;
+        let cache = text.num_hidden_layers * 2 * text.num_key_value_heads * text.head_dim;
+        // Gate, up and their product; what the layer adds to, its norm, attention and the sum.
+        let layer = 3 * text.intermediate_size + 4 * text.hidden_size;
+        tokens * (cache + layer) * self.chosen.dtype.size_in_bytes()
+    }
+
     /// Bytes of one tile.
     pub fn tile_bytes(&self) -> usize {
         self.vision.tile_bytes()

@@ -28,6 +28,8 @@ async fn verdicts(uri: &str, window: u64) -> String {
         sampling: Sampling::Rate,
         window: WindowConfig { window, stride: window, frames: 8, min_frames: 2 },
         question: Arc::new(Question { prompt: "What happens?".into(), max_tokens: 8, gate }),
+        // As the published models have it.
+        edge: Some(512),
         ..media::camera(uri)
     };
     let clips = Arc::new(Mutex::new(Vec::<Clip>::new()));

@@ -6,7 +6,7 @@ use std::fmt;
 use candle_core::{DType, Device, DeviceLocation};
 
 use super::super::DeviceMemory;
-use crate::device::{DeviceChoice, DtypeChoice};
+use crate::device::{CpuOnly, DeviceChoice, DtypeChoice};
 
 /// Why a GPU that was asked for cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +26,8 @@ pub enum DeviceError {
         "CUDA device {ordinal} does not work ({reason}): check it with nvidia-smi, or use device = \"cpu\""
     )]
     Broken { ordinal: usize, reason: String },
+    #[error(transparent)]
+    CpuOnly(#[from] CpuOnly),
 }
 
 /// What was chosen: where tensors live and what they hold.
@@ -33,6 +35,8 @@ pub enum DeviceError {
 pub struct Chosen {
     pub device: Device,
     pub dtype: DType,
+    /// The weights of the decoder's linear layers are held in 8 bits; the rest is `dtype`.
+    pub quantised: bool,
 }
 
 impl fmt::Display for Chosen {
@@ -66,17 +70,23 @@ impl Chosen {
         Some(DeviceMemory { used: total.saturating_sub(free), total })
     }
 
-    /// `f32`, `bf16` or `f16`.
+    /// `f32`, `bf16`, `f16` or `q8`.
     pub fn dtype_name(&self) -> &'static str {
-        self.dtype.as_str()
+        if self.quantised { "q8" } else { self.dtype.as_str() }
     }
 }
 
 /// Opens the device that is asked for. `auto` never fails: it logs why it settles for the CPU.
 pub fn choose(device: DeviceChoice, dtype: DtypeChoice) -> Result<Chosen, DeviceError> {
+    dtype.check(device)?;
+    let quantised = dtype == DtypeChoice::Q8;
     let device = match device {
         DeviceChoice::Cpu => Device::Cpu,
         DeviceChoice::Cuda(ordinal) => open_cuda(ordinal)?,
+        DeviceChoice::Auto if quantised => {
+            tracing::info!("the model runs on the CPU: q8 is computed nowhere else");
+            Device::Cpu
+        }
         DeviceChoice::Auto => match open_cuda(0) {
             Ok(device) => device,
             Err(DeviceError::NotBuilt) => Device::Cpu,
@@ -87,7 +97,7 @@ pub fn choose(device: DeviceChoice, dtype: DtypeChoice) -> Result<Chosen, Device
         },
     };
     let dtype = match dtype {
-        DtypeChoice::F32 => DType::F32,
+        DtypeChoice::F32 | DtypeChoice::Q8 => DType::F32,
         DtypeChoice::Bf16 => DType::BF16,
         DtypeChoice::F16 => DType::F16,
         DtypeChoice::Auto if device.is_cuda() => DType::BF16,
@@ -96,7 +106,7 @@ pub fn choose(device: DeviceChoice, dtype: DtypeChoice) -> Result<Chosen, Device
     if device.is_cpu() && dtype != DType::F32 {
         tracing::warn!("{} on the CPU is several times slower than f32: use dtype = \"f32\"", dtype.as_str());
     }
-    Ok(Chosen { device, dtype })
+    Ok(Chosen { device, dtype, quantised })
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -140,6 +150,17 @@ mod tests {
         assert_eq!(chosen.to_string(), "cpu, f32");
         let chosen = choose(DeviceChoice::Cpu, DtypeChoice::Bf16).unwrap();
         assert_eq!(chosen.to_string(), "cpu, bf16");
+    }
+
+    #[test]
+    fn q8_means_the_cpu_and_a_gpu_asked_for_by_name_is_an_error_that_says_what_to_do() {
+        for device in [DeviceChoice::Cpu, DeviceChoice::Auto] {
+            let chosen = choose(device, DtypeChoice::Q8).unwrap();
+            assert_eq!(chosen.to_string(), "cpu, q8");
+            assert!(chosen.dtype == DType::F32 && chosen.quantised);
+        }
+        let error = choose(DeviceChoice::Cuda(0), DtypeChoice::Q8).unwrap_err().to_string();
+        assert!(error.contains("device = \"cpu\""), "{error}");
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Network {
         Ok(Self {
             vision: VisionTower::load(&weights, &config.vision)?,
             connector: Connector::load(&weights, config.scale_factor)?,
-            decoder: Decoder::load(&weights, &config.text)?,
+            decoder: Decoder::load(&weights, &config.text, chosen.quantised)?,
             config,
             chosen,
         })

@@ -159,7 +159,7 @@ vectorised! {
             let larger = |most: f32, w: &f32| if w.abs() > most || w.is_nan() { w.abs() } else { most };
             *scale = wide.iter().fold(0., larger) / 127.;
             for (narrow, wide) in narrow.iter_mut().zip(wide) {
-                // Nothing but zeros has the scale 0, and 0 / 0 becomes 0 again.
+                // Zeros have the scale 0, and what they become is multiplied by it.
                 *narrow = (wide / *scale).round_ties_even() as i8;
             }
         }
@@ -226,7 +226,8 @@ mod tests {
     use super::*;
 
     fn matrix(numbers: Vec<f32>, columns: usize) -> Tensor {
-        Tensor::from_vec(numbers.clone(), (numbers.len() / columns, columns), &Device::Cpu).unwrap()
+        let shape = (numbers.len() / columns, columns);
+        Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()
     }
 
     fn quantised(weights: &[f32], inputs: usize) -> QuantisedOp {

@@ -26,6 +26,23 @@ pub enum DtypeChoice {
     F32,
     Bf16,
     F16,
+    /// f32, but for the weights of the decoder's linear layers: 8 bits. On the CPU only.
+    Q8,
+}
+
+/// q8 was asked for on a GPU.
+#[derive(Debug, thiserror::Error)]
+#[error("q8 is computed on the CPU only: use device = \"cpu\", or another dtype")]
+pub struct CpuOnly;
+
+impl DtypeChoice {
+    /// Whether this device can compute in it.
+    pub fn check(self, device: DeviceChoice) -> Result<(), CpuOnly> {
+        match (self, device) {
+            (Self::Q8, DeviceChoice::Cuda(_)) => Err(CpuOnly),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A GPU, as its driver describes it.
@@ -96,10 +113,11 @@ impl FromStr for DtypeChoice {
             "f32" => Ok(Self::F32),
             "bf16" => Ok(Self::Bf16),
             "f16" => Ok(Self::F16),
+            "q8" => Ok(Self::Q8),
             _ => Err(UnknownChoice {
                 given: text.into(),
                 what: "number format",
-                allowed: "auto, f32, bf16 or f16",
+                allowed: "auto, f32, bf16, f16 or q8",
             }),
         }
     }
@@ -120,7 +138,8 @@ mod tests {
             assert!(error.ends_with("write auto, cpu, cuda or cuda:N"), "{error}");
         }
         assert_eq!("bf16".parse::<DtypeChoice>().unwrap(), DtypeChoice::Bf16);
+        assert_eq!("q8".parse::<DtypeChoice>().unwrap(), DtypeChoice::Q8);
         let error = "float32".parse::<DtypeChoice>().unwrap_err().to_string();
-        assert_eq!(error, "\"float32\" is no number format: write auto, f32, bf16 or f16");
+        assert_eq!(error, "\"float32\" is no number format: write auto, f32, bf16, f16 or q8");
     }
 }

@@ -111,7 +111,7 @@ pub struct ModelInfo {
     pub revision: String,
     /// `cpu` or `cuda:N`.
     pub device: String,
-    /// `f32`, `bf16` or `f16`.
+    /// `f32`, `bf16`, `f16` or `q8` (f32 on weights of 8 bits).
     pub dtype: String,
 }
 

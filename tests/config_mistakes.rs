@@ -56,7 +56,12 @@ fn each_mistake_in_the_file_is_named_with_its_line_and_what_to_do() {
         (
             "[model]\ndtype = \"fp16\"\n",
             "c.toml:2: model.dtype: ",
-            "one of \"auto\", \"f32\", \"bf16\", \"f16\", not \"fp16\"",
+            "one of \"auto\", \"f32\", \"bf16\", \"f16\", \"q8\", not \"fp16\"",
+        ),
+        (
+            "[model]\ndevice = \"cuda\"\ndtype = \"q8\"\n",
+            "c.toml:3: model.dtype: ",
+            "q8 is computed on the CPU only: use device = \"cpu\"",
         ),
         (
             "[model]\nlinger = 20\n",

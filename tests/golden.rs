@@ -46,3 +46,8 @@ fn the_model_is_as_near_to_the_reference_in_bf16_as_the_reference_itself() {
 fn the_model_is_as_near_to_the_reference_in_f16_as_the_reference_in_bf16() {
     every_case_passes_in(DtypeChoice::F16);
 }
+
+#[test]
+fn the_model_is_as_near_to_the_reference_in_q8_as_the_reference_in_bf16() {
+    every_case_passes_in(DtypeChoice::Q8);
+}

@@ -140,7 +140,7 @@ impl Model {
     }
 
     /// Answers a batch; `step` is called after every layer of every pass.
-    pub fn answer(&self, clips: &[Clip], step: &mut dyn FnMut()) -> Result<Times> {
+    pub fn answer(&self, clips: &[Clip], step: &mut (dyn FnMut() + Send)) -> Result<Times> {
         let clock = Clock::start();
         let frames = clips.iter().flat_map(|clip| &clip.frames);
         let pictures = frames.map(|f| Picture::new(&f.rgb, f.width, f.height));

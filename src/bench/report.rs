@@ -96,10 +96,10 @@ impl BatchReport {
         let steps = (model.new_tokens - 1) as f64;
         // A step sees what is there and the token that goes in: `prompt + 1` to `prompt + steps`.
         let slots = prompt as f64 + (steps + 1.) / 2.;
-        let size = network.chosen.dtype.size_in_bytes();
+        let bytes = (network.chosen.decoder_weight_bytes(), network.chosen.dtype.size_in_bytes());
         let vision_flop = (batch * model.frames()) as f64 * work::vision(&network.config);
         let prefill_flop = batch as f64 * work::prefill(&network.config, prompt);
-        let decode_bytes = steps * work::decode_bytes(&network.config, batch, slots, size);
+        let decode_bytes = steps * work::decode_bytes(&network.config, (batch, slots), bytes);
         Self {
             batch,
             clips_per_s: batch as f64 / wall.total(),

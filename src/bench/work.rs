@@ -39,12 +39,16 @@ pub fn prefill(config: &ModelConfig, tokens: usize) -> f64 {
 }
 
 /// Bytes that one step of decoding has to read: the decoder's matrices once, and the keys and values
-/// of `rows` rows of `slots` tokens. Numbers take `size` bytes.
-pub fn decode_bytes(config: &ModelConfig, rows: usize, slots: f64, size: usize) -> f64 {
+/// of `rows` rows of `slots` tokens. `weight`, `number`: bytes of a weight, and of any other number.
+pub fn decode_bytes(
+    config: &ModelConfig,
+    (rows, slots): (usize, f64),
+    (weight, number): (f64, usize),
+) -> f64 {
     let t = &config.text;
     let weights = matrices(config, "model.text_model.layers") + matrices(config, "lm_head");
     let per_slot = 2 * t.num_hidden_layers * t.num_key_value_heads * t.head_dim;
-    (weights + rows as f64 * slots * per_slot as f64) * size as f64
+    weights * weight + rows as f64 * slots * (per_slot * number) as f64
 }
 
 #[cfg(test)]
@@ -65,7 +69,10 @@ mod tests {
         assert_eq!(prefill(&config, 10), 2. * (30. * (10. * layer + scores) + 49280. * 576.));
 
         let weights = 30. * layer + 49280. * 576.;
-        assert_eq!(decode_bytes(&config, 4, 100., 2), 2. * (weights + 4. * 100. * 30. * 2. * 192.));
+        assert_eq!(
+            decode_bytes(&config, (4, 100.), (1.125, 2)),
+            1.125 * weights + 2. * 4. * 100. * 30. * 2. * 192.
+        );
         assert_eq!(parameters(&config), 256_484_928);
     }
 }

@@ -1,7 +1,7 @@
 //! Runs the golden cases on a device of choice: the reference's results against this program's,
 //! with nothing but the model side built in, so that it can be carried to a machine with a GPU.
 //!
-//! `golden [--device auto|cpu|cuda|cuda:N] [--dtype auto|f32|bf16|f16] [ROOT…]`; without a root,
+//! `golden [--device auto|cpu|cuda|cuda:N] [--dtype auto|f32|bf16|f16|q8] [ROOT…]`; without a root,
 //! those of the tests.
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};

@@ -89,12 +89,16 @@ pub fn model(section: &Section, folder: &Path, report: &mut Report) -> Model {
         report.mistake(&section.entry("device").place, why.to_string());
         DeviceChoice::Auto
     });
+    // The table of keys lets no other word through.
+    let dtype: DtypeChoice = section.text("dtype").parse().unwrap_or_default();
+    if let Err(e) = dtype.check(device) {
+        report.mistake(&section.entry("dtype").place, e.to_string());
+    }
     Model {
         id,
         revision: revision.into(),
         device,
-        // The table of keys lets no other word through.
-        dtype: section.text("dtype").parse().unwrap_or(DtypeChoice::Auto),
+        dtype,
         max_batch: section.number("max_batch") as usize,
         linger: section.duration("linger"),
     }

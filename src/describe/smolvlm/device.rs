@@ -5,8 +5,8 @@ use std::fmt;
 
 use candle_core::{DType, Device, DeviceLocation};
 
-use super::super::DeviceMemory;
-use crate::device::{DeviceChoice, DtypeChoice, Gpu};
+use super::{super::DeviceMemory, cpu::QuantisedOp};
+use crate::device::{CpuOnly, DeviceChoice, DtypeChoice, Gpu};
 
 /// Why a GPU that was asked for cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +26,8 @@ pub enum DeviceError {
         "CUDA device {ordinal} does not work ({reason}): check it with nvidia-smi, or use device = \"cpu\""
     )]
     Broken { ordinal: usize, reason: String },
+    #[error(transparent)]
+    CpuOnly(#[from] CpuOnly),
 }
 
 /// What was chosen: where tensors live and what they hold.
@@ -35,6 +37,8 @@ pub struct Chosen {
     pub dtype: DType,
     /// None on the CPU.
     pub gpu: Option<Gpu>,
+    /// The weights of the decoder's linear layers are held in 8 bits; the rest is `dtype`.
+    pub quantised: bool,
 }
 
 impl fmt::Display for Chosen {
@@ -73,9 +77,14 @@ impl Chosen {
         self.gpu.as_ref().map(|gpu| gpu.name.clone()).or_else(processor).unwrap_or_else(|| "unknown".into())
     }
 
-    /// `f32`, `bf16` or `f16`.
+    /// Bytes that a weight of the decoder's linear layers takes.
+    pub fn decoder_weight_bytes(&self) -> f64 {
+        if self.quantised { QuantisedOp::WEIGHT_BYTES } else { self.dtype.size_in_bytes() as f64 }
+    }
+
+    /// `f32`, `bf16`, `f16` or `q8`.
     pub fn dtype_name(&self) -> &'static str {
-        self.dtype.as_str()
+        if self.quantised { "q8" } else { self.dtype.as_str() }
     }
 }
 
@@ -88,11 +97,17 @@ fn processor() -> Option<String> {
 
 /// Opens the device that is asked for. `auto` never fails: it logs why it settles for the CPU.
 pub fn choose(device: DeviceChoice, dtype: DtypeChoice) -> Result<Chosen, DeviceError> {
+    dtype.check(device)?;
+    let quantised = dtype == DtypeChoice::Q8;
     let cpu = (Device::Cpu, None);
     let gpu = |(device, gpu)| (device, Some(gpu));
     let (device, gpu) = match device {
         DeviceChoice::Cpu => cpu,
         DeviceChoice::Cuda(ordinal) => gpu(open_cuda(ordinal)?),
+        DeviceChoice::Auto if quantised => {
+            tracing::info!("the model runs on the CPU: q8 is computed nowhere else");
+            cpu
+        }
         DeviceChoice::Auto => match open_cuda(0) {
             Ok(opened) => gpu(opened),
             Err(DeviceError::NotBuilt) => cpu,
@@ -106,7 +121,7 @@ pub fn choose(device: DeviceChoice, dtype: DtypeChoice) -> Result<Chosen, Device
         tracing::info!("GPU: {gpu}");
     }
     let dtype = match (dtype, &gpu) {
-        (DtypeChoice::F32, _) => DType::F32,
+        (DtypeChoice::F32 | DtypeChoice::Q8, _) => DType::F32,
         (DtypeChoice::Bf16, _) => DType::BF16,
         (DtypeChoice::F16, _) => DType::F16,
         (DtypeChoice::Auto, Some(gpu)) if has_bf16(gpu) => DType::BF16,
@@ -115,7 +130,7 @@ pub fn choose(device: DeviceChoice, dtype: DtypeChoice) -> Result<Chosen, Device
     if device.is_cpu() && dtype != DType::F32 {
         tracing::warn!("{} on the CPU is several times slower than f32: use dtype = \"f32\"", dtype.as_str());
     }
-    Ok(Chosen { device, dtype, gpu })
+    Ok(Chosen { device, dtype, quantised, gpu })
 }
 
 /// Whether an error's text tells of too little memory, as the CUDA driver and cuBLAS do: candle's errors
@@ -193,6 +208,17 @@ mod tests {
         assert_eq!(chosen.to_string(), "cpu, f32");
         let chosen = choose(DeviceChoice::Cpu, DtypeChoice::Bf16).unwrap();
         assert_eq!(chosen.to_string(), "cpu, bf16");
+    }
+
+    #[test]
+    fn q8_means_the_cpu_and_a_gpu_asked_for_by_name_is_an_error_that_says_what_to_do() {
+        for device in [DeviceChoice::Cpu, DeviceChoice::Auto] {
+            let chosen = choose(device, DtypeChoice::Q8).unwrap();
+            assert_eq!(chosen.to_string(), "cpu, q8");
+            assert!(chosen.dtype == DType::F32 && chosen.quantised);
+        }
+        let error = choose(DeviceChoice::Cuda(0), DtypeChoice::Q8).unwrap_err().to_string();
+        assert!(error.contains("device = \"cpu\""), "{error}");
     }
 
     #[test]

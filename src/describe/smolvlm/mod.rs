@@ -69,7 +69,7 @@ pub enum Stage {
 }
 
 /// Sees tensors as they are computed: for tests that hold them against the reference.
-pub type Watch<'a> = &'a mut dyn FnMut(Stage, &Tensor) -> Result<()>;
+pub type Watch<'a> = &'a mut (dyn FnMut(Stage, &Tensor) -> Result<()> + Send);
 
 /// For everyone else.
 pub fn unwatched(_: Stage, _: &Tensor) -> Result<()> {

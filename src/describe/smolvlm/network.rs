@@ -50,7 +50,7 @@ impl Network {
         Ok(Self {
             vision: VisionTower::load(weights, &config.vision)?,
             connector: Connector::load(weights, config.scale_factor)?,
-            decoder: Decoder::load(weights, &config.text)?,
+            decoder: Decoder::load(weights, &config.text, chosen.quantised)?,
             config,
             chosen,
         })
@@ -77,6 +77,10 @@ impl Network {
         if tiles.is_empty() {
             return Ok(None);
         }
+        self.on_pool(|| self.encode_passes(tiles, watch)).map(Some)
+    }
+
+    fn encode_passes(&self, tiles: &[u8], watch: Watch<'_>) -> Result<Tensor> {
         let pass = if self.chosen.device.is_cpu() { PASS_CPU } else { PASS_GPU };
         let widest = self.config.vision.grid().pow(2) * self.config.vision.intermediate_size * 4;
         let tiles_per_pass = (pass / widest).max(1);
@@ -89,7 +93,7 @@ impl Network {
         let features = Tensor::cat(&parts, 0)?;
         // So that the time is counted where it is spent.
         self.chosen.device.synchronize()?;
-        Ok(Some(features))
+        Ok(features)
     }
 
     /// Answers a batch of prompts; `features` is [`Network::encode`] of the tiles of all of them.
@@ -99,6 +103,12 @@ impl Network {
         features: Option<&Tensor>,
         watch: Watch<'_>,
     ) -> Result<Generated> {
-        generate(&self.decoder, &self.config, requests, features, watch)
+        self.on_pool(|| generate(&self.decoder, &self.config, requests, features, watch))
+    }
+
+    /// On the CPU, runs `work` on a thread of the pool that its operations are split over: called
+    /// from any other thread, each of the hundreds of operations of a token has to wake the pool.
+    fn on_pool<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        if self.chosen.device.is_cpu() { rayon::scope(|_| work()) } else { work() }
     }
 }

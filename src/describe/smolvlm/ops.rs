@@ -20,9 +20,15 @@ fn ours(x: &Tensor) -> bool {
 
 /// `x W^T + b`.
 pub struct Linear {
-    /// `(outputs, inputs)`
-    weight: Tensor,
+    weight: Weight,
     bias: Option<Tensor>,
+}
+
+/// `(outputs, inputs)`
+enum Weight {
+    Plain(Tensor),
+    /// In 8 bits; such layers have no bias.
+    Quantised(cpu::QuantisedOp),
 }
 
 impl Linear {
@@ -46,7 +52,17 @@ impl Linear {
 
     /// A layer of these weights: `(outputs, inputs)`.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weight, bias }
+        Self { weight: Weight::Plain(weight), bias }
+    }
+
+    /// [`Linear::fused`] without bias, its f32 weights rounded to 8 bits one tensor after the other.
+    pub fn quantised(weights: &Weights, names: &[&str]) -> Result<Self, WeightsError> {
+        let mut all = cpu::QuantisedOp::default();
+        for name in names {
+            let name = format!("{name}.weight");
+            all.push(&weights.tensor(&name)?).map_err(|e| weights.unusable(&name, e))?;
+        }
+        Ok(Self { weight: Weight::Quantised(all), bias: None })
     }
 
     /// `(…, inputs)` to `(…, outputs)`.
@@ -54,11 +70,13 @@ impl Linear {
         let mut shape = x.dims().to_vec();
         let inputs = x.dim(D::Minus1)?;
         let x = x.reshape(((), inputs))?;
-        let weight = &self.weight;
-        let y = match &self.bias {
-            bias if ours(&x) => x.apply_op1_no_bwd(&cpu::LinearOp { weight, bias: bias.as_ref() })?,
-            Some(bias) => x.matmul(&weight.t()?)?.broadcast_add(bias)?,
-            None => x.matmul(&weight.t()?)?,
+        let y = match (&self.weight, &self.bias) {
+            (Weight::Quantised(op), _) => x.apply_op1_no_bwd(op)?,
+            (Weight::Plain(weight), bias) if ours(&x) => {
+                x.apply_op1_no_bwd(&cpu::LinearOp { weight, bias: bias.as_ref() })?
+            }
+            (Weight::Plain(weight), Some(bias)) => x.matmul(&weight.t()?)?.broadcast_add(bias)?,
+            (Weight::Plain(weight), None) => x.matmul(&weight.t()?)?,
         };
         if let Some(last) = shape.last_mut() {
             *last = y.dim(D::Minus1)?;

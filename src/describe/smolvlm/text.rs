@@ -58,15 +58,20 @@ impl Cache {
 }
 
 impl Decoder {
-    pub fn load(weights: &Weights, config: &TextConfig) -> Result<Self, WeightsError> {
+    /// Reads the decoder's weights; `quantised`: those of its linear layers are to be held in 8 bits.
+    pub fn load(weights: &Weights, config: &TextConfig, quantised: bool) -> Result<Self, WeightsError> {
         let name = "model.text_model";
+        let linear = |names: &[&str]| {
+            if quantised { Linear::quantised(weights, names) } else { Linear::fused(weights, names, false) }
+        };
         Ok(Self {
+            // The largest tensor first: what it takes before it is rounded is free again for the rest.
+            head: linear(&["lm_head"])?,
             embeddings: weights.tensor(&format!("{name}.embed_tokens.weight"))?,
             layers: (0..config.num_hidden_layers)
-                .map(|i| Layer::load(weights, &format!("{name}.layers.{i}"), config))
+                .map(|i| Layer::load(weights, &format!("{name}.layers.{i}"), config, linear))
                 .collect::<Result<_, _>>()?,
             norm: RmsNorm::load(weights, &format!("{name}.norm"), config.rms_norm_eps)?,
-            head: Linear::load(weights, "lm_head", false)?,
             config: config.clone(),
         })
     }
@@ -128,17 +133,22 @@ impl Decoder {
 }
 
 impl Layer {
-    fn load(weights: &Weights, name: &str, config: &TextConfig) -> Result<Self, WeightsError> {
+    fn load(
+        weights: &Weights,
+        name: &str,
+        config: &TextConfig,
+        linear: impl Fn(&[&str]) -> Result<Linear, WeightsError>,
+    ) -> Result<Self, WeightsError> {
         let part = |part: &str| format!("{name}.{part}");
         let [q, k, v] = ["q", "k", "v"].map(|p| part(&format!("self_attn.{p}_proj")));
         let [gate, up] = ["gate", "up"].map(|p| part(&format!("mlp.{p}_proj")));
         Ok(Self {
             input_norm: RmsNorm::load(weights, &part("input_layernorm"), config.rms_norm_eps)?,
-            qkv: Linear::fused(weights, &[&q, &k, &v], false)?,
-            out: Linear::load(weights, &part("self_attn.o_proj"), false)?,
+            qkv: linear(&[&q, &k, &v])?,
+            out: linear(&[&part("self_attn.o_proj")])?,
             post_norm: RmsNorm::load(weights, &part("post_attention_layernorm"), config.rms_norm_eps)?,
-            gate_up: Linear::fused(weights, &[&gate, &up], false)?,
-            down: Linear::load(weights, &part("mlp.down_proj"), false)?,
+            gate_up: linear(&[&gate, &up])?,
+            down: linear(&[&part("mlp.down_proj")])?,
         })
     }
 

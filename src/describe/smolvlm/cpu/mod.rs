@@ -1,6 +1,7 @@
 //! The model's arithmetic on the CPU in f32, where candle's own is scalar or single-threaded:
 //! candle operations that split their rows over the cores and whose loops the compiler turns into
 //! vector instructions. What they compute is said in `ops`, which chooses between them and candle's.
+//! Weights alone may be narrower than f32.
 
 use candle_core::{CpuStorage, Layout, Storage, Tensor};
 use gemm::Parallelism;
@@ -9,11 +10,13 @@ use super::Result;
 
 mod attention;
 mod linear;
+mod quantised;
 mod rows;
 mod vector;
 
 pub use attention::AttentionOp;
 pub use linear::LinearOp;
+pub use quantised::QuantisedOp;
 pub use rows::{GeluOp, LayerNormOp, RmsNormOp, SwigluOp};
 
 /// The numbers of a contiguous f32 tensor.

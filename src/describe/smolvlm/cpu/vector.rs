@@ -60,8 +60,8 @@ pub fn gated(x: f32, y: f32) -> f32 {
 
 /// Sums the lanes in halves, as vector units do.
 #[inline(always)]
-pub fn total(mut lanes: [f32; LANES]) -> f32 {
-    let mut width = LANES / 2;
+pub fn total<const N: usize>(mut lanes: [f32; N]) -> f32 {
+    let mut width = N / 2;
     while width > 0 {
         for i in 0..width {
             lanes[i] += lanes[i + width];

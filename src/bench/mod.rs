@@ -35,6 +35,7 @@ mod work;
 /// What is measured.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Sizes of models.
     pub shapes: Vec<Shape>,
     /// Clips at a time, ascending; empty: doubling up to 128 on a GPU, up to 4 on the CPU.
     pub batches: Vec<usize>,
@@ -46,8 +47,11 @@ pub struct Settings {
     pub repeat: usize,
     /// Clips that each camera makes in a trial of how many cameras are kept up with; 0 tries none.
     pub periods: u64,
+    /// Of the random weights, and of the moments at which cameras make their clips.
     pub seed: u64,
+    /// Where to compute.
     pub device: DeviceChoice,
+    /// In which number format.
     pub dtype: DtypeChoice,
     /// Where the JSON document goes.
     pub json: Option<PathBuf>,
@@ -85,8 +89,12 @@ pub fn run(settings: &Settings) -> Result<()> {
     let mut output = Output { report: Report::new(&chosen, settings, rates), json: settings.json.as_ref() };
     output.say(&output.report)?;
     for &shape in &settings.shapes {
-        measure(shape, settings, (&chosen, rates), &mut output)
-            .with_context(|| format!("the {shape} model"))?;
+        match measure(shape, settings, (&chosen, rates), &mut output) {
+            Err(error) if is_out_of_memory(&error) => {
+                output.say(&format!("\n{shape}: the device has too little memory: {error:#}"))?;
+            }
+            done => done.with_context(|| format!("the {shape} model"))?,
+        }
     }
     Ok(())
 }

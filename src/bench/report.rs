@@ -19,10 +19,13 @@ pub struct Report {
     pub version: &'static str,
     /// `cpu` or `cuda:N`.
     pub device: String,
+    /// What the maker calls the device.
     pub hardware: String,
+    /// `f32`, `bf16` or `f16`.
     pub dtype: &'static str,
     /// Threads that compute on the CPU.
     pub threads: usize,
+    /// Of the random weights.
     pub seed: u64,
     /// Frames of a clip, each one tile.
     pub frames: usize,
@@ -34,19 +37,24 @@ pub struct Report {
     pub matrix_tflop_per_s: f64,
     /// Measured in this run: a large copy on a GPU (read and written), reading on the CPU.
     pub memory_gb_per_s: f64,
+    /// One after the other.
     pub shapes: Vec<ShapeReport>,
 }
 
 /// One model.
 #[derive(Debug, Serialize)]
 pub struct ShapeReport {
+    /// The published model of this size.
     pub shape: Shape,
     /// Its sizes, named as in config.json.
     pub config: ModelConfig,
+    /// Numbers in its weights.
     pub parameters: usize,
+    /// Tokens of every prompt, those of pictures included.
     pub prompt_tokens: usize,
     /// For making the weights and putting them on the device.
     pub load_s: f64,
+    /// In the order in which they were run.
     pub batches: Vec<BatchReport>,
     /// Why no larger batch was run, where one was asked for.
     pub stopped: Option<String>,
@@ -66,12 +74,15 @@ pub struct Measured {
 /// One number of clips at a time.
 #[derive(Debug, Serialize)]
 pub struct BatchReport {
+    /// Clips at a time.
     pub batch: usize,
+    /// All stages one after the other, as the product runs them.
     pub clips_per_s: f64,
     /// From having the frames to the first token of every answer.
     pub first_token_s: f64,
     /// A step makes one token of every answer.
     pub decode_ms_per_token: f64,
+    /// By stage.
     #[serde(flatten)]
     pub times: Times,
     /// Operations that the vision tower and the prefill need, and bytes that the decoding reads.

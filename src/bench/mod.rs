@@ -135,7 +135,7 @@ fn measure(
                 output.say(&row)?;
                 output.shape()?.batches.push(row);
             }
-            Err(error) if device::is_out_of_memory(&format!("{error:#}")) => {
+            Err(error) if is_out_of_memory(&error) => {
                 let why = format!("a batch of {batch} does not fit into the device's memory");
                 output.say(&format!("\n{why}"))?;
                 output.shape()?.stopped = Some(why);
@@ -172,6 +172,10 @@ fn time(model: &Model, repeat: usize, batch: usize) -> Result<Measured> {
     }
     runs.sort_by(|a, b| a.wall.total().total_cmp(&b.wall.total()));
     Ok(Measured { batch, times: runs[runs.len() / 2], peak_memory })
+}
+
+fn is_out_of_memory(error: &anyhow::Error) -> bool {
+    device::is_out_of_memory(&format!("{error:#}"))
 }
 
 /// Where results go.

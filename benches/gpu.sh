@@ -29,7 +29,9 @@ while [ $# -gt 0 ]; do
     esac
     shift 2
 done
-[ -x "$bench" ] || { echo "--bench: $bench is no program" >&2; exit 2; }
+case $bench in */*) ;; *) bench=./$bench ;; esac
+case $golden in */* | '') ;; *) golden=./$golden ;; esac
+[ -f "$bench" ] && [ -x "$bench" ] || { echo "--bench: $bench is no program" >&2; exit 2; }
 here=$(dirname "$0")
 mkdir -p "$out" || exit 1
 results=$out/results.md

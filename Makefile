@@ -7,7 +7,7 @@ HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 # A CUDA toolkit of yours, or one that is put here.
 CUDA_TOOLKIT := $(CURDIR)/target/cuda-toolkit
 # That of the GPU in this machine; else 80, which every newer one runs too.
-CUDA_COMPUTE_CAP ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .),80)
+CUDA_COMPUTE_CAP ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -xE "[0-9]+\.[0-9]+" | head -n 1 | tr -d .),80)
 CUDA = CUDA_COMPUTE_CAP=$(CUDA_COMPUTE_CAP) CUDA_HOME=$(or $(CUDA_HOME),$(CUDA_TOOLKIT)) \
     PATH="$(or $(CUDA_HOME),$(CUDA_TOOLKIT))/bin:$$PATH"
 

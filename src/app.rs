@@ -189,8 +189,7 @@ pub fn publish_settings(config: &Config, commands: Option<&mpsc::Sender<Command>
         node: config.node.id.clone(),
         topic_prefix: mqtt.topic_prefix.clone(),
         discovery_prefix: mqtt.discovery_prefix.clone().unwrap_or_default(),
-        // The board tells of each when it is started.
-        cameras: Vec::new(),
+        cameras: config.cameras.keys().cloned().collect(),
         commands: commands.filter(|_| mqtt.commands).cloned(),
     }
 }

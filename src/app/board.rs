@@ -192,6 +192,8 @@ impl Board {
         }
         let publisher = self.connect(prepared);
         let mut inner = self.lock();
+        // What was to be erased at the connection before may not have got there.
+        inner.former.without(inner.cameras.keys()).iter().for_each(|id| publisher.erase(id));
         inner.publisher = Some(publisher);
         inner.tell_all();
     }

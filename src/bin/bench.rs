@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use camscribe::bench::{Settings, run};
 
 const USAGE: &str = "bench [--shapes 256M,500M,2.2B] [--batches 1,2,…] [--frames N] [--new-tokens N] \
-[--repeat N] [--periods N] [--seed N] [--device auto|cpu|cuda|cuda:N] [--dtype auto|f32|bf16|f16] [--json FILE]";
+[--repeat N] [--periods N] [--seed N] [--device auto|cpu|cuda|cuda:N] [--dtype auto|f32|bf16|f16|q8] [--json FILE]";
 
 fn main() -> Result<()> {
     let mut settings = Settings::default();

@@ -88,12 +88,14 @@ pub(super) async fn run_once(
     drop((source, frames));
     let missing = Arc::new(Mutex::new(Vec::new()));
     let mut news = listen(&pipeline, &tap, &missing);
-    let starting = pipeline.clone();
+    let started = pipeline.clone();
     // Failures to start are told on the bus as well, and a driver in which it hangs gives no pictures.
-    tokio::task::spawn_blocking(move || starting.set_state(gst::State::Playing));
+    let starting = tokio::task::spawn_blocking(move || {
+        let _ = started.set_state(gst::State::Playing);
+    });
     let result = watch(config, &pipeline, &tap, status, cancel, &mut news).await;
     tap.close();
-    let hanging = stop(&config.id, pipeline).await;
+    let hanging = stop(&config.id, pipeline, starting).await;
     let (what, position, up) = (config.source.to_string(), tap.position(), tap.up());
     let fault = match result {
         Ok(end) => return Run { outcome: Ok(end), up, hanging },
@@ -200,9 +202,15 @@ fn listen(
 
 /// Stops a pipeline. Its threads are waited for, which takes as long as the sink or a driver holds one
 /// of them: what still goes on after a while is given back.
-async fn stop(camera: &CameraId, pipeline: gst::Pipeline) -> Option<JoinHandle<()>> {
-    let mut stopping = tokio::task::spawn_blocking(move || {
-        let _ = pipeline.set_state(gst::State::Null);
+async fn stop(
+    camera: &CameraId,
+    pipeline: gst::Pipeline,
+    starting: JoinHandle<()>,
+) -> Option<JoinHandle<()>> {
+    let mut stopping = tokio::spawn(async move {
+        // Not before it has begun to play: it would go on playing then.
+        let _ = starting.await;
+        let _ = tokio::task::spawn_blocking(move || pipeline.set_state(gst::State::Null)).await;
     });
     if tokio::time::timeout(STOPPING, &mut stopping).await.is_ok() {
         return None;

@@ -37,7 +37,7 @@ pub struct BenchArgs {
     /// Where to compute: auto, cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
-    /// Compute in: auto, f32, bf16 or f16
+    /// Compute in: auto, f32, bf16, f16 or q8
     #[arg(long, value_name = "DTYPE", default_value = "auto")]
     pub dtype: DtypeChoice,
     /// Write everything that was measured into this file, too

@@ -51,12 +51,8 @@ pub fn run(
 ) -> Result<(), DescribeError> {
     let mut scribe = Scribe::new(node, describer.model());
     let progress = describer.progress();
-    let fit = describer.most_clips().filter(|fit| *fit < batching.max_batch);
-    if let Some(fit) = fit {
-        tracing::info!("at most {fit} clips are described at once: the device has no memory for more");
-    }
-    let mut most = fit.unwrap_or(batching.max_batch);
-    while let Some(batch) = queue.pop_batch(most, batching.linger) {
+    let mut room = Room::new(batching.max_batch, describer.most_clips());
+    while let Some(batch) = queue.pop_batch(room.most, batching.linger) {
         progress.step();
         let started = Instant::now();
         let (mut asked, mut clips) = (Vec::<Asked>::new(), Vec::<Clip>::new());
@@ -77,52 +73,93 @@ pub fn run(
             progress.idle();
             continue;
         }
-        let described = match describe(describer, &clips, &mut most) {
-            Ok(described) => described,
-            Err(error) => {
-                let text = error.to_string();
-                for clip in clips {
-                    done(Outcome { clip, event: Err(DescribeError::Device(text.clone())) });
-                }
-                return Err(error);
-            }
-        };
+        let (mut described, failed) = room.describe(describer, &clips);
+        if let Some(error) = &failed {
+            described.resize_with(clips.len(), || Err(DescribeError::Device(error.to_string())));
+        }
         for ((asked, clip), result) in asked.into_iter().zip(clips).zip(described) {
             let event = scribe.described(&clip, asked, result);
             done(Outcome { clip, event });
             progress.step();
+        }
+        if let Some(error) = failed {
+            return Err(error);
         }
         progress.idle();
     }
     Ok(())
 }
 
-/// Describes all clips, in parts of at most `most`: half as many, from now on, whenever the device has
-/// too little memory for one.
-fn describe(
-    describer: &mut dyn Describer,
-    clips: &[Clip],
-    most: &mut NonZeroUsize,
-) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
-    let mut described = Vec::with_capacity(clips.len());
-    while let Some(left) = clips.get(described.len()..).filter(|left| !left.is_empty()) {
-        let part = &left[..most.get().min(left.len())];
-        match describer.describe(part) {
-            Ok(done) => described.extend(done),
-            Err(DescribeError::OutOfMemory(why)) => match NonZeroUsize::new(part.len() / 2) {
-                Some(half) => {
-                    *most = half;
-                    tracing::warn!(
-                        "the device has too little memory for {} clips at once ({why}): at most {half} from now on",
-                        part.len()
-                    );
+/// How many clips the device has memory for at once, as far as is known.
+struct Room {
+    /// Never more than that.
+    max: NonZeroUsize,
+    most: NonZeroUsize,
+    /// Batches in a row that fitted.
+    good: u32,
+    /// Clips in a row that did not even fit alone.
+    alone: u32,
+}
+
+/// After so many batches that fitted, more clips are tried again: who took the memory may be gone.
+const GOOD: u32 = 200;
+/// So many clips in a row that do not fit alone: it is not they that are too large.
+const ALONE: u32 = 3;
+
+impl Room {
+    fn new(max: NonZeroUsize, fit: Option<NonZeroUsize>) -> Self {
+        let fit = fit.filter(|fit| *fit < max);
+        if let Some(fit) = fit {
+            tracing::info!("at most {fit} clips are described at once: the device has no memory for more");
+        }
+        let max = fit.unwrap_or(max);
+        Self { max, most: max, good: 0, alone: 0 }
+    }
+
+    /// Describes clips, in parts of at most as many as fit: half as many, whenever the device has too
+    /// little memory for one. Also gives the error that ended it before the last clip.
+    fn describe(
+        &mut self,
+        describer: &mut dyn Describer,
+        clips: &[Clip],
+    ) -> (Vec<Result<Description, DescribeError>>, Option<DescribeError>) {
+        let mut described = Vec::with_capacity(clips.len());
+        while let Some(left) = clips.get(described.len()..).filter(|left| !left.is_empty()) {
+            let part = &left[..self.most.get().min(left.len())];
+            match describer.describe(part) {
+                Ok(done) => {
+                    described.extend(done);
+                    self.fitted();
                 }
-                None => described.push(Err(DescribeError::OutOfMemory(why))),
-            },
-            Err(error) => return Err(error),
+                Err(DescribeError::OutOfMemory(why)) => match NonZeroUsize::new(part.len() / 2) {
+                    Some(half) => {
+                        (self.most, self.good) = (half, 0);
+                        tracing::warn!(
+                            "the device has too little memory for {} clips at once ({why}): at most {half} now",
+                            part.len()
+                        );
+                    }
+                    None => {
+                        self.alone += 1;
+                        if self.alone == ALONE {
+                            return (described, Some(DescribeError::OutOfMemory(why)));
+                        }
+                        described.push(Err(DescribeError::OutOfMemory(why)));
+                    }
+                },
+                Err(error) => return (described, Some(error)),
+            }
+        }
+        (described, None)
+    }
+
+    fn fitted(&mut self) {
+        (self.alone, self.good) = (0, self.good + 1);
+        if self.good == GOOD {
+            self.good = 0;
+            self.most = self.most.saturating_mul(NonZeroUsize::MIN.saturating_add(1)).min(self.max);
         }
     }
-    Ok(described)
 }
 
 /// One small inference, so that what only computing can show is known before there are cameras:
@@ -345,29 +382,55 @@ mod tests {
         }
     }
 
+    fn clips(count: u64) -> Vec<Clip> {
+        (0..count).map(|seq| Clip { seq, ..grey().unwrap() }).collect()
+    }
+
+    fn room(max: usize) -> Room {
+        Room::new(NonZeroUsize::new(max).unwrap(), None)
+    }
+
     #[test]
     fn a_batch_that_does_not_fit_is_halved_until_it_does_and_so_are_those_after_it() {
         let mut device = Small { room: 3, said: None, tried: Vec::new() };
-        let clips: Vec<Clip> = (0..10).map(|seq| Clip { seq, ..grey().unwrap() }).collect();
-        let mut most = NonZeroUsize::new(16).unwrap();
+        let mut room = room(16);
         for _ in 0..2 {
-            let described = describe(&mut device, &clips, &mut most).unwrap();
+            let (described, error) = room.describe(&mut device, &clips(10));
             let texts: Vec<_> = described.into_iter().map(|it| it.unwrap().text).collect();
             assert_eq!(texts, (0..10).map(|seq| seq.to_string()).collect::<Vec<_>>());
+            assert!(error.is_none());
         }
         assert_eq!(device.tried, [10, 5, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]);
     }
 
     #[test]
-    fn a_clip_that_does_not_even_fit_alone_is_the_only_one_that_is_not_described() {
+    fn larger_batches_are_tried_again_after_a_while() {
+        let mut device = Small { room: 3, said: None, tried: Vec::new() };
+        let mut room = room(8);
+        let _ = room.describe(&mut device, &clips(8));
+        device.room = 8;
+        for _ in 0..2 * GOOD {
+            let _ = room.describe(&mut device, &clips(1));
+        }
+        assert_eq!(room.most.get(), 8);
+    }
+
+    #[test]
+    fn a_clip_that_does_not_fit_is_not_described_and_three_in_a_row_are_a_fault_of_the_device() {
         let mut device = Small { room: 0, said: None, tried: Vec::new() };
-        let clips = [grey().unwrap(), grey().unwrap()];
-        let mut most = NonZeroUsize::new(2).unwrap();
-        let described = describe(&mut device, &clips, &mut most).unwrap();
+        let mut room = room(2);
+        let (described, error) = room.describe(&mut device, &clips(2));
         assert!(matches!(
             described[..],
             [Err(DescribeError::OutOfMemory(_)), Err(DescribeError::OutOfMemory(_))]
         ));
+        assert!(error.is_none());
+        device.room = 1;
+        assert!(room.describe(&mut device, &clips(1)).0[0].is_ok());
+        device.room = 0;
+        let (described, error) = room.describe(&mut device, &clips(4));
+        assert_eq!(described.len(), 2);
+        assert!(matches!(error, Some(DescribeError::OutOfMemory(_))));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A listener that holds no more than a few connections at once: whoever opens thousands must not
-//! use up the file descriptors that cameras and broker need. The next one waits its turn, and it gets
-//! it: a connection on which nothing is asked for a while is closed.
+//! use up the file descriptors that cameras and broker need. The next one waits its turn. A
+//! connection on which nothing is asked for a while is closed.
 
 use std::{
     future::Future,

@@ -191,6 +191,19 @@ impl Shared {
         self.cameras.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn announce(&self, camera: &CameraId) {
+        if !self.cameras().insert(camera.clone()) {
+            return;
+        }
+        // One that was not delivered when the last process ended; a newer one takes its place.
+        self.post_snapshot(camera);
+        if let Some(discovery) = &self.discovery {
+            for (topic, config) in discovery.configs(&self.topics, camera) {
+                self.post(topic, ContentType::Json, config.to_string());
+            }
+        }
+    }
+
     fn post(&self, topic: String, content: ContentType, payload: impl Into<Bytes>) {
         self.board().post(Post { topic, payload: payload.into(), content, event: None });
         self.posted.notify_one();
@@ -267,24 +280,16 @@ impl Publisher {
             stop: watch::Sender::new(None),
         });
         shared.post(shared.topics.status(), ContentType::Text, "online");
+        // Before anything is delivered: the newest event of each is to be retained.
+        cameras.iter().for_each(|camera| shared.announce(camera));
         let task = tokio::spawn(mqtt::run(broker, Arc::clone(&shared)));
         let tending = tokio::spawn(tend(Arc::clone(&shared.outbox)));
-        let publisher = Self { shared, task, tending };
-        cameras.iter().for_each(|camera| publisher.announce(camera));
-        publisher
+        Self { shared, task, tending }
     }
 
     /// There is such a camera: what is newest of it is retained from now on, and Home Assistant is told.
     pub fn announce(&self, camera: &CameraId) {
-        if self.shared.cameras().insert(camera.clone()) {
-            // One that was not delivered when the last process ended; a newer one takes its place.
-            self.shared.post_snapshot(camera);
-        }
-        if let Some(discovery) = &self.shared.discovery {
-            for (topic, config) in discovery.configs(&self.shared.topics, camera) {
-                self.shared.post(topic, ContentType::Json, config.to_string());
-            }
-        }
+        self.shared.announce(camera);
     }
 
     /// The broker and Home Assistant forget a camera that there is no more: empty retained messages
@@ -331,7 +336,7 @@ impl Publisher {
     /// Tells, whenever it is asked, whether the broker has been told of every state.
     pub fn told(&self) -> impl Fn() -> bool + use<> {
         let shared = Arc::clone(&self.shared);
-        move || shared.board().all_sent()
+        move || shared.board().all_delivered()
     }
 
     /// Delivers what is left for at most `grace`, says `offline` and disconnects. Gives the number

@@ -36,6 +36,8 @@ pub(super) struct Board {
 enum Stand {
     Unsent,
     Sent,
+    /// The broker has it.
+    Delivered,
     /// The broker refuses it: not sent again until it is posted anew.
     Shelved,
 }
@@ -59,6 +61,16 @@ impl Board {
         self.posts.iter().all(|(_, stand)| *stand != Stand::Unsent)
     }
 
+    /// The broker has, or refuses, every message.
+    pub fn all_delivered(&self) -> bool {
+        self.posts.iter().all(|(_, stand)| matches!(stand, Stand::Delivered | Stand::Shelved))
+    }
+
+    /// The broker has what was last sent on `topic`.
+    pub fn delivered(&mut self, topic: &str) {
+        self.turn(topic, Stand::Delivered);
+    }
+
     /// A new broker session: it may know nothing.
     pub fn resend_all(&mut self) {
         self.resend(|_| true);
@@ -71,15 +83,19 @@ impl Board {
 
     /// The broker will not take what was last sent on `topic`. Something newer still gets its chance.
     pub fn shelve(&mut self, topic: &str) {
+        self.turn(topic, Stand::Shelved);
+    }
+
+    fn turn(&mut self, topic: &str, into: Stand) {
         let sent = |(post, stand): &&mut (Post, Stand)| post.topic == topic && *stand == Stand::Sent;
         if let Some((_, stand)) = self.posts.iter_mut().find(sent) {
-            *stand = Stand::Shelved;
+            *stand = into;
         }
     }
 
     fn resend(&mut self, which: impl Fn(&str) -> bool) {
         for (post, stand) in &mut self.posts {
-            if *stand == Stand::Sent && which(&post.topic) {
+            if matches!(stand, Stand::Sent | Stand::Delivered) && which(&post.topic) {
                 *stand = Stand::Unsent;
             }
         }

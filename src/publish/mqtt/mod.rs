@@ -110,7 +110,8 @@ pub(super) async fn run(broker: Broker, shared: Arc<Shared>) {
                 memory.lacks_5 = Lacks5::AskedAgain;
                 continue;
             }
-            Ok(session) => {
+            Ok(mut session) => {
+                session.speaks(protocol);
                 let spoken = match (protocol, broker.version) {
                     (Protocol::V5, _) => "5",
                     (Protocol::V311, MqttVersion::Auto) => "3.1.1, because it does not take 5",

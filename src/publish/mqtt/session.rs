@@ -24,7 +24,7 @@ use super::{
     ears::Ears,
     given_up,
     memory::{Lacks5, Memory},
-    wire::{Client, Heard, Limits, Line, Outgoing},
+    wire::{Client, Heard, Limits, Line, Outgoing, Protocol},
     words::{Ending, Verdict},
 };
 
@@ -152,6 +152,13 @@ impl<'a> Session<'a> {
     /// Whether this connection only stands because the broker hung up on a newer version, once.
     pub fn is_doubtful(&self) -> bool {
         self.memory.lacks_5 == Lacks5::Perhaps
+    }
+
+    /// The broker speaks this version: 5 after all, perhaps.
+    pub fn speaks(&mut self, protocol: Protocol) {
+        if protocol == Protocol::V5 {
+            self.memory.lacks_5 = Lacks5::No;
+        }
     }
 
     /// Ends a connection that is not wanted after all, so that the broker forgets the will.
@@ -332,6 +339,8 @@ impl<'a> Session<'a> {
             self.shared.outbox.acknowledge(row);
             self.progress = true;
             self.memory.hang_ups = 0;
+        } else {
+            self.shared.board().delivered(&sent.topic);
         }
         if let Some(id) = sent.snapshot {
             self.shared.outbox.forget_snapshot(id);

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     Item, Key, Limits, MEMORY_BYTES, Message, Place, ROW_OVERHEAD, Row, Snapshot, Status, Table, Taken, cost,
     memory::Memory,
-    store::{Change, Found, Outline, Reader},
+    store::{Change, Fault, Found, Outline, Reader},
 };
 use crate::{event::EventKind, frame::CameraId};
 
@@ -18,15 +18,15 @@ use crate::{event::EventKind, frame::CameraId};
 const BATCH: usize = 1000;
 /// Payload bytes that are written in one go.
 const BATCH_BYTES: u64 = 4 << 20;
-/// So many rows in a row that cannot be read are single ones that are damaged; more are a disk that is.
-const DAMAGED: usize = 16;
+/// So many damaged rows are passed over in one go, for each takes a while: the next look goes on.
+const DAMAGED: usize = 1000;
 
 pub(super) struct Ledger {
     limits: Limits,
     pub place: Place,
     /// None: everything is in memory.
     reader: Option<Reader>,
-    /// Rows that the disk cannot read while it can read later ones: passed over. They stay there.
+    /// Damaged rows: passed over. They stay where they are.
     unreadable: BTreeSet<Row>,
     /// The disk could not be read the last time.
     blind: bool,
@@ -264,48 +264,47 @@ impl Ledger {
             .or_else(|| self.memory.first(Table::Events, from).map(|(row, item)| (row, item.clone())))
     }
 
-    /// The same, of those on disk. Rows that cannot be read are passed over if a later one can be:
-    /// else it is not they that are damaged, the whole disk is in trouble, and they wait until it is not.
+    /// The same, of those on disk. Rows that are damaged are passed over; where it is the disk that is in
+    /// trouble, they wait until it is not.
     fn first_on_disk(&mut self, from: Row) -> Option<(Row, Item)> {
-        let reader = self.reader.as_ref()?;
-        let (mut after, mut damaged) = (from, Vec::new());
-        let found = loop {
+        let mut after = from;
+        for _ in 0..=DAMAGED {
             // What is not wanted is not read either.
             while self.gone.contains(&(Table::Events, after)) || self.unreadable.contains(&after) {
                 after = after.next();
             }
-            let error = match reader.first(Table::Events, after) {
-                Ok(Some((row, _))) if self.gone.contains(&(Table::Events, row)) => {
-                    after = row.next();
-                    continue;
-                }
-                Ok(found) => break found,
-                Err(error) => error,
+            let reader = self.reader.as_ref()?;
+            let found = reader.first(Table::Events, after);
+            let outline = match &found {
+                Err(Fault::Damaged(_)) => reader.outline(after).ok().flatten(),
+                _ => None,
             };
-            match reader.outline(after) {
-                Ok(Some(outline)) if damaged.len() < DAMAGED => {
-                    after = outline.row.next();
-                    damaged.push(outline);
+            match (found, outline) {
+                (Ok(Some((row, _))), _) if self.gone.contains(&(Table::Events, row)) => after = row.next(),
+                (Ok(found), _) => {
+                    self.blind = false;
+                    return found;
                 }
-                _ => {
+                (Err(_), Some(outline)) => {
+                    after = outline.row.next();
+                    self.pass_over(outline);
+                }
+                (Err(fault), None) => {
                     if !std::mem::replace(&mut self.blind, true) {
                         tracing::error!(
-                            "the outbox cannot be read ({error}): descriptions on disk wait until it can"
+                            "the outbox cannot be read ({fault}): descriptions on disk wait until it can"
                         );
                     }
                     return None;
                 }
             }
-        };
-        if found.is_some() {
-            self.blind = false;
-            damaged.into_iter().for_each(|outline| self.pass_over(outline));
         }
-        found
+        None
     }
 
     fn pass_over(&mut self, Outline { row, camera, bytes }: Outline) {
-        if self.gone.contains(&(Table::Events, row)) || !self.unreadable.insert(row) {
+        let known = self.gone.contains(&(Table::Events, row)) || self.flying.contains_key(&row);
+        if known || !self.unreadable.insert(row) {
             return;
         }
         tracing::error!(%camera, "an event in the outbox cannot be read: it is set aside, and stays in the file");

@@ -4,6 +4,7 @@
 //! written: in WAL mode neither waits for the other. A write is on disk when it returns.
 
 use std::{
+    fmt,
     fs::{DirBuilder, File, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -49,8 +50,9 @@ pub(super) enum OpenError {
     Unusable(String),
 }
 
-/// Why a database cannot be opened.
-enum Fault {
+/// Why a database cannot be opened or read.
+#[derive(Debug)]
+pub(super) enum Fault {
     /// Its content is not what it should be.
     Damaged(String),
     Unusable(String),
@@ -239,7 +241,7 @@ pub(super) struct Reader(Connection);
 
 impl Reader {
     /// The first row of `table` from `from` on.
-    pub fn first(&self, table: Table, from: Row) -> rusqlite::Result<Option<(Row, Item)>> {
+    pub fn first(&self, table: Table, from: Row) -> Result<Option<(Row, Item)>, Fault> {
         let sql = format!(
             "SELECT row, camera, id, description, payload FROM {} WHERE row >= ? ORDER BY row LIMIT 1",
             table.name()
@@ -250,7 +252,7 @@ impl Reader {
             let item = Item { camera: camera(row, 1)?, id: id(row, 2)?, description: row.get(3)?, payload };
             Ok((Row(row.get(0)?), item))
         });
-        found.optional()
+        Ok(found.optional()?)
     }
 
     /// What the index says of the first event from `from` on: it may be whole where the row is not.
@@ -303,6 +305,13 @@ fn id(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Uuid> {
 
 fn foreign(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Blob, Box::new(error))
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Damaged(why) | Self::Unusable(why)) = self;
+        f.write_str(why)
+    }
 }
 
 impl From<rusqlite::Error> for Fault {

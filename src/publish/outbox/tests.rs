@@ -343,15 +343,22 @@ fn a_row_that_cannot_be_read_is_set_aside_and_holds_up_no_other() {
 }
 
 #[test]
-fn where_no_row_can_be_read_all_wait_and_none_is_given_up() {
+fn damaged_rows_are_set_aside_wherever_they_are_and_only_once() {
     let folder = TempDir::new().expect("a folder");
-    let (outbox, _) = spoilt(&folder, 3, 0..=2);
-    assert!(outbox.take().is_none());
-    assert_eq!((outbox.len(), total(&outbox.status().set_aside)), (3, 0));
-    // What comes after them shows that the disk can be read.
+    let (outbox, ids) = spoilt(&folder, 5, 3..=4);
+    let flying = outbox.take().expect("readable");
+    // A row that is with the broker already is not damaged for being unreadable now.
+    outbox.disk().as_ref().expect("on disk").store.spoil(0..=0);
+    assert!(outbox.status().oldest.is_some());
+    assert_eq!((outbox.len(), total(&outbox.status().set_aside)), (5, 0));
+    assert_eq!(all(&outbox).iter().map(|t| t.id).collect::<Vec<_>>(), ids[1..3]);
+    assert_eq!((outbox.len(), total(&outbox.status().set_aside)), (3, 2));
+    outbox.acknowledge(flying.row);
+    outbox.rewind();
     let later = message(1, 100, None);
     let id = later.id;
     outbox.append(later);
-    assert_eq!(outbox.take().expect("readable").id, id);
-    assert_eq!((outbox.len(), total(&outbox.status().set_aside)), (1, 3));
+    let left: Vec<_> = all(&outbox).iter().map(|t| t.id).collect();
+    assert_eq!(left, [ids[1], ids[2], id]);
+    assert_eq!((outbox.len(), total(&outbox.status().set_aside)), (3, 2));
 }

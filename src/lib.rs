@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`frame`], [`clip`], [`pace`] | what cameras give, and how it is cut into clips |
 //! | [`gate`] | whether a clip shows anything new |
+//! | [`resize`] | pictures made smaller, as the model does it |
 //! | [`device`] | where the model is wanted to compute |
 //! | [`describe`] | clips in, descriptions out: the model |
 //! | [`event`] | what subscribers read: the public contract |

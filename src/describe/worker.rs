@@ -97,14 +97,10 @@ struct Room {
     most: NonZeroUsize,
     /// Batches in a row that fitted.
     good: u32,
-    /// Clips in a row that did not even fit alone.
-    alone: u32,
 }
 
 /// After so many batches that fitted, more clips are tried again: who took the memory may be gone.
 const GOOD: u32 = 200;
-/// So many clips in a row that do not fit alone: it is not they that are too large.
-const ALONE: u32 = 3;
 
 impl Room {
     fn new(max: NonZeroUsize, fit: Option<NonZeroUsize>) -> Self {
@@ -113,7 +109,7 @@ impl Room {
             tracing::info!("at most {fit} clips are described at once: the device has no memory for more");
         }
         let max = fit.unwrap_or(max);
-        Self { max, most: max, good: 0, alone: 0 }
+        Self { max, most: max, good: 0 }
     }
 
     /// Describes clips, in parts of at most as many as fit: half as many, whenever the device has too
@@ -139,13 +135,11 @@ impl Room {
                             part.len()
                         );
                     }
-                    None => {
-                        self.alone += 1;
-                        if self.alone == ALONE {
-                            return (described, Some(DescribeError::OutOfMemory(why)));
-                        }
-                        described.push(Err(DescribeError::OutOfMemory(why)));
+                    // One that does not even fit alone is at fault itself, unless nothing fits.
+                    None if warm_up(describer).is_err() => {
+                        return (described, Some(DescribeError::OutOfMemory(why)));
                     }
+                    None => described.push(Err(DescribeError::OutOfMemory(why))),
                 },
                 Err(error) => return (described, Some(error)),
             }
@@ -154,7 +148,7 @@ impl Room {
     }
 
     fn fitted(&mut self) {
-        (self.alone, self.good) = (0, self.good + 1);
+        self.good += 1;
         if self.good == GOOD {
             self.good = 0;
             self.most = self.most.saturating_mul(NonZeroUsize::MIN.saturating_add(1)).min(self.max);
@@ -338,7 +332,7 @@ mod tests {
     use super::*;
     use crate::event::FinishReason;
 
-    /// A device with room for so many clips.
+    /// A device with room for so many frames; most clips here have one.
     struct Small {
         room: usize,
         /// What it says of that.
@@ -369,7 +363,7 @@ mod tests {
             clips: &[Clip],
         ) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
             self.tried.push(clips.len());
-            if clips.len() > self.room {
+            if clips.iter().map(|clip| clip.frames.len()).sum::<usize>() > self.room {
                 return Err(DescribeError::OutOfMemory("full".into()));
             }
             let describe = |clip: &Clip| Description {
@@ -416,20 +410,22 @@ mod tests {
     }
 
     #[test]
-    fn a_clip_that_does_not_fit_is_not_described_and_three_in_a_row_are_a_fault_of_the_device() {
-        let mut device = Small { room: 0, said: None, tried: Vec::new() };
-        let mut room = room(2);
-        let (described, error) = room.describe(&mut device, &clips(2));
-        assert!(matches!(
-            described[..],
-            [Err(DescribeError::OutOfMemory(_)), Err(DescribeError::OutOfMemory(_))]
-        ));
+    fn a_clip_that_does_not_fit_alone_is_not_described_and_where_none_fits_it_is_the_device() {
+        let mut device = Small { room: 1, said: None, tried: Vec::new() };
+        let mut room = room(3);
+        let large = |seq| {
+            let clip = grey().unwrap();
+            Clip { seq, frames: [clip.frames.clone(), clip.frames.clone()].concat(), ..clip }
+        };
+        // However often, and whatever comes between.
+        let (described, error) = room.describe(&mut device, &[large(0), large(1), large(2), large(3)]);
+        assert_eq!(described.len(), 4);
+        assert!(described.iter().all(|it| matches!(it, Err(DescribeError::OutOfMemory(_)))));
         assert!(error.is_none());
-        device.room = 1;
         assert!(room.describe(&mut device, &clips(1)).0[0].is_ok());
         device.room = 0;
-        let (described, error) = room.describe(&mut device, &clips(4));
-        assert_eq!(described.len(), 2);
+        let (described, error) = room.describe(&mut device, &clips(2));
+        assert!(described.is_empty());
         assert!(matches!(error, Some(DescribeError::OutOfMemory(_))));
     }
 

@@ -267,8 +267,8 @@ impl Ledger {
     /// The same, of those on disk. Rows that are damaged are passed over; where it is the disk that is in
     /// trouble, they wait until it is not.
     fn first_on_disk(&mut self, from: Row) -> Option<(Row, Item)> {
-        let mut after = from;
-        for _ in 0..=DAMAGED {
+        let (mut after, mut damaged) = (from, 0);
+        while damaged < DAMAGED {
             // What is not wanted is not read either.
             while self.gone.contains(&(Table::Events, after)) || self.unreadable.contains(&after) {
                 after = after.next();
@@ -286,7 +286,7 @@ impl Ledger {
                     return found;
                 }
                 (Err(_), Some(outline)) => {
-                    after = outline.row.next();
+                    (after, damaged) = (outline.row.next(), damaged + 1);
                     self.pass_over(outline);
                 }
                 (Err(fault), None) => {

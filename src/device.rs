@@ -30,6 +30,29 @@ pub enum DtypeChoice {
     Q8,
 }
 
+/// Which operations compute: for measurements and tests, everybody else has the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KernelChoice {
+    /// Candle's.
+    Candle,
+    /// Our own.
+    Own,
+    /// Our own, and on a GPU steps of decoding are recorded once and started again.
+    #[default]
+    Graphs,
+}
+
+impl KernelChoice {
+    /// `candle`, `own` or `graphs`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Candle => "candle",
+            Self::Own => "own",
+            Self::Graphs => "graphs",
+        }
+    }
+}
+
 /// q8 was asked for on a GPU.
 #[derive(Debug, thiserror::Error)]
 #[error("q8 is computed on the CPU only: use device = \"cpu\", or another dtype")]
@@ -123,6 +146,20 @@ impl FromStr for DtypeChoice {
     }
 }
 
+impl FromStr for KernelChoice {
+    type Err = UnknownChoice;
+
+    fn from_str(text: &str) -> Result<Self, UnknownChoice> {
+        [Self::Candle, Self::Own, Self::Graphs].into_iter().find(|choice| choice.as_str() == text).ok_or_else(
+            || UnknownChoice {
+                given: text.into(),
+                what: "choice of kernels",
+                allowed: "candle, own or graphs",
+            },
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,5 +178,8 @@ mod tests {
         assert_eq!("q8".parse::<DtypeChoice>().unwrap(), DtypeChoice::Q8);
         let error = "float32".parse::<DtypeChoice>().unwrap_err().to_string();
         assert_eq!(error, "\"float32\" is no number format: write auto, f32, bf16, f16 or q8");
+        assert_eq!("own".parse::<KernelChoice>().unwrap(), KernelChoice::Own);
+        let error = "mine".parse::<KernelChoice>().unwrap_err().to_string();
+        assert_eq!(error, "\"mine\" is no choice of kernels: write candle, own or graphs");
     }
 }

@@ -22,7 +22,7 @@ use crate::{
         device::{self, Chosen},
         rates::Rates,
     },
-    device::{DeviceChoice, DtypeChoice},
+    device::{DeviceChoice, DtypeChoice, KernelChoice},
 };
 
 pub mod cameras;
@@ -53,6 +53,8 @@ pub struct Settings {
     pub device: DeviceChoice,
     /// In which number format.
     pub dtype: DtypeChoice,
+    /// With which operations.
+    pub kernels: KernelChoice,
     /// Where the JSON document goes.
     pub json: Option<PathBuf>,
 }
@@ -69,6 +71,7 @@ impl Default for Settings {
             seed: 1,
             device: DeviceChoice::Auto,
             dtype: DtypeChoice::Auto,
+            kernels: KernelChoice::default(),
             json: None,
         }
     }
@@ -84,7 +87,7 @@ pub fn run(settings: &Settings) -> Result<()> {
     ensure!(settings.new_tokens > 1, "an answer has at least two tokens: the time between them is measured");
     ensure!(settings.repeat > 0, "a batch is run at least once");
     ensure!(settings.batches.is_sorted() && !settings.batches.contains(&0), "batches must be ascending");
-    let chosen = device::choose(settings.device, settings.dtype)?;
+    let chosen = Chosen { kernels: settings.kernels, ..device::choose(settings.device, settings.dtype)? };
     let rates = Rates::measure(&chosen)?;
     let mut output = Output { report: Report::new(&chosen, settings, rates), json: settings.json.as_ref() };
     output.say(&output.report)?;

@@ -23,6 +23,8 @@ pub struct Report {
     pub hardware: String,
     /// `f32`, `bf16` or `f16`.
     pub dtype: &'static str,
+    /// `candle`, `own` or `graphs`.
+    pub kernels: &'static str,
     /// Threads that compute on the CPU.
     pub threads: usize,
     /// Of the random weights.
@@ -153,6 +155,7 @@ impl Report {
             device: chosen.device_name(),
             hardware: chosen.hardware(),
             dtype: chosen.dtype_name(),
+            kernels: chosen.kernels.as_str(),
             threads: rayon::current_num_threads(),
             seed: settings.seed,
             frames: settings.frames,
@@ -170,11 +173,12 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} ({}), {}, {} CPU threads; measured: {:.3} TFLOP/s in matrix products, {:.1} GB/s of memory\n\
+            "{} ({}), {}, kernels: {}, {} CPU threads; measured: {:.3} TFLOP/s in matrix products, {:.1} GB/s of memory\n\
              clips of {} frames, answers of {} tokens",
             self.hardware,
             self.device,
             self.dtype,
+            self.kernels,
             self.threads,
             self.matrix_tflop_per_s,
             self.memory_gb_per_s,

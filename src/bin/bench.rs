@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 use camscribe::bench::{Settings, run};
 
 const USAGE: &str = "bench [--shapes 256M,500M,2.2B] [--batches 1,2,…] [--frames N] [--new-tokens N] \
-[--repeat N] [--periods N] [--seed N] [--device auto|cpu|cuda|cuda:N] [--dtype auto|f32|bf16|f16|q8] [--json FILE]";
+[--repeat N] [--periods N] [--seed N] [--device auto|cpu|cuda|cuda:N] [--dtype auto|f32|bf16|f16|q8] \
+[--kernels candle|own|graphs] [--json FILE]";
 
 fn main() -> Result<()> {
     let mut settings = Settings::default();
@@ -30,6 +31,7 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Result<()> {
         "--seed" => settings.seed = value.parse()?,
         "--device" => settings.device = value.parse()?,
         "--dtype" => settings.dtype = value.parse()?,
+        "--kernels" => settings.kernels = value.parse()?,
         "--json" => settings.json = Some(value.into()),
         _ => bail!("there is no such option: {USAGE}"),
     }

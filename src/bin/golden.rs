@@ -1,15 +1,15 @@
 //! Runs the golden cases on a device of choice: the reference's results against this program's,
 //! with nothing but the model side built in, so that it can be carried to a machine with a GPU.
 //!
-//! `golden [--device auto|cpu|cuda|cuda:N] [--dtype auto|f32|bf16|f16|q8] [ROOT…]`; without a root,
-//! those of the tests.
+//! `golden [--device auto|cpu|cuda|cuda:N] [--dtype auto|f32|bf16|f16|q8] [--kernels candle|own|graphs]
+//! [ROOT…]`; without a root, those of the tests.
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use camscribe::{
-    describe::smolvlm::device::choose,
-    device::{DeviceChoice, DtypeChoice},
+    describe::smolvlm::device::{Chosen, choose},
+    device::{DeviceChoice, DtypeChoice, KernelChoice},
 };
 
 #[path = "../../tests/support/golden.rs"]
@@ -19,11 +19,13 @@ use golden::{Outcome, Runner};
 
 fn main() -> Result<ExitCode> {
     let (mut device, mut dtype, mut roots) = (DeviceChoice::Auto, DtypeChoice::Auto, vec![]);
+    let mut kernels = KernelChoice::default();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--device" => device = arguments.next().context("--device needs a value")?.parse()?,
             "--dtype" => dtype = arguments.next().context("--dtype needs a value")?.parse()?,
+            "--kernels" => kernels = arguments.next().context("--kernels needs a value")?.parse()?,
             _ => roots.push(PathBuf::from(argument)),
         }
     }
@@ -32,8 +34,8 @@ fn main() -> Result<ExitCode> {
     }
     ensure!(!roots.is_empty(), "no golden data: name a folder with golden/ and ckpt/ in it");
 
-    let chosen = choose(device, dtype)?;
-    println!("device and dtype: {chosen}");
+    let chosen = Chosen { kernels, ..choose(device, dtype)? };
+    println!("device, dtype and kernels: {chosen}, {}", kernels.as_str());
     let (mut passed, mut failed, mut not_run) = (0, 0, 0);
     let mut runner = Runner::new(chosen);
     for root in roots {

@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::{
     bench::{self, Settings, shapes::Shape},
-    device::{DeviceChoice, DtypeChoice},
+    device::{DeviceChoice, DtypeChoice, KernelChoice},
     logging,
 };
 
@@ -40,6 +40,9 @@ pub struct BenchArgs {
     /// Compute in: auto, f32, bf16, f16 or q8
     #[arg(long, value_name = "DTYPE", default_value = "auto")]
     pub dtype: DtypeChoice,
+    /// Compute with: candle (its operations), own (ours), graphs (ours, and recorded on a GPU)
+    #[arg(long, value_name = "KERNELS", default_value = "graphs")]
+    pub kernels: KernelChoice,
     /// Write everything that was measured into this file, too
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -51,6 +54,17 @@ pub struct BenchArgs {
 /// What [`bench::run`] says.
 pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     logging::init(true);
-    let BenchArgs { shapes, batches, frames, new_tokens, repeat, periods, seed, device, dtype, json } = args;
-    bench::run(&Settings { shapes, batches, frames, new_tokens, repeat, periods, seed, device, dtype, json })
+    bench::run(&Settings {
+        shapes: args.shapes,
+        batches: args.batches,
+        frames: args.frames,
+        new_tokens: args.new_tokens,
+        repeat: args.repeat,
+        periods: args.periods,
+        seed: args.seed,
+        device: args.device,
+        dtype: args.dtype,
+        kernels: args.kernels,
+        json: args.json,
+    })
 }

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 
 use super::{
     Result,
-    ops::Linear,
+    ops::{Linear, Ops},
     weights::{Weights, WeightsError},
 };
 
@@ -24,8 +24,8 @@ impl Connector {
     }
 
     /// `(tiles, patches, vision width)` to `(tiles, tokens, text width)`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.projection.forward(&shuffle(x, self.scale)?)
+    pub fn forward(&self, ops: &dyn Ops, x: &Tensor) -> Result<Tensor> {
+        self.projection.forward(ops, &shuffle(x, self.scale)?)
     }
 }
 

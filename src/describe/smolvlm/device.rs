@@ -6,7 +6,7 @@ use std::fmt;
 use candle_core::{DType, Device, DeviceLocation};
 
 use super::{super::DeviceMemory, cpu::QuantisedOp};
-use crate::device::{CpuOnly, DeviceChoice, DtypeChoice, Gpu};
+use crate::device::{CpuOnly, DeviceChoice, DtypeChoice, Gpu, KernelChoice};
 
 /// Why a GPU that was asked for cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +39,8 @@ pub struct Chosen {
     pub gpu: Option<Gpu>,
     /// The weights of the decoder's linear layers are held in 8 bits; the rest is `dtype`.
     pub quantised: bool,
+    /// Which operations compute.
+    pub kernels: KernelChoice,
 }
 
 impl fmt::Display for Chosen {
@@ -68,8 +70,11 @@ impl Chosen {
     #[cfg(feature = "cuda")]
     pub fn memory(&self) -> Option<DeviceMemory> {
         let Device::Cuda(device) = &self.device else { return None };
-        let (free, total) = device.cuda_stream().context().mem_get_info().ok()?;
-        Some(DeviceMemory { used: total.saturating_sub(free), total })
+        let stream = device.cuda_stream();
+        let (free, total) = stream.context().mem_get_info().ok()?;
+        let pool = Pool::of(stream.context()).ok()?;
+        let kept = pool.reserved().ok()?.saturating_sub(pool.used().ok()?);
+        Some(DeviceMemory { used: total.saturating_sub(free).saturating_sub(kept), total })
     }
 
     /// What its maker calls it.
@@ -130,7 +135,7 @@ pub fn choose(device: DeviceChoice, dtype: DtypeChoice) -> Result<Chosen, Device
     if device.is_cpu() && dtype != DType::F32 {
         tracing::warn!("{} on the CPU is several times slower than f32: use dtype = \"f32\"", dtype.as_str());
     }
-    Ok(Chosen { device, dtype, quantised, gpu })
+    Ok(Chosen { device, dtype, quantised, gpu, kernels: KernelChoice::default() })
 }
 
 /// Whether an error's text tells of too little memory, as the CUDA driver and cuBLAS do: candle's errors
@@ -168,6 +173,11 @@ fn open_cuda(ordinal: usize) -> Result<(Device, Gpu), DeviceError> {
     let trial = || -> candle_core::Result<Device> {
         // A stream of its own: the model is loaded on one thread and used on another.
         let device = Device::new_cuda_with_stream(ordinal)?;
+        let stream = device.as_cuda_device()?.cuda_stream();
+        // Events would keep apart streams, and there is this one alone.
+        // SAFETY: nothing of the device is used on another stream.
+        unsafe { stream.context().disable_event_tracking() };
+        Pool::of(stream.context()).and_then(|pool| pool.keep_all()).map_err(candle_core::Error::wrap)?;
         let x = candle_core::Tensor::ones((16, 16), DType::F32, &device)?;
         candle_nn::ops::softmax_last_dim(&x.matmul(&x)?)?.to_vec2::<f32>()?;
         Ok(device)
@@ -176,6 +186,52 @@ fn open_cuda(ordinal: usize) -> Result<(Device, Gpu), DeviceError> {
     let device = trial().map_err(|e| broken(e.to_string()))?;
     let gpu = described(&device).map_err(|e| broken(e.to_string()))?;
     Ok((device, gpu))
+}
+
+/// The memory that the driver has taken for this process, used or not.
+#[cfg(feature = "cuda")]
+struct Pool(cudarc::driver::sys::CUmemoryPool);
+
+#[cfg(feature = "cuda")]
+impl Pool {
+    fn of(context: &cudarc::driver::CudaContext) -> Result<Self, cudarc::driver::DriverError> {
+        let mut pool = std::ptr::null_mut();
+        context.bind_to_thread()?;
+        // SAFETY: it only writes the handle, which is valid as long as the device is.
+        unsafe { cudarc::driver::sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()) }.result()?;
+        Ok(Self(pool))
+    }
+
+    /// What is freed stays in the pool: else every wait for the GPU would give it back, and the next
+    /// operations would have to ask for it again.
+    fn keep_all(&self) -> Result<(), cudarc::driver::DriverError> {
+        use cudarc::driver::sys::{CUmemPool_attribute, cuMemPoolSetAttribute};
+        let attribute = CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        let mut most = u64::MAX;
+        // SAFETY: the attribute is a number of 64 bits.
+        unsafe { cuMemPoolSetAttribute(self.0, attribute, (&raw mut most).cast()) }.result()
+    }
+
+    /// Bytes that were taken.
+    fn reserved(&self) -> Result<usize, cudarc::driver::DriverError> {
+        self.bytes(cudarc::driver::sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)
+    }
+
+    /// Bytes of them that are in use.
+    fn used(&self) -> Result<usize, cudarc::driver::DriverError> {
+        self.bytes(cudarc::driver::sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)
+    }
+
+    fn bytes(
+        &self,
+        attribute: cudarc::driver::sys::CUmemPool_attribute,
+    ) -> Result<usize, cudarc::driver::DriverError> {
+        let mut bytes = 0u64;
+        // SAFETY: the attribute is a number of 64 bits.
+        unsafe { cudarc::driver::sys::cuMemPoolGetAttribute(self.0, attribute, (&raw mut bytes).cast()) }
+            .result()?;
+        Ok(bytes as usize)
+    }
 }
 
 /// What the driver says of a GPU.

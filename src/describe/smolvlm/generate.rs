@@ -7,7 +7,12 @@ use std::time::{Duration, Instant};
 use candle_core::{D, Tensor};
 use candle_transformers::generation::LogitsProcessor;
 
-use super::{Result, Watch, config::ModelConfig, text::Decoder};
+use super::{
+    Result, Stage, Watch,
+    config::ModelConfig,
+    ops::{Next, Ops},
+    text::Decoder,
+};
 use crate::event::FinishReason;
 
 /// How the next token is chosen.
@@ -65,8 +70,8 @@ struct Row {
 /// Answers a batch. `features` holds what stands for the `<image>` tokens of all rows in order,
 /// `(tokens, width)`; a batch without pictures has none.
 pub fn generate(
-    decoder: &Decoder,
-    config: &ModelConfig,
+    ops: &dyn Ops,
+    (decoder, config): (&Decoder, &ModelConfig),
     requests: &[Request],
     features: Option<&Tensor>,
     watch: Watch<'_>,
@@ -82,8 +87,8 @@ pub fn generate(
     let starts = requests.iter().map(|r| prompt - r.ids.len()).collect();
     let mut cache = decoder.cache(starts, prompt + longest)?;
     let vectors = splice(decoder, config, requests, prompt, features)?;
-    let mut logits = decoder.forward(vectors, &mut cache, watch)?;
-    for (row, sum) in rows.iter_mut().zip(logits.sum(D::Minus1)?.to_vec1::<f32>()?) {
+    let mut next = Next::of(decoder.forward(ops, vectors, &mut cache, watch)?)?;
+    for (row, sum) in rows.iter_mut().zip(next.logits.sum(D::Minus1)?.to_vec1::<f32>()?) {
         if !sum.is_finite() {
             row.end = Some(Err(NotFinite));
         }
@@ -93,9 +98,10 @@ pub fn generate(
     let start = Instant::now();
     // The rows that are still in the batch, by number.
     let mut batch: Vec<usize> = (0..rows.len()).collect();
+    let mut steps = ops.steps(decoder, &cache)?;
     loop {
-        let mut next = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
-        for (i, (row, token)) in batch.iter().zip(&mut next).enumerate() {
+        let Next { logits, mut likeliest } = next;
+        for (i, (row, token)) in batch.iter().zip(&mut likeliest).enumerate() {
             rows[*row].push(token, &logits, i, &config.eos_token_ids)?;
         }
         let going: Vec<usize> = (0..batch.len()).filter(|i| rows[batch[*i]].end.is_none()).collect();
@@ -104,10 +110,21 @@ pub fn generate(
         }
         if going.len() * 4 <= batch.len() * 3 {
             cache.keep(&going)?;
-            next = going.iter().map(|i| next[*i]).collect();
+            likeliest = going.iter().map(|i| likeliest[*i]).collect();
             batch = going.iter().map(|i| batch[*i]).collect();
+            steps = ops.steps(decoder, &cache)?;
         }
-        logits = decoder.forward(decoder.embed(&next)?.unsqueeze(1)?, &mut cache, watch)?;
+        next = match &mut steps {
+            Some(steps) => {
+                let next = steps.step(&likeliest, &mut cache)?;
+                watch(Stage::Logits, &next.logits)?;
+                next
+            }
+            None => {
+                let vectors = decoder.embed(&likeliest)?.unsqueeze(1)?;
+                Next::of(decoder.forward(ops, vectors, &mut cache, watch)?)?
+            }
+        };
     }
     Ok(Generated { answers: rows.into_iter().map(Row::answer).collect(), prefill, decode: start.elapsed() })
 }

@@ -26,6 +26,8 @@ use crate::{
 pub mod config;
 pub mod connector;
 mod cpu;
+#[cfg(any(feature = "cuda", test))]
+mod cuda;
 pub mod device;
 pub mod error;
 pub mod generate;
@@ -37,6 +39,8 @@ pub mod prompt;
 pub mod rates;
 pub mod sampling;
 pub mod text;
+#[cfg(any(feature = "cuda", test))]
+mod trial;
 pub mod vision;
 pub mod weights;
 

@@ -3,19 +3,29 @@
 
 use std::path::Path;
 
-use candle_core::Tensor;
+#[cfg(feature = "cuda")]
+use candle_core::Device;
+use candle_core::{DType, Tensor};
 
 use super::{
     Result, Stage, Watch,
     config::ModelConfig,
     connector::Connector,
+    cpu::Cpu,
     device::Chosen,
     error::LoadError,
     generate::{Generated, Request, generate},
+    ops::{Ops, Plain},
     text::Decoder,
     vision::VisionTower,
     weights::{Weights, WeightsError},
 };
+#[cfg(feature = "cuda")]
+use super::{
+    cuda::{Gpu, Kernels},
+    trial,
+};
+use crate::device::KernelChoice;
 
 /// Bytes that the widest activation of one pass through the vision tower may take. On the CPU they
 /// should stay near the caches and be given back by the allocator without new page faults; a GPU
@@ -27,6 +37,7 @@ const PASS_GPU: usize = 512 << 20;
 pub struct Network {
     pub config: ModelConfig,
     pub chosen: Chosen,
+    ops: Box<dyn Ops>,
     vision: VisionTower,
     connector: Connector,
     decoder: Decoder,
@@ -47,13 +58,52 @@ impl Network {
     }
 
     fn build(weights: &Weights, config: ModelConfig, chosen: Chosen) -> Result<Self, WeightsError> {
-        Ok(Self {
+        let ops: Box<dyn Ops> = match (chosen.kernels, chosen.device.is_cpu(), chosen.dtype) {
+            (KernelChoice::Own | KernelChoice::Graphs, true, DType::F32) => Box::new(Cpu),
+            _ => Box::new(Plain),
+        };
+        let network = Self {
+            ops,
             vision: VisionTower::load(weights, &config.vision)?,
             connector: Connector::load(weights, config.scale_factor)?,
             decoder: Decoder::load(weights, &config.text, chosen.quantised)?,
             config,
             chosen,
-        })
+        };
+        #[cfg(feature = "cuda")]
+        let network = network.with_kernels();
+        Ok(network)
+    }
+
+    /// On a GPU, our own kernels instead of candle's operations, if they compute the same there.
+    #[cfg(feature = "cuda")]
+    fn with_kernels(mut self) -> Self {
+        let Device::Cuda(device) = &self.chosen.device else { return self };
+        if self.chosen.kernels == KernelChoice::Candle {
+            return self;
+        }
+        let record = self.chosen.kernels == KernelChoice::Graphs;
+        let tried = Gpu::new(device).and_then(|gpu| {
+            let ours = Kernels::new(Box::new(gpu), record);
+            let apart = trial::apart((&self.vision, &self.connector, &self.decoder), &self.config, &ours)?;
+            Ok((ours, apart))
+        });
+        match tried {
+            Ok((ours, apart)) if apart < trial::TOO_FAR => {
+                tracing::info!("camscribe's own kernels run on this GPU ({apart:.1e} from candle's)");
+                self.ops = Box::new(ours);
+                return self;
+            }
+            Ok((_, apart)) => tracing::warn!(
+                "camscribe's own kernels go wrong on this GPU ({apart:.1e} from candle's): candle's are used, \
+                 which are slower; please report it with the name of the GPU"
+            ),
+            Err(why) => tracing::warn!(
+                "camscribe's own kernels do not run on this GPU ({why}): candle's are used, which are slower"
+            ),
+        }
+        self.chosen.kernels = KernelChoice::Candle;
+        self
     }
 
     /// Bytes that answering a row of so many tokens takes beside the weights: its keys and values, and what
@@ -84,9 +134,10 @@ impl Network {
         let pass = if self.chosen.device.is_cpu() { PASS_CPU } else { PASS_GPU };
         let widest = self.config.vision.grid().pow(2) * self.config.vision.intermediate_size * 4;
         let tiles_per_pass = (pass / widest).max(1);
+        let ops = &*self.ops;
         let mut parts = Vec::new();
         for tiles in tiles.chunks(tiles_per_pass * self.tile_bytes()) {
-            let tokens = self.connector.forward(&self.vision.forward(tiles, watch)?)?;
+            let tokens = self.connector.forward(ops, &self.vision.forward(ops, tiles, watch)?)?;
             watch(Stage::ConnectorOut, &tokens)?;
             parts.push(tokens.flatten_to(1)?);
         }
@@ -103,7 +154,7 @@ impl Network {
         features: Option<&Tensor>,
         watch: Watch<'_>,
     ) -> Result<Generated> {
-        self.on_pool(|| generate(&self.decoder, &self.config, requests, features, watch))
+        self.on_pool(|| generate(&*self.ops, (&self.decoder, &self.config), requests, features, watch))
     }
 
     /// On the CPU, runs `work` on a thread of the pool that its operations are split over: called

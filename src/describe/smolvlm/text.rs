@@ -3,44 +3,43 @@
 //! values go into a cache that is allocated once for a whole answer.
 
 use candle_core::{DType, Tensor};
-use candle_nn::rotary_emb::rope;
 
 use super::{
     Result, Stage, Watch,
     config::TextConfig,
-    ops::{self, Causal, Linear, RmsNorm},
+    ops::{Linear, Norm, Ops, Places, on_device},
     weights::{Weights, WeightsError},
 };
 
 /// The decoder.
 pub struct Decoder {
     /// `(vocabulary, width)`
-    embeddings: Tensor,
-    layers: Vec<Layer>,
-    norm: RmsNorm,
-    head: Linear,
-    config: TextConfig,
+    pub(super) embeddings: Tensor,
+    pub(super) layers: Vec<Layer>,
+    pub(super) norm: Norm,
+    pub(super) head: Linear,
+    pub(super) config: TextConfig,
 }
 
-struct Layer {
-    input_norm: RmsNorm,
-    qkv: Linear,
-    out: Linear,
-    post_norm: RmsNorm,
-    gate_up: Linear,
-    down: Linear,
+pub(super) struct Layer {
+    pub(super) input_norm: Norm,
+    pub(super) qkv: Linear,
+    pub(super) out: Linear,
+    pub(super) post_norm: Norm,
+    pub(super) gate_up: Linear,
+    pub(super) down: Linear,
 }
 
 /// Keys and values of a batch, and where its rows begin.
 pub struct Cache {
     /// Of every layer: keys and values, `(rows, key heads, capacity, head size)`.
-    layers: Vec<(Tensor, Tensor)>,
+    pub(super) layers: Vec<(Tensor, Tensor)>,
     /// Slot of the first real token of every row; the slots before it are padding.
-    starts: Vec<usize>,
+    pub(super) starts: Vec<usize>,
     /// Slots in use.
-    len: usize,
+    pub(super) len: usize,
     /// Cosines and sines by position, `(capacity, head size / 2)`.
-    rotary: (Tensor, Tensor),
+    pub(super) rotary: (Tensor, Tensor),
 }
 
 impl Cache {
@@ -48,7 +47,7 @@ impl Cache {
     pub fn keep(&mut self, rows: &[usize]) -> Result<()> {
         self.starts = rows.iter().map(|row| self.starts[*row]).collect();
         let Some((keys, _)) = self.layers.first() else { return Ok(()) };
-        let index = Tensor::from_iter(rows.iter().map(|row| *row as u32), keys.device())?;
+        let index = on_device(rows, keys.device())?;
         for (keys, values) in &mut self.layers {
             *keys = keys.index_select(&index, 0)?;
             *values = values.index_select(&index, 0)?;
@@ -71,7 +70,7 @@ impl Decoder {
             layers: (0..config.num_hidden_layers)
                 .map(|i| Layer::load(weights, &format!("{name}.layers.{i}"), config, linear))
                 .collect::<Result<_, _>>()?,
-            norm: RmsNorm::load(weights, &format!("{name}.norm"), config.rms_norm_eps)?,
+            norm: Norm::rms(weights, &format!("{name}.norm"), config.rms_norm_eps)?,
             config: config.clone(),
         })
     }
@@ -107,26 +106,27 @@ impl Decoder {
 
     /// Runs the next tokens of every row, `(rows, tokens, width)`, and returns the scores of what
     /// follows the last of them: `(rows, vocabulary)` in f32.
-    pub fn forward(&self, x: Tensor, cache: &mut Cache, watch: Watch<'_>) -> Result<Tensor> {
-        let (rows, tokens, _) = x.dims3()?;
-        let first = cache.len;
-        cache.len += tokens;
-        let mask = Causal::new(&cache.starts, first, tokens, &x)?;
-        let positions = cache.starts.iter().flat_map(|start| {
-            // Padding has no position; what it computes is never seen.
-            (first..first + tokens).map(move |slot| slot.saturating_sub(*start) as u32)
-        });
-        let positions = Tensor::from_iter(positions, x.device())?;
-        let at = |table: &Tensor| table.index_select(&positions, 0)?.reshape((rows, tokens, ()));
-        let rotary = (at(&cache.rotary.0)?, at(&cache.rotary.1)?);
+    pub fn forward(&self, ops: &dyn Ops, x: Tensor, cache: &mut Cache, watch: Watch<'_>) -> Result<Tensor> {
+        let (_, tokens, _) = x.dims3()?;
+        let places = Places::new(&cache.starts, cache.len, tokens, &cache.rotary);
         let mut x = x;
+        let mut normed = match self.layers.first() {
+            Some(layer) => ops.norm(&x, &layer.input_norm)?,
+            None => x.clone(),
+        };
         for (i, (layer, kv)) in self.layers.iter().zip(&cache.layers).enumerate() {
-            x = layer.forward(&x, kv, first, &rotary, &mask, &self.config)?;
+            let (sum, mlp) = layer.forward(ops, &x, &normed, kv, &places)?;
+            match self.layers.get(i + 1) {
+                Some(next) => (x, normed) = ops.add_norm(&sum, &mlp, &next.input_norm)?,
+                // Only the last token goes on.
+                None => x = (sum + mlp)?,
+            }
             watch(Stage::TextLayer(i), &x)?;
         }
-        let last = self.norm.forward(&x.narrow(1, tokens - 1, 1)?.contiguous()?)?;
+        cache.len += tokens;
+        let last = ops.norm(&x.narrow(1, tokens - 1, 1)?.contiguous()?, &self.norm)?;
         watch(Stage::TextNorm, &last)?;
-        let logits = self.head.forward(&last.squeeze(1)?)?.to_dtype(DType::F32)?;
+        let logits = self.head.forward(ops, &last.squeeze(1)?)?.to_dtype(DType::F32)?;
         watch(Stage::Logits, &logits)?;
         Ok(logits)
     }
@@ -143,36 +143,33 @@ impl Layer {
         let [q, k, v] = ["q", "k", "v"].map(|p| part(&format!("self_attn.{p}_proj")));
         let [gate, up] = ["gate", "up"].map(|p| part(&format!("mlp.{p}_proj")));
         Ok(Self {
-            input_norm: RmsNorm::load(weights, &part("input_layernorm"), config.rms_norm_eps)?,
+            input_norm: Norm::rms(weights, &part("input_layernorm"), config.rms_norm_eps)?,
             qkv: linear(&[&q, &k, &v])?,
             out: linear(&[&part("self_attn.o_proj")])?,
-            post_norm: RmsNorm::load(weights, &part("post_attention_layernorm"), config.rms_norm_eps)?,
+            post_norm: Norm::rms(weights, &part("post_attention_layernorm"), config.rms_norm_eps)?,
             gate_up: linear(&[&gate, &up])?,
             down: linear(&[&part("mlp.down_proj")])?,
         })
     }
 
+    /// From what the layer adds to and the norm of it, to what it would give, not yet added up: the norm of
+    /// the sum belongs to the next layer.
     fn forward(
         &self,
+        ops: &dyn Ops,
         x: &Tensor,
-        (keys, values): &(Tensor, Tensor),
-        first: usize,
-        (cos, sin): &(Tensor, Tensor),
-        mask: &Causal,
-        config: &TextConfig,
-    ) -> Result<Tensor> {
+        normed: &Tensor,
+        kv: &(Tensor, Tensor),
+        places: &Places,
+    ) -> Result<(Tensor, Tensor)> {
         let (rows, tokens, _) = x.dims3()?;
-        let (heads, key_heads, size) =
-            (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
-        let qkv = self.qkv.forward(&self.input_norm.forward(x)?)?;
-        let qkv = qkv.reshape((rows, tokens, heads + 2 * key_heads, size))?;
-        let part = |from, count| qkv.narrow(2, from, count)?.transpose(1, 2)?.contiguous();
-        let q = rope(&part(0, heads)?, cos, sin)?;
-        keys.slice_set(&rope(&part(heads, key_heads)?, cos, sin)?, 2, first)?;
-        values.slice_set(&part(heads + key_heads, key_heads)?, 2, first)?;
-        let seen = |cache: &Tensor| cache.narrow(2, 0, first + tokens);
-        let x = (x + self.out.forward(&ops::attention(&q, &seen(keys)?, &seen(values)?, Some(mask))?)?)?;
-        let mlp = self.down.forward(&ops::swiglu(&self.gate_up.forward(&self.post_norm.forward(&x)?)?)?)?;
-        x + mlp
+        let size = kv.0.dim(3)?;
+        let qkv = self.qkv.forward(ops, normed)?.reshape((rows, tokens, (), size))?;
+        let q = ops.rotate(&qkv, kv, places)?;
+        let seen = |cache: &Tensor| cache.narrow(2, 0, places.first + tokens);
+        let seen = ops.attention(&q, &seen(&kv.0)?, &seen(&kv.1)?, Some(places))?;
+        let (x, normed) = ops.add_norm(x, &self.out.forward(ops, &seen)?, &self.post_norm)?;
+        let mlp = self.down.forward(ops, &ops.swiglu(&self.gate_up.forward(ops, &normed)?)?)?;
+        Ok((x, mlp))
     }
 }

@@ -32,7 +32,7 @@ vectorised! {
     }
 }
 
-/// Scaled dot-product attention, `(rows, queries, heads * head size)` from `ops::attention`'s
+/// Scaled dot-product attention, `(rows, queries, heads * head size)` from `Ops::attention`'s
 /// arguments, scores never held as a whole.
 pub struct AttentionOp<'a> {
     /// First visible slot of every row, and slot of the first query; without it all keys are seen.

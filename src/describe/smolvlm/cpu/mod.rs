@@ -1,12 +1,14 @@
 //! The model's arithmetic on the CPU in f32, where candle's own is scalar or single-threaded:
 //! candle operations that split their rows over the cores and whose loops the compiler turns into
-//! vector instructions. What they compute is said in `ops`, which chooses between them and candle's.
-//! Weights alone may be narrower than f32.
+//! vector instructions. What they compute is said in `ops`. Weights alone may be narrower than f32.
 
 use candle_core::{CpuStorage, Layout, Storage, Tensor};
 use gemm::Parallelism;
 
-use super::Result;
+use super::{
+    Result,
+    ops::{Norm, Ops, Places},
+};
 
 mod attention;
 mod linear;
@@ -14,10 +16,41 @@ mod quantised;
 mod rows;
 mod vector;
 
-pub use attention::AttentionOp;
-pub use linear::LinearOp;
+use attention::AttentionOp;
+use linear::LinearOp;
 pub use quantised::QuantisedOp;
-pub use rows::{GeluOp, LayerNormOp, RmsNormOp, SwigluOp};
+use rows::{GeluOp, LayerNormOp, RmsNormOp, SwigluOp};
+
+/// Our own operations.
+pub struct Cpu;
+
+impl Ops for Cpu {
+    fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        x.apply_op1_no_bwd(&LinearOp { weight, bias })
+    }
+
+    fn linear_gelu(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        let y = self.linear(x, weight, Some(bias))?;
+        y.inplace_op1(&GeluOp)?;
+        Ok(y)
+    }
+
+    fn norm(&self, x: &Tensor, norm: &Norm) -> Result<Tensor> {
+        match &norm.shift {
+            Some(shift) => x.apply_op3_no_bwd(&norm.weight, shift, &LayerNormOp(norm.eps)),
+            None => x.apply_op2_no_bwd(&norm.weight, &RmsNormOp(norm.eps)),
+        }
+    }
+
+    fn swiglu(&self, gate_up: &Tensor) -> Result<Tensor> {
+        gate_up.apply_op1_no_bwd(&SwigluOp)
+    }
+
+    fn attention(&self, q: &Tensor, k: &Tensor, v: &Tensor, places: Option<&Places>) -> Result<Tensor> {
+        let causal = places.map(|places| (places.starts, places.first));
+        q.apply_op3_no_bwd(k, v, &AttentionOp { causal })
+    }
+}
 
 /// The numbers of a contiguous f32 tensor.
 fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {

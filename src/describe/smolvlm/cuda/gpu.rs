@@ -1,0 +1,206 @@
+//! The kernels on a GPU: launched by the driver, matrices multiplied by cuBLAS, steps recorded as CUDA
+//! graphs. All of it in the one stream that candle uses for the device.
+
+use std::ffi::c_void;
+
+use candle_core::{
+    CudaDevice, CudaStorage, DType, Error, Storage, Tensor,
+    cuda_backend::{CudaStorageSlice, WrapErr},
+    op::BackpropOp,
+};
+use cudarc::{
+    cublas::{
+        self, CudaBlas,
+        sys::{cublasComputeType_t, cublasGemmAlgo_t, cublasOperation_t, cudaDataType_t},
+    },
+    cublaslt::{self, Activation, CudaBlasLT, Matmul, MatmulConfig},
+    driver::{
+        CudaGraph, CudaSlice, CudaView, DevicePtr, DeviceRepr, result,
+        sys::{CUgraphInstantiate_flags, CUstreamCaptureMode},
+    },
+};
+use half::bf16;
+
+use super::{super::Result, Device, Pointer, Recording, pointer as place};
+
+/// Made by build.rs.
+const KERNELS: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
+const MODULE: &str = "camscribe";
+/// What cuBLAS may use beside its operands. Its own would be allocated anew in every recording.
+const WORKSPACE: usize = 32 << 20;
+
+/// A GPU.
+pub struct Gpu {
+    device: CudaDevice,
+    /// Not candle's, so that it has a workspace of its own.
+    blas: CudaBlas,
+    _workspace: CudaSlice<u8>,
+    /// For layers with a bias, which it adds on the way; nothing where the library is not there.
+    fused: Option<CudaBlasLT>,
+}
+
+impl Gpu {
+    /// # Errors
+    /// When the GPU does not take the kernels, or has too little memory.
+    pub fn new(device: &CudaDevice) -> Result<Self> {
+        device.get_or_load_custom_func("choose", MODULE, KERNELS)?;
+        let workspace = device.alloc_zeros::<u8>(WORKSPACE)?;
+        let (at, _) = workspace.device_ptr(workspace.stream());
+        let blas = CudaBlas::new(device.cuda_stream()).w()?;
+        // SAFETY: the memory is freed after the handle.
+        unsafe { cublas::sys::cublasSetWorkspace_v2(*blas.handle(), at as *mut c_void, WORKSPACE) }
+            .result()
+            .w()?;
+        // SAFETY: it only tries to load the library.
+        let fused = unsafe { cublaslt::sys::is_culib_present() };
+        let fused = fused.then(|| CudaBlasLT::new(device.cuda_stream())).transpose();
+        let fused = fused.map_err(Error::wrap)?;
+        Ok(Self { device: device.clone(), blas, _workspace: workspace, fused })
+    }
+}
+
+impl Device for Gpu {
+    unsafe fn launch(
+        &self,
+        kernel: &str,
+        [x, y, z]: [u32; 3],
+        threads: u32,
+        (args, _): (*const c_void, usize),
+    ) -> Result<()> {
+        let function = self.device.get_or_load_custom_func(kernel, MODULE, KERNELS)?;
+        let stream = self.device.cuda_stream();
+        stream.context().bind_to_thread().w()?;
+        // SAFETY: the caller's promise.
+        unsafe {
+            result::launch_kernel(
+                function.cu_function(),
+                (x, y, z),
+                (threads, 1, 1),
+                0,
+                stream.cu_stream(),
+                &mut [args.cast_mut()],
+            )
+        }
+        .w()
+    }
+
+    fn multiply(&self, out: &Tensor, x: &Tensor, weight: &Tensor) -> Result<()> {
+        let ((rows, inputs), (outputs, _)) = (x.dims2()?, weight.dims2()?);
+        if out.dims() != [rows, outputs] || weight.dim(1)? != inputs {
+            candle_core::bail!("{:?} is no product of {:?} and {:?}", out.dims(), x.dims(), weight.dims());
+        }
+        let format = |x: &Tensor| match x.dtype() {
+            DType::F32 => Ok(cudaDataType_t::CUDA_R_32F),
+            DType::BF16 => Ok(cudaDataType_t::CUDA_R_16BF),
+            other => candle_core::bail!("kernels take no {}", other.as_str()),
+        };
+        let (one, zero) = (1f32, 0f32);
+        self.device.cuda_stream().context().bind_to_thread().w()?;
+        // cuBLAS counts by columns: what is a row here is a column there, so it multiplies W x^T.
+        // SAFETY: the operands are contiguous and of these sizes.
+        unsafe {
+            cublas::result::gemm_ex(
+                *self.blas.handle(),
+                cublasOperation_t::CUBLAS_OP_T,
+                cublasOperation_t::CUBLAS_OP_N,
+                outputs as i32,
+                rows as i32,
+                inputs as i32,
+                (&raw const one).cast(),
+                place(weight)? as *const c_void,
+                format(weight)?,
+                inputs as i32,
+                place(x)? as *const c_void,
+                format(x)?,
+                inputs as i32,
+                (&raw const zero).cast(),
+                place(out)? as *mut c_void,
+                format(out)?,
+                outputs as i32,
+                cublasComputeType_t::CUBLAS_COMPUTE_32F,
+                cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+            )
+        }
+        .w()
+    }
+
+    fn linear(&self, x: &Tensor, weight: &Tensor, bias: &Tensor, gelu: bool) -> Result<Option<Tensor>> {
+        // In f32 this library would compute in TF32.
+        let (Some(fused), DType::BF16) = (&self.fused, x.dtype()) else { return Ok(None) };
+        let ((rows, inputs), (outputs, _)) = (x.dims2()?, weight.dims2()?);
+        let config = MatmulConfig {
+            transa: true,
+            transb: false,
+            transc: false,
+            m: outputs as u64,
+            n: rows as u64,
+            k: inputs as u64,
+            alpha: 1.,
+            lda: inputs as i64,
+            ldb: inputs as i64,
+            beta: 0.,
+            ldc: outputs as i64,
+            stride_a: None,
+            stride_b: None,
+            stride_c: None,
+            stride_bias: None,
+            batch_size: None,
+        };
+        // SAFETY: the product fills it.
+        let mut out = unsafe { self.device.alloc::<bf16>(rows * outputs) }?;
+        with_numbers(x, |x| {
+            with_numbers(weight, |weight| {
+                with_numbers(bias, |bias| {
+                    let gelu = gelu.then_some(&Activation::Gelu);
+                    // cuBLAS counts by columns, see `multiply`.
+                    // SAFETY: the operands are contiguous and of these sizes.
+                    unsafe { fused.matmul(config, weight, x, &mut out, Some(bias), gelu) }
+                        .map_err(Error::wrap)
+                })
+            })
+        })?;
+        let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(out, self.device.clone()));
+        Ok(Some(Tensor::from_storage(storage, (rows, outputs), BackpropOp::none(), false)))
+    }
+
+    fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Option<Box<dyn Recording>>> {
+        let stream = self.device.cuda_stream();
+        stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
+        let done = work();
+        // Ended in any case: nothing else could be done with the stream.
+        let graph = stream.end_capture(CUgraphInstantiate_flags(0)).w();
+        done?;
+        Ok(graph?.map(|graph| Box::new(Graph(graph)) as Box<dyn Recording>))
+    }
+}
+
+struct Graph(CudaGraph);
+
+impl Recording for Graph {
+    fn start(&self) -> Result<()> {
+        self.0.launch().w()
+    }
+}
+
+/// Shows the numbers of a contiguous bf16 tensor on the GPU to `f`.
+fn with_numbers<T>(x: &Tensor, f: impl FnOnce(&CudaView<'_, bf16>) -> Result<T>) -> Result<T> {
+    let (storage, layout) = x.storage_and_layout();
+    let (Storage::Cuda(storage), Some((from, to))) = (&*storage, layout.contiguous_offsets()) else {
+        candle_core::bail!("not on the GPU, or not contiguous");
+    };
+    f(&storage.as_cuda_slice::<bf16>()?.slice(from..to))
+}
+
+/// Where its memory begins.
+pub fn pointer(storage: &CudaStorage) -> Result<Pointer> {
+    fn start<T: DeviceRepr>(numbers: &CudaSlice<T>) -> Pointer {
+        numbers.device_ptr(numbers.stream()).0
+    }
+    Ok(match &storage.slice {
+        CudaStorageSlice::F32(numbers) => start(numbers),
+        CudaStorageSlice::BF16(numbers) => start(numbers),
+        CudaStorageSlice::U32(numbers) => start(numbers),
+        CudaStorageSlice::U8(numbers) => start(numbers),
+        _ => candle_core::bail!("kernels take no such numbers"),
+    })
+}

@@ -1,0 +1,721 @@
+// The model's arithmetic on a GPU, where candle's own passes over memory are too many. What is computed
+// is said in ../ops.rs; who calls what with which numbers, in kernels.rs, whose structs are repeated here.
+// Sums are f32 whatever the numbers are. Compiled with primitives.cuh before it, or on the CPU for the
+// tests.
+
+typedef __nv_bfloat16 bf16;
+
+constexpr int WARP = 32;
+constexpr unsigned ALL = 0xffffffffu;
+constexpr float LOG2_E = 1.4426950408889634f;
+
+__device__ inline float wide(float x) { return x; }
+__device__ inline float wide(bf16 x) { return __bfloat162float(x); }
+
+template <typename T> __device__ inline T narrow(float x);
+template <> __device__ inline float narrow<float>(float x) { return x; }
+template <> __device__ inline bf16 narrow<bf16>(float x) { return __float2bfloat16_rn(x); }
+
+// 16 bytes of neighbouring numbers, read and written at once.
+template <typename T> struct alignas(16) Pack {
+    static constexpr int SIZE = 16 / sizeof(T);
+    T at[SIZE];
+};
+
+template <typename T> __device__ inline Pack<T> load(const T *from) {
+    return *reinterpret_cast<const Pack<T> *>(from);
+}
+
+template <typename T> __device__ inline void store(T *to, const Pack<T> &pack) {
+    *reinterpret_cast<Pack<T> *>(to) = pack;
+}
+
+__device__ inline float silu(float x) { return x / (1.f + expf(-x)); }
+
+// The sum over a warp, known to all its lanes.
+__device__ inline float warp_sum(float x) {
+    for (int apart = WARP / 2; apart > 0; apart /= 2) x += __shfl_xor_sync(ALL, x, apart);
+    return x;
+}
+
+// The sum over a block of whole warps, known to all its threads. `room`: a number for every warp.
+__device__ inline float block_sum(float x, float *room) {
+    x = warp_sum(x);
+    __syncthreads();
+    if (threadIdx.x % WARP == 0) room[threadIdx.x / WARP] = x;
+    __syncthreads();
+    float sum = 0.f;
+    for (unsigned warp = 0; warp < blockDim.x / WARP; warp++) sum += room[warp];
+    return sum;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Pixels
+
+struct Patches {
+    const uint8_t *tiles; // (tiles, 3, side, side)
+    const float *levels;  // what each byte becomes
+    void *out;            // (tiles, grid * grid, 3 * patch * patch)
+    long long count;      // numbers of `out`
+    int side, grid, patch;
+};
+
+// One number a thread.
+template <typename T> __device__ inline void patches(const Patches &a) {
+    long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= a.count) return;
+    int area = a.patch * a.patch;
+    int within = static_cast<int>(i % (3 * area));
+    long long patch = i / (3 * area);
+    int place = static_cast<int>(patch % (a.grid * a.grid));
+    int plane = within / area;
+    int row = place / a.grid * a.patch + within % area / a.patch;
+    int column = place % a.grid * a.patch + within % a.patch;
+    long long tile = patch / (a.grid * a.grid);
+    uint8_t byte = a.tiles[((tile * 3 + plane) * a.side + row) * a.side + column];
+    static_cast<T *>(a.out)[i] = narrow<T>(a.levels[byte]);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Norms
+
+struct Norm {
+    const void *x, *add; // (rows, width); nothing is added where `add` is null
+    void *sum, *out;     // x + add, where `add` is there; the norm of it
+    const float *weight, *shift; // LayerNorm where there is a shift, RMSNorm where not
+    int width;
+    float eps;
+};
+
+constexpr int NORM_WIDTH = 4096;
+constexpr int NORM_THREADS = 128;
+
+// One block a row. What is added is rounded before it is normed, as if it were an operation of its own.
+template <typename T> __device__ inline void norm(const Norm &a) {
+    constexpr int N = Pack<T>::SIZE;
+    __shared__ float row[NORM_WIDTH];
+    __shared__ float room[NORM_THREADS / WARP];
+    long long first = static_cast<long long>(blockIdx.x) * a.width;
+    const T *x = static_cast<const T *>(a.x) + first;
+    const T *add = static_cast<const T *>(a.add);
+    T *sum = static_cast<T *>(a.sum) + first;
+    T *out = static_cast<T *>(a.out) + first;
+
+    float total = 0.f, squares = 0.f;
+    for (int i = threadIdx.x * N; i < a.width; i += blockDim.x * N) {
+        Pack<T> pack = load(x + i);
+        if (add) {
+            Pack<T> more = load(add + first + i);
+            for (int j = 0; j < N; j++) pack.at[j] = narrow<T>(wide(pack.at[j]) + wide(more.at[j]));
+            store(sum + i, pack);
+        }
+        for (int j = 0; j < N; j++) {
+            float value = wide(pack.at[j]);
+            row[i + j] = value;
+            total += value;
+            squares += value * value;
+        }
+    }
+    float mean = 0.f;
+    if (a.shift) {
+        mean = block_sum(total, room) / a.width;
+        squares = 0.f;
+        for (int i = threadIdx.x * N; i < a.width; i += blockDim.x * N) {
+            for (int j = 0; j < N; j++) squares += (row[i + j] - mean) * (row[i + j] - mean);
+        }
+    }
+    float scale = rsqrtf(block_sum(squares, room) / a.width + a.eps);
+    for (int i = threadIdx.x * N; i < a.width; i += blockDim.x * N) {
+        Pack<T> pack;
+        for (int j = 0; j < N; j++) {
+            float value = (row[i + j] - mean) * scale * a.weight[i + j];
+            pack.at[j] = narrow<T>(a.shift ? value + a.shift[i + j] : value);
+        }
+        store(out + i, pack);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// SwiGLU
+
+struct Swiglu {
+    const void *gate_up; // (rows, 2 * width)
+    void *out;           // (rows, width)
+    long long count;     // packs of `out`
+    int width;
+};
+
+// One pack a thread.
+template <typename T> __device__ inline void swiglu(const Swiglu &a) {
+    constexpr int N = Pack<T>::SIZE;
+    long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= a.count) return;
+    int packs = a.width / N;
+    const T *gate = static_cast<const T *>(a.gate_up) + i / packs * 2 * a.width + i % packs * N;
+    Pack<T> g = load(gate), u = load(gate + a.width);
+    for (int j = 0; j < N; j++) g.at[j] = narrow<T>(silu(wide(g.at[j])) * wide(u.at[j]));
+    store(static_cast<T *>(a.out) + i * N, g);
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Rotary positions, and the cache
+
+struct Rotate {
+    const void *qkv;       // (rows, tokens, heads + 2 * key_heads, size)
+    void *q;               // (rows, tokens, heads, size)
+    void *keys, *values;   // (rows, key_heads, capacity, size)
+    const void *cos, *sin; // (positions, size / 2)
+    const int *starts;     // slot of the first real token of every row
+    const int *len;        // slots in use, or null: then `first`
+    int first, tokens, heads, key_heads, size, capacity;
+};
+
+// One block a token. Queries are rotated, keys rotated and put into the cache, values put there.
+template <typename T> __device__ inline void rotate(const Rotate &a) {
+    int row = blockIdx.x / a.tokens, token = blockIdx.x % a.tokens;
+    int slot = (a.len ? *a.len : a.first) + token;
+    if (slot >= a.capacity) return;
+    int position = max(slot - a.starts[row], 0);
+    int half = a.size / 2, all = a.heads + 2 * a.key_heads;
+    const T *in = static_cast<const T *>(a.qkv) + static_cast<long long>(blockIdx.x) * all * a.size;
+    const T *cos = static_cast<const T *>(a.cos) + static_cast<long long>(position) * half;
+    const T *sin = static_cast<const T *>(a.sin) + static_cast<long long>(position) * half;
+    for (int i = threadIdx.x; i < all * half; i += blockDim.x) {
+        int head = i / half, at = i % half;
+        float x = wide(in[head * a.size + at]), y = wide(in[head * a.size + half + at]);
+        T *out;
+        if (head < a.heads) {
+            out = static_cast<T *>(a.q) + (static_cast<long long>(blockIdx.x) * a.heads + head) * a.size;
+        } else {
+            bool is_key = head < a.heads + a.key_heads;
+            int of = (head - a.heads) % a.key_heads;
+            T *cache = static_cast<T *>(is_key ? a.keys : a.values);
+            out = cache + ((static_cast<long long>(row) * a.key_heads + of) * a.capacity + slot) * a.size;
+        }
+        if (head < a.heads + a.key_heads) {
+            float c = wide(cos[at]), s = wide(sin[at]);
+            out[at] = narrow<T>(x * c - y * s);
+            out[half + at] = narrow<T>(x * s + y * c);
+        } else {
+            out[at] = narrow<T>(x);
+            out[half + at] = narrow<T>(y);
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Attention of many queries
+
+// Distances between rows, heads and tokens, in numbers.
+struct Strides {
+    long long row, head, token;
+};
+
+struct Attention {
+    const bf16 *q, *k, *v; // (rows, heads or key heads, queries or keys, size)
+    bf16 *out;             // (rows, queries, heads, size)
+    const int *starts;     // first key that a row sees; null: every query sees every key
+    Strides q_at, k_at, v_at;
+    int heads, group; // neighbouring heads of a group share keys and values
+    int queries, keys;
+    int first; // slot of the first query
+    float scale;
+};
+
+constexpr int KEYS = 64;   // of a tile
+constexpr int TILES = 2;   // of 16 queries, of a warp
+constexpr int WARPS = 4;   // of a block
+constexpr int QUERIES = WARPS * TILES * 16;
+
+// After FlashAttention-2 (Dao 2023): a block has 128 queries of one head in registers and goes over the
+// keys a tile at a time, the next tile on its way; scores are never written to memory.
+template <int SIZE> __device__ inline void attention(const Attention &a) {
+    constexpr int PADDED = (SIZE + 15) / 16 * 16;
+    constexpr int CHUNKS = SIZE / 8;
+    // Eight numbers more than a row holds, so that rows of a matrix lie in different banks.
+    constexpr int STRIDE = PADDED + 8;
+    alignas(16) __shared__ bf16 k_tiles[2][KEYS * STRIDE];
+    alignas(16) __shared__ bf16 v_tiles[2][KEYS * STRIDE];
+
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const int group_row = lane / 4, pair = lane % 4 * 2;
+    const int row = blockIdx.z, head = blockIdx.y, block = blockIdx.x * QUERIES;
+    const int mine = block + warp * TILES * 16 + group_row;
+    const bf16 *q = a.q + row * a.q_at.row + head * a.q_at.head;
+    const bf16 *k = a.k + row * a.k_at.row + head / a.group * a.k_at.head;
+    const bf16 *v = a.v + row * a.v_at.row + head / a.group * a.v_at.head;
+    const bool causal = a.starts != nullptr;
+    const int start = causal ? a.starts[row] : 0;
+    const int end = causal ? min(a.keys, a.first + block + QUERIES) : a.keys;
+
+    if constexpr (PADDED > SIZE) {
+        for (int i = threadIdx.x; i < KEYS * (PADDED - SIZE); i += blockDim.x) {
+            int at = i / (PADDED - SIZE) * STRIDE + SIZE + i % (PADDED - SIZE);
+            for (int stage = 0; stage < 2; stage++) {
+                k_tiles[stage][at] = narrow<bf16>(0.f);
+                v_tiles[stage][at] = narrow<bf16>(0.f);
+            }
+        }
+    }
+
+    uint32_t queries[TILES][PADDED / 16][4];
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++) {
+        for (int step = 0; step < PADDED / 16; step++) {
+#pragma unroll
+            for (int part = 0; part < 4; part++) {
+                int query = mine + tile * 16 + part % 2 * 8, at = step * 16 + pair + part / 2 * 8;
+                bool there = query < a.queries && at < SIZE;
+                const bf16 *from = q + query * a.q_at.token + at;
+                queries[tile][step][part] = there ? *reinterpret_cast<const uint32_t *>(from) : 0;
+            }
+        }
+    }
+
+    auto fetch = [&](int tile, int stage) {
+        for (int i = threadIdx.x; i < KEYS * CHUNKS; i += blockDim.x) {
+            int in_tile = i / CHUNKS, at = i % CHUNKS * 8;
+            int key = tile * KEYS + in_tile;
+            bool there = key < a.keys;
+            long long from = there ? key : 0;
+            copy_later(&k_tiles[stage][in_tile * STRIDE + at], k + from * a.k_at.token + at, there);
+            copy_later(&v_tiles[stage][in_tile * STRIDE + at], v + from * a.v_at.token + at, there);
+        }
+        close_group();
+    };
+
+    float out[TILES][PADDED / 8][4] = {};
+    float highest[TILES][2], total[TILES][2] = {};
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++) highest[tile][0] = highest[tile][1] = -INFINITY;
+    const float scale = a.scale * LOG2_E;
+
+    const int tiles_end = (end + KEYS - 1) / KEYS;
+    int tile_of_keys = start / KEYS;
+    if (tile_of_keys < tiles_end) fetch(tile_of_keys, 0);
+    for (int stage = 0; tile_of_keys < tiles_end; tile_of_keys++, stage ^= 1) {
+        if (tile_of_keys + 1 < tiles_end) {
+            fetch(tile_of_keys + 1, stage ^ 1);
+            wait_for_groups<1>();
+        } else {
+            wait_for_groups<0>();
+        }
+        __syncthreads();
+
+        float scores[TILES][KEYS / 8][4] = {};
+#pragma unroll
+        for (int step = 0; step < PADDED / 16; step++) {
+#pragma unroll
+            for (int two = 0; two < KEYS / 16; two++) {
+                int matrix = lane / 8;
+                int key = two * 16 + matrix / 2 * 8 + lane % 8, at = step * 16 + matrix % 2 * 8;
+                uint32_t b[4];
+                load_matrices(b, &k_tiles[stage][key * STRIDE + at]);
+#pragma unroll
+                for (int tile = 0; tile < TILES; tile++) {
+                    multiply_add(scores[tile][two * 2], queries[tile][step], b[0], b[1]);
+                    multiply_add(scores[tile][two * 2 + 1], queries[tile][step], b[2], b[3]);
+                }
+            }
+        }
+
+        const int first_key = tile_of_keys * KEYS;
+        const bool masked = first_key + KEYS > a.keys ||
+                            (causal && (first_key < start || first_key + KEYS - 1 > a.first + block));
+        if (masked) {
+#pragma unroll
+            for (int tile = 0; tile < TILES; tile++) {
+#pragma unroll
+                for (int eight = 0; eight < KEYS / 8; eight++) {
+#pragma unroll
+                    for (int i = 0; i < 4; i++) {
+                        int key = first_key + eight * 8 + pair + i % 2;
+                        int slot = a.first + mine + tile * 16 + i / 2 * 8;
+                        bool seen = key < a.keys && (!causal || (start <= key && key <= slot));
+                        if (!seen) scores[tile][eight][i] = -INFINITY;
+                    }
+                }
+            }
+        }
+
+#pragma unroll
+        for (int tile = 0; tile < TILES; tile++) {
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                float most = highest[tile][half];
+#pragma unroll
+                for (int eight = 0; eight < KEYS / 8; eight++) {
+                    most = fmaxf(most, fmaxf(scores[tile][eight][half * 2], scores[tile][eight][half * 2 + 1]));
+                }
+                most = fmaxf(most, __shfl_xor_sync(ALL, most, 1));
+                most = fmaxf(most, __shfl_xor_sync(ALL, most, 2));
+                // A query that has seen nothing yet has nothing to keep.
+                float base = most == -INFINITY ? 0.f : most * scale;
+                float kept = exp2f(highest[tile][half] * scale - base);
+                highest[tile][half] = most;
+                float sum = 0.f;
+#pragma unroll
+                for (int eight = 0; eight < KEYS / 8; eight++) {
+#pragma unroll
+                    for (int i = half * 2; i < half * 2 + 2; i++) {
+                        scores[tile][eight][i] = exp2f(scores[tile][eight][i] * scale - base);
+                        sum += scores[tile][eight][i];
+                    }
+                }
+                total[tile][half] = total[tile][half] * kept + sum;
+#pragma unroll
+                for (int eight = 0; eight < PADDED / 8; eight++) {
+                    out[tile][eight][half * 2] *= kept;
+                    out[tile][eight][half * 2 + 1] *= kept;
+                }
+            }
+        }
+
+#pragma unroll
+        for (int step = 0; step < KEYS / 16; step++) {
+            uint32_t shares[TILES][4];
+#pragma unroll
+            for (int tile = 0; tile < TILES; tile++) {
+#pragma unroll
+                for (int part = 0; part < 4; part++) {
+                    const float *two = &scores[tile][step * 2 + part / 2][part % 2 * 2];
+                    shares[tile][part] = both(two[0], two[1]);
+                }
+            }
+#pragma unroll
+            for (int two = 0; two < PADDED / 16; two++) {
+                int matrix = lane / 8;
+                int key = step * 16 + matrix % 2 * 8 + lane % 8, at = two * 16 + matrix / 2 * 8;
+                uint32_t b[4];
+                load_transposed(b, &v_tiles[stage][key * STRIDE + at]);
+#pragma unroll
+                for (int tile = 0; tile < TILES; tile++) {
+                    multiply_add(out[tile][two * 2], shares[tile], b[0], b[1]);
+                    multiply_add(out[tile][two * 2 + 1], shares[tile], b[2], b[3]);
+                }
+            }
+        }
+        __syncthreads();
+    }
+
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float sum = total[tile][half];
+            sum += __shfl_xor_sync(ALL, sum, 1);
+            sum += __shfl_xor_sync(ALL, sum, 2);
+            float share = sum > 0.f ? 1.f / sum : 0.f;
+            int query = mine + tile * 16 + half * 8;
+            if (query >= a.queries) continue;
+            long long to = (static_cast<long long>(row) * a.queries + query) * a.heads + head;
+#pragma unroll
+            for (int eight = 0; eight < SIZE / 8; eight++) {
+                const float *two = &out[tile][eight][half * 2];
+                *reinterpret_cast<uint32_t *>(a.out + to * SIZE + eight * 8 + pair) =
+                    both(two[0] * share, two[1] * share);
+            }
+        }
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Attention of one query a row
+
+struct Look {
+    const void *q;             // (rows, heads, size)
+    const void *keys, *values; // (rows, key heads, capacity, size)
+    void *out;                 // (rows, heads, size)
+    const int *starts, *len;   // a row sees the slots from its start up to the one at `len`
+    float *parts;              // (rows, heads, splits, size + 2): weighted sum, total, highest score
+    unsigned *done;            // (rows, key heads): blocks that are through; zeros before and after
+    int key_heads, size, capacity, splits;
+    float scale;
+};
+
+constexpr int LOOK_THREADS = 128;
+
+// A block has one row, one key head with its GROUP heads, and one part of the slots. A few lanes share a
+// key, so that neighbouring lanes read neighbouring numbers. The last block of a row and key head puts the
+// parts together.
+template <typename T, int GROUP> __device__ inline void look(const Look &a) {
+    constexpr int N = Pack<T>::SIZE;
+    __shared__ float sums[LOOK_THREADS * N];
+    __shared__ float tops[LOOK_THREADS], totals[LOOK_THREADS];
+    __shared__ bool last;
+
+    const int split = blockIdx.x, key_head = blockIdx.y, row = blockIdx.z;
+    const int lanes = a.size / N, at_once = LOOK_THREADS / lanes;
+    const int team = threadIdx.x / lanes, at = threadIdx.x % lanes * N;
+    const int start = a.starts[row], seen = *a.len + 1 - start;
+    const int from = start + static_cast<int>(static_cast<long long>(seen) * split / a.splits);
+    const int to = start + static_cast<int>(static_cast<long long>(seen) * (split + 1) / a.splits);
+    const long long cache = (static_cast<long long>(row) * a.key_heads + key_head) * a.capacity;
+    const T *keys = static_cast<const T *>(a.keys) + cache * a.size + at;
+    const T *values = static_cast<const T *>(a.values) + cache * a.size + at;
+    const int heads = a.key_heads * GROUP;
+    const long long first_head = static_cast<long long>(row) * heads + key_head * GROUP;
+    const T *q = static_cast<const T *>(a.q) + first_head * a.size + at;
+    const int width = a.size + 2;
+    const float scale = a.scale * LOG2_E;
+
+    float query[GROUP][N], sum[GROUP][N] = {}, top[GROUP], total[GROUP] = {};
+#pragma unroll
+    for (int g = 0; g < GROUP; g++) {
+        top[g] = -INFINITY;
+        Pack<T> pack = load(q + g * a.size);
+#pragma unroll
+        for (int j = 0; j < N; j++) query[g][j] = wide(pack.at[j]) * scale;
+    }
+    // All lanes of a warp stay in step: the shuffles need them.
+    for (int base = from; base < to; base += at_once) {
+        int key = base + team;
+        bool there = key < to;
+        Pack<T> k = load(keys + static_cast<long long>(there ? key : from) * a.size);
+        Pack<T> v = load(values + static_cast<long long>(there ? key : from) * a.size);
+#pragma unroll
+        for (int g = 0; g < GROUP; g++) {
+            float score = 0.f;
+#pragma unroll
+            for (int j = 0; j < N; j++) score += query[g][j] * wide(k.at[j]);
+            for (int apart = lanes / 2; apart > 0; apart /= 2) score += __shfl_xor_sync(ALL, score, apart);
+            if (!there) continue;
+            float most = fmaxf(top[g], score);
+            float kept = exp2f(top[g] - most), share = exp2f(score - most);
+            top[g] = most;
+            total[g] = total[g] * kept + share;
+#pragma unroll
+            for (int j = 0; j < N; j++) sum[g][j] = sum[g][j] * kept + share * wide(v.at[j]);
+        }
+    }
+
+#pragma unroll
+    for (int g = 0; g < GROUP; g++) {
+        __syncthreads();
+#pragma unroll
+        for (int j = 0; j < N; j++) sums[team * a.size + at + j] = sum[g][j];
+        if (at == 0) {
+            tops[team] = top[g];
+            totals[team] = total[g];
+        }
+        __syncthreads();
+        float most = -INFINITY;
+        for (int i = 0; i < at_once; i++) most = fmaxf(most, tops[i]);
+        float *part = a.parts + ((first_head + g) * a.splits + split) * width;
+        for (int i = threadIdx.x; i < width; i += blockDim.x) {
+            float all = 0.f;
+            for (int j = 0; j < at_once && most != -INFINITY; j++) {
+                all += exp2f(tops[j] - most) * (i < a.size ? sums[j * a.size + i] : totals[j]);
+            }
+            part[i] = i <= a.size ? all : most;
+        }
+    }
+
+    // Every part is in memory before its block counts as done.
+    __threadfence();
+    __syncthreads();
+    unsigned *done = &a.done[row * a.key_heads + key_head];
+    if (threadIdx.x == 0) last = atomicAdd(done, 1u) + 1 == static_cast<unsigned>(a.splits);
+    __syncthreads();
+    if (!last) return;
+    __threadfence();
+    if (threadIdx.x == 0) *done = 0;
+    T *out = static_cast<T *>(a.out) + first_head * a.size;
+    for (int i = threadIdx.x; i < GROUP * a.size; i += blockDim.x) {
+        const float *part = a.parts + (first_head + i / a.size) * a.splits * width;
+        float most = -INFINITY;
+        for (int j = 0; j < a.splits; j++) most = fmaxf(most, __ldcg(part + j * width + a.size + 1));
+        float all = 0.f, of = 0.f;
+        for (int j = 0; j < a.splits; j++) {
+            float share = exp2f(__ldcg(part + j * width + a.size + 1) - most);
+            all += share * __ldcg(part + j * width + i % a.size);
+            of += share * __ldcg(part + j * width + a.size);
+        }
+        out[i] = narrow<T>(all / of);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Few rows through a linear layer
+
+struct Few {
+    const void *x;       // (rows, inputs)
+    const float *norm;   // RMSNorm's weight: the norm of x is what goes in; null: x itself
+    const void *weight;  // (outputs, inputs); of SwiGLU the gates, then the ups
+    void *out;           // (rows, outputs)
+    int rows, inputs, outputs;
+    float eps;
+};
+
+// What becomes of a sum.
+enum Then { KEEP, ADD, SWIGLU, SCORES };
+
+constexpr int FEW_ROWS = 4;
+constexpr int FEW_INPUTS = 2048; // of every row at a time
+constexpr int FEW_THREADS = 256;
+
+// A warp an output: bound by reading the weights, each of which is read once.
+template <typename T, Then THEN> __device__ inline void few(const Few &a) {
+    constexpr int N = Pack<T>::SIZE;
+    alignas(16) __shared__ T x[FEW_ROWS][FEW_INPUTS];
+    __shared__ float room[FEW_THREADS / WARP];
+    const int output = blockIdx.x * (FEW_THREADS / WARP) + threadIdx.x / WARP;
+    const int lane = threadIdx.x % WARP;
+    const T *in = static_cast<const T *>(a.x);
+    const T *weight = static_cast<const T *>(a.weight) + static_cast<long long>(output) * a.inputs;
+    const T *up = weight + static_cast<long long>(a.outputs) * a.inputs;
+
+    float scale[FEW_ROWS];
+#pragma unroll
+    for (int row = 0; row < FEW_ROWS; row++) {
+        scale[row] = 1.f;
+        if (!a.norm || row >= a.rows) continue;
+        float squares = 0.f;
+        for (int i = threadIdx.x; i < a.inputs; i += blockDim.x) {
+            float value = wide(in[row * a.inputs + i]);
+            squares += value * value;
+        }
+        scale[row] = rsqrtf(block_sum(squares, room) / a.inputs + a.eps);
+    }
+
+    float sum[FEW_ROWS] = {}, second[FEW_ROWS] = {};
+    for (int from = 0; from < a.inputs; from += FEW_INPUTS) {
+        int here = min(FEW_INPUTS, a.inputs - from);
+        __syncthreads();
+        for (int row = 0; row < a.rows; row++) {
+            for (int i = threadIdx.x; i < here; i += blockDim.x) {
+                T value = in[row * a.inputs + from + i];
+                // Rounded as the norm's own result would be.
+                if (a.norm) value = narrow<T>(wide(value) * scale[row] * a.norm[from + i]);
+                x[row][i] = value;
+            }
+        }
+        __syncthreads();
+        if (output >= a.outputs) continue;
+        for (int i = lane * N; i < here; i += WARP * N) {
+            Pack<T> w = load(weight + from + i), u;
+            if (THEN == SWIGLU) u = load(up + from + i);
+#pragma unroll
+            for (int row = 0; row < FEW_ROWS; row++) {
+                if (row >= a.rows) break;
+                Pack<T> v = load(&x[row][i]);
+#pragma unroll
+                for (int j = 0; j < N; j++) {
+                    sum[row] += wide(w.at[j]) * wide(v.at[j]);
+                    if (THEN == SWIGLU) second[row] += wide(u.at[j]) * wide(v.at[j]);
+                }
+            }
+        }
+    }
+    if (output >= a.outputs) return;
+#pragma unroll
+    for (int row = 0; row < FEW_ROWS; row++) {
+        if (row >= a.rows) break;
+        float y = warp_sum(sum[row]);
+        float z = THEN == SWIGLU ? warp_sum(second[row]) : 0.f;
+        if (lane != 0) continue;
+        long long at = static_cast<long long>(row) * a.outputs + output;
+        T *out = static_cast<T *>(a.out);
+        if (THEN == KEEP) out[at] = narrow<T>(y);
+        if (THEN == ADD) out[at] = narrow<T>(wide(out[at]) + wide(narrow<T>(y)));
+        if (THEN == SWIGLU) out[at] = narrow<T>(silu(wide(narrow<T>(y))) * wide(narrow<T>(z)));
+        if (THEN == SCORES) static_cast<float *>(a.out)[at] = y;
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// Tokens
+
+struct Embed {
+    const void *table; // (words, width)
+    const unsigned *ids;
+    void *out; // (rows, width)
+    int words, width;
+};
+
+// One block a row.
+template <typename T> __device__ inline void embed(const Embed &a) {
+    constexpr int N = Pack<T>::SIZE;
+    long long id = min(a.ids[blockIdx.x], static_cast<unsigned>(a.words - 1));
+    const T *from = static_cast<const T *>(a.table) + id * a.width;
+    T *to = static_cast<T *>(a.out) + static_cast<long long>(blockIdx.x) * a.width;
+    for (int i = threadIdx.x * N; i < a.width; i += blockDim.x * N) store(to + i, load(from + i));
+}
+
+struct Choose {
+    const float *scores; // (rows, words)
+    unsigned *ids;       // the likeliest of every row, the first of equals
+    int *len;            // one more
+    int words;
+};
+
+constexpr int CHOOSE_THREADS = 1024;
+
+// One block a row.
+__device__ inline void choose_likeliest(const Choose &a) {
+    __shared__ float bests[CHOOSE_THREADS / WARP];
+    __shared__ unsigned ids[CHOOSE_THREADS / WARP];
+    const float *scores = a.scores + static_cast<long long>(blockIdx.x) * a.words;
+    float best = -INFINITY;
+    unsigned id = 0;
+    for (int i = threadIdx.x; i < a.words; i += blockDim.x) {
+        if (scores[i] > best) {
+            best = scores[i];
+            id = i;
+        }
+    }
+    auto better = [&](float other, unsigned other_id) {
+        if (other > best || (other == best && other_id < id)) {
+            best = other;
+            id = other_id;
+        }
+    };
+    for (int apart = WARP / 2; apart > 0; apart /= 2) {
+        float other = __shfl_xor_sync(ALL, best, apart);
+        unsigned other_id = __shfl_xor_sync(ALL, id, apart);
+        better(other, other_id);
+    }
+    if (threadIdx.x % WARP == 0) {
+        bests[threadIdx.x / WARP] = best;
+        ids[threadIdx.x / WARP] = id;
+    }
+    __syncthreads();
+    if (threadIdx.x != 0) return;
+    for (unsigned warp = 1; warp < blockDim.x / WARP; warp++) better(bests[warp], ids[warp]);
+    a.ids[blockIdx.x] = id;
+    if (blockIdx.x == 0) *a.len += 1;
+}
+
+// ---------------------------------------------------------------------------------------------------
+// What kernels.rs asks for by name
+
+#ifndef KERNEL
+#define KERNEL(NAME, THREADS, ARGS, CALL) \
+    extern "C" __global__ void __launch_bounds__(THREADS) NAME(const ARGS a) { CALL(a); }
+#endif
+
+#define BOTH(NAME, THREADS, ARGS, CALL)             \
+    KERNEL(NAME##_f32, THREADS, ARGS, CALL<float>) \
+    KERNEL(NAME##_bf16, THREADS, ARGS, CALL<bf16>)
+
+#define COMMA ,
+#define BOTH_OF(NAME, THREADS, ARGS, CALL, OF)                \
+    KERNEL(NAME##_f32, THREADS, ARGS, CALL<float COMMA OF>) \
+    KERNEL(NAME##_bf16, THREADS, ARGS, CALL<bf16 COMMA OF>)
+
+BOTH(patches, 256, Patches, patches)
+BOTH(norm, NORM_THREADS, Norm, norm)
+BOTH(swiglu, 256, Swiglu, swiglu)
+BOTH(rotate, 256, Rotate, rotate)
+KERNEL(attention_64, WARPS *WARP, Attention, attention<64>)
+KERNEL(attention_72, WARPS *WARP, Attention, attention<72>)
+BOTH_OF(look_1, LOOK_THREADS, Look, look, 1)
+BOTH_OF(look_2, LOOK_THREADS, Look, look, 2)
+BOTH_OF(look_3, LOOK_THREADS, Look, look, 3)
+BOTH_OF(look_4, LOOK_THREADS, Look, look, 4)
+BOTH_OF(few_keep, FEW_THREADS, Few, few, KEEP)
+BOTH_OF(few_add, FEW_THREADS, Few, few, ADD)
+BOTH_OF(few_swiglu, FEW_THREADS, Few, few, SWIGLU)
+BOTH_OF(few_scores, FEW_THREADS, Few, few, SCORES)
+BOTH(embed, 256, Embed, embed)
+KERNEL(choose, CHOOSE_THREADS, Choose, choose_likeliest)

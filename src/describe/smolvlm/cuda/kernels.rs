@@ -1,0 +1,280 @@
+//! What `kernels.cu` is asked for: the arguments of every kernel, as C lays them out, and how many blocks of
+//! how many threads it is launched with. The kernels trust these numbers.
+
+use std::ptr;
+
+use candle_core::DType;
+
+use super::{super::Result, Device};
+
+/// A place in the device's memory; 0 is none.
+pub type Pointer = u64;
+
+/// `NORM_WIDTH` there.
+pub const NORM_WIDTH: usize = 4096;
+/// `FEW_ROWS` there.
+pub const FEW_ROWS: usize = 4;
+/// Lanes that run in step.
+const WARP: usize = 32;
+/// Threads of kernels that have one for each number or pack.
+const THREADS: usize = 256;
+/// `QUERIES` there.
+const QUERIES: usize = 128;
+/// Blocks that keep a large GPU busy.
+const ENOUGH_BLOCKS: usize = 264;
+/// Fewer slots are not worth a block.
+const FEW_SLOTS: usize = 64;
+
+/// Numbers in 16 bytes, where kernels know the format.
+pub fn pack(dtype: DType) -> Option<usize> {
+    matches!(dtype, DType::F32 | DType::BF16).then(|| 16 / dtype.size_in_bytes())
+}
+
+fn launch<A: Copy>(
+    device: &dyn Device,
+    kernel: String,
+    blocks: [usize; 3],
+    threads: usize,
+    args: &A,
+) -> Result<()> {
+    let blocks = blocks.map(u32::try_from);
+    let [Ok(x), Ok(y), Ok(z)] = blocks else {
+        candle_core::bail!("{kernel}: {blocks:?} blocks are too many")
+    };
+    // SAFETY: every function below names the kernel that takes its own struct.
+    unsafe { device.launch(&kernel, [x, y, z], threads as u32, (ptr::from_ref(args).cast(), size_of::<A>())) }
+}
+
+/// A kernel for each number format.
+fn of(kernel: &str, dtype: DType) -> String {
+    format!("{kernel}_{}", dtype.as_str())
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Patches {
+    pub tiles: Pointer,
+    pub levels: Pointer,
+    pub out: Pointer,
+    pub count: i64,
+    pub side: i32,
+    pub grid: i32,
+    pub patch: i32,
+}
+
+impl Patches {
+    pub fn launch(&self, device: &dyn Device, dtype: DType) -> Result<()> {
+        let blocks = (self.count as usize).div_ceil(THREADS);
+        launch(device, of("patches", dtype), [blocks, 1, 1], THREADS, self)
+    }
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Norm {
+    pub x: Pointer,
+    pub add: Pointer,
+    pub sum: Pointer,
+    pub out: Pointer,
+    pub weight: Pointer,
+    pub shift: Pointer,
+    pub width: i32,
+    pub eps: f32,
+}
+
+impl Norm {
+    pub fn launch(&self, device: &dyn Device, dtype: DType, rows: usize) -> Result<()> {
+        launch(device, of("norm", dtype), [rows, 1, 1], 128, self)
+    }
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Swiglu {
+    pub gate_up: Pointer,
+    pub out: Pointer,
+    pub count: i64,
+    pub width: i32,
+}
+
+impl Swiglu {
+    pub fn launch(&self, device: &dyn Device, dtype: DType) -> Result<()> {
+        let blocks = (self.count as usize).div_ceil(THREADS);
+        launch(device, of("swiglu", dtype), [blocks, 1, 1], THREADS, self)
+    }
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Rotate {
+    pub qkv: Pointer,
+    pub q: Pointer,
+    pub keys: Pointer,
+    pub values: Pointer,
+    pub cos: Pointer,
+    pub sin: Pointer,
+    pub starts: Pointer,
+    pub len: Pointer,
+    pub first: i32,
+    pub tokens: i32,
+    pub heads: i32,
+    pub key_heads: i32,
+    pub size: i32,
+    pub capacity: i32,
+}
+
+impl Rotate {
+    pub fn launch(&self, device: &dyn Device, dtype: DType, rows: usize) -> Result<()> {
+        let pairs = (self.heads + 2 * self.key_heads) as usize * self.size as usize / 2;
+        let threads = pairs.next_multiple_of(WARP).min(THREADS);
+        launch(device, of("rotate", dtype), [rows * self.tokens as usize, 1, 1], threads, self)
+    }
+}
+
+/// Distances between rows, heads and tokens, in numbers.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Strides {
+    pub row: i64,
+    pub head: i64,
+    pub token: i64,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Attention {
+    pub q: Pointer,
+    pub k: Pointer,
+    pub v: Pointer,
+    pub out: Pointer,
+    pub starts: Pointer,
+    pub q_at: Strides,
+    pub k_at: Strides,
+    pub v_at: Strides,
+    pub heads: i32,
+    pub group: i32,
+    pub queries: i32,
+    pub keys: i32,
+    pub first: i32,
+    pub scale: f32,
+}
+
+impl Attention {
+    /// Sizes of a head that there is a kernel for.
+    pub const SIZES: [usize; 2] = [64, 72];
+
+    pub fn launch(&self, device: &dyn Device, size: usize, rows: usize) -> Result<()> {
+        let blocks = [(self.queries as usize).div_ceil(QUERIES), self.heads as usize, rows];
+        launch(device, format!("attention_{size}"), blocks, 128, self)
+    }
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Look {
+    pub q: Pointer,
+    pub keys: Pointer,
+    pub values: Pointer,
+    pub out: Pointer,
+    pub starts: Pointer,
+    pub len: Pointer,
+    pub parts: Pointer,
+    pub done: Pointer,
+    pub key_heads: i32,
+    pub size: i32,
+    pub capacity: i32,
+    pub splits: i32,
+    pub scale: f32,
+}
+
+impl Look {
+    /// Most heads that share keys.
+    pub const MOST_HEADS: usize = 4;
+
+    /// Whether heads of this size can be shared out to the lanes of a warp.
+    pub fn takes(size: usize, dtype: DType) -> bool {
+        pack(dtype).is_some_and(|pack| {
+            size.is_multiple_of(pack) && (size / pack).is_power_of_two() && size / pack <= WARP
+        })
+    }
+
+    /// Parts that `slots` slots are looked at in, by a block each, where so many blocks there are anyway.
+    pub fn splits(slots: usize, blocks: usize) -> usize {
+        ENOUGH_BLOCKS.div_ceil(blocks).min(slots.div_ceil(FEW_SLOTS)).max(1)
+    }
+
+    pub fn launch(&self, device: &dyn Device, dtype: DType, (rows, group): (usize, usize)) -> Result<()> {
+        let blocks = [self.splits as usize, self.key_heads as usize, rows];
+        launch(device, of(&format!("look_{group}"), dtype), blocks, 128, self)
+    }
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Few {
+    pub x: Pointer,
+    pub norm: Pointer,
+    pub weight: Pointer,
+    pub out: Pointer,
+    pub rows: i32,
+    pub inputs: i32,
+    pub outputs: i32,
+    pub eps: f32,
+}
+
+/// What becomes of a sum of [`Few`].
+#[derive(Clone, Copy)]
+pub enum Then {
+    /// It is the output.
+    Keep,
+    /// It is added to the output.
+    Add,
+    /// There are two: silu of the first times the second.
+    Swiglu,
+    /// It is the output, in f32.
+    Scores,
+}
+
+impl Few {
+    pub fn launch(&self, device: &dyn Device, dtype: DType, then: Then) -> Result<()> {
+        let kernel = match then {
+            Then::Keep => "few_keep",
+            Then::Add => "few_add",
+            Then::Swiglu => "few_swiglu",
+            Then::Scores => "few_scores",
+        };
+        let blocks = (self.outputs as usize).div_ceil(THREADS / WARP);
+        launch(device, of(kernel, dtype), [blocks, 1, 1], THREADS, self)
+    }
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Embed {
+    pub table: Pointer,
+    pub ids: Pointer,
+    pub out: Pointer,
+    pub words: i32,
+    pub width: i32,
+}
+
+impl Embed {
+    pub fn launch(&self, device: &dyn Device, dtype: DType, rows: usize) -> Result<()> {
+        launch(device, of("embed", dtype), [rows, 1, 1], 128, self)
+    }
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Choose {
+    pub scores: Pointer,
+    pub ids: Pointer,
+    pub len: Pointer,
+    pub words: i32,
+}
+
+impl Choose {
+    pub fn launch(&self, device: &dyn Device, rows: usize) -> Result<()> {
+        launch(device, "choose".into(), [rows, 1, 1], 1024, self)
+    }
+}

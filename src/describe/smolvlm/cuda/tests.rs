@@ -1,0 +1,299 @@
+//! Every kernel against the plain path: candle's operations on the same numbers. A GPU runs the same
+//! comparison on whole models when one is loaded (`trial`), and the golden cases.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{
+    super::{
+        Result,
+        config::{ModelConfig, TextConfig, VisionConfig},
+        connector::Connector,
+        generate::{Request, Sampling, generate},
+        ops::{Levels, Norm, Ops, Places, Plain},
+        text::Decoder,
+        trial, unwatched,
+        vision::VisionTower,
+        weights::Weights,
+    },
+    Kernels,
+    emulated::{Emulated, numbers},
+};
+
+fn kernels() -> Kernels {
+    Kernels::new(Box::new(Emulated), false)
+}
+
+/// Reproducible numbers around 0.
+fn random(shape: &[usize], dtype: DType) -> Tensor {
+    let mut state = 12345u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.
+    };
+    let count = shape.iter().product();
+    let numbers: Vec<f32> = (0..count).map(|_| next() + next() + next()).collect();
+    Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
+}
+
+/// Ours is as near to `truth` as numbers of this format are, where values are about 1.
+#[track_caller]
+fn near(ours: &Tensor, truth: &Tensor, dtype: DType) {
+    assert_eq!(ours.dims(), truth.dims());
+    let off = if dtype == DType::F32 { 2e-5 } else { 2e-2 };
+    for (i, (ours, truth)) in numbers(ours).into_iter().zip(numbers(truth)).enumerate() {
+        let apart = (ours - truth).abs();
+        assert!(apart <= off * truth.abs().max(1.), "number {i} is {ours}, not {truth}");
+    }
+}
+
+fn wide(x: &Tensor) -> Tensor {
+    x.to_dtype(DType::F32).unwrap()
+}
+
+const FORMATS: [DType; 2] = [DType::F32, DType::BF16];
+
+#[test]
+fn norms_equal_the_plain_ones_alone_and_after_an_addition() {
+    for dtype in FORMATS {
+        for (rows, width) in [(3, 24), (5, 576), (2, 1152), (1, 4096)] {
+            let (x, y) = (random(&[1, rows, width], dtype), random(&[rows, width], dtype));
+            let y = y.reshape((1, rows, width)).unwrap().affine(0.5, 1.).unwrap();
+            let weight = random(&[width], DType::F32);
+            for shift in [None, Some(weight.affine(0.3, 0.1).unwrap())] {
+                let norm = Norm { weight: weight.clone(), shift, eps: 1e-5 };
+                near(
+                    &kernels().norm(&x, &norm).unwrap(),
+                    &wide(&Plain.norm(&wide(&x), &norm).unwrap()),
+                    dtype,
+                );
+                let (sum, normed) = kernels().add_norm(&x, &y, &norm).unwrap();
+                let (plain_sum, plain) = Plain.add_norm(&x, &y, &norm).unwrap();
+                assert_eq!(numbers(&sum), numbers(&plain_sum));
+                near(&normed, &plain, dtype);
+            }
+        }
+    }
+}
+
+#[test]
+fn swiglu_equals_the_plain_one() {
+    for dtype in FORMATS {
+        let gate_up = random(&[2, 3, 2 * 136], dtype);
+        near(&kernels().swiglu(&gate_up).unwrap(), &Plain.swiglu(&wide(&gate_up)).unwrap(), dtype);
+    }
+}
+
+#[test]
+fn patches_equal_the_plain_ones_and_leave_out_what_fills_none() {
+    for (dtype, side, patch) in [(DType::F32, 64, 16), (DType::BF16, 50, 14)] {
+        let of = (0..256).map(|byte| byte as f32 / 127.5 - 1.).collect();
+        let levels = Levels { of, device: Device::Cpu, dtype };
+        let tiles: Vec<u8> = (0..2 * 3 * side * side).map(|i| (i * 7 % 251) as u8).collect();
+        let ours = kernels().patches(&tiles, &levels, (side, patch)).unwrap();
+        let plain = Plain.patches(&tiles, &levels, (side, patch)).unwrap();
+        assert_eq!(ours.dims(), plain.dims());
+        assert_eq!(numbers(&ours), numbers(&plain));
+    }
+}
+
+/// Cosines and sines as the decoder's cache has them.
+fn table(capacity: usize, half: usize, dtype: DType) -> (Tensor, Tensor) {
+    let angles = |f: fn(f32) -> f32| {
+        let angle = |i: usize| f((i / half) as f32 * 0.7f32.powi((i % half) as i32));
+        let values: Vec<f32> = (0..capacity * half).map(angle).collect();
+        Tensor::from_vec(values, (capacity, half), &Device::Cpu).unwrap().to_dtype(dtype).unwrap()
+    };
+    (angles(f32::cos), angles(f32::sin))
+}
+
+#[test]
+fn queries_and_keys_are_turned_and_keys_and_values_stored_like_the_plain_ones() {
+    for dtype in FORMATS {
+        let (rows, tokens, heads, key_heads, size, capacity) = (2, 5, 6, 2, 32, 12);
+        let table = table(capacity, size / 2, dtype);
+        let places = Places::new(&[0, 4], 3, tokens, &table);
+        let qkv = random(&[rows, tokens, heads + 2 * key_heads, size], dtype);
+        let cache = || {
+            let zeros = || Tensor::zeros((rows, key_heads, capacity, size), dtype, &Device::Cpu).unwrap();
+            (zeros(), zeros())
+        };
+        let (ours, plain) = (cache(), cache());
+        let q = kernels().rotate(&qkv, &ours, &places).unwrap();
+        near(&q, &Plain.rotate(&qkv, &plain, &places).unwrap(), dtype);
+        near(&ours.0, &plain.0, dtype);
+        assert_eq!(numbers(&ours.1), numbers(&plain.1));
+    }
+}
+
+#[test]
+fn attention_of_all_on_all_equals_the_plain_one() {
+    // Parts of a fused projection, as the vision tower has them; a last tile of keys that is not full.
+    for (size, patches) in [(64, 200), (72, 130), (64, 17)] {
+        let qkv = random(&[2, patches, 3, 2, size], DType::BF16);
+        let part = |i: usize| qkv.narrow(2, i, 1).unwrap().squeeze(2).unwrap().transpose(1, 2).unwrap();
+        let (q, k, v) = (part(0), part(1), part(2));
+        let ours = kernels().attention(&q, &k, &v, None).unwrap();
+        near(&ours, &Plain.attention(&wide(&q), &wide(&k), &wide(&v), None).unwrap(), DType::BF16);
+    }
+}
+
+#[test]
+fn attention_in_a_left_padded_batch_equals_the_plain_one() {
+    let (rows, heads, key_heads, size, capacity) = (3, 6, 2, 64, 320);
+    for (first, tokens) in [(0, 300), (0, 64), (70, 130)] {
+        let starts = [0, 100, 65].map(|start| if start < first + tokens { start } else { 0 });
+        let table = table(capacity, size / 2, DType::BF16);
+        let places = Places::new(&starts, first, tokens, &table);
+        let q = random(&[rows, tokens, heads, size], DType::BF16).transpose(1, 2).unwrap();
+        let cache = random(&[rows, key_heads, capacity, size], DType::BF16);
+        let k = cache.narrow(2, 0, first + tokens).unwrap();
+        let v = k.affine(-0.7, 0.1).unwrap();
+        let ours = kernels().attention(&q, &k, &v, Some(&places)).unwrap();
+        let plain = Plain.attention(&wide(&q), &wide(&k), &wide(&v), Some(&places)).unwrap();
+        for (row, &start) in starts.iter().enumerate() {
+            // What padding sees means nothing.
+            let from = start.saturating_sub(first);
+            let real = |x: &Tensor| x.get(row).unwrap().narrow(0, from, tokens - from).unwrap();
+            near(&real(&ours), &real(&plain), DType::BF16);
+        }
+    }
+}
+
+/// A small model with heads that every kernel takes.
+fn config() -> ModelConfig {
+    ModelConfig {
+        vision: VisionConfig {
+            hidden_size: 128,
+            intermediate_size: 192,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            image_size: 80,
+            patch_size: 16,
+            layer_norm_eps: 1e-6,
+        },
+        text: TextConfig {
+            hidden_size: 96,
+            // More than a kernel takes at a time.
+            intermediate_size: 2152,
+            num_hidden_layers: 3,
+            num_attention_heads: 6,
+            num_key_value_heads: 2,
+            head_dim: 64,
+            rms_norm_eps: 1e-5,
+            rope_theta: 10_000.,
+            vocab_size: 501,
+            max_position_embeddings: 512,
+        },
+        scale_factor: 1,
+        image_token_id: 500,
+        eos_token_ids: vec![7],
+        pad_token_id: 7,
+    }
+}
+
+#[test]
+fn the_vision_tower_sees_what_the_plain_one_sees() {
+    let config = config();
+    for dtype in FORMATS {
+        let tower = |dtype| {
+            let weights = Weights::random(&config, 3, &Device::Cpu, dtype);
+            VisionTower::load(&weights, &config.vision).unwrap()
+        };
+        let tiles: Vec<u8> = (0..2 * tower(dtype).tile_bytes()).map(|i| (i * 13 % 255) as u8).collect();
+        let ours = tower(dtype).forward(&kernels(), &tiles, &mut unwatched).unwrap();
+        let plain = tower(DType::F32).forward(&Plain, &tiles, &mut unwatched).unwrap();
+        let off: f32 = numbers(&ours).iter().zip(numbers(&plain)).map(|(a, b)| (a - b).abs()).sum();
+        let mean = off / plain.elem_count() as f32;
+        assert!(mean < if dtype == DType::F32 { 1e-5 } else { 2e-2 }, "{mean}");
+    }
+}
+
+/// Scores of every step for rows of these prompts, with these words given one after the other.
+fn scores(ops: &dyn Ops, dtype: DType, prompts: &[usize], steps: usize) -> Vec<Vec<f32>> {
+    let config = config();
+    let weights = Weights::random(&config, 3, &Device::Cpu, dtype);
+    let decoder = Decoder::load(&weights, &config.text, false).unwrap();
+    let slots = prompts.iter().copied().max().unwrap();
+    let starts = prompts.iter().map(|tokens| slots - tokens).collect();
+    let mut cache = decoder.cache(starts, slots + steps).unwrap();
+    let rows = prompts.len();
+    let ids: Vec<u32> = (0..rows * slots).map(|i| (i * 37 % 499) as u32).collect();
+    let vectors = decoder.embed(&ids).unwrap().reshape((rows, slots, ())).unwrap();
+    let mut all = vec![numbers(&decoder.forward(ops, vectors, &mut cache, &mut unwatched).unwrap())];
+    let mut made = ops.steps(&decoder, &cache).unwrap();
+    for step in 0..steps {
+        let ids: Vec<u32> = (0..rows).map(|row| ((step * 61 + row * 17) % 499) as u32).collect();
+        let logits = match &mut made {
+            Some(made) => {
+                let next = made.step(&ids, &mut cache).unwrap();
+                let best = next.logits.argmax(1).unwrap().to_vec1::<u32>().unwrap();
+                assert_eq!(next.likeliest, best);
+                next.logits
+            }
+            None => {
+                let vectors = decoder.embed(&ids).unwrap().unsqueeze(1).unwrap();
+                decoder.forward(ops, vectors, &mut cache, &mut unwatched).unwrap()
+            }
+        };
+        all.push(numbers(&logits));
+    }
+    all
+}
+
+#[test]
+fn the_trial_tells_kernels_that_are_right_from_those_that_are_not() {
+    /// Forgets what is added before a norm.
+    struct Wrong;
+    impl Ops for Wrong {
+        fn add_norm(&self, x: &Tensor, _: &Tensor, norm: &Norm) -> Result<(Tensor, Tensor)> {
+            Ok((x.clone(), Plain.norm(x, norm)?))
+        }
+    }
+    let config = config();
+    for dtype in FORMATS {
+        let weights = Weights::random(&config, 3, &Device::Cpu, dtype);
+        let vision = VisionTower::load(&weights, &config.vision).unwrap();
+        let connector = Connector::load(&weights, config.scale_factor).unwrap();
+        let decoder = Decoder::load(&weights, &config.text, false).unwrap();
+        let apart = |ops: &dyn Ops| trial::apart((&vision, &connector, &decoder), &config, ops).unwrap();
+        let right = apart(&kernels());
+        assert!(right < if dtype == DType::F32 { 1e-5 } else { trial::TOO_FAR / 3. }, "{right}");
+        let wrong = apart(&Wrong);
+        assert!(wrong > trial::TOO_FAR, "{wrong}");
+    }
+}
+
+#[test]
+fn steps_give_the_scores_that_passes_give() {
+    // One row, few rows (our own products), many rows (the library's), all left-padded but the longest.
+    for prompts in [&[9][..], &[70, 3, 130], &[5, 66, 20, 1, 64, 30]] {
+        for dtype in FORMATS {
+            let ours = scores(&kernels(), dtype, prompts, 4);
+            let plain = scores(&Plain, DType::F32, prompts, 4);
+            for (step, (ours, plain)) in ours.iter().zip(&plain).enumerate() {
+                let off: f32 = ours.iter().zip(plain).map(|(a, b)| (a - b).abs()).sum();
+                let mean = off / plain.len() as f32;
+                let most = if dtype == DType::F32 { 1e-5 } else { 2e-2 };
+                assert!(mean < most, "{} rows in {dtype:?}, step {step}: {mean}", prompts.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn answers_that_end_at_different_times_are_those_of_the_plain_path() {
+    let config = config();
+    let weights = Weights::random(&config, 3, &Device::Cpu, DType::F32);
+    let decoder = Decoder::load(&weights, &config.text, false).unwrap();
+    let request = |i: usize, sampling| Request {
+        ids: (0..10 + 7 * i).map(|t| ((t * 31 + i) % 499) as u32).collect(),
+        max_tokens: [1, 9, 3, 6, 2, 12, 4][i],
+        sampling,
+    };
+    let drawn = Sampling::TopP { temperature: 1., top_p: 0.9, seed: 5 };
+    let requests: Vec<Request> =
+        (0..7).map(|i| request(i, if i == 5 { drawn } else { Sampling::Greedy })).collect();
+    let answers =
+        |ops: &dyn Ops| generate(ops, (&decoder, &config), &requests, None, &mut unwatched).unwrap().answers;
+    assert_eq!(answers(&kernels()), answers(&Plain));
+}

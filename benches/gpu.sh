@@ -1,6 +1,7 @@
 #!/bin/sh
 # Everything that is to be measured on a GPU, in one go: golden cases, the benchmark, and transformers
-# on the same work. Needs CUDA's driver and libraries (cuBLAS, cuRAND), for the comparison a Python with
+# on the same work; golden cases and the first shape also without CUDA graphs, and with candle's operations
+# in place of our own kernels, which shows what these are worth. Needs CUDA's driver and libraries (cuBLAS, cuRAND), for the comparison a Python with
 # torch, torchvision, transformers, num2words, numpy and pillow, and two programs that need no GStreamer:
 #
 #   make gpu-bench      # elsewhere, with nvcc: target/HOST/release/bench and target/HOST/release/golden
@@ -14,7 +15,7 @@
 #
 #   sh gpu.sh --device cpu --bench FILE --shapes 256M --batches 1,2 --frames 1 --new-tokens 4 --repeat 1
 set -u
-bench='' golden='' data='' out=results python=python3 device=cuda options=''
+bench='' golden='' data='' out=results python=python3 device=cuda first=256M options=''
 while [ $# -gt 0 ]; do
     [ $# -gt 1 ] || { echo "$1 needs a value" >&2; exit 2; }
     case $1 in
@@ -24,7 +25,8 @@ while [ $# -gt 0 ]; do
         --out) out=$2 ;;
         --python) python=$2 ;;
         --device) device=$2 ;;
-        --shapes | --batches | --frames | --new-tokens | --repeat | --periods) options="$options $1 $2" ;;
+        --shapes) first=${2%%,*} options="$options $1 $2" ;;
+        --batches | --frames | --new-tokens | --repeat | --periods) options="$options $1 $2" ;;
         *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
     shift 2
@@ -68,16 +70,26 @@ fi
 dtypes=f32
 [ "$device" = cpu ] || dtypes='f32 bf16'
 for dtype in $dtypes; do
-    if [ -x "$golden" ] && [ -d "$data/golden" ]; then
-        step "Golden cases, $dtype" "$golden" --device "$device" --dtype "$dtype" "$data"
-    else
-        not_run "Golden cases, $dtype" "--golden or --data is missing"
-    fi
+    for kernels in graphs own candle; do
+        title="Golden cases, $dtype, kernels: $kernels"
+        if [ -x "$golden" ] && [ -d "$data/golden" ]; then
+            step "$title" "$golden" --device "$device" --dtype "$dtype" --kernels "$kernels" "$data"
+        else
+            not_run "$title" "--golden or --data is missing"
+        fi
+    done
 done
 
 rm -f "$out/bench.json"
 # shellcheck disable=SC2086  # options are words
 step "camscribe" "$bench" --device "$device" --json "$out/bench.json" $options
+
+# What the kernels are worth: the first shape without graphs, and with candle's operations.
+for kernels in own candle; do
+    # shellcheck disable=SC2086  # the last of an option counts
+    step "camscribe, kernels: $kernels" "$bench" --device "$device" $options --shapes "$first" --periods 0 \
+        --kernels "$kernels"
+done
 
 if ! [ -s "$out/bench.json" ]; then
     not_run "Beside transformers" "there is nothing to compare with"

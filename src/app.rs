@@ -60,6 +60,7 @@ pub fn load_model(model: &config::Model) -> anyhow::Result<SmolVlm> {
     let options = Options {
         device: model.device,
         dtype: model.dtype,
+        kernels: model.kernels,
         id: found.id,
         revision: found.revision,
         ..Options::default()

@@ -30,7 +30,7 @@ pub enum DtypeChoice {
     Q8,
 }
 
-/// Which operations compute: for measurements and tests, everybody else has the default.
+/// Which operations compute: the default unless something is measured, or goes wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KernelChoice {
     /// Candle's.

@@ -22,6 +22,10 @@
 | [`app`], [`cli`] | the wiring, and the commands |"
 )]
 
+// For what unit tests share with integration tests.
+#[cfg(test)]
+extern crate self as camscribe;
+
 pub mod bench;
 #[cfg(feature = "daemon")]
 pub mod capture;

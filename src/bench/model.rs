@@ -89,12 +89,16 @@ impl Model {
             dtype: chosen.dtype_name().into(),
         };
         let side = config.vision.image_size;
+        let network = Network::random(config.clone(), settings.seed, chosen)?;
+        if let Some(why) = &network.refused {
+            bail!("our own kernels do not run: {why} (measure candle's with --kernels candle)");
+        }
         Ok(Self {
             prompt: prompt(&config, settings.frames),
             preprocessor: Preprocessor::new(&processor),
             new_tokens: settings.new_tokens,
             pictures: (0..settings.frames).map(|t| picture(side, t)).collect(),
-            network: Network::random(config, settings.seed, chosen)?,
+            network,
             info,
             progress: Arc::default(),
         })

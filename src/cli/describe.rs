@@ -27,7 +27,7 @@ use crate::{
         smolvlm::{SmolVlm, sampling::Footage},
         worker::{self, Batching, Outcome},
     },
-    device::{DeviceChoice, DtypeChoice},
+    device::{DeviceChoice, DtypeChoice, KernelChoice},
     frame::CameraId,
     hub, logging,
     queue::{ClipQueue, Overflow},
@@ -139,6 +139,7 @@ pub fn run(args: DescribeArgs) -> anyhow::Result<()> {
         revision: config::DEFAULT_REVISION.into(),
         device: args.device,
         dtype: args.dtype,
+        kernels: KernelChoice::default(),
         max_batch: 1,
         linger: Duration::ZERO,
     })?;

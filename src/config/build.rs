@@ -99,6 +99,7 @@ pub fn model(section: &Section, folder: &Path, report: &mut Report) -> Model {
         revision: revision.into(),
         device,
         dtype,
+        kernels: section.text("kernels").parse().unwrap_or_default(),
         max_batch: section.number("max_batch") as usize,
         linger: section.duration("linger"),
     }

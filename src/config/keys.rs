@@ -53,6 +53,7 @@ pub const MODEL: &[Key] = &[
     key("revision", Kind::Text, DEFAULT_REVISION),
     key("device", Kind::Text, "auto"),
     key("dtype", Kind::Choice(&["auto", "f32", "bf16", "f16", "q8"]), "auto"),
+    key("kernels", Kind::Choice(&["candle", "own", "graphs"]), "graphs"),
     key("max_batch", Kind::Int(1, 64), "16"),
     key("linger", Kind::Duration(Duration::ZERO, SECOND.saturating_mul(10)), "20ms"),
 ];

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    device::{DeviceChoice, DtypeChoice},
+    device::{DeviceChoice, DtypeChoice, KernelChoice},
     frame::CameraId,
 };
 
@@ -89,6 +89,8 @@ pub struct Model {
     pub device: DeviceChoice,
     /// What it computes in.
     pub dtype: DtypeChoice,
+    /// Which operations compute.
+    pub kernels: KernelChoice,
     /// Most clips of a batch, 1 to 64.
     pub max_batch: usize,
     /// How long a batch waits to fill.

@@ -72,9 +72,9 @@ impl Chosen {
         let Device::Cuda(device) = &self.device else { return None };
         let stream = device.cuda_stream();
         let (free, total) = stream.context().mem_get_info().ok()?;
-        let pool = Pool::of(stream.context()).ok()?;
-        let kept = pool.reserved().ok()?.saturating_sub(pool.used().ok()?);
-        Some(DeviceMemory { used: total.saturating_sub(free).saturating_sub(kept), total })
+        let used = total.saturating_sub(free);
+        let kept = Pool::of(stream.context()).ok().flatten().map_or(0, |pool| pool.unused());
+        Some(DeviceMemory { used: used.saturating_sub(kept), total })
     }
 
     /// What its maker calls it.
@@ -177,7 +177,9 @@ fn open_cuda(ordinal: usize) -> Result<(Device, Gpu), DeviceError> {
         // Events would keep apart streams, and there is this one alone.
         // SAFETY: nothing of the device is used on another stream.
         unsafe { stream.context().disable_event_tracking() };
-        Pool::of(stream.context()).and_then(|pool| pool.keep_all()).map_err(candle_core::Error::wrap)?;
+        if let Some(pool) = Pool::of(stream.context()).map_err(candle_core::Error::wrap)? {
+            pool.keep_all().map_err(candle_core::Error::wrap)?;
+        }
         let x = candle_core::Tensor::ones((16, 16), DType::F32, &device)?;
         candle_nn::ops::softmax_last_dim(&x.matmul(&x)?)?.to_vec2::<f32>()?;
         Ok(device)
@@ -194,12 +196,16 @@ struct Pool(cudarc::driver::sys::CUmemoryPool);
 
 #[cfg(feature = "cuda")]
 impl Pool {
-    fn of(context: &cudarc::driver::CudaContext) -> Result<Self, cudarc::driver::DriverError> {
+    /// Nothing where the device has none.
+    fn of(context: &cudarc::driver::CudaContext) -> Result<Option<Self>, cudarc::driver::DriverError> {
+        if !context.has_async_alloc() {
+            return Ok(None);
+        }
         let mut pool = std::ptr::null_mut();
         context.bind_to_thread()?;
         // SAFETY: it only writes the handle, which is valid as long as the device is.
         unsafe { cudarc::driver::sys::cuDeviceGetDefaultMemPool(&mut pool, context.cu_device()) }.result()?;
-        Ok(Self(pool))
+        Ok(Some(Self(pool)))
     }
 
     /// What is freed stays in the pool: else every wait for the GPU would give it back, and the next
@@ -212,25 +218,18 @@ impl Pool {
         unsafe { cuMemPoolSetAttribute(self.0, attribute, (&raw mut most).cast()) }.result()
     }
 
-    /// Bytes that were taken.
-    fn reserved(&self) -> Result<usize, cudarc::driver::DriverError> {
-        self.bytes(cudarc::driver::sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)
-    }
-
-    /// Bytes of them that are in use.
-    fn used(&self) -> Result<usize, cudarc::driver::DriverError> {
-        self.bytes(cudarc::driver::sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)
-    }
-
-    fn bytes(
-        &self,
-        attribute: cudarc::driver::sys::CUmemPool_attribute,
-    ) -> Result<usize, cudarc::driver::DriverError> {
-        let mut bytes = 0u64;
-        // SAFETY: the attribute is a number of 64 bits.
-        unsafe { cudarc::driver::sys::cuMemPoolGetAttribute(self.0, attribute, (&raw mut bytes).cast()) }
-            .result()?;
-        Ok(bytes as usize)
+    /// Bytes that were taken and are not in use.
+    fn unused(&self) -> usize {
+        use cudarc::driver::sys::{CUmemPool_attribute, cuMemPoolGetAttribute};
+        let bytes = |attribute| {
+            let mut bytes = 0u64;
+            // SAFETY: these attributes are numbers of 64 bits.
+            let read = unsafe { cuMemPoolGetAttribute(self.0, attribute, (&raw mut bytes).cast()) };
+            read.result().ok().map(|()| bytes as usize)
+        };
+        let taken = bytes(CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT);
+        let used = bytes(CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT);
+        taken.zip(used).map_or(0, |(taken, used)| taken.saturating_sub(used))
     }
 }
 

@@ -109,6 +109,8 @@ pub fn generate(
             break;
         }
         if going.len() * 4 <= batch.len() * 3 {
+            // It holds on to what is left behind.
+            drop(steps);
             cache.keep(&going)?;
             likeliest = going.iter().map(|i| likeliest[*i]).collect();
             batch = going.iter().map(|i| batch[*i]).collect();

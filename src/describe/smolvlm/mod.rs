@@ -18,7 +18,7 @@ use self::{
 use super::{DescribeError, Describer, Description, DeviceMemory, Stages};
 use crate::{
     clip::Clip,
-    device::{DeviceChoice, DtypeChoice, Gpu},
+    device::{DeviceChoice, DtypeChoice, Gpu, KernelChoice},
     event::{ModelInfo, Tokens},
     progress::Progress,
 };
@@ -72,7 +72,8 @@ pub enum Stage {
     Logits,
 }
 
-/// Sees tensors as they are computed: for tests that hold them against the reference.
+/// Sees tensors as they are computed: for tests that hold them against the reference. A tensor's numbers are
+/// what they are until the call returns.
 pub type Watch<'a> = &'a mut (dyn FnMut(Stage, &Tensor) -> Result<()> + Send);
 
 /// For everyone else.
@@ -85,6 +86,7 @@ pub fn unwatched(_: Stage, _: &Tensor) -> Result<()> {
 pub struct Options {
     pub device: DeviceChoice,
     pub dtype: DtypeChoice,
+    pub kernels: KernelChoice,
     pub sampling: Sampling,
     /// What events call the model: its hub id, or its directory.
     pub id: String,
@@ -107,7 +109,7 @@ impl SmolVlm {
     /// Loads the checkpoint in `dir`: everything small is checked before anything large is read.
     pub fn load(dir: &Path, options: Options) -> Result<Self, LoadError> {
         let (config, processor, prompter) = Self::read(dir)?;
-        let chosen = device::choose(options.device, options.dtype)?;
+        let chosen = Chosen { kernels: options.kernels, ..device::choose(options.device, options.dtype)? };
         let start = Instant::now();
         let info = ModelInfo {
             id: options.id,
@@ -116,6 +118,12 @@ impl SmolVlm {
             dtype: chosen.dtype_name().into(),
         };
         let network = Network::load(dir, config, chosen)?;
+        if let Some(why) = &network.refused {
+            tracing::warn!(
+                "camscribe's own kernels do not run on this GPU: {why}; candle's are used, which are slower. Please \
+                 report it with the name of the GPU"
+            );
+        }
         tracing::info!("model {} loaded on {} in {:.1?}", info.id, network.chosen, start.elapsed());
         let preprocessor = Preprocessor::new(&processor);
         let file_sampling = sampling::Sampling {

@@ -37,6 +37,8 @@ const PASS_GPU: usize = 512 << 20;
 pub struct Network {
     pub config: ModelConfig,
     pub chosen: Chosen,
+    /// Why our own kernels do not compute although they were wanted.
+    pub refused: Option<String>,
     ops: Box<dyn Ops>,
     vision: VisionTower,
     connector: Connector,
@@ -63,6 +65,7 @@ impl Network {
             _ => Box::new(Plain),
         };
         let network = Self {
+            refused: None,
             ops,
             vision: VisionTower::load(weights, &config.vision)?,
             connector: Connector::load(weights, config.scale_factor)?,
@@ -71,39 +74,44 @@ impl Network {
             chosen,
         };
         #[cfg(feature = "cuda")]
-        let network = network.with_kernels();
+        let network = network.with_kernels().map_err(|e| weights.unusable("our own kernels", e))?;
         Ok(network)
+    }
+
+    /// The same network, computed by `ops`.
+    #[cfg(test)]
+    pub fn with_ops(self, ops: Box<dyn Ops>) -> Self {
+        Self { ops, ..self }
     }
 
     /// On a GPU, our own kernels instead of candle's operations, if they compute the same there.
     #[cfg(feature = "cuda")]
-    fn with_kernels(mut self) -> Self {
-        let Device::Cuda(device) = &self.chosen.device else { return self };
-        if self.chosen.kernels == KernelChoice::Candle {
-            return self;
+    fn with_kernels(mut self) -> Result<Self> {
+        let chosen = &mut self.chosen;
+        let Device::Cuda(device) = &chosen.device else { return Ok(self) };
+        if chosen.kernels == KernelChoice::Candle || !matches!(chosen.dtype, DType::F32 | DType::BF16) {
+            chosen.kernels = KernelChoice::Candle;
+            return Ok(self);
         }
-        let record = self.chosen.kernels == KernelChoice::Graphs;
+        let record = chosen.kernels == KernelChoice::Graphs;
         let tried = Gpu::new(device).and_then(|gpu| {
             let ours = Kernels::new(Box::new(gpu), record);
             let apart = trial::apart((&self.vision, &self.connector, &self.decoder), &self.config, &ours)?;
             Ok((ours, apart))
         });
-        match tried {
-            Ok((ours, apart)) if apart < trial::TOO_FAR => {
-                tracing::info!("camscribe's own kernels run on this GPU ({apart:.1e} from candle's)");
+        let refused = match tried {
+            Ok((ours, apart)) if apart < trial::too_far(chosen.dtype) => {
                 self.ops = Box::new(ours);
-                return self;
+                return Ok(self);
             }
-            Ok((_, apart)) => tracing::warn!(
-                "camscribe's own kernels go wrong on this GPU ({apart:.1e} from candle's): candle's are used, \
-                 which are slower; please report it with the name of the GPU"
-            ),
-            Err(why) => tracing::warn!(
-                "camscribe's own kernels do not run on this GPU ({why}): candle's are used, which are slower"
-            ),
-        }
-        self.chosen.kernels = KernelChoice::Candle;
-        self
+            Ok((_, apart)) => format!("they are {apart:.1e} away from candle's operations"),
+            Err(why) => why.to_string(),
+        };
+        chosen.kernels = KernelChoice::Candle;
+        self.refused = Some(refused);
+        // After some faults a device computes nothing any more.
+        chosen.device.synchronize()?;
+        Ok(self)
     }
 
     /// Bytes that answering a row of so many tokens takes beside the weights: its keys and values, and what

@@ -278,7 +278,7 @@ pub struct Places<'a> {
     pub first: usize,
     /// Queries of every row.
     pub tokens: usize,
-    /// Cosines and sines by position, `(capacity, head size / 2)`.
+    /// Cosines and sines by position, `(positions, head size / 2)`.
     pub table: &'a (Tensor, Tensor),
     starts_there: OnceCell<Tensor>,
     rotary: OnceCell<(Tensor, Tensor)>,

@@ -19,6 +19,8 @@ pub struct Decoder {
     pub(super) norm: Norm,
     pub(super) head: Linear,
     pub(super) config: TextConfig,
+    /// Cosines and sines by position, `(positions, head size / 2)`.
+    pub(super) rotary: (Tensor, Tensor),
 }
 
 pub(super) struct Layer {
@@ -38,8 +40,6 @@ pub struct Cache {
     pub(super) starts: Vec<usize>,
     /// Slots in use.
     pub(super) len: usize,
-    /// Cosines and sines by position, `(capacity, head size / 2)`.
-    pub(super) rotary: (Tensor, Tensor),
 }
 
 impl Cache {
@@ -63,10 +63,13 @@ impl Decoder {
         let linear = |names: &[&str]| {
             if quantised { Linear::quantised(weights, names) } else { Linear::fused(weights, names, false) }
         };
+        // The largest tensor first: what it takes before it is rounded is free again for the rest.
+        let head = linear(&["lm_head"])?;
+        let embeddings = weights.tensor(&format!("{name}.embed_tokens.weight"))?;
         Ok(Self {
-            // The largest tensor first: what it takes before it is rounded is free again for the rest.
-            head: linear(&["lm_head"])?,
-            embeddings: weights.tensor(&format!("{name}.embed_tokens.weight"))?,
+            rotary: rotary(config, &embeddings).map_err(|e| weights.unusable("rotary positions", e))?,
+            head,
+            embeddings,
             layers: (0..config.num_hidden_layers)
                 .map(|i| Layer::load(weights, &format!("{name}.layers.{i}"), config, linear))
                 .collect::<Result<_, _>>()?,
@@ -86,29 +89,14 @@ impl Decoder {
         let size = self.config.head_dim;
         let shape = (starts.len(), self.config.num_key_value_heads, capacity, size);
         let layer = || Ok((Tensor::zeros(shape, dtype, device)?, Tensor::zeros(shape, dtype, device)?));
-        // In f32 throughout, as the reference does.
-        let frequencies: Vec<f32> = (0..size / 2)
-            .map(|i| 1. / (self.config.rope_theta as f32).powf(2. * i as f32 / size as f32))
-            .collect();
-        let angles: Vec<f32> =
-            (0..capacity).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f)).collect();
-        let table = |f: fn(f32) -> f32| {
-            let values = angles.iter().map(|&a| f(a)).collect::<Vec<f32>>();
-            Tensor::from_vec(values, (capacity, size / 2), device)?.to_dtype(dtype)
-        };
-        Ok(Cache {
-            layers: self.layers.iter().map(|_| layer()).collect::<Result<_>>()?,
-            starts,
-            len: 0,
-            rotary: (table(f32::cos)?, table(f32::sin)?),
-        })
+        Ok(Cache { layers: self.layers.iter().map(|_| layer()).collect::<Result<_>>()?, starts, len: 0 })
     }
 
     /// Runs the next tokens of every row, `(rows, tokens, width)`, and returns the scores of what
     /// follows the last of them: `(rows, vocabulary)` in f32.
     pub fn forward(&self, ops: &dyn Ops, x: Tensor, cache: &mut Cache, watch: Watch<'_>) -> Result<Tensor> {
         let (_, tokens, _) = x.dims3()?;
-        let places = Places::new(&cache.starts, cache.len, tokens, &cache.rotary);
+        let places = Places::new(&cache.starts, cache.len, tokens, &self.rotary);
         let mut x = x;
         let mut normed = match self.layers.first() {
             Some(layer) => ops.norm(&x, &layer.input_norm)?,
@@ -130,6 +118,21 @@ impl Decoder {
         watch(Stage::Logits, &logits)?;
         Ok(logits)
     }
+}
+
+/// Cosines and sines by position, `(positions, head size / 2)`, for all positions that the model knows.
+fn rotary(config: &TextConfig, like: &Tensor) -> Result<(Tensor, Tensor)> {
+    let (positions, size) = (config.max_position_embeddings, config.head_dim);
+    // In f32 throughout, as the reference does.
+    let frequencies: Vec<f32> =
+        (0..size / 2).map(|i| 1. / (config.rope_theta as f32).powf(2. * i as f32 / size as f32)).collect();
+    let angles: Vec<f32> =
+        (0..positions).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f)).collect();
+    let table = |f: fn(f32) -> f32| {
+        let values = angles.iter().map(|&a| f(a)).collect::<Vec<f32>>();
+        Tensor::from_vec(values, (positions, size / 2), like.device())?.to_dtype(like.dtype())
+    };
+    Ok((table(f32::cos)?, table(f32::sin)?))
 }
 
 impl Layer {

@@ -10,7 +10,7 @@ use std::{
 use candle_core::{DType, Tensor};
 use libloading::Library;
 
-use super::{super::Result, Device, Recording, pointer};
+use super::{super::Result, Backend, Recording, pointer};
 
 type Launch = unsafe extern "C" fn(*const c_char, *const c_uint, c_uint, *const c_void, usize) -> c_int;
 
@@ -42,7 +42,7 @@ fn library() -> &'static Mutex<Library> {
     })
 }
 
-impl Device for Emulated {
+impl Backend for Emulated {
     unsafe fn launch(
         &self,
         kernel: &str,

@@ -4,8 +4,8 @@
 use std::ffi::c_void;
 
 use candle_core::{
-    CudaDevice, CudaStorage, DType, Error, Storage, Tensor,
-    cuda_backend::{CudaStorageSlice, WrapErr},
+    CudaDevice, CudaStorage, DType, Error, Layout, Shape, Storage, Tensor,
+    cuda_backend::{CudaDType, CudaStorageSlice, WrapErr},
     op::BackpropOp,
 };
 use cudarc::{
@@ -13,15 +13,15 @@ use cudarc::{
         self, CudaBlas,
         sys::{cublasComputeType_t, cublasGemmAlgo_t, cublasOperation_t, cudaDataType_t},
     },
-    cublaslt::{self, Activation, CudaBlasLT, Matmul, MatmulConfig},
+    cublaslt::{self, Activation, CudaBlasLT, Matmul, MatmulConfig, sys::cublasStatus_t},
     driver::{
         CudaGraph, CudaSlice, CudaView, DevicePtr, DeviceRepr, result,
-        sys::{CUgraphInstantiate_flags, CUstreamCaptureMode},
+        sys::{CUgraphInstantiate_flags, CUstreamCaptureMode, CUstreamCaptureStatus},
     },
 };
 use half::bf16;
 
-use super::{super::Result, Device, Pointer, Recording, pointer as place};
+use super::{super::Result, Backend, Pointer, Recording, pointer};
 
 /// Made by build.rs.
 const KERNELS: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
@@ -52,14 +52,23 @@ impl Gpu {
             .result()
             .w()?;
         // SAFETY: it only tries to load the library.
-        let fused = unsafe { cublaslt::sys::is_culib_present() };
-        let fused = fused.then(|| CudaBlasLT::new(device.cuda_stream())).transpose();
-        let fused = fused.map_err(Error::wrap)?;
+        let fused = if unsafe { cublaslt::sys::is_culib_present() } {
+            // cudarc panics where there is no room for a second workspace.
+            drop(device.alloc_zeros::<u8>(WORKSPACE)?);
+            Some(CudaBlasLT::new(device.cuda_stream()).map_err(Error::wrap)?)
+        } else {
+            None
+        };
         Ok(Self { device: device.clone(), blas, _workspace: workspace, fused })
+    }
+
+    fn tensor<T: CudaDType>(&self, numbers: CudaSlice<T>, shape: impl Into<Shape>) -> Tensor {
+        let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(numbers, self.device.clone()));
+        Tensor::from_storage(storage, shape, BackpropOp::none(), false)
     }
 }
 
-impl Device for Gpu {
+impl Backend for Gpu {
     unsafe fn launch(
         &self,
         kernel: &str,
@@ -107,14 +116,14 @@ impl Device for Gpu {
                 rows as i32,
                 inputs as i32,
                 (&raw const one).cast(),
-                place(weight)? as *const c_void,
+                pointer(weight)? as *const c_void,
                 format(weight)?,
                 inputs as i32,
-                place(x)? as *const c_void,
+                pointer(x)? as *const c_void,
                 format(x)?,
                 inputs as i32,
                 (&raw const zero).cast(),
-                place(out)? as *mut c_void,
+                pointer(out)? as *mut c_void,
                 format(out)?,
                 outputs as i32,
                 cublasComputeType_t::CUBLAS_COMPUTE_32F,
@@ -148,29 +157,31 @@ impl Device for Gpu {
         };
         // SAFETY: the product fills it.
         let mut out = unsafe { self.device.alloc::<bf16>(rows * outputs) }?;
-        with_numbers(x, |x| {
-            with_numbers(weight, |weight| {
-                with_numbers(bias, |bias| {
-                    let gelu = gelu.then_some(&Activation::Gelu);
-                    // cuBLAS counts by columns, see `multiply`.
-                    // SAFETY: the operands are contiguous and of these sizes.
-                    unsafe { fused.matmul(config, weight, x, &mut out, Some(bias), gelu) }
-                        .map_err(Error::wrap)
-                })
-            })
-        })?;
-        let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(out, self.device.clone()));
-        Ok(Some(Tensor::from_storage(storage, (rows, outputs), BackpropOp::none(), false)))
+        let (x, weight, bias) =
+            (x.storage_and_layout(), weight.storage_and_layout(), bias.storage_and_layout());
+        let (x, weight, bias) = (view(&x.0, x.1)?, view(&weight.0, weight.1)?, view(&bias.0, bias.1)?);
+        let gelu = gelu.then_some(&Activation::Gelu);
+        // cuBLAS counts by columns, see `multiply`.
+        // SAFETY: the operands are contiguous and of these sizes.
+        match unsafe { fused.matmul(config, &weight, &x, &mut out, Some(&bias), gelu) } {
+            Ok(()) => Ok(Some(self.tensor(out, (rows, outputs)))),
+            // Rows that are no whole number of 16 bytes, for one.
+            Err(cublaslt::result::CublasError(cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED)) => Ok(None),
+            Err(e) => Err(Error::wrap(e)),
+        }
     }
 
     fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Option<Box<dyn Recording>>> {
         let stream = self.device.cuda_stream();
         stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
         let done = work();
-        // Ended in any case: nothing else could be done with the stream.
-        let graph = stream.end_capture(CUgraphInstantiate_flags(0)).w();
+        // Ended in any case: nothing else could be done with the stream. An error that another call has
+        // left behind comes before the end itself, and only once.
+        let end = || stream.end_capture(CUgraphInstantiate_flags(0));
+        let over = |status| status == CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+        let graph = end().or_else(|e| if stream.capture_status().is_ok_and(over) { Err(e) } else { end() });
         done?;
-        Ok(graph?.map(|graph| Box::new(Graph(graph)) as Box<dyn Recording>))
+        Ok(graph.w()?.map(|graph| Box::new(Graph(graph)) as Box<dyn Recording>))
     }
 }
 
@@ -182,25 +193,24 @@ impl Recording for Graph {
     }
 }
 
-/// Shows the numbers of a contiguous bf16 tensor on the GPU to `f`.
-fn with_numbers<T>(x: &Tensor, f: impl FnOnce(&CudaView<'_, bf16>) -> Result<T>) -> Result<T> {
-    let (storage, layout) = x.storage_and_layout();
-    let (Storage::Cuda(storage), Some((from, to))) = (&*storage, layout.contiguous_offsets()) else {
+/// The numbers of a contiguous bf16 tensor on the GPU.
+fn view<'a>(storage: &'a Storage, layout: &Layout) -> Result<CudaView<'a, bf16>> {
+    let (Storage::Cuda(storage), Some((from, to))) = (storage, layout.contiguous_offsets()) else {
         candle_core::bail!("not on the GPU, or not contiguous");
     };
-    f(&storage.as_cuda_slice::<bf16>()?.slice(from..to))
+    Ok(storage.as_cuda_slice::<bf16>()?.slice(from..to))
 }
 
 /// Where its memory begins.
-pub fn pointer(storage: &CudaStorage) -> Result<Pointer> {
-    fn start<T: DeviceRepr>(numbers: &CudaSlice<T>) -> Pointer {
+pub fn start(storage: &CudaStorage) -> Result<Pointer> {
+    fn of<T: DeviceRepr>(numbers: &CudaSlice<T>) -> Pointer {
         numbers.device_ptr(numbers.stream()).0
     }
     Ok(match &storage.slice {
-        CudaStorageSlice::F32(numbers) => start(numbers),
-        CudaStorageSlice::BF16(numbers) => start(numbers),
-        CudaStorageSlice::U32(numbers) => start(numbers),
-        CudaStorageSlice::U8(numbers) => start(numbers),
+        CudaStorageSlice::F32(numbers) => of(numbers),
+        CudaStorageSlice::BF16(numbers) => of(numbers),
+        CudaStorageSlice::U32(numbers) => of(numbers),
+        CudaStorageSlice::U8(numbers) => of(numbers),
         _ => candle_core::bail!("kernels take no such numbers"),
     })
 }

@@ -56,23 +56,21 @@ struct Patches {
     const uint8_t *tiles; // (tiles, 3, side, side)
     const float *levels;  // what each byte becomes
     void *out;            // (tiles, grid * grid, 3 * patch * patch)
-    long long count;      // numbers of `out`
+    int count;            // numbers of `out`
     int side, grid, patch;
 };
 
 // One number a thread.
 template <typename T> __device__ inline void patches(const Patches &a) {
-    long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (i >= a.count) return;
-    int area = a.patch * a.patch;
-    int within = static_cast<int>(i % (3 * area));
-    long long patch = i / (3 * area);
-    int place = static_cast<int>(patch % (a.grid * a.grid));
-    int plane = within / area;
-    int row = place / a.grid * a.patch + within % area / a.patch;
-    int column = place % a.grid * a.patch + within % a.patch;
-    long long tile = patch / (a.grid * a.grid);
-    uint8_t byte = a.tiles[((tile * 3 + plane) * a.side + row) * a.side + column];
+    unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= static_cast<unsigned>(a.count)) return;
+    unsigned area = a.patch * a.patch;
+    unsigned within = i % (3 * area), patch = i / (3 * area);
+    unsigned place = patch % (a.grid * a.grid), tile = patch / (a.grid * a.grid);
+    unsigned plane = within / area;
+    unsigned row = place / a.grid * a.patch + within % area / a.patch;
+    unsigned column = place % a.grid * a.patch + within % a.patch;
+    uint8_t byte = a.tiles[(static_cast<long long>(tile * 3 + plane) * a.side + row) * a.side + column];
     static_cast<T *>(a.out)[i] = narrow<T>(a.levels[byte]);
 }
 
@@ -222,14 +220,14 @@ struct Attention {
     float scale;
 };
 
-constexpr int KEYS = 64;   // of a tile
-constexpr int TILES = 2;   // of 16 queries, of a warp
-constexpr int WARPS = 4;   // of a block
-constexpr int QUERIES = WARPS * TILES * 16;
+constexpr int KEYS = 64; // of a tile
+constexpr int WARPS = 4; // of a block
 
-// After FlashAttention-2 (Dao 2023): a block has 128 queries of one head in registers and goes over the
-// keys a tile at a time, the next tile on its way; scores are never written to memory.
-template <int SIZE> __device__ inline void attention(const Attention &a) {
+// After FlashAttention-2 (Dao 2023): a block has 64 or 128 queries of one head in registers, TILES of 16 to
+// a warp, and goes over the keys a tile at a time, the next tile on its way; scores are never written to
+// memory.
+template <int SIZE, int TILES> __device__ inline void attention(const Attention &a) {
+    constexpr int QUERIES = WARPS * TILES * 16;
     constexpr int PADDED = (SIZE + 15) / 16 * 16;
     constexpr int CHUNKS = SIZE / 8;
     // Eight numbers more than a row holds, so that rows of a matrix lie in different banks.
@@ -326,13 +324,18 @@ template <int SIZE> __device__ inline void attention(const Attention &a) {
 #pragma unroll
             for (int tile = 0; tile < TILES; tile++) {
 #pragma unroll
-                for (int eight = 0; eight < KEYS / 8; eight++) {
+                for (int half = 0; half < 2; half++) {
+                    // Of the tile's keys these are seen, counted from this lane's first.
+                    int slot = a.first + mine + tile * 16 + half * 8;
+                    int after = causal ? min(a.keys, slot + 1) : a.keys;
+                    int low = start - first_key - pair, high = after - first_key - pair;
 #pragma unroll
-                    for (int i = 0; i < 4; i++) {
-                        int key = first_key + eight * 8 + pair + i % 2;
-                        int slot = a.first + mine + tile * 16 + i / 2 * 8;
-                        bool seen = key < a.keys && (!causal || (start <= key && key <= slot));
-                        if (!seen) scores[tile][eight][i] = -INFINITY;
+                    for (int eight = 0; eight < KEYS / 8; eight++) {
+#pragma unroll
+                        for (int i = 0; i < 2; i++) {
+                            int key = eight * 8 + i;
+                            if (key < low || key >= high) scores[tile][eight][half * 2 + i] = -INFINITY;
+                        }
                     }
                 }
             }
@@ -351,14 +354,14 @@ template <int SIZE> __device__ inline void attention(const Attention &a) {
                 most = fmaxf(most, __shfl_xor_sync(ALL, most, 2));
                 // A query that has seen nothing yet has nothing to keep.
                 float base = most == -INFINITY ? 0.f : most * scale;
-                float kept = exp2f(highest[tile][half] * scale - base);
+                float kept = power_of_two(highest[tile][half] * scale - base);
                 highest[tile][half] = most;
                 float sum = 0.f;
 #pragma unroll
                 for (int eight = 0; eight < KEYS / 8; eight++) {
 #pragma unroll
                     for (int i = half * 2; i < half * 2 + 2; i++) {
-                        scores[tile][eight][i] = exp2f(scores[tile][eight][i] * scale - base);
+                        scores[tile][eight][i] = power_of_two(scores[tile][eight][i] * scale - base);
                         sum += scores[tile][eight][i];
                     }
                 }
@@ -434,14 +437,17 @@ struct Look {
 };
 
 constexpr int LOOK_THREADS = 128;
+constexpr int LOOK_SPLITS = 264; // at most
 
 // A block has one row, one key head with its GROUP heads, and one part of the slots. A few lanes share a
 // key, so that neighbouring lanes read neighbouring numbers. The last block of a row and key head puts the
 // parts together.
 template <typename T, int GROUP> __device__ inline void look(const Look &a) {
     constexpr int N = Pack<T>::SIZE;
-    __shared__ float sums[LOOK_THREADS * N];
-    __shared__ float tops[LOOK_THREADS], totals[LOOK_THREADS];
+    __shared__ float sums[GROUP][LOOK_THREADS * N];
+    __shared__ float tops[GROUP][LOOK_THREADS], totals[GROUP][LOOK_THREADS], highest[GROUP];
+    // Of lanes that share a key, then of splits.
+    __shared__ float shares[GROUP * LOOK_SPLITS];
     __shared__ bool last;
 
     const int split = blockIdx.x, key_head = blockIdx.y, row = blockIdx.z;
@@ -468,6 +474,7 @@ template <typename T, int GROUP> __device__ inline void look(const Look &a) {
         for (int j = 0; j < N; j++) query[g][j] = wide(pack.at[j]) * scale;
     }
     // All lanes of a warp stay in step: the shuffles need them.
+#pragma unroll 2
     for (int base = from; base < to; base += at_once) {
         int key = base + team;
         bool there = key < to;
@@ -481,7 +488,7 @@ template <typename T, int GROUP> __device__ inline void look(const Look &a) {
             for (int apart = lanes / 2; apart > 0; apart /= 2) score += __shfl_xor_sync(ALL, score, apart);
             if (!there) continue;
             float most = fmaxf(top[g], score);
-            float kept = exp2f(top[g] - most), share = exp2f(score - most);
+            float kept = power_of_two(top[g] - most), share = power_of_two(score - most);
             top[g] = most;
             total[g] = total[g] * kept + share;
 #pragma unroll
@@ -491,24 +498,31 @@ template <typename T, int GROUP> __device__ inline void look(const Look &a) {
 
 #pragma unroll
     for (int g = 0; g < GROUP; g++) {
-        __syncthreads();
 #pragma unroll
-        for (int j = 0; j < N; j++) sums[team * a.size + at + j] = sum[g][j];
+        for (int j = 0; j < N; j++) sums[g][team * a.size + at + j] = sum[g][j];
         if (at == 0) {
-            tops[team] = top[g];
-            totals[team] = total[g];
+            tops[g][team] = top[g];
+            totals[g][team] = total[g];
         }
-        __syncthreads();
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < GROUP * at_once; i += blockDim.x) {
+        const float *of = tops[i / at_once];
         float most = -INFINITY;
-        for (int i = 0; i < at_once; i++) most = fmaxf(most, tops[i]);
-        float *part = a.parts + ((first_head + g) * a.splits + split) * width;
-        for (int i = threadIdx.x; i < width; i += blockDim.x) {
-            float all = 0.f;
-            for (int j = 0; j < at_once && most != -INFINITY; j++) {
-                all += exp2f(tops[j] - most) * (i < a.size ? sums[j * a.size + i] : totals[j]);
-            }
-            part[i] = i <= a.size ? all : most;
+        for (int j = 0; j < at_once; j++) most = fmaxf(most, of[j]);
+        // A part without slots has nothing to give.
+        shares[i] = most == -INFINITY ? 0.f : power_of_two(of[i % at_once] - most);
+        if (i % at_once == 0) highest[i / at_once] = most;
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < GROUP * width; i += blockDim.x) {
+        int g = i / width, column = i % width;
+        float all = 0.f;
+        for (int j = 0; j < at_once; j++) {
+            all += shares[g * at_once + j] * (column < a.size ? sums[g][j * a.size + column] : totals[g][j]);
         }
+        float *part = a.parts + ((first_head + g) * a.splits + split) * width;
+        part[column] = column <= a.size ? all : highest[g];
     }
 
     // Every part is in memory before its block counts as done.
@@ -520,16 +534,21 @@ template <typename T, int GROUP> __device__ inline void look(const Look &a) {
     if (!last) return;
     __threadfence();
     if (threadIdx.x == 0) *done = 0;
-    T *out = static_cast<T *>(a.out) + first_head * a.size;
-    for (int i = threadIdx.x; i < GROUP * a.size; i += blockDim.x) {
-        const float *part = a.parts + (first_head + i / a.size) * a.splits * width;
+    for (int i = threadIdx.x; i < GROUP * a.splits; i += blockDim.x) {
+        const float *part = a.parts + (first_head + i / a.splits) * a.splits * width;
         float most = -INFINITY;
         for (int j = 0; j < a.splits; j++) most = fmaxf(most, __ldcg(part + j * width + a.size + 1));
+        shares[i] = power_of_two(__ldcg(part + i % a.splits * width + a.size + 1) - most);
+    }
+    __syncthreads();
+    T *out = static_cast<T *>(a.out) + first_head * a.size;
+    for (int i = threadIdx.x; i < GROUP * a.size; i += blockDim.x) {
+        int g = i / a.size;
+        const float *part = a.parts + (first_head + g) * a.splits * width;
         float all = 0.f, of = 0.f;
         for (int j = 0; j < a.splits; j++) {
-            float share = exp2f(__ldcg(part + j * width + a.size + 1) - most);
-            all += share * __ldcg(part + j * width + i % a.size);
-            of += share * __ldcg(part + j * width + a.size);
+            all += shares[g * a.splits + j] * __ldcg(part + j * width + i % a.size);
+            of += shares[g * a.splits + j] * __ldcg(part + j * width + a.size);
         }
         out[i] = narrow<T>(all / of);
     }
@@ -554,60 +573,84 @@ constexpr int FEW_ROWS = 4;
 constexpr int FEW_INPUTS = 2048; // of every row at a time
 constexpr int FEW_THREADS = 256;
 
+// Packs of weights on their way before anything else is done: all that a lane needs for 768 inputs in bf16.
+constexpr int FEW_AHEAD = 3;
+
 // A warp an output: bound by reading the weights, each of which is read once.
 template <typename T, Then THEN> __device__ inline void few(const Few &a) {
     constexpr int N = Pack<T>::SIZE;
     alignas(16) __shared__ T x[FEW_ROWS][FEW_INPUTS];
-    __shared__ float room[FEW_THREADS / WARP];
-    const int output = blockIdx.x * (FEW_THREADS / WARP) + threadIdx.x / WARP;
-    const int lane = threadIdx.x % WARP;
+    __shared__ float scales[FEW_ROWS];
+    const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
+    const int output = blockIdx.x * (FEW_THREADS / WARP) + warp;
+    const bool there = output < a.outputs;
     const T *in = static_cast<const T *>(a.x);
     const T *weight = static_cast<const T *>(a.weight) + static_cast<long long>(output) * a.inputs;
     const T *up = weight + static_cast<long long>(a.outputs) * a.inputs;
 
-    float scale[FEW_ROWS];
+    Pack<T> ahead[FEW_AHEAD], ahead_up[FEW_AHEAD];
 #pragma unroll
-    for (int row = 0; row < FEW_ROWS; row++) {
-        scale[row] = 1.f;
-        if (!a.norm || row >= a.rows) continue;
-        float squares = 0.f;
-        for (int i = threadIdx.x; i < a.inputs; i += blockDim.x) {
-            float value = wide(in[row * a.inputs + i]);
-            squares += value * value;
+    for (int i = 0; i < FEW_AHEAD; i++) {
+        int at = (i * WARP + lane) * N;
+        if (there && at < a.inputs) {
+            ahead[i] = load(weight + at);
+            if (THEN == SWIGLU) ahead_up[i] = load(up + at);
         }
-        scale[row] = rsqrtf(block_sum(squares, room) / a.inputs + a.eps);
+    }
+
+    if (a.norm && warp < a.rows) {
+        float squares = 0.f;
+        for (int i = lane * N; i < a.inputs; i += WARP * N) {
+            Pack<T> pack = load(in + warp * a.inputs + i);
+            for (int j = 0; j < N; j++) squares += wide(pack.at[j]) * wide(pack.at[j]);
+        }
+        scales[warp] = rsqrtf(warp_sum(squares) / a.inputs + a.eps);
     }
 
     float sum[FEW_ROWS] = {}, second[FEW_ROWS] = {};
+    auto multiply = [&](int at, const Pack<T> &w, const Pack<T> &u) {
+#pragma unroll
+        for (int row = 0; row < FEW_ROWS; row++) {
+            if (row >= a.rows) break;
+            Pack<T> v = load(&x[row][at]);
+#pragma unroll
+            for (int j = 0; j < N; j++) {
+                sum[row] += wide(w.at[j]) * wide(v.at[j]);
+                if (THEN == SWIGLU) second[row] += wide(u.at[j]) * wide(v.at[j]);
+            }
+        }
+    };
     for (int from = 0; from < a.inputs; from += FEW_INPUTS) {
         int here = min(FEW_INPUTS, a.inputs - from);
         __syncthreads();
-        for (int row = 0; row < a.rows; row++) {
-            for (int i = threadIdx.x; i < here; i += blockDim.x) {
-                T value = in[row * a.inputs + from + i];
+        for (int i = threadIdx.x * N; i < a.rows * here; i += blockDim.x * N) {
+            int row = i / here, at = i % here;
+            Pack<T> pack = load(in + row * a.inputs + from + at);
+            if (a.norm) {
                 // Rounded as the norm's own result would be.
-                if (a.norm) value = narrow<T>(wide(value) * scale[row] * a.norm[from + i]);
-                x[row][i] = value;
-            }
-        }
-        __syncthreads();
-        if (output >= a.outputs) continue;
-        for (int i = lane * N; i < here; i += WARP * N) {
-            Pack<T> w = load(weight + from + i), u;
-            if (THEN == SWIGLU) u = load(up + from + i);
-#pragma unroll
-            for (int row = 0; row < FEW_ROWS; row++) {
-                if (row >= a.rows) break;
-                Pack<T> v = load(&x[row][i]);
-#pragma unroll
                 for (int j = 0; j < N; j++) {
-                    sum[row] += wide(w.at[j]) * wide(v.at[j]);
-                    if (THEN == SWIGLU) second[row] += wide(u.at[j]) * wide(v.at[j]);
+                    pack.at[j] = narrow<T>(wide(pack.at[j]) * scales[row] * a.norm[from + at + j]);
                 }
             }
+            store(&x[row][at], pack);
+        }
+        __syncthreads();
+        if (!there) continue;
+        int at = lane * N;
+        if (from == 0) {
+#pragma unroll
+            for (int i = 0; i < FEW_AHEAD; i++, at += WARP * N) {
+                if (at < here) multiply(at, ahead[i], ahead_up[i]);
+            }
+        }
+#pragma unroll 4
+        for (; at < here; at += WARP * N) {
+            Pack<T> w = load(weight + from + at), u = w;
+            if (THEN == SWIGLU) u = load(up + from + at);
+            multiply(at, w, u);
         }
     }
-    if (output >= a.outputs) return;
+    if (!there) return;
 #pragma unroll
     for (int row = 0; row < FEW_ROWS; row++) {
         if (row >= a.rows) break;
@@ -650,6 +693,7 @@ struct Choose {
 };
 
 constexpr int CHOOSE_THREADS = 1024;
+constexpr int CHOOSE_AT_ONCE = 4; // reads under way of a thread
 
 // One block a row.
 __device__ inline void choose_likeliest(const Choose &a) {
@@ -658,10 +702,19 @@ __device__ inline void choose_likeliest(const Choose &a) {
     const float *scores = a.scores + static_cast<long long>(blockIdx.x) * a.words;
     float best = -INFINITY;
     unsigned id = 0;
-    for (int i = threadIdx.x; i < a.words; i += blockDim.x) {
-        if (scores[i] > best) {
-            best = scores[i];
-            id = i;
+    for (int i = threadIdx.x; i < a.words; i += CHOOSE_AT_ONCE * blockDim.x) {
+        float some[CHOOSE_AT_ONCE];
+#pragma unroll
+        for (int j = 0; j < CHOOSE_AT_ONCE; j++) {
+            int at = i + j * blockDim.x;
+            some[j] = at < a.words ? scores[at] : -INFINITY;
+        }
+#pragma unroll
+        for (int j = 0; j < CHOOSE_AT_ONCE; j++) {
+            if (some[j] > best) {
+                best = some[j];
+                id = i + j * blockDim.x;
+            }
         }
     }
     auto better = [&](float other, unsigned other_id) {
@@ -707,8 +760,10 @@ BOTH(patches, 256, Patches, patches)
 BOTH(norm, NORM_THREADS, Norm, norm)
 BOTH(swiglu, 256, Swiglu, swiglu)
 BOTH(rotate, 256, Rotate, rotate)
-KERNEL(attention_64, WARPS *WARP, Attention, attention<64>)
-KERNEL(attention_72, WARPS *WARP, Attention, attention<72>)
+KERNEL(attention_64_1, WARPS *WARP, Attention, attention<64 COMMA 1>)
+KERNEL(attention_64_2, WARPS *WARP, Attention, attention<64 COMMA 2>)
+KERNEL(attention_72_1, WARPS *WARP, Attention, attention<72 COMMA 1>)
+KERNEL(attention_72_2, WARPS *WARP, Attention, attention<72 COMMA 2>)
 BOTH_OF(look_1, LOOK_THREADS, Look, look, 1)
 BOTH_OF(look_2, LOOK_THREADS, Look, look, 2)
 BOTH_OF(look_3, LOOK_THREADS, Look, look, 3)
@@ -717,5 +772,5 @@ BOTH_OF(few_keep, FEW_THREADS, Few, few, KEEP)
 BOTH_OF(few_add, FEW_THREADS, Few, few, ADD)
 BOTH_OF(few_swiglu, FEW_THREADS, Few, few, SWIGLU)
 BOTH_OF(few_scores, FEW_THREADS, Few, few, SCORES)
-BOTH(embed, 256, Embed, embed)
+BOTH(embed, 128, Embed, embed)
 KERNEL(choose, CHOOSE_THREADS, Choose, choose_likeliest)

@@ -3,9 +3,12 @@
 
 use std::ptr;
 
-use candle_core::DType;
+use candle_core::{D, DType, Error, Tensor};
 
-use super::{super::Result, Device};
+use super::{
+    super::{Result, ops},
+    Backend, pointer,
+};
 
 /// A place in the device's memory; 0 is none.
 pub type Pointer = u64;
@@ -18,9 +21,9 @@ pub const FEW_ROWS: usize = 4;
 const WARP: usize = 32;
 /// Threads of kernels that have one for each number or pack.
 const THREADS: usize = 256;
-/// `QUERIES` there.
-const QUERIES: usize = 128;
-/// Blocks that keep a large GPU busy.
+/// Queries of a block of `attention` for each tile of 16 that its warps have.
+const QUERIES: usize = 64;
+/// Blocks that keep a large GPU busy: two on each of its 132 processors; `LOOK_SPLITS` there.
 const ENOUGH_BLOCKS: usize = 264;
 /// Fewer slots are not worth a block.
 const FEW_SLOTS: usize = 64;
@@ -31,7 +34,7 @@ pub fn pack(dtype: DType) -> Option<usize> {
 }
 
 fn launch<A: Copy>(
-    device: &dyn Device,
+    backend: &dyn Backend,
     kernel: String,
     blocks: [usize; 3],
     threads: usize,
@@ -42,7 +45,9 @@ fn launch<A: Copy>(
         candle_core::bail!("{kernel}: {blocks:?} blocks are too many")
     };
     // SAFETY: every function below names the kernel that takes its own struct.
-    unsafe { device.launch(&kernel, [x, y, z], threads as u32, (ptr::from_ref(args).cast(), size_of::<A>())) }
+    unsafe {
+        backend.launch(&kernel, [x, y, z], threads as u32, (ptr::from_ref(args).cast(), size_of::<A>()))
+    }
 }
 
 /// A kernel for each number format.
@@ -56,16 +61,16 @@ pub struct Patches {
     pub tiles: Pointer,
     pub levels: Pointer,
     pub out: Pointer,
-    pub count: i64,
+    pub count: i32,
     pub side: i32,
     pub grid: i32,
     pub patch: i32,
 }
 
 impl Patches {
-    pub fn launch(&self, device: &dyn Device, dtype: DType) -> Result<()> {
+    pub fn launch(&self, backend: &dyn Backend, dtype: DType) -> Result<()> {
         let blocks = (self.count as usize).div_ceil(THREADS);
-        launch(device, of("patches", dtype), [blocks, 1, 1], THREADS, self)
+        launch(backend, of("patches", dtype), [blocks, 1, 1], THREADS, self)
     }
 }
 
@@ -83,8 +88,24 @@ pub struct Norm {
 }
 
 impl Norm {
-    pub fn launch(&self, device: &dyn Device, dtype: DType, rows: usize) -> Result<()> {
-        launch(device, of("norm", dtype), [rows, 1, 1], 128, self)
+    /// Norms `x` into `out`; what is added first comes with the place of the sum.
+    pub fn new(x: &Tensor, add: Option<(&Tensor, &Tensor)>, out: &Tensor, norm: &ops::Norm) -> Result<Self> {
+        let (add, sum) =
+            add.map_or(Ok((0, 0)), |(add, sum)| Ok::<_, Error>((pointer(add)?, pointer(sum)?)))?;
+        Ok(Self {
+            x: pointer(x)?,
+            add,
+            sum,
+            out: pointer(out)?,
+            weight: pointer(&norm.weight)?,
+            shift: norm.shift.as_ref().map_or(Ok(0), pointer)?,
+            width: x.dim(D::Minus1)? as i32,
+            eps: norm.eps,
+        })
+    }
+
+    pub fn launch(&self, backend: &dyn Backend, dtype: DType, rows: usize) -> Result<()> {
+        launch(backend, of("norm", dtype), [rows, 1, 1], 128, self)
     }
 }
 
@@ -98,9 +119,9 @@ pub struct Swiglu {
 }
 
 impl Swiglu {
-    pub fn launch(&self, device: &dyn Device, dtype: DType) -> Result<()> {
+    pub fn launch(&self, backend: &dyn Backend, dtype: DType) -> Result<()> {
         let blocks = (self.count as usize).div_ceil(THREADS);
-        launch(device, of("swiglu", dtype), [blocks, 1, 1], THREADS, self)
+        launch(backend, of("swiglu", dtype), [blocks, 1, 1], THREADS, self)
     }
 }
 
@@ -124,10 +145,8 @@ pub struct Rotate {
 }
 
 impl Rotate {
-    pub fn launch(&self, device: &dyn Device, dtype: DType, rows: usize) -> Result<()> {
-        let pairs = (self.heads + 2 * self.key_heads) as usize * self.size as usize / 2;
-        let threads = pairs.next_multiple_of(WARP).min(THREADS);
-        launch(device, of("rotate", dtype), [rows * self.tokens as usize, 1, 1], threads, self)
+    pub fn launch(&self, backend: &dyn Backend, dtype: DType, rows: usize) -> Result<()> {
+        launch(backend, of("rotate", dtype), [rows * self.tokens as usize, 1, 1], THREADS, self)
     }
 }
 
@@ -163,9 +182,11 @@ impl Attention {
     /// Sizes of a head that there is a kernel for.
     pub const SIZES: [usize; 2] = [64, 72];
 
-    pub fn launch(&self, device: &dyn Device, size: usize, rows: usize) -> Result<()> {
-        let blocks = [(self.queries as usize).div_ceil(QUERIES), self.heads as usize, rows];
-        launch(device, format!("attention_{size}"), blocks, 128, self)
+    pub fn launch(&self, backend: &dyn Backend, size: usize, rows: usize) -> Result<()> {
+        let blocks = |tiles| [(self.queries as usize).div_ceil(QUERIES * tiles), self.heads as usize, rows];
+        // Two tiles use what is read twice; but idle processors use nothing.
+        let tiles = if blocks(2).iter().product::<usize>() < ENOUGH_BLOCKS / 2 { 1 } else { 2 };
+        launch(backend, format!("attention_{size}_{tiles}"), blocks(tiles), 128, self)
     }
 }
 
@@ -203,9 +224,9 @@ impl Look {
         ENOUGH_BLOCKS.div_ceil(blocks).min(slots.div_ceil(FEW_SLOTS)).max(1)
     }
 
-    pub fn launch(&self, device: &dyn Device, dtype: DType, (rows, group): (usize, usize)) -> Result<()> {
+    pub fn launch(&self, backend: &dyn Backend, dtype: DType, (rows, group): (usize, usize)) -> Result<()> {
         let blocks = [self.splits as usize, self.key_heads as usize, rows];
-        launch(device, of(&format!("look_{group}"), dtype), blocks, 128, self)
+        launch(backend, of(&format!("look_{group}"), dtype), blocks, 128, self)
     }
 }
 
@@ -236,7 +257,7 @@ pub enum Then {
 }
 
 impl Few {
-    pub fn launch(&self, device: &dyn Device, dtype: DType, then: Then) -> Result<()> {
+    pub fn launch(&self, backend: &dyn Backend, dtype: DType, then: Then) -> Result<()> {
         let kernel = match then {
             Then::Keep => "few_keep",
             Then::Add => "few_add",
@@ -244,7 +265,7 @@ impl Few {
             Then::Scores => "few_scores",
         };
         let blocks = (self.outputs as usize).div_ceil(THREADS / WARP);
-        launch(device, of(kernel, dtype), [blocks, 1, 1], THREADS, self)
+        launch(backend, of(kernel, dtype), [blocks, 1, 1], THREADS, self)
     }
 }
 
@@ -259,8 +280,8 @@ pub struct Embed {
 }
 
 impl Embed {
-    pub fn launch(&self, device: &dyn Device, dtype: DType, rows: usize) -> Result<()> {
-        launch(device, of("embed", dtype), [rows, 1, 1], 128, self)
+    pub fn launch(&self, backend: &dyn Backend, dtype: DType, rows: usize) -> Result<()> {
+        launch(backend, of("embed", dtype), [rows, 1, 1], 128, self)
     }
 }
 
@@ -274,7 +295,7 @@ pub struct Choose {
 }
 
 impl Choose {
-    pub fn launch(&self, device: &dyn Device, rows: usize) -> Result<()> {
-        launch(device, "choose".into(), [rows, 1, 1], 1024, self)
+    pub fn launch(&self, backend: &dyn Backend, rows: usize) -> Result<()> {
+        launch(backend, "choose".into(), [rows, 1, 1], 1024, self)
     }
 }

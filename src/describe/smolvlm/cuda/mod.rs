@@ -1,11 +1,14 @@
 //! The model's arithmetic on a GPU where candle's takes more passes over memory than it needs, or more
 //! launches. What is computed is said in `ops`; what these kernels cannot take goes there, too.
 
-use std::ffi::c_void;
+use std::{ffi::c_void, sync::atomic::AtomicBool};
 
 use candle_core::{CpuStorage, D, DType, Storage, Tensor};
 
-use self::kernels::{Attention, NORM_WIDTH, Patches, Pointer, Rotate, Strides, Swiglu, pack};
+use self::{
+    kernels::{Attention, NORM_WIDTH, Patches, Pointer, Rotate, Strides, Swiglu, pack},
+    steps::KernelSteps,
+};
 use super::{
     Result,
     ops::{Levels, Norm, Ops, Places, Plain, Steps},
@@ -28,7 +31,7 @@ pub use gpu::Gpu;
 const FEW_QUERIES: usize = 16;
 
 /// Where kernels run: a GPU, or for tests the CPU.
-pub trait Device: Send + Sync {
+pub trait Backend: Send + Sync {
     /// Starts a kernel of `kernels.cu`. `args`: its struct, and that one's size in bytes.
     ///
     /// # Safety
@@ -59,57 +62,52 @@ pub trait Recording {
 
 /// Our own operations.
 pub struct Kernels {
-    device: Box<dyn Device>,
+    backend: Box<dyn Backend>,
     /// Whether steps are recorded and started again, or launched kernel by kernel.
-    record: bool,
+    record: AtomicBool,
 }
 
 impl Kernels {
-    pub fn new(device: Box<dyn Device>, record: bool) -> Self {
-        Self { device, record }
-    }
-
-    fn normed(&self, x: &Tensor, add: Option<&Tensor>, norm: &Norm) -> Result<Option<(Tensor, Tensor)>> {
-        let (rows, width) = rows_of(x)?;
-        if !packed(x, width) || width > NORM_WIDTH || add.is_some_and(|add| !add.is_contiguous()) {
-            return Ok(None);
-        }
-        let out = room_like(x)?;
-        let sum = if add.is_some() { room_like(x)? } else { x.clone() };
-        let args = kernels::Norm {
-            x: pointer(x)?,
-            add: add.map_or(Ok(0), pointer)?,
-            sum: pointer(&sum)?,
-            out: pointer(&out)?,
-            weight: pointer(&norm.weight)?,
-            shift: norm.shift.as_ref().map_or(Ok(0), pointer)?,
-            width: width as i32,
-            eps: norm.eps,
-        };
-        args.launch(&*self.device, x.dtype(), rows)?;
-        Ok(Some((sum, out)))
+    pub fn new(backend: Box<dyn Backend>, record: bool) -> Self {
+        Self { backend, record: AtomicBool::new(record) }
     }
 }
 
 impl Ops for Kernels {
     fn linear(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        let ours = bias.map(|bias| self.device.linear(x, weight, bias, false)).transpose()?.flatten();
-        ours.map_or_else(|| Plain.linear(x, weight, bias), Ok)
+        if let Some(bias) = bias
+            && let Some(y) = self.backend.linear(x, weight, bias, false)?
+        {
+            return Ok(y);
+        }
+        Plain.linear(x, weight, bias)
     }
 
     fn linear_gelu(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-        let ours = self.device.linear(x, weight, bias, true)?;
-        ours.map_or_else(|| Plain.linear_gelu(x, weight, bias), Ok)
+        match self.backend.linear(x, weight, bias, true)? {
+            Some(y) => Ok(y),
+            None => Plain.linear_gelu(x, weight, bias),
+        }
     }
 
     fn norm(&self, x: &Tensor, norm: &Norm) -> Result<Tensor> {
-        let ours = self.normed(x, None, norm)?;
-        ours.map_or_else(|| Plain.norm(x, norm), |(_, out)| Ok(out))
+        let (rows, width) = rows_of(x)?;
+        if !norms(x, width) {
+            return Plain.norm(x, norm);
+        }
+        let out = room_like(x)?;
+        kernels::Norm::new(x, None, &out, norm)?.launch(&*self.backend, x.dtype(), rows)?;
+        Ok(out)
     }
 
     fn add_norm(&self, x: &Tensor, y: &Tensor, norm: &Norm) -> Result<(Tensor, Tensor)> {
-        let ours = self.normed(x, Some(y), norm)?;
-        ours.map_or_else(|| Plain.add_norm(x, y, norm), Ok)
+        let (rows, width) = rows_of(x)?;
+        if !norms(x, width) || !norms(y, width) || x.dims() != y.dims() || x.dtype() != y.dtype() {
+            return Plain.add_norm(x, y, norm);
+        }
+        let (sum, out) = (room_like(x)?, room_like(x)?);
+        kernels::Norm::new(x, Some((y, &sum)), &out, norm)?.launch(&*self.backend, x.dtype(), rows)?;
+        Ok((sum, out))
     }
 
     fn swiglu(&self, gate_up: &Tensor) -> Result<Tensor> {
@@ -129,7 +127,7 @@ impl Ops for Kernels {
             count: (rows * width / pack(gate_up.dtype()).unwrap_or(1)) as i64,
             width: width as i32,
         };
-        args.launch(&*self.device, gate_up.dtype())?;
+        args.launch(&*self.backend, gate_up.dtype())?;
         Ok(out)
     }
 
@@ -157,7 +155,7 @@ impl Ops for Kernels {
             size: size as i32,
             capacity: capacity as i32,
         };
-        args.launch(&*self.device, qkv.dtype(), rows)?;
+        args.launch(&*self.backend, qkv.dtype(), rows)?;
         q.transpose(1, 2)
     }
 
@@ -186,34 +184,35 @@ impl Ops for Kernels {
             first: places.map_or(0, |places| places.first) as i32,
             scale: 1. / (size as f32).sqrt(),
         };
-        args.launch(&*self.device, size, rows)?;
+        args.launch(&*self.backend, size, rows)?;
         Ok(out)
     }
 
     fn patches(&self, tiles: &[u8], levels: &Levels, (side, patch): (usize, usize)) -> Result<Tensor> {
-        if pack(levels.dtype).is_none() {
-            return Plain.patches(tiles, levels, (side, patch));
-        }
         let (grid, width) = (side / patch, 3 * patch * patch);
-        let count = tiles.len() / (3 * side * side);
+        let tiles_there = tiles.len() / (3 * side * side);
+        let count = i32::try_from(tiles_there * grid * grid * width);
+        let (Some(_), Ok(count)) = (pack(levels.dtype), count) else {
+            return Plain.patches(tiles, levels, (side, patch));
+        };
         let tiles = Tensor::from_slice(tiles, tiles.len(), &levels.device)?;
         let values = Tensor::from_slice(&levels.of, levels.of.len(), &levels.device)?;
-        let out = room(&[count, grid * grid, width], levels.dtype, &tiles)?;
+        let out = room(&[tiles_there, grid * grid, width], levels.dtype, &tiles)?;
         let args = Patches {
             tiles: pointer(&tiles)?,
             levels: pointer(&values)?,
             out: pointer(&out)?,
-            count: out.elem_count() as i64,
+            count,
             side: side as i32,
             grid: grid as i32,
             patch: patch as i32,
         };
-        args.launch(&*self.device, levels.dtype)?;
+        args.launch(&*self.backend, levels.dtype)?;
         Ok(out)
     }
 
     fn steps<'a>(&'a self, decoder: &'a Decoder, cache: &Cache) -> Result<Option<Box<dyn Steps + 'a>>> {
-        let steps = steps::KernelSteps::new(&*self.device, self.record, decoder, cache)?;
+        let steps = KernelSteps::new(&*self.backend, &self.record, decoder, cache)?;
         Ok(steps.map(|steps| Box::new(steps) as Box<dyn Steps + 'a>))
     }
 }
@@ -222,6 +221,11 @@ impl Ops for Kernels {
 fn rows_of(x: &Tensor) -> Result<(usize, usize)> {
     let width = x.dim(D::Minus1)?;
     Ok((x.elem_count() / width.max(1), width))
+}
+
+/// Whether the kernel norms such vectors.
+fn norms(x: &Tensor, width: usize) -> bool {
+    packed(x, width) && width <= NORM_WIDTH
 }
 
 /// Whether vectors of this width can be read 16 bytes at a time.
@@ -258,7 +262,7 @@ fn pointer(x: &Tensor) -> Result<Pointer> {
     let (storage, layout) = x.storage_and_layout();
     let first = match &*storage {
         #[cfg(feature = "cuda")]
-        Storage::Cuda(storage) => gpu::pointer(storage)?,
+        Storage::Cuda(storage) => gpu::start(storage)?,
         Storage::Cpu(CpuStorage::F32(numbers)) => numbers.as_ptr() as Pointer,
         Storage::Cpu(CpuStorage::BF16(numbers)) => numbers.as_ptr() as Pointer,
         Storage::Cpu(CpuStorage::U32(numbers)) => numbers.as_ptr() as Pointer,

@@ -213,6 +213,7 @@ inline Dim threadIdx, blockIdx, blockDim;
 inline void __syncthreads() { on_cpu::wait(on_cpu::block.meeting); }
 inline void __threadfence() {}
 inline float __ldcg(const float *from) { return *from; }
+inline float power_of_two(float x) { return exp2f(x); }
 inline float rsqrtf(float x) { return 1.f / sqrtf(x); }
 
 inline unsigned atomicAdd(unsigned *to, unsigned more) {
@@ -332,12 +333,12 @@ inline std::unordered_map<std::string, Kernel> kernels;
                              }}})                                                                    \
             .second;
 
-// 0, or what is wrong: 1 there is no such kernel, 2 so many threads are too many, 3 the arguments differ.
+// 0, or what is wrong: 1 there is no such kernel, 2 it has another number of threads, 3 the arguments differ.
 extern "C" int launch(const char *name, const unsigned *blocks, unsigned threads, const void *args, size_t size) {
     auto found = on_cpu::kernels.find(name);
     if (found == on_cpu::kernels.end()) return 1;
     const on_cpu::Kernel &kernel = found->second;
-    if (threads > kernel.threads || threads % on_cpu::LANES != 0) return 2;
+    if (threads != kernel.threads) return 2;
     if (size != kernel.args) return 3;
     on_cpu::block.kernel = kernel.run;
     on_cpu::block.args = args;

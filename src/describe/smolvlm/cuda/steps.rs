@@ -2,6 +2,8 @@
 //! tokens, how many slots are in use, keys and values. So every step is the same work in the same places,
 //! which is recorded once (a CUDA graph) and then started with a single call.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use candle_core::{D, DType, Tensor};
 
 use super::{
@@ -10,29 +12,83 @@ use super::{
         ops::{Linear, Next, Norm, Steps, on_device},
         text::{Cache, Decoder},
     },
-    Device, Recording,
+    Backend, Recording,
     kernels::{self, Choose, Embed, FEW_ROWS, Few, Look, NORM_WIDTH, Rotate, Swiglu, Then, pack},
     pointer, room,
 };
 
+/// Fewer steps are done before a recording has paid for itself.
+const FEW_STEPS: usize = 8;
+
 /// Steps of the rows of one cache.
 pub struct KernelSteps<'a> {
-    device: &'a dyn Device,
-    decoder: &'a Decoder,
-    places: Places,
-    record: bool,
+    work: Work<'a>,
+    record: &'a AtomicBool,
     recording: Option<Box<dyn Recording>>,
-    /// What `places.ids` holds, if a step has left it there.
+    /// What `work.ids` holds, if a step has left it there.
     ids: Vec<u32>,
     /// Steps that were made.
     made: usize,
+    /// Steps that the cache has room for.
+    room: usize,
 }
 
-/// Where a step reads and writes.
-struct Places {
+impl<'a> KernelSteps<'a> {
+    /// Nothing where the kernels do not take this decoder. `record`: whether recording works, as far as is
+    /// known.
+    pub fn new(
+        backend: &'a dyn Backend,
+        record: &'a AtomicBool,
+        decoder: &'a Decoder,
+        cache: &Cache,
+    ) -> Result<Option<Self>> {
+        let Some(work) = Work::new(backend, decoder, cache)? else { return Ok(None) };
+        let room = work.cache[0].0.dim(2)? - cache.len;
+        Ok(Some(Self { work, record, recording: None, ids: Vec::new(), made: 0, room }))
+    }
+
+    /// The first step loads what has to be loaded, which must not happen while recording.
+    fn record(&mut self) {
+        if self.made != 1 || self.room < FEW_STEPS || !self.record.load(Relaxed) {
+            return;
+        }
+        match self.work.backend.record(&mut || self.work.launch()) {
+            Ok(recording) => self.recording = recording,
+            Err(why) => {
+                tracing::warn!(
+                    "steps of decoding cannot be recorded as a CUDA graph, which is slower: {why}"
+                );
+                self.record.store(false, Relaxed);
+            }
+        }
+    }
+}
+
+impl Steps for KernelSteps<'_> {
+    fn step(&mut self, ids: &[u32], cache: &mut Cache) -> Result<Next> {
+        if self.ids != ids {
+            self.work.ids.slice_set(&Tensor::new(ids, self.work.ids.device())?, 0, 0)?;
+        }
+        self.record();
+        match &self.recording {
+            Some(recording) => recording.start()?,
+            None => self.work.launch()?,
+        }
+        self.made += 1;
+        cache.len += 1;
+        self.ids = self.work.ids.to_vec1()?;
+        Ok(Next { logits: self.work.logits.clone(), likeliest: self.ids.clone() })
+    }
+}
+
+/// What one step does, and where it reads and writes.
+struct Work<'a> {
+    backend: &'a dyn Backend,
+    decoder: &'a Decoder,
+    dtype: DType,
+    rows: usize,
     /// Of every layer: keys and values.
     cache: Vec<(Tensor, Tensor)>,
-    rotary: (Tensor, Tensor),
     starts: Tensor,
     /// Slots in use.
     len: Tensor,
@@ -53,49 +109,13 @@ struct Places {
     logits: Tensor,
 }
 
-impl<'a> KernelSteps<'a> {
-    /// Nothing where the kernels do not take this decoder.
-    pub fn new(
-        device: &'a dyn Device,
-        record: bool,
-        decoder: &'a Decoder,
-        cache: &Cache,
-    ) -> Result<Option<Self>> {
-        let Some(places) = Places::new(decoder, cache)? else { return Ok(None) };
-        let ids = Vec::new();
-        Ok(Some(Self { device, decoder, places, record, recording: None, ids, made: 0 }))
-    }
-}
-
-impl Steps for KernelSteps<'_> {
-    fn step(&mut self, ids: &[u32], cache: &mut Cache) -> Result<Next> {
-        if self.ids != ids {
-            self.places.ids.slice_set(&Tensor::new(ids, self.places.ids.device())?, 0, 0)?;
-        }
-        let (device, decoder, places) = (self.device, self.decoder, &self.places);
-        // The first step loads what has to be loaded, which must not happen while recording.
-        if self.record && self.made == 1 {
-            self.recording = device.record(&mut || places.launch(device, decoder))?;
-        }
-        match &self.recording {
-            Some(recording) => recording.start()?,
-            None => places.launch(device, decoder)?,
-        }
-        self.made += 1;
-        cache.len += 1;
-        self.ids = places.ids.to_vec1()?;
-        Ok(Next { logits: places.logits.clone(), likeliest: self.ids.clone() })
-    }
-}
-
-impl Places {
-    fn new(decoder: &Decoder, cache: &Cache) -> Result<Option<Self>> {
+impl<'a> Work<'a> {
+    fn new(backend: &'a dyn Backend, decoder: &'a Decoder, cache: &Cache) -> Result<Option<Self>> {
         let (config, dtype, rows) = (&decoder.config, decoder.embeddings.dtype(), cache.starts.len());
         let (heads, key_heads, size) =
             (config.num_attention_heads, config.num_key_value_heads, config.head_dim);
         let (width, inner, words) = (config.hidden_size, config.intermediate_size, config.vocab_size);
-        let Some(pack) = pack(dtype) else { return Ok(None) };
-        let [Some((keys, _)), ..] = [cache.layers.first()] else { return Ok(None) };
+        let (Some(pack), Some((keys, _))) = (pack(dtype), cache.layers.first()) else { return Ok(None) };
         let fits = [width, inner, heads * size].iter().all(|width| width.is_multiple_of(pack))
             && width <= NORM_WIDTH
             && heads / key_heads <= Look::MOST_HEADS
@@ -103,13 +123,15 @@ impl Places {
         if !fits {
             return Ok(None);
         }
-        let capacity = keys.dim(2)?;
-        let splits = Look::splits(capacity, rows * key_heads);
+        let splits = Look::splits(keys.dim(2)?, rows * key_heads);
         let device = keys.device();
         let of = |width: usize| room(&[rows, width], dtype, keys);
         Ok(Some(Self {
+            backend,
+            decoder,
+            dtype,
+            rows,
             cache: cache.layers.clone(),
-            rotary: cache.rotary.clone(),
             starts: on_device(&cache.starts, device)?,
             len: on_device(&[cache.len], device)?,
             ids: Tensor::zeros(rows, DType::U32, device)?,
@@ -128,32 +150,20 @@ impl Places {
     }
 
     /// Starts one step: the token of every row goes in, the next comes out.
-    fn launch(&self, device: &dyn Device, decoder: &Decoder) -> Result<()> {
-        let step = Step { device, places: self, decoder, dtype: self.x.dtype(), rows: self.x.dim(0)? };
-        step.embed()?;
-        if step.rows <= FEW_ROWS {
-            step.few()?
+    fn launch(&self) -> Result<()> {
+        self.embed()?;
+        if self.rows <= FEW_ROWS {
+            self.few()?
         } else {
-            step.many()?
+            self.many()?
         }
-        step.choose()
+        self.choose()
     }
-}
 
-/// One step under way.
-struct Step<'a> {
-    device: &'a dyn Device,
-    places: &'a Places,
-    decoder: &'a Decoder,
-    dtype: DType,
-    rows: usize,
-}
-
-impl Step<'_> {
     /// Few rows: what takes the time is reading the weights, which our own kernels do, norms and activations
     /// on the way.
     fn few(&self) -> Result<()> {
-        let Places { x, qkv, seen, mlp, logits, .. } = self.places;
+        let Self { x, qkv, seen, mlp, logits, .. } = self;
         for (i, layer) in self.decoder.layers.iter().enumerate() {
             self.vectors(qkv, x, Some(&layer.input_norm), (&layer.qkv, Then::Keep))?;
             self.attend(i)?;
@@ -166,7 +176,7 @@ impl Step<'_> {
 
     /// Many rows: products of matrices.
     fn many(&self) -> Result<()> {
-        let Places { normed, qkv, seen, gate_up, mlp, more, logits, .. } = self.places;
+        let Self { normed, qkv, seen, gate_up, mlp, more, logits, .. } = self;
         let layers = &self.decoder.layers;
         let norm_of = |i: usize| layers.get(i).map_or(&self.decoder.norm, |layer| &layer.input_norm);
         self.norm(None, norm_of(0))?;
@@ -187,29 +197,28 @@ impl Step<'_> {
         let (words, width) = self.decoder.embeddings.dims2()?;
         let args = Embed {
             table: pointer(&self.decoder.embeddings)?,
-            ids: pointer(&self.places.ids)?,
-            out: pointer(&self.places.x)?,
+            ids: pointer(&self.ids)?,
+            out: pointer(&self.x)?,
             words: words as i32,
             width: width as i32,
         };
-        args.launch(self.device, self.dtype, self.rows)
+        args.launch(self.backend, self.dtype, self.rows)
     }
 
     /// From `qkv` to `seen` by way of a layer's cache.
     fn attend(&self, layer: usize) -> Result<()> {
-        let places = self.places;
-        let (keys, values) = &places.cache[layer];
+        let (keys, values) = &self.cache[layer];
         let (_, key_heads, capacity, size) = keys.dims4()?;
-        let heads = places.q.dim(1)? / size;
+        let heads = self.q.dim(1)? / size;
         let rotate = Rotate {
-            qkv: pointer(&places.qkv)?,
-            q: pointer(&places.q)?,
+            qkv: pointer(&self.qkv)?,
+            q: pointer(&self.q)?,
             keys: pointer(keys)?,
             values: pointer(values)?,
-            cos: pointer(&places.rotary.0)?,
-            sin: pointer(&places.rotary.1)?,
-            starts: pointer(&places.starts)?,
-            len: pointer(&places.len)?,
+            cos: pointer(&self.decoder.rotary.0)?,
+            sin: pointer(&self.decoder.rotary.1)?,
+            starts: pointer(&self.starts)?,
+            len: pointer(&self.len)?,
             first: 0,
             tokens: 1,
             heads: heads as i32,
@@ -217,23 +226,23 @@ impl Step<'_> {
             size: size as i32,
             capacity: capacity as i32,
         };
-        rotate.launch(self.device, self.dtype, self.rows)?;
+        rotate.launch(self.backend, self.dtype, self.rows)?;
         let look = Look {
-            q: pointer(&places.q)?,
+            q: pointer(&self.q)?,
             keys: pointer(keys)?,
             values: pointer(values)?,
-            out: pointer(&places.seen)?,
-            starts: pointer(&places.starts)?,
-            len: pointer(&places.len)?,
-            parts: pointer(&places.parts)?,
-            done: pointer(&places.done)?,
+            out: pointer(&self.seen)?,
+            starts: pointer(&self.starts)?,
+            len: pointer(&self.len)?,
+            parts: pointer(&self.parts)?,
+            done: pointer(&self.done)?,
             key_heads: key_heads as i32,
             size: size as i32,
             capacity: capacity as i32,
-            splits: places.parts.dim(2)? as i32,
+            splits: self.parts.dim(2)? as i32,
             scale: 1. / (size as f32).sqrt(),
         };
-        look.launch(self.device, self.dtype, (self.rows, heads / key_heads))
+        look.launch(self.backend, self.dtype, (self.rows, heads / key_heads))
     }
 
     fn vectors(
@@ -253,50 +262,38 @@ impl Step<'_> {
             outputs: out.dim(D::Minus1)? as i32,
             eps: norm.map_or(0., |norm| norm.eps),
         };
-        args.launch(self.device, self.dtype, then)
+        args.launch(self.backend, self.dtype, then)
     }
 
     fn multiply(&self, out: &Tensor, x: &Tensor, layer: &Linear) -> Result<()> {
-        self.device.multiply(out, x, weight(layer)?)
+        self.backend.multiply(out, x, weight(layer)?)
     }
 
     /// Adds to `x`, and norms it into `normed`.
     fn norm(&self, add: Option<&Tensor>, norm: &Norm) -> Result<()> {
-        let Places { x, normed, .. } = self.places;
-        let args = kernels::Norm {
-            x: pointer(x)?,
-            add: add.map_or(Ok(0), pointer)?,
-            sum: pointer(x)?,
-            out: pointer(normed)?,
-            weight: pointer(&norm.weight)?,
-            shift: 0,
-            width: x.dim(1)? as i32,
-            eps: norm.eps,
-        };
-        args.launch(self.device, self.dtype, self.rows)
+        let add = add.map(|add| (add, &self.x));
+        kernels::Norm::new(&self.x, add, &self.normed, norm)?.launch(self.backend, self.dtype, self.rows)
     }
 
     fn swiglu(&self) -> Result<()> {
-        let Places { gate_up, mlp, .. } = self.places;
-        let (rows, width) = mlp.dims2()?;
+        let (rows, width) = self.mlp.dims2()?;
         let args = Swiglu {
-            gate_up: pointer(gate_up)?,
-            out: pointer(mlp)?,
+            gate_up: pointer(&self.gate_up)?,
+            out: pointer(&self.mlp)?,
             count: (rows * width / pack(self.dtype).unwrap_or(1)) as i64,
             width: width as i32,
         };
-        args.launch(self.device, self.dtype)
+        args.launch(self.backend, self.dtype)
     }
 
     fn choose(&self) -> Result<()> {
-        let Places { logits, ids, len, .. } = self.places;
         let args = Choose {
-            scores: pointer(logits)?,
-            ids: pointer(ids)?,
-            len: pointer(len)?,
-            words: logits.dim(1)? as i32,
+            scores: pointer(&self.logits)?,
+            ids: pointer(&self.ids)?,
+            len: pointer(&self.len)?,
+            words: self.logits.dim(1)? as i32,
         };
-        args.launch(self.device, self.rows)
+        args.launch(self.backend, self.rows)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Every kernel against the plain path: candle's operations on the same numbers. A GPU runs the same
 //! comparison on whole models when one is loaded (`trial`), and the golden cases.
 
+use std::path::Path;
+
 use candle_core::{DType, Device, Tensor};
 
 use super::{
@@ -8,7 +10,9 @@ use super::{
         Result,
         config::{ModelConfig, TextConfig, VisionConfig},
         connector::Connector,
+        device::choose,
         generate::{Request, Sampling, generate},
+        network::Network,
         ops::{Levels, Norm, Ops, Places, Plain},
         text::Decoder,
         trial, unwatched,
@@ -17,7 +21,15 @@ use super::{
     },
     Kernels,
     emulated::{Emulated, numbers},
+    kernels::Choose,
+    pointer,
 };
+use crate::device::{DeviceChoice, DtypeChoice};
+
+#[path = "../../../../tests/support/golden.rs"]
+mod golden;
+
+use golden::{Outcome, Runner};
 
 fn kernels() -> Kernels {
     Kernels::new(Box::new(Emulated), false)
@@ -257,9 +269,9 @@ fn the_trial_tells_kernels_that_are_right_from_those_that_are_not() {
         let decoder = Decoder::load(&weights, &config.text, false).unwrap();
         let apart = |ops: &dyn Ops| trial::apart((&vision, &connector, &decoder), &config, ops).unwrap();
         let right = apart(&kernels());
-        assert!(right < if dtype == DType::F32 { 1e-5 } else { trial::TOO_FAR / 3. }, "{right}");
+        assert!(right < trial::too_far(dtype) / 3., "{right}");
         let wrong = apart(&Wrong);
-        assert!(wrong > trial::TOO_FAR, "{wrong}");
+        assert!(wrong > trial::too_far(DType::BF16), "{wrong}");
     }
 }
 
@@ -296,4 +308,57 @@ fn answers_that_end_at_different_times_are_those_of_the_plain_path() {
     let answers =
         |ops: &dyn Ops| generate(ops, (&decoder, &config), &requests, None, &mut unwatched).unwrap().answers;
     assert_eq!(answers(&kernels()), answers(&Plain));
+}
+
+#[test]
+fn of_equally_likely_tokens_the_first_is_chosen() {
+    let words = 9000;
+    // Of one thread, of lanes, of warps.
+    let equal: [&[usize]; 4] = [&[5000, 5000 + 1024], &[7, 8, 300], &[4000, 40], &[8999]];
+    let mut scores = vec![-1f32; equal.len() * words];
+    for (row, at) in equal.iter().enumerate() {
+        at.iter().for_each(|at| scores[row * words + at] = 3.);
+    }
+    let scores = Tensor::from_vec(scores, (equal.len(), words), &Device::Cpu).unwrap();
+    let ids = Tensor::zeros(equal.len(), DType::U32, &Device::Cpu).unwrap();
+    let len = Tensor::new(&[41u32], &Device::Cpu).unwrap();
+    let [scores, ids_at, len_at] = [&scores, &ids, &len].map(|x| pointer(x).unwrap());
+    let choose = Choose { scores, ids: ids_at, len: len_at, words: words as i32 };
+    choose.launch(&Emulated, equal.len()).unwrap();
+    assert_eq!(ids.to_vec1::<u32>().unwrap(), [5000, 7, 40, 8999]);
+    assert_eq!(len.to_vec1::<u32>().unwrap(), [42]);
+}
+
+fn golden_cases_pass_in(dtype: DtypeChoice) {
+    let emulated =
+        |dir: &Path, config, chosen| Ok(Network::load(dir, config, chosen)?.with_ops(Box::new(kernels())));
+    let mut runner = Runner::new(choose(DeviceChoice::Cpu, dtype).unwrap()).loading(emulated);
+    let mut passed = 0;
+    for root in golden::roots(Path::new(env!("CARGO_MANIFEST_DIR"))) {
+        // Minutes for those beside the repository: only where CAMSCRIBE_GOLDEN names them.
+        if root.ends_with("../shared/oracle") {
+            continue;
+        }
+        for case in golden::cases(&root).unwrap() {
+            match runner.run(&case) {
+                Outcome::Passed(figures) => {
+                    passed += 1;
+                    println!("ok      {:32} {figures}", case.name);
+                }
+                Outcome::Failed(why) => panic!("{}: {why}", case.name),
+                Outcome::NotRun(why) => println!("not run {:32} {why}", case.name),
+            }
+        }
+    }
+    assert!(passed > 0, "no golden case was run");
+}
+
+#[test]
+fn golden_cases_pass_in_f32() {
+    golden_cases_pass_in(DtypeChoice::F32);
+}
+
+#[test]
+fn golden_cases_pass_in_bf16() {
+    golden_cases_pass_in(DtypeChoice::Bf16);
 }

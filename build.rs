@@ -17,7 +17,7 @@ fn main() {
     let nvcc = env::var_os("CUDA_HOME").map_or("nvcc".into(), |home| PathBuf::from(home).join("bin/nvcc"));
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("kernels.ptx");
     let done = Command::new(&nvcc)
-        .args(["-ptx", "-O3", "-std=c++17", "-arch=compute_80", "-Werror=all-warnings", "-include"])
+        .args(["-ptx", "-O3", "-std=c++17", "-arch=compute_80", "-include"])
         .arg(format!("{FOLDER}/primitives.cuh"))
         .arg(format!("{FOLDER}/kernels.cu"))
         .arg("-o")

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Everything that is to be measured on a GPU, in one go: golden cases, the benchmark, and transformers
 # on the same work; golden cases and the first shape also without CUDA graphs, and with candle's operations
-# in place of our own kernels, which shows what these are worth. Needs CUDA's driver and libraries (cuBLAS, cuRAND), for the comparison a Python with
-# torch, torchvision, transformers, num2words, numpy and pillow, and two programs that need no GStreamer:
+# in place of our own kernels, which shows what these are worth. Needs CUDA's driver and libraries (cuBLAS,
+# cuBLASLt, cuRAND), for the comparison a Python with torch, torchvision, transformers, num2words, numpy and
+# pillow, and two programs that need no GStreamer:
 #
 #   make gpu-bench      # elsewhere, with nvcc: target/HOST/release/bench and target/HOST/release/golden
 #   sh gpu.sh --bench FILE [--golden FILE --data DIR] [--out DIR] [--python PYTHON] [--device cuda|cpu]
@@ -68,9 +69,10 @@ else
 fi
 
 dtypes=f32
-[ "$device" = cpu ] || dtypes='f32 bf16'
+others=candle # what else there is than the default: graphs are for GPUs
+[ "$device" = cpu ] || { dtypes='f32 bf16' others='own candle'; }
 for dtype in $dtypes; do
-    for kernels in graphs own candle; do
+    for kernels in graphs $others; do
         title="Golden cases, $dtype, kernels: $kernels"
         if [ -x "$golden" ] && [ -d "$data/golden" ]; then
             step "$title" "$golden" --device "$device" --dtype "$dtype" --kernels "$kernels" "$data"
@@ -85,7 +87,7 @@ rm -f "$out/bench.json"
 step "camscribe" "$bench" --device "$device" --json "$out/bench.json" $options
 
 # What the kernels are worth: the first shape without graphs, and with candle's operations.
-for kernels in own candle; do
+for kernels in $others; do
     # shellcheck disable=SC2086  # the last of an option counts
     step "camscribe, kernels: $kernels" "$bench" --device "$device" $options --shapes "$first" --periods 0 \
         --kernels "$kernels"

@@ -117,14 +117,16 @@ fn measure(
         parameters: work::parameters(config),
         config: config.clone(),
         prompt_tokens: model.prompt_tokens(),
+        kernels: model.network.chosen.kernels.as_str(),
         load_s: start.elapsed().as_secs_f64(),
         batches: vec![],
         stopped: None,
         cameras: None,
     });
     output.say(&format!(
-        "\n{shape}, prompts of {} tokens\n\n{}",
+        "\n{shape}, prompts of {} tokens, kernels: {}\n\n{}",
         model.prompt_tokens(),
+        model.network.chosen.kernels.as_str(),
         BatchReport::HEADER
     ))?;
     let most = if chosen.device.is_cpu() { 4 } else { 128 };
@@ -164,15 +166,11 @@ fn time(model: &Model, repeat: usize, batch: usize) -> Result<Measured> {
     if on_cpu {
         clock::forget_peak()?;
     }
-    // Asking the device takes time: only while warming up.
-    let mut peak_memory = 0;
-    model.answer(&clips, &mut || {
-        peak_memory = peak_memory.max(model.network.chosen.memory().map_or(0, |memory| memory.used));
-    })?;
+    let chosen = &model.network.chosen;
+    chosen.forget_peak();
+    model.answer(&clips, &mut || ())?;
     let mut runs = (0..repeat).map(|_| model.answer(&clips, &mut || ())).collect::<Result<Vec<_>>>()?;
-    if on_cpu {
-        peak_memory = clock::peak_memory()?;
-    }
+    let peak_memory = if on_cpu { clock::peak_memory()? } else { chosen.peak_memory().unwrap_or(0) };
     runs.sort_by(|a, b| a.wall.total().total_cmp(&b.wall.total()));
     Ok(Measured { batch, times: runs[runs.len() / 2], peak_memory })
 }

@@ -143,7 +143,8 @@ impl Model {
         }
     }
 
-    /// Answers a batch; `step` is called after every layer of every pass.
+    /// Answers a batch; `step` is called after every layer of every pass, or after every token where our own
+    /// kernels decode.
     pub fn answer(&self, clips: &[Clip], step: &mut (dyn FnMut() + Send)) -> Result<Times> {
         let clock = Clock::start();
         let frames = clips.iter().flat_map(|clip| &clip.frames);

@@ -23,8 +23,6 @@ pub struct Report {
     pub hardware: String,
     /// `f32`, `bf16` or `f16`.
     pub dtype: &'static str,
-    /// `candle`, `own` or `graphs`.
-    pub kernels: &'static str,
     /// Threads that compute on the CPU.
     pub threads: usize,
     /// Of the random weights.
@@ -52,6 +50,8 @@ pub struct ShapeReport {
     pub config: ModelConfig,
     /// Numbers in its weights.
     pub parameters: usize,
+    /// What computed: `candle`, `own` or `graphs`.
+    pub kernels: &'static str,
     /// Tokens of every prompt, those of pictures included.
     pub prompt_tokens: usize,
     /// For making the weights and putting them on the device.
@@ -95,8 +95,8 @@ pub struct BatchReport {
     pub vision_share: f64,
     pub prefill_share: f64,
     pub decode_share: f64,
-    /// On a GPU the most of the device's memory that was seen in use after any layer, by whomever; on
-    /// the CPU the most that the process held.
+    /// On a GPU the most of the device's memory that was in use, by whomever; on the CPU the most that the
+    /// process held.
     pub peak_memory_mb: usize,
 }
 
@@ -155,7 +155,6 @@ impl Report {
             device: chosen.device_name(),
             hardware: chosen.hardware(),
             dtype: chosen.dtype_name(),
-            kernels: chosen.kernels.as_str(),
             threads: rayon::current_num_threads(),
             seed: settings.seed,
             frames: settings.frames,
@@ -173,12 +172,11 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} ({}), {}, kernels: {}, {} CPU threads; measured: {:.3} TFLOP/s in matrix products, {:.1} GB/s of memory\n\
+            "{} ({}), {}, {} CPU threads; measured: {:.3} TFLOP/s in matrix products, {:.1} GB/s of memory\n\
              clips of {} frames, answers of {} tokens",
             self.hardware,
             self.device,
             self.dtype,
-            self.kernels,
             self.threads,
             self.matrix_tflop_per_s,
             self.memory_gb_per_s,

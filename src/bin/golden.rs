@@ -35,7 +35,7 @@ fn main() -> Result<ExitCode> {
     ensure!(!roots.is_empty(), "no golden data: name a folder with golden/ and ckpt/ in it");
 
     let chosen = Chosen { kernels, ..choose(device, dtype)? };
-    println!("device, dtype and kernels: {chosen}, {}", kernels.as_str());
+    println!("device and dtype: {chosen}; kernels that are wanted: {}", kernels.as_str());
     let (mut passed, mut failed, mut not_run) = (0, 0, 0);
     let mut runner = Runner::new(chosen);
     for root in roots {

@@ -193,7 +193,7 @@ impl Runner {
         }
         let Some((_, network)) = &self.network else { bail!("no network") };
         if let Some(why) = &network.refused {
-            bail!("our own kernels do not run: {why}");
+            bail!("not what was asked for computes, but {}: {why}", network.chosen.kernels.as_str());
         }
         let stored = candle_core::safetensors::load(case.json.with_extension("safetensors"), &Device::Cpu)?;
 

@@ -83,6 +83,8 @@ const MAX_WIDTH: usize = 1 << 17;
 const MAX_LAYERS: usize = 1 << 10;
 const MAX_VOCAB: usize = 1 << 22;
 const MAX_POSITIONS: usize = 1 << 20;
+/// Positions times head size: as many angles are worked out. Published models have 2^19.
+const MAX_ROTARY: usize = 1 << 26;
 /// Longest edge that the reference resizes anything to: its own `MAX_IMAGE_SIZE`.
 const MAX_EDGE: usize = 4096;
 
@@ -171,6 +173,10 @@ impl TextConfig {
         if !t.head_dim.is_multiple_of(2) {
             let problem = format!("is {}: the rotary embedding needs an even number", t.head_dim);
             return Err(c.wrong("text_config.head_dim", problem));
+        }
+        if t.max_position_embeddings * t.head_dim > MAX_ROTARY {
+            let problem = format!("is {}: too much with heads of {}", t.max_position_embeddings, t.head_dim);
+            return Err(c.wrong("text_config.max_position_embeddings", problem));
         }
         Ok(t)
     }

@@ -70,11 +70,46 @@ impl Chosen {
     #[cfg(feature = "cuda")]
     pub fn memory(&self) -> Option<DeviceMemory> {
         let Device::Cuda(device) = &self.device else { return None };
-        let stream = device.cuda_stream();
-        let (free, total) = stream.context().mem_get_info().ok()?;
-        let used = total.saturating_sub(free);
-        let kept = Pool::of(stream.context()).ok().flatten().map_or(0, |pool| pool.unused());
-        Some(DeviceMemory { used: used.saturating_sub(kept), total })
+        let (free, total) = device.cuda_stream().context().mem_get_info().ok()?;
+        let kept = self.pool().and_then(|pool| Some(pool.reserved()?.saturating_sub(pool.used()?)));
+        Some(DeviceMemory { used: total.saturating_sub(free).saturating_sub(kept.unwrap_or(0)), total })
+    }
+
+    /// Gives memory back to the GPU that was kept for later, after a batch that was too large.
+    pub fn give_back(&self) {
+        #[cfg(feature = "cuda")]
+        if let Some(pool) = self.pool() {
+            pool.trim();
+        }
+    }
+
+    /// From now on [`Chosen::peak_memory`] counts.
+    pub fn forget_peak(&self) {
+        #[cfg(feature = "cuda")]
+        if let Some(pool) = self.pool() {
+            pool.forget_peak();
+        }
+    }
+
+    /// The most bytes of the device's memory that were in use at a time, by whomever; the CPU has none of
+    /// its own.
+    #[cfg(not(feature = "cuda"))]
+    pub fn peak_memory(&self) -> Option<usize> {
+        None
+    }
+
+    /// The most bytes of the device's memory that were in use at a time, by whomever; the CPU has none of
+    /// its own.
+    #[cfg(feature = "cuda")]
+    pub fn peak_memory(&self) -> Option<usize> {
+        let pool = self.pool()?;
+        Some(self.memory()?.used.saturating_sub(pool.used()?) + pool.peak()?)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn pool(&self) -> Option<Pool> {
+        let Device::Cuda(device) = &self.device else { return None };
+        Pool::of(device.cuda_stream().context()).ok()?
     }
 
     /// What its maker calls it.
@@ -145,7 +180,7 @@ pub fn is_out_of_memory(error: &str) -> bool {
 }
 
 /// From compute capability 8.0 on (CUDA C++ Programming Guide, table of arithmetic by capability).
-fn has_bf16(gpu: &Gpu) -> bool {
+pub fn has_bf16(gpu: &Gpu) -> bool {
     gpu.compute_capability.split('.').next().and_then(|major| major.parse::<u32>().ok()) >= Some(8)
 }
 
@@ -177,8 +212,9 @@ fn open_cuda(ordinal: usize) -> Result<(Device, Gpu), DeviceError> {
         // Events would keep apart streams, and there is this one alone.
         // SAFETY: nothing of the device is used on another stream.
         unsafe { stream.context().disable_event_tracking() };
-        if let Some(pool) = Pool::of(stream.context()).map_err(candle_core::Error::wrap)? {
-            pool.keep_all().map_err(candle_core::Error::wrap)?;
+        let kept = Pool::of(stream.context()).and_then(|pool| pool.map_or(Ok(()), |pool| pool.keep_all()));
+        if let Err(e) = kept {
+            tracing::warn!("the GPU's memory is asked for again and again, which is slower: {e}");
         }
         let x = candle_core::Tensor::ones((16, 16), DType::F32, &device)?;
         candle_nn::ops::softmax_last_dim(&x.matmul(&x)?)?.to_vec2::<f32>()?;
@@ -218,18 +254,44 @@ impl Pool {
         unsafe { cuMemPoolSetAttribute(self.0, attribute, (&raw mut most).cast()) }.result()
     }
 
-    /// Bytes that were taken and are not in use.
-    fn unused(&self) -> usize {
-        use cudarc::driver::sys::{CUmemPool_attribute, cuMemPoolGetAttribute};
-        let bytes = |attribute| {
-            let mut bytes = 0u64;
-            // SAFETY: these attributes are numbers of 64 bits.
-            let read = unsafe { cuMemPoolGetAttribute(self.0, attribute, (&raw mut bytes).cast()) };
-            read.result().ok().map(|()| bytes as usize)
-        };
-        let taken = bytes(CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT);
-        let used = bytes(CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT);
-        taken.zip(used).map_or(0, |(taken, used)| taken.saturating_sub(used))
+    /// Gives back what is not in use.
+    fn trim(&self) {
+        // SAFETY: it touches nothing that is in use.
+        let done = unsafe { cudarc::driver::sys::cuMemPoolTrimTo(self.0, 0) }.result();
+        if let Err(e) = done {
+            tracing::warn!("unused memory of the GPU cannot be given back: {e}");
+        }
+    }
+
+    /// Bytes that were taken.
+    fn reserved(&self) -> Option<usize> {
+        self.bytes(cudarc::driver::sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)
+    }
+
+    /// Bytes of them that are in use.
+    fn used(&self) -> Option<usize> {
+        self.bytes(cudarc::driver::sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)
+    }
+
+    /// The most bytes that were in use.
+    fn peak(&self) -> Option<usize> {
+        self.bytes(cudarc::driver::sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH)
+    }
+
+    fn forget_peak(&self) {
+        let attribute = cudarc::driver::sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+        let mut none = 0u64;
+        // SAFETY: the attribute is a number of 64 bits. What goes wrong shows as a peak that is too high.
+        let _ =
+            unsafe { cudarc::driver::sys::cuMemPoolSetAttribute(self.0, attribute, (&raw mut none).cast()) };
+    }
+
+    fn bytes(&self, attribute: cudarc::driver::sys::CUmemPool_attribute) -> Option<usize> {
+        let mut bytes = 0u64;
+        // SAFETY: these attributes are numbers of 64 bits.
+        let read =
+            unsafe { cudarc::driver::sys::cuMemPoolGetAttribute(self.0, attribute, (&raw mut bytes).cast()) };
+        read.result().ok().map(|()| bytes as usize)
     }
 }
 

@@ -68,6 +68,16 @@ pub enum LoadError {
     /// The weights are missing, damaged, or another model's.
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    /// A kernel of ours went so wrong that the device computes nothing any more.
+    #[error(
+        "camscribe's own kernels broke {device} ({why}): set kernels = \"candle\" under [model], and please report it"
+    )]
+    BrokenByKernels {
+        /// `cuda:N`
+        device: String,
+        /// What went wrong first.
+        why: String,
+    },
     /// The device that was asked for cannot be used.
     #[error(transparent)]
     Device(#[from] DeviceError),

@@ -8,9 +8,9 @@ use candle_core::{D, Tensor};
 use candle_transformers::generation::LogitsProcessor;
 
 use super::{
-    Result, Stage, Watch,
+    Result, Watch,
     config::ModelConfig,
-    ops::{Next, Ops},
+    ops::{Next, Ops, steps},
     text::Decoder,
 };
 use crate::event::FinishReason;
@@ -98,7 +98,7 @@ pub fn generate(
     let start = Instant::now();
     // The rows that are still in the batch, by number.
     let mut batch: Vec<usize> = (0..rows.len()).collect();
-    let mut steps = ops.steps(decoder, &cache)?;
+    let mut way = steps(ops, decoder, &cache)?;
     loop {
         let Next { logits, mut likeliest } = next;
         for (i, (row, token)) in batch.iter().zip(&mut likeliest).enumerate() {
@@ -110,23 +110,13 @@ pub fn generate(
         }
         if going.len() * 4 <= batch.len() * 3 {
             // It holds on to what is left behind.
-            drop(steps);
+            drop(way);
             cache.keep(&going)?;
             likeliest = going.iter().map(|i| likeliest[*i]).collect();
             batch = going.iter().map(|i| batch[*i]).collect();
-            steps = ops.steps(decoder, &cache)?;
+            way = steps(ops, decoder, &cache)?;
         }
-        next = match &mut steps {
-            Some(steps) => {
-                let next = steps.step(&likeliest, &mut cache)?;
-                watch(Stage::Logits, &next.logits)?;
-                next
-            }
-            None => {
-                let vectors = decoder.embed(&likeliest)?.unsqueeze(1)?;
-                Next::of(decoder.forward(ops, vectors, &mut cache, watch)?)?
-            }
-        };
+        next = way.step(&likeliest, &mut cache, watch)?;
     }
     Ok(Generated { answers: rows.into_iter().map(Row::answer).collect(), prefill, decode: start.elapsed() })
 }

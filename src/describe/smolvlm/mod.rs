@@ -119,12 +119,10 @@ impl SmolVlm {
         };
         let network = Network::load(dir, config, chosen)?;
         if let Some(why) = &network.refused {
-            tracing::warn!(
-                "camscribe's own kernels do not run on this GPU: {why}; candle's are used, which are slower. Please \
-                 report it with the name of the GPU"
-            );
+            tracing::warn!("slower than it could be, for camscribe's own kernels do not all run here: {why}");
         }
-        tracing::info!("model {} loaded on {} in {:.1?}", info.id, network.chosen, start.elapsed());
+        let (chosen, kernels) = (&network.chosen, network.chosen.kernels.as_str());
+        tracing::info!("model {} loaded on {chosen} ({kernels}) in {:.1?}", info.id, start.elapsed());
         let preprocessor = Preprocessor::new(&processor);
         let file_sampling = sampling::Sampling {
             fps: processor.video_fps,
@@ -183,6 +181,17 @@ impl SmolVlm {
         Ok((prompt, pictures))
     }
 
+    /// What an error of the device means.
+    fn broken(&self, error: candle_core::Error) -> DescribeError {
+        let text = error.to_string();
+        if device::is_out_of_memory(&text) {
+            self.network.chosen.give_back();
+            DescribeError::OutOfMemory(text)
+        } else {
+            DescribeError::Device(text)
+        }
+    }
+
     fn description(
         &self,
         prompt: &Prompt,
@@ -233,7 +242,8 @@ impl Describer for SmolVlm {
 
     fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
         let start = Instant::now();
-        // Every layer of every pass is a step: the longest silence is that of one of them.
+        // Every layer of every pass is a step, and where kernels of ours decode every token: the longest
+        // silence is that of one of them.
         let progress = Arc::clone(&self.progress);
         let mut step = |_, _: &Tensor| {
             progress.step();
@@ -247,7 +257,7 @@ impl Describer for SmolVlm {
 
         progress.step();
         let start = Instant::now();
-        let features = self.network.encode(&tiles, &mut step).map_err(broken)?;
+        let features = self.network.encode(&tiles, &mut step).map_err(|e| self.broken(e))?;
         stages.vision = start.elapsed();
 
         let requests: Vec<Request> = prepared
@@ -261,7 +271,8 @@ impl Describer for SmolVlm {
             .collect();
         let mut answers = Vec::new();
         if !requests.is_empty() {
-            let made = self.network.generate(&requests, features.as_ref(), &mut step).map_err(broken)?;
+            let made =
+                self.network.generate(&requests, features.as_ref(), &mut step).map_err(|e| self.broken(e))?;
             (stages.prefill, stages.decode) = (made.prefill, made.decode);
             answers = made.answers;
         }
@@ -275,15 +286,5 @@ impl Describer for SmolVlm {
             }
         };
         Ok(prepared.into_iter().map(describe).collect())
-    }
-}
-
-/// What an error of the device means.
-fn broken(error: candle_core::Error) -> DescribeError {
-    let text = error.to_string();
-    if device::is_out_of_memory(&text) {
-        DescribeError::OutOfMemory(text)
-    } else {
-        DescribeError::Device(text)
     }
 }

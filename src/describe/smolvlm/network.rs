@@ -3,9 +3,7 @@
 
 use std::path::Path;
 
-#[cfg(feature = "cuda")]
-use candle_core::Device;
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::{
     Result, Stage, Watch,
@@ -18,11 +16,12 @@ use super::{
     ops::{Ops, Plain},
     text::Decoder,
     vision::VisionTower,
-    weights::{Weights, WeightsError},
+    weights::Weights,
 };
 #[cfg(feature = "cuda")]
 use super::{
     cuda::{Gpu, Kernels},
+    device::has_bf16,
     trial,
 };
 use crate::device::KernelChoice;
@@ -37,7 +36,7 @@ const PASS_GPU: usize = 512 << 20;
 pub struct Network {
     pub config: ModelConfig,
     pub chosen: Chosen,
-    /// Why our own kernels do not compute although they were wanted.
+    /// Why our own kernels, or graphs of them, do not compute although they were wanted and there are some.
     pub refused: Option<String>,
     ops: Box<dyn Ops>,
     vision: VisionTower,
@@ -50,68 +49,95 @@ impl Network {
     pub fn load(dir: &Path, config: ModelConfig, chosen: Chosen) -> Result<Self, LoadError> {
         let weights = Weights::open(dir, &chosen.device, chosen.dtype)?;
         weights.check(&config)?;
-        Ok(Self::build(&weights, config, chosen)?)
+        Self::build(&weights, config, chosen)
     }
 
     /// A network of random weights: it computes as long as one that was trained, and needs no files.
     pub fn random(config: ModelConfig, seed: u64, chosen: Chosen) -> Result<Self, LoadError> {
         let weights = Weights::random(&config, seed, &chosen.device, chosen.dtype);
-        Ok(Self::build(&weights, config, chosen)?)
+        Self::build(&weights, config, chosen)
     }
 
-    fn build(weights: &Weights, config: ModelConfig, chosen: Chosen) -> Result<Self, WeightsError> {
-        let ops: Box<dyn Ops> = match (chosen.kernels, chosen.device.is_cpu(), chosen.dtype) {
-            (KernelChoice::Own | KernelChoice::Graphs, true, DType::F32) => Box::new(Cpu),
-            _ => Box::new(Plain),
-        };
-        let network = Self {
+    fn build(weights: &Weights, config: ModelConfig, chosen: Chosen) -> Result<Self, LoadError> {
+        let mut network = Self {
             refused: None,
-            ops,
+            ops: Box::new(Plain),
             vision: VisionTower::load(weights, &config.vision)?,
             connector: Connector::load(weights, config.scale_factor)?,
             decoder: Decoder::load(weights, &config.text, chosen.quantised)?,
             config,
             chosen,
         };
-        #[cfg(feature = "cuda")]
-        let network = network.with_kernels().map_err(|e| weights.unusable("our own kernels", e))?;
+        if network.chosen.kernels != KernelChoice::Candle {
+            network.take_own_kernels()?;
+        }
         Ok(network)
+    }
+
+    /// Our own operations instead of candle's, where there are some for this device and number format.
+    /// `chosen.kernels` is what computes then.
+    fn take_own_kernels(&mut self) -> Result<(), LoadError> {
+        let chosen = &mut self.chosen;
+        match (&chosen.device, chosen.dtype) {
+            (Device::Cpu, DType::F32) => {
+                chosen.kernels = KernelChoice::Own;
+                self.ops = Box::new(Cpu);
+            }
+            #[cfg(feature = "cuda")]
+            (Device::Cuda(device), DType::F32 | DType::BF16) if chosen.gpu.as_ref().is_some_and(has_bf16) => {
+                let graphs = chosen.kernels == KernelChoice::Graphs;
+                chosen.kernels = KernelChoice::Candle;
+                match Gpu::new(device) {
+                    Ok(gpu) => return self.try_kernels(Kernels::new(Box::new(gpu), graphs)),
+                    Err(why) => self.refused = Some(why.to_string()),
+                }
+            }
+            _ => {
+                chosen.kernels = KernelChoice::Candle;
+                tracing::info!("in {} candle's operations compute on this device", chosen.dtype.as_str());
+            }
+        }
+        Ok(())
+    }
+
+    /// Our own kernels, if they compute on this GPU what candle's operations do.
+    #[cfg(feature = "cuda")]
+    fn try_kernels(&mut self, ours: Kernels) -> Result<(), LoadError> {
+        let (chosen, graphs) = (&mut self.chosen, ours.graphs());
+        match trial::apart((&self.vision, &self.connector, &self.decoder), &self.config, &ours) {
+            Ok(apart) if apart < trial::too_far(chosen.dtype) => {
+                tracing::info!("camscribe's own kernels compute: {apart:.1e} away from candle's operations");
+                chosen.kernels = if ours.graphs() { KernelChoice::Graphs } else { KernelChoice::Own };
+                if graphs && !ours.graphs() {
+                    self.refused = Some("steps of decoding cannot be captured as CUDA graphs".into());
+                }
+                self.ops = Box::new(ours);
+            }
+            Ok(apart) => {
+                self.refused = Some(format!(
+                    "they are {apart:.1e} away from candle's operations on this GPU; please report it with the \
+                     name of the GPU"
+                ));
+            }
+            Err(why) => {
+                // After some faults a device computes nothing any more, and giving anything back fails, too.
+                if chosen.device.synchronize().is_err() {
+                    std::mem::forget(ours);
+                    return Err(LoadError::BrokenByKernels {
+                        device: chosen.device_name(),
+                        why: why.to_string(),
+                    });
+                }
+                self.refused = Some(why.to_string());
+            }
+        }
+        Ok(())
     }
 
     /// The same network, computed by `ops`.
     #[cfg(test)]
     pub fn with_ops(self, ops: Box<dyn Ops>) -> Self {
         Self { ops, ..self }
-    }
-
-    /// On a GPU, our own kernels instead of candle's operations, if they compute the same there.
-    #[cfg(feature = "cuda")]
-    fn with_kernels(mut self) -> Result<Self> {
-        let chosen = &mut self.chosen;
-        let Device::Cuda(device) = &chosen.device else { return Ok(self) };
-        if chosen.kernels == KernelChoice::Candle || !matches!(chosen.dtype, DType::F32 | DType::BF16) {
-            chosen.kernels = KernelChoice::Candle;
-            return Ok(self);
-        }
-        let record = chosen.kernels == KernelChoice::Graphs;
-        let tried = Gpu::new(device).and_then(|gpu| {
-            let ours = Kernels::new(Box::new(gpu), record);
-            let apart = trial::apart((&self.vision, &self.connector, &self.decoder), &self.config, &ours)?;
-            Ok((ours, apart))
-        });
-        let refused = match tried {
-            Ok((ours, apart)) if apart < trial::too_far(chosen.dtype) => {
-                self.ops = Box::new(ours);
-                return Ok(self);
-            }
-            Ok((_, apart)) => format!("they are {apart:.1e} away from candle's operations"),
-            Err(why) => why.to_string(),
-        };
-        chosen.kernels = KernelChoice::Candle;
-        self.refused = Some(refused);
-        // After some faults a device computes nothing any more.
-        chosen.device.synchronize()?;
-        Ok(self)
     }
 
     /// Bytes that answering a row of so many tokens takes beside the weights: its keys and values, and what

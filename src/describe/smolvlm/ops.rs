@@ -9,7 +9,7 @@ use candle_core::{D, DType, Device, Tensor};
 use candle_nn::{ops, rotary_emb::rope};
 
 use super::{
-    Result, cpu,
+    Result, Watch, cpu,
     text::{Cache, Decoder},
     weights::{Weights, WeightsError},
 };
@@ -120,21 +120,44 @@ pub trait Ops: Send + Sync {
         Tensor::from_vec(pixels, (count, grid * grid, width), &levels.device)?.to_dtype(levels.dtype)
     }
 
-    /// How rows go on a token at a time, where that is faster than one pass after the other.
+    /// How rows go on a token at a time, where there is something faster than one pass
+    /// after the other.
     fn steps<'a>(&'a self, _decoder: &'a Decoder, _cache: &Cache) -> Result<Option<Box<dyn Steps + 'a>>> {
         Ok(None)
     }
 }
 
-/// Makes rows longer, one token each at a time.
+/// Makes the rows of a cache longer, one token each at a time.
 pub trait Steps {
-    /// Takes the next token of every row; what follows is likely this.
-    fn step(&mut self, ids: &[u32], cache: &mut Cache) -> Result<Next>;
+    /// Takes the next token of every row. Always with the cache that the steps were made for, which nobody
+    /// else has changed.
+    fn step(&mut self, ids: &[u32], cache: &mut Cache, watch: Watch<'_>) -> Result<Next>;
+}
+
+/// The fastest way that there is.
+pub fn steps<'a>(ops: &'a dyn Ops, decoder: &'a Decoder, cache: &Cache) -> Result<Box<dyn Steps + 'a>> {
+    Ok(match ops.steps(decoder, cache)? {
+        Some(steps) => steps,
+        None => Box::new(Passes { ops, decoder }),
+    })
+}
+
+/// One pass through the decoder for every step.
+struct Passes<'a> {
+    ops: &'a dyn Ops,
+    decoder: &'a Decoder,
+}
+
+impl Steps for Passes<'_> {
+    fn step(&mut self, ids: &[u32], cache: &mut Cache, watch: Watch<'_>) -> Result<Next> {
+        let vectors = self.decoder.embed(ids)?.unsqueeze(1)?;
+        Next::of(self.decoder.forward(self.ops, vectors, cache, watch)?)
+    }
 }
 
 /// What follows the last token of every row.
 pub struct Next {
-    /// `(rows, vocabulary)` in f32.
+    /// `(rows, vocabulary)` in f32, until the next step, which may write to the same place.
     pub logits: Tensor,
     /// Of every row the token with the highest score.
     pub likeliest: Vec<u32>,
@@ -301,10 +324,11 @@ impl<'a> Places<'a> {
     pub fn rotary(&self) -> Result<&(Tensor, Tensor)> {
         once(&self.rotary, || {
             let slots = self.first..self.first + self.tokens;
-            // Padding has no position; what it computes is never seen.
+            let last = self.table.0.dim(0)? - 1;
+            // Padding, and a row that is done and has not left, has no position; what it computes is never seen.
             let of_row = |start: &usize| {
                 let start = *start;
-                slots.clone().map(move |slot| slot.saturating_sub(start))
+                slots.clone().map(move |slot| slot.saturating_sub(start).min(last))
             };
             let positions: Vec<usize> = self.starts.iter().flat_map(of_row).collect();
             let positions = on_device(&positions, self.table.0.device())?;

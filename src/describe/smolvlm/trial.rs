@@ -7,16 +7,18 @@ use super::{
     Result,
     config::ModelConfig,
     connector::Connector,
-    ops::{Ops, Plain},
+    ops::{Ops, Plain, steps},
     text::Decoder,
     unwatched,
     vision::VisionTower,
 };
 
+/// Pictures at a time: one, and as many as a pass usually has more than.
+const TILES: [usize; 2] = [1, 2];
 /// Tokens of the rows of two batches: what runs few rows is not what runs many, and prompts go through in
 /// several blocks.
 const BATCHES: [&[usize]; 2] = [&[200, 20], &[150, 7, 1, 25, 133, 18]];
-/// Steps of each batch: enough that they are recorded where that is done.
+/// Steps of each batch: enough that one is captured where that is done.
 const STEPS: usize = 9;
 
 /// The share from which on something is wrong: rounding makes a few hundredths in bf16, and what is wrong is
@@ -32,19 +34,23 @@ pub fn apart(
     config: &ModelConfig,
     ours: &dyn Ops,
 ) -> Result<f32> {
-    let tile: Vec<u8> = (0..vision.tile_bytes()).map(|i| (i * 31 % 251) as u8).collect();
-    let see = |ops: &dyn Ops| connector.forward(ops, &vision.forward(ops, &tile, &mut unwatched)?);
-    let mut most = share(&see(ours)?, &see(&Plain)?)?;
+    let see = |ops: &dyn Ops, tiles: usize| {
+        let tiles: Vec<u8> = (0..tiles * vision.tile_bytes()).map(|i| (i * 31 % 251) as u8).collect();
+        connector.forward(ops, &vision.forward(ops, &tiles, &mut unwatched)?)
+    };
+    let mut apart = vec![];
+    for tiles in TILES {
+        apart.push(share(&see(ours, tiles)?, &see(&Plain, tiles)?)?);
+    }
     for rows in BATCHES {
-        for (ours, plain) in
-            read(ours, decoder, config, rows)?.iter().zip(&read(&Plain, decoder, config, rows)?)
-        {
-            // Not `max`, which would lose what is no number.
-            let apart = share(ours, plain)?;
-            most = if apart <= most { most } else { apart };
+        let (ours, plain) = (read(ours, decoder, config, rows)?, read(&Plain, decoder, config, rows)?);
+        for (ours, plain) in ours.iter().zip(&plain) {
+            apart.push(share(ours, plain)?);
         }
     }
-    Ok(most)
+    // Not `max`, which would lose what is no number.
+    let larger = |a: f32, b: f32| if b.is_nan() || b > a { b } else { a };
+    Ok(apart.into_iter().fold(0., larger))
 }
 
 /// The scores after prompts of so many tokens, and after each of some further words.
@@ -55,14 +61,10 @@ fn read(ops: &dyn Ops, decoder: &Decoder, config: &ModelConfig, rows: &[usize]) 
     let words: Vec<u32> = (0..rows.len() * slots).map(word).collect();
     let vectors = decoder.embed(&words)?.reshape((rows.len(), slots, ()))?;
     let mut scores = vec![decoder.forward(ops, vectors, &mut cache, &mut unwatched)?];
-    let mut steps = ops.steps(decoder, &cache)?;
+    let mut way = steps(ops, decoder, &cache)?;
     for step in 0..STEPS {
         let words: Vec<u32> = (0..rows.len()).map(|row| word(step * 100 + row)).collect();
-        scores.push(match &mut steps {
-            // The next step writes to the same place.
-            Some(steps) => steps.step(&words, &mut cache)?.logits.copy()?,
-            None => decoder.forward(ops, decoder.embed(&words)?.unsqueeze(1)?, &mut cache, &mut unwatched)?,
-        });
+        scores.push(way.step(&words, &mut cache, &mut unwatched)?.logits.copy()?);
     }
     Ok(scores)
 }

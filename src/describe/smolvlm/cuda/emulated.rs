@@ -10,7 +10,7 @@ use std::{
 use candle_core::{DType, Tensor};
 use libloading::Library;
 
-use super::{super::Result, Backend, Recording, pointer};
+use super::{super::Result, Backend, Graph, pointer};
 
 type Launch = unsafe extern "C" fn(*const c_char, *const c_uint, c_uint, *const c_void, usize) -> c_int;
 
@@ -25,7 +25,16 @@ fn library() -> &'static Mutex<Library> {
         let out = tempfile::tempdir().unwrap();
         let object = out.path().join("kernels.so");
         let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
-        let options = ["-std=c++20", "-O2", "-Wall", "-Wno-unknown-pragmas", "-Werror", "-shared", "-fPIC"];
+        let options = [
+            "-std=c++20",
+            "-O2",
+            "-Wall",
+            "-Wno-unknown-pragmas",
+            "-Werror",
+            "-shared",
+            "-fPIC",
+            "-U_FORTIFY_SOURCE",
+        ];
         let done = Command::new(&compiler)
             .args(options)
             .arg("-include")
@@ -74,7 +83,7 @@ impl Backend for Emulated {
         Ok(None)
     }
 
-    fn record(&self, _: &mut dyn FnMut() -> Result<()>) -> Result<Option<Box<dyn Recording>>> {
+    fn capture(&self, _: &mut dyn FnMut() -> Result<()>) -> Result<Option<Box<dyn Graph>>> {
         Ok(None)
     }
 }

@@ -1,4 +1,4 @@
-//! The kernels on a GPU: launched by the driver, matrices multiplied by cuBLAS, steps recorded as CUDA
+//! The kernels on a GPU: launched by the driver, matrices multiplied by cuBLAS, steps captured as CUDA
 //! graphs. All of it in the one stream that candle uses for the device.
 
 use std::ffi::c_void;
@@ -21,12 +21,12 @@ use cudarc::{
 };
 use half::bf16;
 
-use super::{super::Result, Backend, Pointer, Recording, pointer};
+use super::{super::Result, Backend, Graph, Pointer, pointer};
 
 /// Made by build.rs.
 const KERNELS: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
 const MODULE: &str = "camscribe";
-/// What cuBLAS may use beside its operands. Its own would be allocated anew in every recording.
+/// What cuBLAS may use beside its operands. Its own would be allocated anew in every capture.
 const WORKSPACE: usize = 32 << 20;
 
 /// A GPU.
@@ -43,7 +43,7 @@ impl Gpu {
     /// # Errors
     /// When the GPU does not take the kernels, or has too little memory.
     pub fn new(device: &CudaDevice) -> Result<Self> {
-        device.get_or_load_custom_func("choose", MODULE, KERNELS)?;
+        device.get_or_load_custom_func("argmax", MODULE, KERNELS)?;
         let workspace = device.alloc_zeros::<u8>(WORKSPACE)?;
         let (at, _) = workspace.device_ptr(workspace.stream());
         let blas = CudaBlas::new(device.cuda_stream()).w()?;
@@ -134,8 +134,10 @@ impl Backend for Gpu {
     }
 
     fn linear(&self, x: &Tensor, weight: &Tensor, bias: &Tensor, gelu: bool) -> Result<Option<Tensor>> {
-        // In f32 this library would compute in TF32.
-        let (Some(fused), DType::BF16) = (&self.fused, x.dtype()) else { return Ok(None) };
+        // In f32 this library would compute in TF32. It takes it that operands begin at multiples of 256 bytes,
+        // as whole allocations do.
+        let whole = [x, weight, bias].iter().all(|x| x.layout().start_offset() == 0);
+        let (Some(fused), DType::BF16, true) = (&self.fused, x.dtype(), whole) else { return Ok(None) };
         let ((rows, inputs), (outputs, _)) = (x.dims2()?, weight.dims2()?);
         let config = MatmulConfig {
             transa: true,
@@ -171,7 +173,7 @@ impl Backend for Gpu {
         }
     }
 
-    fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Option<Box<dyn Recording>>> {
+    fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Option<Box<dyn Graph>>> {
         let stream = self.device.cuda_stream();
         stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
         let done = work();
@@ -181,15 +183,13 @@ impl Backend for Gpu {
         let over = |status| status == CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
         let graph = end().or_else(|e| if stream.capture_status().is_ok_and(over) { Err(e) } else { end() });
         done?;
-        Ok(graph.w()?.map(|graph| Box::new(Graph(graph)) as Box<dyn Recording>))
+        Ok(graph.w()?.map(|graph| Box::new(graph) as Box<dyn Graph>))
     }
 }
 
-struct Graph(CudaGraph);
-
-impl Recording for Graph {
-    fn start(&self) -> Result<()> {
-        self.0.launch().w()
+impl Graph for CudaGraph {
+    unsafe fn replay(&self) -> Result<()> {
+        self.launch().w()
     }
 }
 

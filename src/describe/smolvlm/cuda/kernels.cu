@@ -9,12 +9,12 @@ constexpr int WARP = 32;
 constexpr unsigned ALL = 0xffffffffu;
 constexpr float LOG2_E = 1.4426950408889634f;
 
-__device__ inline float wide(float x) { return x; }
-__device__ inline float wide(bf16 x) { return __bfloat162float(x); }
+__device__ inline float to_f32(float x) { return x; }
+__device__ inline float to_f32(bf16 x) { return __bfloat162float(x); }
 
-template <typename T> __device__ inline T narrow(float x);
-template <> __device__ inline float narrow<float>(float x) { return x; }
-template <> __device__ inline bf16 narrow<bf16>(float x) { return __float2bfloat16_rn(x); }
+template <typename T> __device__ inline T from_f32(float x);
+template <> __device__ inline float from_f32<float>(float x) { return x; }
+template <> __device__ inline bf16 from_f32<bf16>(float x) { return __float2bfloat16_rn(x); }
 
 // 16 bytes of neighbouring numbers, read and written at once.
 template <typename T> struct alignas(16) Pack {
@@ -71,7 +71,7 @@ template <typename T> __device__ inline void patches(const Patches &a) {
     unsigned row = place / a.grid * a.patch + within % area / a.patch;
     unsigned column = place % a.grid * a.patch + within % a.patch;
     uint8_t byte = a.tiles[(static_cast<long long>(tile * 3 + plane) * a.side + row) * a.side + column];
-    static_cast<T *>(a.out)[i] = narrow<T>(a.levels[byte]);
+    static_cast<T *>(a.out)[i] = from_f32<T>(a.levels[byte]);
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -104,11 +104,11 @@ template <typename T> __device__ inline void norm(const Norm &a) {
         Pack<T> pack = load(x + i);
         if (add) {
             Pack<T> more = load(add + first + i);
-            for (int j = 0; j < N; j++) pack.at[j] = narrow<T>(wide(pack.at[j]) + wide(more.at[j]));
+            for (int j = 0; j < N; j++) pack.at[j] = from_f32<T>(to_f32(pack.at[j]) + to_f32(more.at[j]));
             store(sum + i, pack);
         }
         for (int j = 0; j < N; j++) {
-            float value = wide(pack.at[j]);
+            float value = to_f32(pack.at[j]);
             row[i + j] = value;
             total += value;
             squares += value * value;
@@ -127,7 +127,7 @@ template <typename T> __device__ inline void norm(const Norm &a) {
         Pack<T> pack;
         for (int j = 0; j < N; j++) {
             float value = (row[i + j] - mean) * scale * a.weight[i + j];
-            pack.at[j] = narrow<T>(a.shift ? value + a.shift[i + j] : value);
+            pack.at[j] = from_f32<T>(a.shift ? value + a.shift[i + j] : value);
         }
         store(out + i, pack);
     }
@@ -151,7 +151,7 @@ template <typename T> __device__ inline void swiglu(const Swiglu &a) {
     int packs = a.width / N;
     const T *gate = static_cast<const T *>(a.gate_up) + i / packs * 2 * a.width + i % packs * N;
     Pack<T> g = load(gate), u = load(gate + a.width);
-    for (int j = 0; j < N; j++) g.at[j] = narrow<T>(silu(wide(g.at[j])) * wide(u.at[j]));
+    for (int j = 0; j < N; j++) g.at[j] = from_f32<T>(silu(to_f32(g.at[j])) * to_f32(u.at[j]));
     store(static_cast<T *>(a.out) + i * N, g);
 }
 
@@ -165,22 +165,22 @@ struct Rotate {
     const void *cos, *sin; // (positions, size / 2)
     const int *starts;     // slot of the first real token of every row
     const int *len;        // slots in use, or null: then `first`
-    int first, tokens, heads, key_heads, size, capacity;
+    int first, tokens, heads, key_heads, size, capacity, positions;
 };
 
 // One block a token. Queries are rotated, keys rotated and put into the cache, values put there.
 template <typename T> __device__ inline void rotate(const Rotate &a) {
     int row = blockIdx.x / a.tokens, token = blockIdx.x % a.tokens;
     int slot = (a.len ? *a.len : a.first) + token;
-    if (slot >= a.capacity) return;
-    int position = max(slot - a.starts[row], 0);
+    // Padding, and a row that is done and has not left, has no position.
+    int position = min(max(slot - a.starts[row], 0), a.positions - 1);
     int half = a.size / 2, all = a.heads + 2 * a.key_heads;
     const T *in = static_cast<const T *>(a.qkv) + static_cast<long long>(blockIdx.x) * all * a.size;
     const T *cos = static_cast<const T *>(a.cos) + static_cast<long long>(position) * half;
     const T *sin = static_cast<const T *>(a.sin) + static_cast<long long>(position) * half;
     for (int i = threadIdx.x; i < all * half; i += blockDim.x) {
         int head = i / half, at = i % half;
-        float x = wide(in[head * a.size + at]), y = wide(in[head * a.size + half + at]);
+        float x = to_f32(in[head * a.size + at]), y = to_f32(in[head * a.size + half + at]);
         T *out;
         if (head < a.heads) {
             out = static_cast<T *>(a.q) + (static_cast<long long>(blockIdx.x) * a.heads + head) * a.size;
@@ -191,12 +191,12 @@ template <typename T> __device__ inline void rotate(const Rotate &a) {
             out = cache + ((static_cast<long long>(row) * a.key_heads + of) * a.capacity + slot) * a.size;
         }
         if (head < a.heads + a.key_heads) {
-            float c = wide(cos[at]), s = wide(sin[at]);
-            out[at] = narrow<T>(x * c - y * s);
-            out[half + at] = narrow<T>(x * s + y * c);
+            float c = to_f32(cos[at]), s = to_f32(sin[at]);
+            out[at] = from_f32<T>(x * c - y * s);
+            out[half + at] = from_f32<T>(x * s + y * c);
         } else {
-            out[at] = narrow<T>(x);
-            out[half + at] = narrow<T>(y);
+            out[at] = from_f32<T>(x);
+            out[half + at] = from_f32<T>(y);
         }
     }
 }
@@ -250,8 +250,8 @@ template <int SIZE, int TILES> __device__ inline void attention(const Attention 
         for (int i = threadIdx.x; i < KEYS * (PADDED - SIZE); i += blockDim.x) {
             int at = i / (PADDED - SIZE) * STRIDE + SIZE + i % (PADDED - SIZE);
             for (int stage = 0; stage < 2; stage++) {
-                k_tiles[stage][at] = narrow<bf16>(0.f);
-                v_tiles[stage][at] = narrow<bf16>(0.f);
+                k_tiles[stage][at] = from_f32<bf16>(0.f);
+                v_tiles[stage][at] = from_f32<bf16>(0.f);
             }
         }
     }
@@ -276,10 +276,10 @@ template <int SIZE, int TILES> __device__ inline void attention(const Attention 
             int key = tile * KEYS + in_tile;
             bool there = key < a.keys;
             long long from = there ? key : 0;
-            copy_later(&k_tiles[stage][in_tile * STRIDE + at], k + from * a.k_at.token + at, there);
-            copy_later(&v_tiles[stage][in_tile * STRIDE + at], v + from * a.v_at.token + at, there);
+            cp_async(&k_tiles[stage][in_tile * STRIDE + at], k + from * a.k_at.token + at, there);
+            cp_async(&v_tiles[stage][in_tile * STRIDE + at], v + from * a.v_at.token + at, there);
         }
-        close_group();
+        cp_async_commit();
     };
 
     float out[TILES][PADDED / 8][4] = {};
@@ -294,9 +294,9 @@ template <int SIZE, int TILES> __device__ inline void attention(const Attention 
     for (int stage = 0; tile_of_keys < tiles_end; tile_of_keys++, stage ^= 1) {
         if (tile_of_keys + 1 < tiles_end) {
             fetch(tile_of_keys + 1, stage ^ 1);
-            wait_for_groups<1>();
+            cp_async_wait<1>();
         } else {
-            wait_for_groups<0>();
+            cp_async_wait<0>();
         }
         __syncthreads();
 
@@ -308,11 +308,11 @@ template <int SIZE, int TILES> __device__ inline void attention(const Attention 
                 int matrix = lane / 8;
                 int key = two * 16 + matrix / 2 * 8 + lane % 8, at = step * 16 + matrix % 2 * 8;
                 uint32_t b[4];
-                load_matrices(b, &k_tiles[stage][key * STRIDE + at]);
+                ldmatrix(b, &k_tiles[stage][key * STRIDE + at]);
 #pragma unroll
                 for (int tile = 0; tile < TILES; tile++) {
-                    multiply_add(scores[tile][two * 2], queries[tile][step], b[0], b[1]);
-                    multiply_add(scores[tile][two * 2 + 1], queries[tile][step], b[2], b[3]);
+                    mma(scores[tile][two * 2], queries[tile][step], b[0], b[1]);
+                    mma(scores[tile][two * 2 + 1], queries[tile][step], b[2], b[3]);
                 }
             }
         }
@@ -354,14 +354,14 @@ template <int SIZE, int TILES> __device__ inline void attention(const Attention 
                 most = fmaxf(most, __shfl_xor_sync(ALL, most, 2));
                 // A query that has seen nothing yet has nothing to keep.
                 float base = most == -INFINITY ? 0.f : most * scale;
-                float kept = power_of_two(highest[tile][half] * scale - base);
+                float kept = exp2_approx(highest[tile][half] * scale - base);
                 highest[tile][half] = most;
                 float sum = 0.f;
 #pragma unroll
                 for (int eight = 0; eight < KEYS / 8; eight++) {
 #pragma unroll
                     for (int i = half * 2; i < half * 2 + 2; i++) {
-                        scores[tile][eight][i] = power_of_two(scores[tile][eight][i] * scale - base);
+                        scores[tile][eight][i] = exp2_approx(scores[tile][eight][i] * scale - base);
                         sum += scores[tile][eight][i];
                     }
                 }
@@ -382,7 +382,7 @@ template <int SIZE, int TILES> __device__ inline void attention(const Attention 
 #pragma unroll
                 for (int part = 0; part < 4; part++) {
                     const float *two = &scores[tile][step * 2 + part / 2][part % 2 * 2];
-                    shares[tile][part] = both(two[0], two[1]);
+                    shares[tile][part] = bf16x2(two[0], two[1]);
                 }
             }
 #pragma unroll
@@ -390,11 +390,11 @@ template <int SIZE, int TILES> __device__ inline void attention(const Attention 
                 int matrix = lane / 8;
                 int key = step * 16 + matrix % 2 * 8 + lane % 8, at = two * 16 + matrix / 2 * 8;
                 uint32_t b[4];
-                load_transposed(b, &v_tiles[stage][key * STRIDE + at]);
+                ldmatrix_trans(b, &v_tiles[stage][key * STRIDE + at]);
 #pragma unroll
                 for (int tile = 0; tile < TILES; tile++) {
-                    multiply_add(out[tile][two * 2], shares[tile], b[0], b[1]);
-                    multiply_add(out[tile][two * 2 + 1], shares[tile], b[2], b[3]);
+                    mma(out[tile][two * 2], shares[tile], b[0], b[1]);
+                    mma(out[tile][two * 2 + 1], shares[tile], b[2], b[3]);
                 }
             }
         }
@@ -416,16 +416,16 @@ template <int SIZE, int TILES> __device__ inline void attention(const Attention 
             for (int eight = 0; eight < SIZE / 8; eight++) {
                 const float *two = &out[tile][eight][half * 2];
                 *reinterpret_cast<uint32_t *>(a.out + to * SIZE + eight * 8 + pair) =
-                    both(two[0] * share, two[1] * share);
+                    bf16x2(two[0] * share, two[1] * share);
             }
         }
     }
 }
 
 // ---------------------------------------------------------------------------------------------------
-// Attention of one query a row
+// Attention of one query a row, its keys split over blocks (as Flash-Decoding)
 
-struct Look {
+struct DecodeAttention {
     const void *q;             // (rows, heads, size)
     const void *keys, *values; // (rows, key heads, capacity, size)
     void *out;                 // (rows, heads, size)
@@ -436,22 +436,22 @@ struct Look {
     float scale;
 };
 
-constexpr int LOOK_THREADS = 128;
-constexpr int LOOK_SPLITS = 264; // at most
+constexpr int DECODE_THREADS = 128;
+constexpr int DECODE_SPLITS = 264; // at most
 
 // A block has one row, one key head with its GROUP heads, and one part of the slots. A few lanes share a
 // key, so that neighbouring lanes read neighbouring numbers. The last block of a row and key head puts the
 // parts together.
-template <typename T, int GROUP> __device__ inline void look(const Look &a) {
+template <typename T, int GROUP> __device__ inline void decode_attention(const DecodeAttention &a) {
     constexpr int N = Pack<T>::SIZE;
-    __shared__ float sums[GROUP][LOOK_THREADS * N];
-    __shared__ float tops[GROUP][LOOK_THREADS], totals[GROUP][LOOK_THREADS], highest[GROUP];
+    __shared__ float sums[GROUP][DECODE_THREADS * N];
+    __shared__ float tops[GROUP][DECODE_THREADS], totals[GROUP][DECODE_THREADS], highest[GROUP];
     // Of lanes that share a key, then of splits.
-    __shared__ float shares[GROUP * LOOK_SPLITS];
+    __shared__ float shares[GROUP * DECODE_SPLITS];
     __shared__ bool last;
 
     const int split = blockIdx.x, key_head = blockIdx.y, row = blockIdx.z;
-    const int lanes = a.size / N, at_once = LOOK_THREADS / lanes;
+    const int lanes = a.size / N, at_once = DECODE_THREADS / lanes;
     const int team = threadIdx.x / lanes, at = threadIdx.x % lanes * N;
     const int start = a.starts[row], seen = *a.len + 1 - start;
     const int from = start + static_cast<int>(static_cast<long long>(seen) * split / a.splits);
@@ -471,7 +471,7 @@ template <typename T, int GROUP> __device__ inline void look(const Look &a) {
         top[g] = -INFINITY;
         Pack<T> pack = load(q + g * a.size);
 #pragma unroll
-        for (int j = 0; j < N; j++) query[g][j] = wide(pack.at[j]) * scale;
+        for (int j = 0; j < N; j++) query[g][j] = to_f32(pack.at[j]) * scale;
     }
     // All lanes of a warp stay in step: the shuffles need them.
 #pragma unroll 2
@@ -484,15 +484,15 @@ template <typename T, int GROUP> __device__ inline void look(const Look &a) {
         for (int g = 0; g < GROUP; g++) {
             float score = 0.f;
 #pragma unroll
-            for (int j = 0; j < N; j++) score += query[g][j] * wide(k.at[j]);
+            for (int j = 0; j < N; j++) score += query[g][j] * to_f32(k.at[j]);
             for (int apart = lanes / 2; apart > 0; apart /= 2) score += __shfl_xor_sync(ALL, score, apart);
             if (!there) continue;
             float most = fmaxf(top[g], score);
-            float kept = power_of_two(top[g] - most), share = power_of_two(score - most);
+            float kept = exp2_approx(top[g] - most), share = exp2_approx(score - most);
             top[g] = most;
             total[g] = total[g] * kept + share;
 #pragma unroll
-            for (int j = 0; j < N; j++) sum[g][j] = sum[g][j] * kept + share * wide(v.at[j]);
+            for (int j = 0; j < N; j++) sum[g][j] = sum[g][j] * kept + share * to_f32(v.at[j]);
         }
     }
 
@@ -511,7 +511,7 @@ template <typename T, int GROUP> __device__ inline void look(const Look &a) {
         float most = -INFINITY;
         for (int j = 0; j < at_once; j++) most = fmaxf(most, of[j]);
         // A part without slots has nothing to give.
-        shares[i] = most == -INFINITY ? 0.f : power_of_two(of[i % at_once] - most);
+        shares[i] = most == -INFINITY ? 0.f : exp2_approx(of[i % at_once] - most);
         if (i % at_once == 0) highest[i / at_once] = most;
     }
     __syncthreads();
@@ -538,7 +538,7 @@ template <typename T, int GROUP> __device__ inline void look(const Look &a) {
         const float *part = a.parts + (first_head + i / a.splits) * a.splits * width;
         float most = -INFINITY;
         for (int j = 0; j < a.splits; j++) most = fmaxf(most, __ldcg(part + j * width + a.size + 1));
-        shares[i] = power_of_two(__ldcg(part + i % a.splits * width + a.size + 1) - most);
+        shares[i] = exp2_approx(__ldcg(part + i % a.splits * width + a.size + 1) - most);
     }
     __syncthreads();
     T *out = static_cast<T *>(a.out) + first_head * a.size;
@@ -550,14 +550,14 @@ template <typename T, int GROUP> __device__ inline void look(const Look &a) {
             all += shares[g * a.splits + j] * __ldcg(part + j * width + i % a.size);
             of += shares[g * a.splits + j] * __ldcg(part + j * width + a.size);
         }
-        out[i] = narrow<T>(all / of);
+        out[i] = from_f32<T>(all / of);
     }
 }
 
 // ---------------------------------------------------------------------------------------------------
-// Few rows through a linear layer
+// Few rows through a linear layer (GEMV)
 
-struct Few {
+struct Gemv {
     const void *x;       // (rows, inputs)
     const float *norm;   // RMSNorm's weight: the norm of x is what goes in; null: x itself
     const void *weight;  // (outputs, inputs); of SwiGLU the gates, then the ups
@@ -567,34 +567,34 @@ struct Few {
 };
 
 // What becomes of a sum.
-enum Then { KEEP, ADD, SWIGLU, SCORES };
+enum Epilogue { KEEP, ADD, SWIGLU, SCORES };
 
-constexpr int FEW_ROWS = 4;
-constexpr int FEW_INPUTS = 2048; // of every row at a time
-constexpr int FEW_THREADS = 256;
+constexpr int GEMV_ROWS = 4;
+constexpr int GEMV_INPUTS = 2048; // of every row at a time
+constexpr int GEMV_THREADS = 256;
 
 // Packs of weights on their way before anything else is done: all that a lane needs for 768 inputs in bf16.
-constexpr int FEW_AHEAD = 3;
+constexpr int GEMV_AHEAD = 3;
 
 // A warp an output: bound by reading the weights, each of which is read once.
-template <typename T, Then THEN> __device__ inline void few(const Few &a) {
+template <typename T, Epilogue EPILOGUE> __device__ inline void gemv(const Gemv &a) {
     constexpr int N = Pack<T>::SIZE;
-    alignas(16) __shared__ T x[FEW_ROWS][FEW_INPUTS];
-    __shared__ float scales[FEW_ROWS];
+    alignas(16) __shared__ T x[GEMV_ROWS][GEMV_INPUTS];
+    __shared__ float scales[GEMV_ROWS];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
-    const int output = blockIdx.x * (FEW_THREADS / WARP) + warp;
+    const int output = blockIdx.x * (GEMV_THREADS / WARP) + warp;
     const bool there = output < a.outputs;
     const T *in = static_cast<const T *>(a.x);
     const T *weight = static_cast<const T *>(a.weight) + static_cast<long long>(output) * a.inputs;
     const T *up = weight + static_cast<long long>(a.outputs) * a.inputs;
 
-    Pack<T> ahead[FEW_AHEAD], ahead_up[FEW_AHEAD];
+    Pack<T> ahead[GEMV_AHEAD], ahead_up[GEMV_AHEAD];
 #pragma unroll
-    for (int i = 0; i < FEW_AHEAD; i++) {
+    for (int i = 0; i < GEMV_AHEAD; i++) {
         int at = (i * WARP + lane) * N;
         if (there && at < a.inputs) {
             ahead[i] = load(weight + at);
-            if (THEN == SWIGLU) ahead_up[i] = load(up + at);
+            if (EPILOGUE == SWIGLU) ahead_up[i] = load(up + at);
         }
     }
 
@@ -602,26 +602,26 @@ template <typename T, Then THEN> __device__ inline void few(const Few &a) {
         float squares = 0.f;
         for (int i = lane * N; i < a.inputs; i += WARP * N) {
             Pack<T> pack = load(in + warp * a.inputs + i);
-            for (int j = 0; j < N; j++) squares += wide(pack.at[j]) * wide(pack.at[j]);
+            for (int j = 0; j < N; j++) squares += to_f32(pack.at[j]) * to_f32(pack.at[j]);
         }
         scales[warp] = rsqrtf(warp_sum(squares) / a.inputs + a.eps);
     }
 
-    float sum[FEW_ROWS] = {}, second[FEW_ROWS] = {};
+    float sum[GEMV_ROWS] = {}, second[GEMV_ROWS] = {};
     auto multiply = [&](int at, const Pack<T> &w, const Pack<T> &u) {
 #pragma unroll
-        for (int row = 0; row < FEW_ROWS; row++) {
+        for (int row = 0; row < GEMV_ROWS; row++) {
             if (row >= a.rows) break;
             Pack<T> v = load(&x[row][at]);
 #pragma unroll
             for (int j = 0; j < N; j++) {
-                sum[row] += wide(w.at[j]) * wide(v.at[j]);
-                if (THEN == SWIGLU) second[row] += wide(u.at[j]) * wide(v.at[j]);
+                sum[row] += to_f32(w.at[j]) * to_f32(v.at[j]);
+                if (EPILOGUE == SWIGLU) second[row] += to_f32(u.at[j]) * to_f32(v.at[j]);
             }
         }
     };
-    for (int from = 0; from < a.inputs; from += FEW_INPUTS) {
-        int here = min(FEW_INPUTS, a.inputs - from);
+    for (int from = 0; from < a.inputs; from += GEMV_INPUTS) {
+        int here = min(GEMV_INPUTS, a.inputs - from);
         __syncthreads();
         for (int i = threadIdx.x * N; i < a.rows * here; i += blockDim.x * N) {
             int row = i / here, at = i % here;
@@ -629,7 +629,7 @@ template <typename T, Then THEN> __device__ inline void few(const Few &a) {
             if (a.norm) {
                 // Rounded as the norm's own result would be.
                 for (int j = 0; j < N; j++) {
-                    pack.at[j] = narrow<T>(wide(pack.at[j]) * scales[row] * a.norm[from + at + j]);
+                    pack.at[j] = from_f32<T>(to_f32(pack.at[j]) * scales[row] * a.norm[from + at + j]);
                 }
             }
             store(&x[row][at], pack);
@@ -639,30 +639,30 @@ template <typename T, Then THEN> __device__ inline void few(const Few &a) {
         int at = lane * N;
         if (from == 0) {
 #pragma unroll
-            for (int i = 0; i < FEW_AHEAD; i++, at += WARP * N) {
+            for (int i = 0; i < GEMV_AHEAD; i++, at += WARP * N) {
                 if (at < here) multiply(at, ahead[i], ahead_up[i]);
             }
         }
 #pragma unroll 4
         for (; at < here; at += WARP * N) {
             Pack<T> w = load(weight + from + at), u = w;
-            if (THEN == SWIGLU) u = load(up + from + at);
+            if (EPILOGUE == SWIGLU) u = load(up + from + at);
             multiply(at, w, u);
         }
     }
     if (!there) return;
 #pragma unroll
-    for (int row = 0; row < FEW_ROWS; row++) {
+    for (int row = 0; row < GEMV_ROWS; row++) {
         if (row >= a.rows) break;
         float y = warp_sum(sum[row]);
-        float z = THEN == SWIGLU ? warp_sum(second[row]) : 0.f;
+        float z = EPILOGUE == SWIGLU ? warp_sum(second[row]) : 0.f;
         if (lane != 0) continue;
         long long at = static_cast<long long>(row) * a.outputs + output;
         T *out = static_cast<T *>(a.out);
-        if (THEN == KEEP) out[at] = narrow<T>(y);
-        if (THEN == ADD) out[at] = narrow<T>(wide(out[at]) + wide(narrow<T>(y)));
-        if (THEN == SWIGLU) out[at] = narrow<T>(silu(wide(narrow<T>(y))) * wide(narrow<T>(z)));
-        if (THEN == SCORES) static_cast<float *>(a.out)[at] = y;
+        if (EPILOGUE == KEEP) out[at] = from_f32<T>(y);
+        if (EPILOGUE == ADD) out[at] = from_f32<T>(to_f32(out[at]) + to_f32(from_f32<T>(y)));
+        if (EPILOGUE == SWIGLU) out[at] = from_f32<T>(silu(to_f32(from_f32<T>(y))) * to_f32(from_f32<T>(z)));
+        if (EPILOGUE == SCORES) static_cast<float *>(a.out)[at] = y;
     }
 }
 
@@ -685,32 +685,32 @@ template <typename T> __device__ inline void embed(const Embed &a) {
     for (int i = threadIdx.x * N; i < a.width; i += blockDim.x * N) store(to + i, load(from + i));
 }
 
-struct Choose {
+struct Argmax {
     const float *scores; // (rows, words)
     unsigned *ids;       // the likeliest of every row, the first of equals
     int *len;            // one more
     int words;
 };
 
-constexpr int CHOOSE_THREADS = 1024;
-constexpr int CHOOSE_AT_ONCE = 4; // reads under way of a thread
+constexpr int ARGMAX_THREADS = 1024;
+constexpr int ARGMAX_AT_ONCE = 4; // reads under way of a thread
 
 // One block a row.
-__device__ inline void choose_likeliest(const Choose &a) {
-    __shared__ float bests[CHOOSE_THREADS / WARP];
-    __shared__ unsigned ids[CHOOSE_THREADS / WARP];
+__device__ inline void find_argmax(const Argmax &a) {
+    __shared__ float bests[ARGMAX_THREADS / WARP];
+    __shared__ unsigned ids[ARGMAX_THREADS / WARP];
     const float *scores = a.scores + static_cast<long long>(blockIdx.x) * a.words;
     float best = -INFINITY;
     unsigned id = 0;
-    for (int i = threadIdx.x; i < a.words; i += CHOOSE_AT_ONCE * blockDim.x) {
-        float some[CHOOSE_AT_ONCE];
+    for (int i = threadIdx.x; i < a.words; i += ARGMAX_AT_ONCE * blockDim.x) {
+        float some[ARGMAX_AT_ONCE];
 #pragma unroll
-        for (int j = 0; j < CHOOSE_AT_ONCE; j++) {
+        for (int j = 0; j < ARGMAX_AT_ONCE; j++) {
             int at = i + j * blockDim.x;
             some[j] = at < a.words ? scores[at] : -INFINITY;
         }
 #pragma unroll
-        for (int j = 0; j < CHOOSE_AT_ONCE; j++) {
+        for (int j = 0; j < ARGMAX_AT_ONCE; j++) {
             if (some[j] > best) {
                 best = some[j];
                 id = i + j * blockDim.x;
@@ -764,13 +764,13 @@ KERNEL(attention_64_1, WARPS *WARP, Attention, attention<64 COMMA 1>)
 KERNEL(attention_64_2, WARPS *WARP, Attention, attention<64 COMMA 2>)
 KERNEL(attention_72_1, WARPS *WARP, Attention, attention<72 COMMA 1>)
 KERNEL(attention_72_2, WARPS *WARP, Attention, attention<72 COMMA 2>)
-BOTH_OF(look_1, LOOK_THREADS, Look, look, 1)
-BOTH_OF(look_2, LOOK_THREADS, Look, look, 2)
-BOTH_OF(look_3, LOOK_THREADS, Look, look, 3)
-BOTH_OF(look_4, LOOK_THREADS, Look, look, 4)
-BOTH_OF(few_keep, FEW_THREADS, Few, few, KEEP)
-BOTH_OF(few_add, FEW_THREADS, Few, few, ADD)
-BOTH_OF(few_swiglu, FEW_THREADS, Few, few, SWIGLU)
-BOTH_OF(few_scores, FEW_THREADS, Few, few, SCORES)
+BOTH_OF(decode_attention_1, DECODE_THREADS, DecodeAttention, decode_attention, 1)
+BOTH_OF(decode_attention_2, DECODE_THREADS, DecodeAttention, decode_attention, 2)
+BOTH_OF(decode_attention_3, DECODE_THREADS, DecodeAttention, decode_attention, 3)
+BOTH_OF(decode_attention_4, DECODE_THREADS, DecodeAttention, decode_attention, 4)
+BOTH_OF(gemv_keep, GEMV_THREADS, Gemv, gemv, KEEP)
+BOTH_OF(gemv_add, GEMV_THREADS, Gemv, gemv, ADD)
+BOTH_OF(gemv_swiglu, GEMV_THREADS, Gemv, gemv, SWIGLU)
+BOTH_OF(gemv_scores, GEMV_THREADS, Gemv, gemv, SCORES)
 BOTH(embed, 128, Embed, embed)
-KERNEL(choose, CHOOSE_THREADS, Choose, choose_likeliest)
+KERNEL(argmax, ARGMAX_THREADS, Argmax, find_argmax)

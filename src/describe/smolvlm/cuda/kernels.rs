@@ -15,18 +15,23 @@ pub type Pointer = u64;
 
 /// `NORM_WIDTH` there.
 pub const NORM_WIDTH: usize = 4096;
-/// `FEW_ROWS` there.
-pub const FEW_ROWS: usize = 4;
+/// `GEMV_ROWS` there.
+pub const GEMV_ROWS: usize = 4;
 /// Lanes that run in step.
 const WARP: usize = 32;
 /// Threads of kernels that have one for each number or pack.
 const THREADS: usize = 256;
 /// Queries of a block of `attention` for each tile of 16 that its warps have.
 const QUERIES: usize = 64;
-/// Blocks that keep a large GPU busy: two on each of its 132 processors; `LOOK_SPLITS` there.
-const ENOUGH_BLOCKS: usize = 264;
+/// Blocks that keep a large GPU busy: two on each of its 132 processors; `DECODE_SPLITS` there.
+pub const ENOUGH_BLOCKS: usize = 264;
 /// Fewer slots are not worth a block.
 const FEW_SLOTS: usize = 64;
+
+/// Threads of `norm`, of `embed`, and of the two kinds of attention.
+const ROW_THREADS: usize = 128;
+/// `ARGMAX_THREADS` there.
+const ARGMAX_THREADS: usize = 1024;
 
 /// Numbers in 16 bytes, where kernels know the format.
 pub fn pack(dtype: DType) -> Option<usize> {
@@ -105,7 +110,7 @@ impl Norm {
     }
 
     pub fn launch(&self, backend: &dyn Backend, dtype: DType, rows: usize) -> Result<()> {
-        launch(backend, of("norm", dtype), [rows, 1, 1], 128, self)
+        launch(backend, of("norm", dtype), [rows, 1, 1], ROW_THREADS, self)
     }
 }
 
@@ -119,6 +124,17 @@ pub struct Swiglu {
 }
 
 impl Swiglu {
+    /// Of `gate_up`, `(…, 2 * width)`, into `out`, `(…, width)`.
+    pub fn new(gate_up: &Tensor, out: &Tensor) -> Result<Self> {
+        let Some(pack) = pack(out.dtype()) else { candle_core::bail!("kernels take no {:?}", out.dtype()) };
+        Ok(Self {
+            gate_up: pointer(gate_up)?,
+            out: pointer(out)?,
+            count: (out.elem_count() / pack) as i64,
+            width: out.dim(D::Minus1)? as i32,
+        })
+    }
+
     pub fn launch(&self, backend: &dyn Backend, dtype: DType) -> Result<()> {
         let blocks = (self.count as usize).div_ceil(THREADS);
         launch(backend, of("swiglu", dtype), [blocks, 1, 1], THREADS, self)
@@ -142,6 +158,7 @@ pub struct Rotate {
     pub key_heads: i32,
     pub size: i32,
     pub capacity: i32,
+    pub positions: i32,
 }
 
 impl Rotate {
@@ -186,13 +203,13 @@ impl Attention {
         let blocks = |tiles| [(self.queries as usize).div_ceil(QUERIES * tiles), self.heads as usize, rows];
         // Two tiles use what is read twice; but idle processors use nothing.
         let tiles = if blocks(2).iter().product::<usize>() < ENOUGH_BLOCKS / 2 { 1 } else { 2 };
-        launch(backend, format!("attention_{size}_{tiles}"), blocks(tiles), 128, self)
+        launch(backend, format!("attention_{size}_{tiles}"), blocks(tiles), ROW_THREADS, self)
     }
 }
 
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub struct Look {
+pub struct DecodeAttention {
     pub q: Pointer,
     pub keys: Pointer,
     pub values: Pointer,
@@ -208,7 +225,7 @@ pub struct Look {
     pub scale: f32,
 }
 
-impl Look {
+impl DecodeAttention {
     /// Most heads that share keys.
     pub const MOST_HEADS: usize = 4;
 
@@ -226,13 +243,13 @@ impl Look {
 
     pub fn launch(&self, backend: &dyn Backend, dtype: DType, (rows, group): (usize, usize)) -> Result<()> {
         let blocks = [self.splits as usize, self.key_heads as usize, rows];
-        launch(backend, of(&format!("look_{group}"), dtype), blocks, 128, self)
+        launch(backend, of(&format!("decode_attention_{group}"), dtype), blocks, ROW_THREADS, self)
     }
 }
 
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub struct Few {
+pub struct Gemv {
     pub x: Pointer,
     pub norm: Pointer,
     pub weight: Pointer,
@@ -243,9 +260,9 @@ pub struct Few {
     pub eps: f32,
 }
 
-/// What becomes of a sum of [`Few`].
+/// What becomes of a sum of [`Gemv`].
 #[derive(Clone, Copy)]
-pub enum Then {
+pub enum Epilogue {
     /// It is the output.
     Keep,
     /// It is added to the output.
@@ -256,13 +273,13 @@ pub enum Then {
     Scores,
 }
 
-impl Few {
-    pub fn launch(&self, backend: &dyn Backend, dtype: DType, then: Then) -> Result<()> {
+impl Gemv {
+    pub fn launch(&self, backend: &dyn Backend, dtype: DType, then: Epilogue) -> Result<()> {
         let kernel = match then {
-            Then::Keep => "few_keep",
-            Then::Add => "few_add",
-            Then::Swiglu => "few_swiglu",
-            Then::Scores => "few_scores",
+            Epilogue::Keep => "gemv_keep",
+            Epilogue::Add => "gemv_add",
+            Epilogue::Swiglu => "gemv_swiglu",
+            Epilogue::Scores => "gemv_scores",
         };
         let blocks = (self.outputs as usize).div_ceil(THREADS / WARP);
         launch(backend, of(kernel, dtype), [blocks, 1, 1], THREADS, self)
@@ -281,21 +298,21 @@ pub struct Embed {
 
 impl Embed {
     pub fn launch(&self, backend: &dyn Backend, dtype: DType, rows: usize) -> Result<()> {
-        launch(backend, of("embed", dtype), [rows, 1, 1], 128, self)
+        launch(backend, of("embed", dtype), [rows, 1, 1], ROW_THREADS, self)
     }
 }
 
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub struct Choose {
+pub struct Argmax {
     pub scores: Pointer,
     pub ids: Pointer,
     pub len: Pointer,
     pub words: i32,
 }
 
-impl Choose {
+impl Argmax {
     pub fn launch(&self, backend: &dyn Backend, rows: usize) -> Result<()> {
-        launch(backend, "choose".into(), [rows, 1, 1], 1024, self)
+        launch(backend, "argmax".into(), [rows, 1, 1], ARGMAX_THREADS, self)
     }
 }

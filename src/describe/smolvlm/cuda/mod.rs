@@ -51,25 +51,37 @@ pub trait Backend: Send + Sync {
     /// `x W^T + b`, then GELU if that is wanted, where there is a faster way than candle's.
     fn linear(&self, x: &Tensor, weight: &Tensor, bias: &Tensor, gelu: bool) -> Result<Option<Tensor>>;
 
-    /// What `work` starts, to be started again as often as wanted with one call, where that can be.
-    fn record(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Option<Box<dyn Recording>>>;
+    /// What `work` launches, not run but captured, to be run as often as wanted with one call; nothing
+    /// where there is no such thing.
+    fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Option<Box<dyn Graph>>>;
 }
 
-/// Work that was recorded. What it reads and writes must still be there when it is started.
-pub trait Recording {
-    fn start(&self) -> Result<()>;
+/// Launches that were captured.
+pub trait Graph {
+    /// Runs them.
+    ///
+    /// # Safety
+    /// What they read and write must still be there.
+    unsafe fn replay(&self) -> Result<()>;
 }
 
 /// Our own operations.
 pub struct Kernels {
     backend: Box<dyn Backend>,
-    /// Whether steps are recorded and started again, or launched kernel by kernel.
-    record: AtomicBool,
+    /// Whether steps are captured and replayed, or launched kernel by kernel.
+    graphs: AtomicBool,
 }
 
 impl Kernels {
-    pub fn new(backend: Box<dyn Backend>, record: bool) -> Self {
-        Self { backend, record: AtomicBool::new(record) }
+    /// `graphs`: whether steps are to be captured and replayed.
+    pub fn new(backend: Box<dyn Backend>, graphs: bool) -> Self {
+        Self { backend, graphs: AtomicBool::new(graphs) }
+    }
+
+    /// Whether steps are captured: not any more where that failed.
+    #[cfg(feature = "cuda")]
+    pub fn graphs(&self) -> bool {
+        self.graphs.load(std::sync::atomic::Ordering::Relaxed)
     }
 }
 
@@ -95,7 +107,7 @@ impl Ops for Kernels {
         if !norms(x, width) {
             return Plain.norm(x, norm);
         }
-        let out = room_like(x)?;
+        let out = empty_like(x)?;
         kernels::Norm::new(x, None, &out, norm)?.launch(&*self.backend, x.dtype(), rows)?;
         Ok(out)
     }
@@ -105,14 +117,13 @@ impl Ops for Kernels {
         if !norms(x, width) || !norms(y, width) || x.dims() != y.dims() || x.dtype() != y.dtype() {
             return Plain.add_norm(x, y, norm);
         }
-        let (sum, out) = (room_like(x)?, room_like(x)?);
+        let (sum, out) = (empty_like(x)?, empty_like(x)?);
         kernels::Norm::new(x, Some((y, &sum)), &out, norm)?.launch(&*self.backend, x.dtype(), rows)?;
         Ok((sum, out))
     }
 
     fn swiglu(&self, gate_up: &Tensor) -> Result<Tensor> {
-        let (rows, both) = rows_of(gate_up)?;
-        let width = both / 2;
+        let width = gate_up.dim(D::Minus1)? / 2;
         if !packed(gate_up, width) {
             return Plain.swiglu(gate_up);
         }
@@ -120,14 +131,8 @@ impl Ops for Kernels {
         if let Some(last) = shape.last_mut() {
             *last = width;
         }
-        let out = room(&shape, gate_up.dtype(), gate_up)?;
-        let args = Swiglu {
-            gate_up: pointer(gate_up)?,
-            out: pointer(&out)?,
-            count: (rows * width / pack(gate_up.dtype()).unwrap_or(1)) as i64,
-            width: width as i32,
-        };
-        args.launch(&*self.backend, gate_up.dtype())?;
+        let out = empty(&shape, gate_up.dtype(), gate_up)?;
+        Swiglu::new(gate_up, &out)?.launch(&*self.backend, gate_up.dtype())?;
         Ok(out)
     }
 
@@ -138,7 +143,10 @@ impl Ops for Kernels {
         if pack(qkv.dtype()).is_none() || !qkv.is_contiguous() {
             return Plain.rotate(qkv, kv, places);
         }
-        let q = room(&[rows, tokens, heads, size], qkv.dtype(), qkv)?;
+        if places.first + tokens > capacity {
+            candle_core::bail!("a cache of {capacity} slots has no room for {tokens} after {}", places.first);
+        }
+        let q = empty(&[rows, tokens, heads, size], qkv.dtype(), qkv)?;
         let args = Rotate {
             qkv: pointer(qkv)?,
             q: pointer(&q)?,
@@ -154,6 +162,7 @@ impl Ops for Kernels {
             key_heads: key_heads as i32,
             size: size as i32,
             capacity: capacity as i32,
+            positions: places.table.0.dim(0)? as i32,
         };
         args.launch(&*self.backend, qkv.dtype(), rows)?;
         q.transpose(1, 2)
@@ -167,7 +176,7 @@ impl Ops for Kernels {
         let (true, Some((q_at, k_at, v_at))) = (takes, strides()) else {
             return Plain.attention(q, k, v, places);
         };
-        let out = room(&[rows, queries, heads * size], q.dtype(), q)?;
+        let out = empty(&[rows, queries, heads * size], q.dtype(), q)?;
         let args = Attention {
             q: pointer(q)?,
             k: pointer(k)?,
@@ -197,7 +206,7 @@ impl Ops for Kernels {
         };
         let tiles = Tensor::from_slice(tiles, tiles.len(), &levels.device)?;
         let values = Tensor::from_slice(&levels.of, levels.of.len(), &levels.device)?;
-        let out = room(&[tiles_there, grid * grid, width], levels.dtype, &tiles)?;
+        let out = empty(&[tiles_there, grid * grid, width], levels.dtype, &tiles)?;
         let args = Patches {
             tiles: pointer(&tiles)?,
             levels: pointer(&values)?,
@@ -212,7 +221,7 @@ impl Ops for Kernels {
     }
 
     fn steps<'a>(&'a self, decoder: &'a Decoder, cache: &Cache) -> Result<Option<Box<dyn Steps + 'a>>> {
-        let steps = KernelSteps::new(&*self.backend, &self.record, decoder, cache)?;
+        let steps = KernelSteps::new(&*self.backend, &self.graphs, decoder, cache)?;
         Ok(steps.map(|steps| Box::new(steps) as Box<dyn Steps + 'a>))
     }
 }
@@ -248,13 +257,13 @@ fn strides(x: &Tensor) -> Option<Strides> {
 }
 
 /// A tensor that a kernel is going to fill.
-fn room(shape: &[usize], dtype: DType, beside: &Tensor) -> Result<Tensor> {
+fn empty(shape: &[usize], dtype: DType, beside: &Tensor) -> Result<Tensor> {
     // SAFETY: whoever asks launches a kernel that writes all of it.
     unsafe { Tensor::empty(shape, dtype, beside.device()) }
 }
 
-fn room_like(x: &Tensor) -> Result<Tensor> {
-    room(x.dims(), x.dtype(), x)
+fn empty_like(x: &Tensor) -> Result<Tensor> {
+    empty(x.dims(), x.dtype(), x)
 }
 
 /// Where a contiguous part of a tensor, or a view of one, begins.

@@ -213,7 +213,7 @@ inline Dim threadIdx, blockIdx, blockDim;
 inline void __syncthreads() { on_cpu::wait(on_cpu::block.meeting); }
 inline void __threadfence() {}
 inline float __ldcg(const float *from) { return *from; }
-inline float power_of_two(float x) { return exp2f(x); }
+inline float exp2_approx(float x) { return exp2f(x); }
 inline float rsqrtf(float x) { return 1.f / sqrtf(x); }
 
 inline unsigned atomicAdd(unsigned *to, unsigned more) {
@@ -231,7 +231,7 @@ template <typename T> T __shfl_xor_sync(unsigned, T x, int mask) {
     return theirs;
 }
 
-inline uint32_t both(float first, float second) {
+inline uint32_t bf16x2(float first, float second) {
     return __float2bfloat16_rn(first).bits | static_cast<uint32_t>(__float2bfloat16_rn(second).bits) << 16;
 }
 
@@ -263,14 +263,14 @@ inline float half_of(uint64_t two, int which) {
 
 } // namespace on_cpu
 
-inline void load_matrices(uint32_t (&r)[4], const __nv_bfloat16 *row) { on_cpu::load(r, row, false); }
-inline void load_transposed(uint32_t (&r)[4], const __nv_bfloat16 *row) { on_cpu::load(r, row, true); }
+inline void ldmatrix(uint32_t (&r)[4], const __nv_bfloat16 *row) { on_cpu::load(r, row, false); }
+inline void ldmatrix_trans(uint32_t (&r)[4], const __nv_bfloat16 *row) { on_cpu::load(r, row, true); }
 
 // By the tables of the PTX manual: lane = 4 * group + member. Of a, registers 0 to 3 hold rows `group`,
 // `group + 8`, `group`, `group + 8` and columns `2 * member`, there, 8 further, there; of b registers 0
 // and 1 rows `2 * member` and 8 further, column `group`; of c rows `group` and `group + 8`, columns
 // `2 * member` and the next.
-inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+inline void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     using namespace on_cpu;
     uint64_t a_of[2][LANES], b_of[LANES];
     for (int part = 0; part < 2; part++) {
@@ -292,7 +292,7 @@ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uin
     }
 }
 
-inline void copy_later(void *to, const void *from, bool there) {
+inline void cp_async(void *to, const void *from, bool there) {
     if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % 16 != 0) {
         on_cpu::die("a copy is not at a multiple of 16 bytes");
     }
@@ -301,9 +301,9 @@ inline void copy_later(void *to, const void *from, bool there) {
     else on_cpu::block.fibers[threadIdx.x]->copies.back().push_back(copy);
 }
 
-inline void close_group() { on_cpu::block.fibers[threadIdx.x]->copies.emplace_back(); }
+inline void cp_async_commit() { on_cpu::block.fibers[threadIdx.x]->copies.emplace_back(); }
 
-template <int N> void wait_for_groups() {
+template <int N> void cp_async_wait() {
     auto &groups = on_cpu::block.fibers[threadIdx.x]->copies;
     // The last one is still open.
     while (groups.size() > N + 1) {

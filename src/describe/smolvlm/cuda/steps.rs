@@ -1,6 +1,6 @@
 //! Decoding a token at a time with everything that changes from step to step in the device's memory: the
 //! tokens, how many slots are in use, keys and values. So every step is the same work in the same places,
-//! which is recorded once (a CUDA graph) and then started with a single call.
+//! which is captured once (a CUDA graph) and then replayed with a single call.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -8,75 +8,86 @@ use candle_core::{D, DType, Tensor};
 
 use super::{
     super::{
-        Result,
+        Result, Stage, Watch,
+        device::is_out_of_memory,
         ops::{Linear, Next, Norm, Steps, on_device},
         text::{Cache, Decoder},
     },
-    Backend, Recording,
-    kernels::{self, Choose, Embed, FEW_ROWS, Few, Look, NORM_WIDTH, Rotate, Swiglu, Then, pack},
-    pointer, room,
+    Backend, Graph, empty,
+    kernels::{
+        self, Argmax, DecodeAttention, Embed, Epilogue, GEMV_ROWS, Gemv, NORM_WIDTH, Rotate, Swiglu, pack,
+    },
+    pointer,
 };
 
-/// Fewer steps are done before a recording has paid for itself.
+/// Fewer steps are done before a capture has paid for itself.
 const FEW_STEPS: usize = 8;
 
 /// Steps of the rows of one cache.
 pub struct KernelSteps<'a> {
     work: Work<'a>,
-    record: &'a AtomicBool,
-    recording: Option<Box<dyn Recording>>,
+    /// Whether capturing works, as far as is known.
+    graphs: &'a AtomicBool,
+    graph: Option<Box<dyn Graph>>,
     /// What `work.ids` holds, if a step has left it there.
     ids: Vec<u32>,
+    /// Slots in use, as the device counts them, and slots that there are.
+    len: usize,
+    capacity: usize,
     /// Steps that were made.
     made: usize,
-    /// Steps that the cache has room for.
-    room: usize,
 }
 
 impl<'a> KernelSteps<'a> {
-    /// Nothing where the kernels do not take this decoder. `record`: whether recording works, as far as is
-    /// known.
+    /// Nothing where the kernels do not take this decoder.
     pub fn new(
         backend: &'a dyn Backend,
-        record: &'a AtomicBool,
+        graphs: &'a AtomicBool,
         decoder: &'a Decoder,
         cache: &Cache,
     ) -> Result<Option<Self>> {
         let Some(work) = Work::new(backend, decoder, cache)? else { return Ok(None) };
-        let room = work.cache[0].0.dim(2)? - cache.len;
-        Ok(Some(Self { work, record, recording: None, ids: Vec::new(), made: 0, room }))
+        let (len, capacity) = (cache.len, work.cache[0].0.dim(2)?);
+        Ok(Some(Self { work, graphs, graph: None, ids: Vec::new(), len, capacity, made: 0 }))
     }
 
-    /// The first step loads what has to be loaded, which must not happen while recording.
-    fn record(&mut self) {
-        if self.made != 1 || self.room < FEW_STEPS || !self.record.load(Relaxed) {
+    /// The first step loads what has to be loaded, which must not happen in a capture; the second is
+    /// captured if it is the first of many.
+    fn capture(&mut self) {
+        if self.made != 1 || self.capacity - self.len < FEW_STEPS || !self.graphs.load(Relaxed) {
             return;
         }
-        match self.work.backend.record(&mut || self.work.launch()) {
-            Ok(recording) => self.recording = recording,
+        match self.work.backend.capture(&mut || self.work.launch()) {
+            Ok(graph) => self.graph = graph,
             Err(why) => {
                 tracing::warn!(
-                    "steps of decoding cannot be recorded as a CUDA graph, which is slower: {why}"
+                    "a step of decoding cannot be captured as a CUDA graph, which is slower: {why}"
                 );
-                self.record.store(false, Relaxed);
+                self.graphs.store(is_out_of_memory(&why.to_string()), Relaxed);
             }
         }
     }
 }
 
 impl Steps for KernelSteps<'_> {
-    fn step(&mut self, ids: &[u32], cache: &mut Cache) -> Result<Next> {
+    fn step(&mut self, ids: &[u32], cache: &mut Cache, watch: Watch<'_>) -> Result<Next> {
+        if cache.len != self.len || self.len == self.capacity {
+            candle_core::bail!("slot {} of {}, after {}", cache.len, self.capacity, self.len);
+        }
         if self.ids != ids {
             self.work.ids.slice_set(&Tensor::new(ids, self.work.ids.device())?, 0, 0)?;
         }
-        self.record();
-        match &self.recording {
-            Some(recording) => recording.start()?,
+        self.capture();
+        match &self.graph {
+            // SAFETY: all of it is in `self.work`.
+            Some(graph) => unsafe { graph.replay() }?,
             None => self.work.launch()?,
         }
         self.made += 1;
+        self.len += 1;
         cache.len += 1;
         self.ids = self.work.ids.to_vec1()?;
+        watch(Stage::Logits, &self.work.logits)?;
         Ok(Next { logits: self.work.logits.clone(), likeliest: self.ids.clone() })
     }
 }
@@ -118,14 +129,14 @@ impl<'a> Work<'a> {
         let (Some(pack), Some((keys, _))) = (pack(dtype), cache.layers.first()) else { return Ok(None) };
         let fits = [width, inner, heads * size].iter().all(|width| width.is_multiple_of(pack))
             && width <= NORM_WIDTH
-            && heads / key_heads <= Look::MOST_HEADS
-            && Look::takes(size, dtype);
+            && heads / key_heads <= DecodeAttention::MOST_HEADS
+            && DecodeAttention::takes(size, dtype);
         if !fits {
             return Ok(None);
         }
-        let splits = Look::splits(keys.dim(2)?, rows * key_heads);
+        let splits = DecodeAttention::splits(keys.dim(2)?, rows * key_heads);
         let device = keys.device();
-        let of = |width: usize| room(&[rows, width], dtype, keys);
+        let of = |width: usize| empty(&[rows, width], dtype, keys);
         Ok(Some(Self {
             backend,
             decoder,
@@ -143,35 +154,35 @@ impl<'a> Work<'a> {
             gate_up: of(2 * inner)?,
             mlp: of(inner)?,
             more: of(width)?,
-            parts: room(&[rows, heads, splits, size + 2], DType::F32, keys)?,
+            parts: empty(&[rows, heads, splits, size + 2], DType::F32, keys)?,
             done: Tensor::zeros((rows, key_heads), DType::U32, device)?,
-            logits: room(&[rows, words], DType::F32, keys)?,
+            logits: empty(&[rows, words], DType::F32, keys)?,
         }))
     }
 
     /// Starts one step: the token of every row goes in, the next comes out.
     fn launch(&self) -> Result<()> {
         self.embed()?;
-        if self.rows <= FEW_ROWS {
+        if self.rows <= GEMV_ROWS {
             self.few()?
         } else {
             self.many()?
         }
-        self.choose()
+        self.argmax()
     }
 
-    /// Few rows: what takes the time is reading the weights, which our own kernels do, norms and activations
+    /// Gemv rows: what takes the time is reading the weights, which our own kernels do, norms and activations
     /// on the way.
     fn few(&self) -> Result<()> {
         let Self { x, qkv, seen, mlp, logits, .. } = self;
         for (i, layer) in self.decoder.layers.iter().enumerate() {
-            self.vectors(qkv, x, Some(&layer.input_norm), (&layer.qkv, Then::Keep))?;
+            self.vectors(qkv, x, Some(&layer.input_norm), (&layer.qkv, Epilogue::Keep))?;
             self.attend(i)?;
-            self.vectors(x, seen, None, (&layer.out, Then::Add))?;
-            self.vectors(mlp, x, Some(&layer.post_norm), (&layer.gate_up, Then::Swiglu))?;
-            self.vectors(x, mlp, None, (&layer.down, Then::Add))?;
+            self.vectors(x, seen, None, (&layer.out, Epilogue::Add))?;
+            self.vectors(mlp, x, Some(&layer.post_norm), (&layer.gate_up, Epilogue::Swiglu))?;
+            self.vectors(x, mlp, None, (&layer.down, Epilogue::Add))?;
         }
-        self.vectors(logits, x, Some(&self.decoder.norm), (&self.decoder.head, Then::Scores))
+        self.vectors(logits, x, Some(&self.decoder.norm), (&self.decoder.head, Epilogue::Scores))
     }
 
     /// Many rows: products of matrices.
@@ -225,9 +236,10 @@ impl<'a> Work<'a> {
             key_heads: key_heads as i32,
             size: size as i32,
             capacity: capacity as i32,
+            positions: self.decoder.rotary.0.dim(0)? as i32,
         };
         rotate.launch(self.backend, self.dtype, self.rows)?;
-        let look = Look {
+        let attention = DecodeAttention {
             q: pointer(&self.q)?,
             keys: pointer(keys)?,
             values: pointer(values)?,
@@ -242,7 +254,7 @@ impl<'a> Work<'a> {
             splits: self.parts.dim(2)? as i32,
             scale: 1. / (size as f32).sqrt(),
         };
-        look.launch(self.backend, self.dtype, (self.rows, heads / key_heads))
+        attention.launch(self.backend, self.dtype, (self.rows, heads / key_heads))
     }
 
     fn vectors(
@@ -250,9 +262,9 @@ impl<'a> Work<'a> {
         out: &Tensor,
         x: &Tensor,
         norm: Option<&Norm>,
-        (layer, then): (&Linear, Then),
+        (layer, then): (&Linear, Epilogue),
     ) -> Result<()> {
-        let args = Few {
+        let args = Gemv {
             x: pointer(x)?,
             norm: norm.map_or(Ok(0), |norm| pointer(&norm.weight))?,
             weight: pointer(weight(layer)?)?,
@@ -276,18 +288,11 @@ impl<'a> Work<'a> {
     }
 
     fn swiglu(&self) -> Result<()> {
-        let (rows, width) = self.mlp.dims2()?;
-        let args = Swiglu {
-            gate_up: pointer(&self.gate_up)?,
-            out: pointer(&self.mlp)?,
-            count: (rows * width / pack(self.dtype).unwrap_or(1)) as i64,
-            width: width as i32,
-        };
-        args.launch(self.backend, self.dtype)
+        Swiglu::new(&self.gate_up, &self.mlp)?.launch(self.backend, self.dtype)
     }
 
-    fn choose(&self) -> Result<()> {
-        let args = Choose {
+    fn argmax(&self) -> Result<()> {
+        let args = Argmax {
             scores: pointer(&self.logits)?,
             ids: pointer(&self.ids)?,
             len: pointer(&self.len)?,

@@ -10,10 +10,11 @@ use super::{
         Result,
         config::{ModelConfig, TextConfig, VisionConfig},
         connector::Connector,
+        cpu::Cpu,
         device::choose,
         generate::{Request, Sampling, generate},
         network::Network,
-        ops::{Levels, Norm, Ops, Places, Plain},
+        ops::{Levels, Norm, Ops, Places, Plain, steps as next_steps},
         text::Decoder,
         trial, unwatched,
         vision::VisionTower,
@@ -21,7 +22,7 @@ use super::{
     },
     Kernels,
     emulated::{Emulated, numbers},
-    kernels::Choose,
+    kernels::{Argmax, ENOUGH_BLOCKS, GEMV_ROWS, NORM_WIDTH},
     pointer,
 };
 use crate::device::{DeviceChoice, DtypeChoice};
@@ -232,22 +233,12 @@ fn scores(ops: &dyn Ops, dtype: DType, prompts: &[usize], steps: usize) -> Vec<V
     let ids: Vec<u32> = (0..rows * slots).map(|i| (i * 37 % 499) as u32).collect();
     let vectors = decoder.embed(&ids).unwrap().reshape((rows, slots, ())).unwrap();
     let mut all = vec![numbers(&decoder.forward(ops, vectors, &mut cache, &mut unwatched).unwrap())];
-    let mut made = ops.steps(&decoder, &cache).unwrap();
+    let mut way = next_steps(ops, &decoder, &cache).unwrap();
     for step in 0..steps {
         let ids: Vec<u32> = (0..rows).map(|row| ((step * 61 + row * 17) % 499) as u32).collect();
-        let logits = match &mut made {
-            Some(made) => {
-                let next = made.step(&ids, &mut cache).unwrap();
-                let best = next.logits.argmax(1).unwrap().to_vec1::<u32>().unwrap();
-                assert_eq!(next.likeliest, best);
-                next.logits
-            }
-            None => {
-                let vectors = decoder.embed(&ids).unwrap().unsqueeze(1).unwrap();
-                decoder.forward(ops, vectors, &mut cache, &mut unwatched).unwrap()
-            }
-        };
-        all.push(numbers(&logits));
+        let next = way.step(&ids, &mut cache, &mut unwatched).unwrap();
+        assert_eq!(next.likeliest, next.logits.argmax(1).unwrap().to_vec1::<u32>().unwrap());
+        all.push(numbers(&next.logits));
     }
     all
 }
@@ -293,6 +284,38 @@ fn steps_give_the_scores_that_passes_give() {
 }
 
 #[test]
+fn numbers_that_kernels_and_their_callers_share_are_the_same() {
+    let kernels = include_str!("kernels.cu");
+    for (name, number) in
+        [("NORM_WIDTH", NORM_WIDTH), ("GEMV_ROWS", GEMV_ROWS), ("DECODE_SPLITS", ENOUGH_BLOCKS)]
+    {
+        assert!(kernels.contains(&format!("constexpr int {name} = {number};")), "{name} is not {number}");
+    }
+}
+
+#[test]
+fn a_row_that_is_done_may_stay_beyond_the_last_position() {
+    let mut config = config();
+    config.text.max_position_embeddings = 40;
+    let weights = Weights::random(&config, 3, &Device::Cpu, DType::F32);
+    let decoder = Decoder::load(&weights, &config.text, false).unwrap();
+    // The first ends at the last position, and too few are done for it to leave.
+    let requests: Vec<Request> = [38, 5, 7, 4, 6]
+        .map(|tokens| Request {
+            ids: (0..tokens).map(|t| t * 31 % 499).collect(),
+            max_tokens: 12,
+            sampling: Sampling::Greedy,
+        })
+        .into();
+    let answers =
+        |ops: &dyn Ops| generate(ops, (&decoder, &config), &requests, None, &mut unwatched).unwrap().answers;
+    let ours = answers(&kernels());
+    assert_eq!(ours[0].as_ref().unwrap().ids.len(), 2);
+    assert_eq!(ours, answers(&Plain));
+    assert_eq!(ours, answers(&Cpu));
+}
+
+#[test]
 fn answers_that_end_at_different_times_are_those_of_the_plain_path() {
     let config = config();
     let weights = Weights::random(&config, 3, &Device::Cpu, DType::F32);
@@ -323,8 +346,8 @@ fn of_equally_likely_tokens_the_first_is_chosen() {
     let ids = Tensor::zeros(equal.len(), DType::U32, &Device::Cpu).unwrap();
     let len = Tensor::new(&[41u32], &Device::Cpu).unwrap();
     let [scores, ids_at, len_at] = [&scores, &ids, &len].map(|x| pointer(x).unwrap());
-    let choose = Choose { scores, ids: ids_at, len: len_at, words: words as i32 };
-    choose.launch(&Emulated, equal.len()).unwrap();
+    let argmax = Argmax { scores, ids: ids_at, len: len_at, words: words as i32 };
+    argmax.launch(&Emulated, equal.len()).unwrap();
     assert_eq!(ids.to_vec1::<u32>().unwrap(), [5000, 7, 40, 8999]);
     assert_eq!(len.to_vec1::<u32>().unwrap(), [42]);
 }

@@ -15,7 +15,27 @@ use super::{super::Result, Backend, Graph, pointer};
 type Launch = unsafe extern "C" fn(*const c_char, *const c_uint, c_uint, *const c_void, usize) -> c_int;
 
 /// The CPU, one block after the other.
-pub struct Emulated;
+#[derive(Default)]
+pub struct Emulated {
+    /// What was asked for since a capture began.
+    captured: Mutex<Option<Vec<Call>>>,
+}
+
+/// Something that was captured.
+enum Call {
+    Launch {
+        kernel: String,
+        blocks: [u32; 3],
+        threads: u32,
+        /// The struct as it was then, and its size in bytes.
+        args: (Vec<u64>, usize),
+    },
+    Multiply {
+        out: Tensor,
+        x: Tensor,
+        weight: Tensor,
+    },
+}
 
 /// One launch at a time: what blocks share is static there.
 fn library() -> &'static Mutex<Library> {
@@ -59,6 +79,13 @@ impl Backend for Emulated {
         threads: u32,
         (args, size): (*const c_void, usize),
     ) -> Result<()> {
+        if let Some(captured) = &mut *self.captured.lock().unwrap() {
+            let mut copy = vec![0u64; size.div_ceil(8)];
+            // SAFETY: both are of this size.
+            unsafe { args.cast::<u8>().copy_to_nonoverlapping(copy.as_mut_ptr().cast(), size) };
+            captured.push(Call::Launch { kernel: kernel.into(), blocks, threads, args: (copy, size) });
+            return Ok(());
+        }
         let name = CString::new(kernel).unwrap();
         let library = library().lock().unwrap();
         // SAFETY: it is declared so there; the arguments are the caller's promise.
@@ -71,6 +98,10 @@ impl Backend for Emulated {
     }
 
     fn multiply(&self, out: &Tensor, x: &Tensor, weight: &Tensor) -> Result<()> {
+        if let Some(captured) = &mut *self.captured.lock().unwrap() {
+            captured.push(Call::Multiply { out: out.clone(), x: x.clone(), weight: weight.clone() });
+            return Ok(());
+        }
         let y = x.matmul(&weight.t()?)?.to_dtype(out.dtype())?;
         assert_eq!(y.dims(), out.dims());
         let bytes = y.elem_count() * y.dtype().size_in_bytes();
@@ -83,8 +114,28 @@ impl Backend for Emulated {
         Ok(None)
     }
 
-    fn capture(&self, _: &mut dyn FnMut() -> Result<()>) -> Result<Option<Box<dyn Graph>>> {
-        Ok(None)
+    fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Option<Box<dyn Graph>>> {
+        *self.captured.lock().unwrap() = Some(Vec::new());
+        let done = work();
+        let calls = self.captured.lock().unwrap().take().unwrap();
+        done?;
+        Ok(Some(Box::new(calls)))
+    }
+}
+
+impl Graph for Vec<Call> {
+    unsafe fn replay(&self) -> Result<()> {
+        let emulated = Emulated::default();
+        for call in self {
+            match call {
+                Call::Launch { kernel, blocks, threads, args: (args, size) } => {
+                    // SAFETY: the caller's promise.
+                    unsafe { emulated.launch(kernel, *blocks, *threads, (args.as_ptr().cast(), *size)) }?;
+                }
+                Call::Multiply { out, x, weight } => emulated.multiply(out, x, weight)?,
+            }
+        }
+        Ok(())
     }
 }
 

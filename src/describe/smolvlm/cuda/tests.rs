@@ -33,7 +33,7 @@ mod golden;
 use golden::{Outcome, Runner};
 
 fn kernels() -> Kernels {
-    Kernels::new(Box::new(Emulated), false)
+    Kernels::new(Box::<Emulated>::default(), true)
 }
 
 /// Reproducible numbers around 0.
@@ -266,21 +266,29 @@ fn the_trial_tells_kernels_that_are_right_from_those_that_are_not() {
     }
 }
 
+/// The first is launched kernel by kernel, the others are replayed.
+const STEPS: usize = 10;
+
 #[test]
 fn steps_give_the_scores_that_passes_give() {
     // One row, few rows (our own products), many rows (the library's), all left-padded but the longest.
     for prompts in [&[9][..], &[70, 3, 130], &[5, 66, 20, 1, 64, 30]] {
         for dtype in FORMATS {
-            let ours = scores(&kernels(), dtype, prompts, 4);
-            let plain = scores(&Plain, DType::F32, prompts, 4);
-            for (step, (ours, plain)) in ours.iter().zip(&plain).enumerate() {
-                let off: f32 = ours.iter().zip(plain).map(|(a, b)| (a - b).abs()).sum();
-                let mean = off / plain.len() as f32;
-                let most = if dtype == DType::F32 { 1e-5 } else { 2e-2 };
-                assert!(mean < most, "{} rows in {dtype:?}, step {step}: {mean}", prompts.len());
+            let ours = scores(&kernels(), dtype, prompts, STEPS);
+            let plain = scores(&Plain, DType::F32, prompts, STEPS);
+            // What the number format itself costs.
+            let rounded = scores(&Plain, dtype, prompts, STEPS);
+            for (step, ((ours, rounded), plain)) in ours.iter().zip(&rounded).zip(&plain).enumerate() {
+                let (off, most) = (apart(ours, plain), 1e-5 + 1.5 * apart(rounded, plain));
+                assert!(off < most, "{} rows in {dtype:?}, step {step}: {off}, not {most}", prompts.len());
             }
         }
     }
+}
+
+/// The mean difference.
+fn apart(ours: &[f32], plain: &[f32]) -> f32 {
+    ours.iter().zip(plain).map(|(a, b)| (a - b).abs()).sum::<f32>() / plain.len() as f32
 }
 
 #[test]
@@ -347,7 +355,7 @@ fn of_equally_likely_tokens_the_first_is_chosen() {
     let len = Tensor::new(&[41u32], &Device::Cpu).unwrap();
     let [scores, ids_at, len_at] = [&scores, &ids, &len].map(|x| pointer(x).unwrap());
     let argmax = Argmax { scores, ids: ids_at, len: len_at, words: words as i32 };
-    argmax.launch(&Emulated, equal.len()).unwrap();
+    argmax.launch(&Emulated::default(), equal.len()).unwrap();
     assert_eq!(ids.to_vec1::<u32>().unwrap(), [5000, 7, 40, 8999]);
     assert_eq!(len.to_vec1::<u32>().unwrap(), [42]);
 }

@@ -11,25 +11,12 @@ use camscribe::{
 #[path = "support/golden.rs"]
 mod golden;
 
-use golden::{Outcome, Runner};
+use golden::Runner;
 
 fn every_case_passes_in(dtype: DtypeChoice) {
-    let mut runner = Runner::new(choose(DeviceChoice::Cpu, dtype).unwrap());
-    let (mut passed, mut failed) = (0, vec![]);
-    for root in golden::roots(Path::new(env!("CARGO_MANIFEST_DIR"))) {
-        for case in golden::cases(&root).unwrap() {
-            match runner.run(&case) {
-                Outcome::Passed(figures) => {
-                    passed += 1;
-                    println!("ok      {:32} {figures}", case.name);
-                }
-                Outcome::Failed(why) => failed.push(format!("{}: {why}", case.name)),
-                Outcome::NotRun(why) => println!("not run {:32} {why}", case.name),
-            }
-        }
-    }
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
-    assert!(passed > 0, "no golden case was run");
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let runner = Runner::new(choose(DeviceChoice::Cpu, dtype).unwrap());
+    runner.all_pass(golden::roots(repository).into_iter().chain(golden::beside(repository)));
 }
 
 #[test]

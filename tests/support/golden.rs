@@ -66,13 +66,17 @@ pub fn cases(root: &Path) -> Result<Vec<Case>> {
     Ok(found)
 }
 
-/// The roots that exist: the project's own data, the oracle beside the repository, and the folder
-/// that `CAMSCRIBE_GOLDEN` names.
+/// The roots that exist: the project's own data, and the folder that `CAMSCRIBE_GOLDEN` names.
 pub fn roots(repository: &Path) -> Vec<PathBuf> {
     let own = repository.join("tests/golden-data");
-    let beside = repository.join("../shared/oracle");
     let named = std::env::var_os("CAMSCRIBE_GOLDEN").map(PathBuf::from);
-    [own, beside].into_iter().filter(|root| root.join("golden").is_dir()).chain(named).collect()
+    iter::once(own).filter(|root| root.join("golden").is_dir()).chain(named).collect()
+}
+
+/// The oracle beside the repository, where it is.
+#[allow(dead_code, reason = "not every program that has this file needs it")]
+pub fn beside(repository: &Path) -> Option<PathBuf> {
+    Some(repository.join("../shared/oracle")).filter(|root| root.join("golden").is_dir())
 }
 
 #[derive(Deserialize)]
@@ -163,6 +167,27 @@ impl Runner {
     #[allow(dead_code, reason = "not every program that has this file needs it")]
     pub fn loading(self, load: Load) -> Self {
         Self { load, ..self }
+    }
+
+    /// Runs every case of these roots, and says what became of each.
+    ///
+    /// # Panics
+    /// When one fails, or none could be run.
+    #[allow(dead_code, reason = "not every program that has this file needs it")]
+    pub fn all_pass(mut self, roots: impl IntoIterator<Item = PathBuf>) {
+        let (mut passed, mut failed) = (0, vec![]);
+        for case in roots.into_iter().flat_map(|root| cases(&root).unwrap()) {
+            match self.run(&case) {
+                Outcome::Passed(figures) => {
+                    passed += 1;
+                    println!("ok      {:32} {figures}", case.name);
+                }
+                Outcome::Failed(why) => failed.push(format!("{}: {why}", case.name)),
+                Outcome::NotRun(why) => println!("not run {:32} {why}", case.name),
+            }
+        }
+        assert!(failed.is_empty(), "{}", failed.join("\n"));
+        assert!(passed > 0, "no golden case was run");
     }
 
     /// Runs a case. What goes wrong on the way is a failure of the case.

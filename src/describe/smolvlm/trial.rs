@@ -1,5 +1,5 @@
 //! Whether other operations than candle's compute what candle's do, on the model and the device that are
-//! there: one picture and a few words are taken through both.
+//! there: pictures and words are taken through both.
 
 use candle_core::{D, DType, Tensor};
 

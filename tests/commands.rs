@@ -1,6 +1,6 @@
 //! What subscribers may ask of a camera over MQTT, and what they may not.
 
-use std::{fs, process::Command};
+use std::{collections::BTreeSet, fs, process::Command};
 
 #[path = "support/broker.rs"]
 mod broker;
@@ -46,10 +46,13 @@ fn answer(subscriber: &Subscriber, camera: &str, prompt: &str) -> Vec<Received> 
     subscriber.until(|m| m.topic == topic && m.json()["prompt"] == prompt)
 }
 
-/// Numbers of the clips of a camera.
+/// Numbers of the clips of a camera, once each: QoS 1 may bring a message twice.
 fn numbers(messages: &[Received], camera: &str) -> Vec<u64> {
     let topic = format!("{NODE}/{camera}/description");
-    messages.iter().filter(|m| m.topic == topic).map(|m| m.json()["clip"]["seq"].as_u64().unwrap()).collect()
+    let mut seen = BTreeSet::new();
+    let descriptions = messages.iter().filter(|m| m.topic == topic);
+    let numbers = descriptions.map(|m| m.json()["clip"]["seq"].as_u64().unwrap());
+    numbers.filter(|&number| seen.insert(number)).collect()
 }
 
 #[test]
@@ -68,7 +71,7 @@ fn cameras_are_switched_and_asked_something_else_until_it_is_taken_back() {
     seen.extend(answer(&subscriber, "one", "What moves?"));
     seen.extend(answer(&subscriber, "two", configured));
     let all = numbers(&seen, "one");
-    assert!(all.is_sorted() && all.windows(2).all(|pair| pair[1] > pair[0]), "{all:?}");
+    assert!(all.is_sorted(), "{all:?}");
 
     order(port, "two", "enabled", "off");
     subscriber.until(|m| m.topic == format!("{NODE}/two/status") && m.text().contains("disabled"));

@@ -115,16 +115,21 @@ fn with_every_camera_switched_off_the_daemon_waits() {
     assert_eq!(daemon.stop().0, Some(0));
 }
 
-#[test]
-fn what_is_no_command_changes_nothing() {
-    let broker = Mosquitto::start("");
-    let port = broker.port();
-    // A retained command is old news; it would be obeyed again at every start.
+/// Somebody has the broker keep a command.
+fn retain_off(port: u16) {
     let topic = format!("{NODE}/one/set/enabled");
     let retained = Command::new("mosquitto_pub")
         .args(["-r", "-h", "127.0.0.1", "-p", &port.to_string(), "-t", &topic, "-m", "OFF"])
         .status();
     assert!(retained.unwrap().success());
+}
+
+#[test]
+fn what_is_no_command_changes_nothing() {
+    let broker = Mosquitto::start("");
+    let port = broker.port();
+    // A retained command is old news; it would be obeyed again at every start.
+    retain_off(port);
     let subscriber = Subscriber::to(port, &format!("{NODE}/#"));
     let daemon = Daemon::start(&toml(port, ""));
     // The last of what is told of each camera at the start.
@@ -140,6 +145,7 @@ fn what_is_no_command_changes_nothing() {
         daemon.logged(told);
         pause(); // complaints are told once a second
     }
+    retain_off(port);
     let seen = answer(&subscriber, "one", "Describe what happens in this video.");
     assert!(!seen.iter().any(|m| m.topic.contains("/state/")), "nothing has changed");
     assert!(!daemon.path("state/orders.json").exists());

@@ -29,7 +29,17 @@ pub(super) struct Post {
 /// The newest message of every topic. Bounded by the number of topics, which is that of cameras.
 #[derive(Debug, Default)]
 pub(super) struct Board {
-    posts: VecDeque<(Post, Stand)>,
+    posts: VecDeque<Entry>,
+    /// Of the next post.
+    number: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Tells it from an older one of the same topic, which may still be under way.
+    number: u64,
+    post: Post,
+    stand: Stand,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +48,8 @@ enum Stand {
     Sent,
     /// The broker has it.
     Delivered,
+    /// The broker does not take it now.
+    Postponed,
     /// The broker refuses it: not sent again until it is posted anew.
     Shelved,
 }
@@ -45,30 +57,36 @@ enum Stand {
 impl Board {
     /// Puts up a message in the place of the topic's last one.
     pub fn post(&mut self, post: Post) {
-        self.posts.retain(|(old, _)| old.topic != post.topic);
-        self.posts.push_back((post, Stand::Unsent));
+        self.posts.retain(|old| old.post.topic != post.topic);
+        self.posts.push_back(Entry { number: self.number, post, stand: Stand::Unsent });
+        self.number += 1;
     }
 
-    /// The message that has waited longest; from now on it counts as sent.
-    pub fn take(&mut self) -> Option<Post> {
-        let (post, stand) = self.posts.iter_mut().find(|(_, stand)| *stand == Stand::Unsent)?;
-        *stand = Stand::Sent;
-        Some(post.clone())
+    /// The newest message of a topic.
+    pub fn get(&self, topic: &str) -> Option<&Post> {
+        self.posts.iter().map(|entry| &entry.post).find(|post| post.topic == topic)
+    }
+
+    /// The message that has waited longest, and its number; from now on it counts as sent.
+    pub fn take(&mut self) -> Option<(u64, Post)> {
+        let entry = self.posts.iter_mut().find(|entry| entry.stand == Stand::Unsent)?;
+        entry.stand = Stand::Sent;
+        Some((entry.number, entry.post.clone()))
     }
 
     /// Everything has been handed to the connection.
     pub fn all_sent(&self) -> bool {
-        self.posts.iter().all(|(_, stand)| *stand != Stand::Unsent)
+        self.posts.iter().all(|entry| entry.stand != Stand::Unsent)
     }
 
     /// The broker has, or refuses, every message.
     pub fn all_delivered(&self) -> bool {
-        self.posts.iter().all(|(_, stand)| matches!(stand, Stand::Delivered | Stand::Shelved))
+        self.posts.iter().all(|entry| matches!(entry.stand, Stand::Delivered | Stand::Shelved))
     }
 
-    /// The broker has what was last sent on `topic`.
-    pub fn delivered(&mut self, topic: &str) {
-        self.turn(topic, Stand::Delivered);
+    /// The broker has this message.
+    pub fn delivered(&mut self, number: u64) {
+        self.turn(number, Stand::Delivered);
     }
 
     /// A new broker session: it may know nothing.
@@ -81,22 +99,34 @@ impl Board {
         self.resend(|topic| topic.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/')));
     }
 
-    /// The broker will not take what was last sent on `topic`. Something newer still gets its chance.
-    pub fn shelve(&mut self, topic: &str) {
-        self.turn(topic, Stand::Shelved);
+    /// The broker does not take this message now.
+    pub fn postpone(&mut self, number: u64) {
+        self.turn(number, Stand::Postponed);
     }
 
-    fn turn(&mut self, topic: &str, into: Stand) {
-        let sent = |(post, stand): &&mut (Post, Stand)| post.topic == topic && *stand == Stand::Sent;
-        if let Some((_, stand)) = self.posts.iter_mut().find(sent) {
-            *stand = into;
+    /// What was postponed is tried again.
+    pub fn resend_postponed(&mut self) {
+        for entry in self.posts.iter_mut().filter(|entry| entry.stand == Stand::Postponed) {
+            entry.stand = Stand::Unsent;
+        }
+    }
+
+    /// The broker will not take this message. Something newer on its topic still gets its chance.
+    pub fn shelve(&mut self, number: u64) {
+        self.turn(number, Stand::Shelved);
+    }
+
+    fn turn(&mut self, number: u64, into: Stand) {
+        let sent = |entry: &&mut Entry| entry.number == number && entry.stand == Stand::Sent;
+        if let Some(entry) = self.posts.iter_mut().find(sent) {
+            entry.stand = into;
         }
     }
 
     fn resend(&mut self, which: impl Fn(&str) -> bool) {
-        for (post, stand) in &mut self.posts {
-            if matches!(stand, Stand::Sent | Stand::Delivered) && which(&post.topic) {
-                *stand = Stand::Unsent;
+        for entry in &mut self.posts {
+            if entry.stand != Stand::Shelved && which(&entry.post.topic) {
+                entry.stand = Stand::Unsent;
             }
         }
     }
@@ -111,7 +141,7 @@ mod tests {
     }
 
     fn taken(board: &mut Board) -> Vec<(String, Bytes)> {
-        std::iter::from_fn(|| board.take()).map(|post| (post.topic, post.payload)).collect()
+        std::iter::from_fn(|| board.take()).map(|(_, post)| (post.topic, post.payload)).collect()
     }
 
     #[test]
@@ -131,12 +161,39 @@ mod tests {
         for topic in ["a", "b", "c"] {
             board.post(post(topic, "1"));
         }
-        taken(&mut board);
-        board.shelve("b");
+        while let Some((number, post)) = board.take() {
+            if post.topic == "b" {
+                board.shelve(number);
+            }
+        }
         board.resend_all();
         assert_eq!(taken(&mut board), [("a".into(), "1".into()), ("c".into(), "1".into())]);
         board.post(post("b", "2"));
         assert_eq!(taken(&mut board), [("b".into(), "2".into())]);
+    }
+
+    #[test]
+    fn an_answer_is_about_the_message_that_it_belongs_to() {
+        let mut board = Board::default();
+        board.post(post("a", "1"));
+        let (older, _) = board.take().unwrap();
+        board.post(post("a", "2"));
+        let (newer, _) = board.take().unwrap();
+        board.delivered(older);
+        assert!(!board.all_delivered());
+        board.delivered(newer);
+        assert!(board.all_delivered());
+    }
+
+    #[test]
+    fn what_is_not_taken_now_is_sent_later() {
+        let mut board = Board::default();
+        board.post(post("a", "1"));
+        let (number, _) = board.take().unwrap();
+        board.postpone(number);
+        assert!(board.take().is_none() && board.all_sent() && !board.all_delivered());
+        board.resend_postponed();
+        assert_eq!(taken(&mut board), [("a".into(), "1".into())]);
     }
 
     #[test]

@@ -2,7 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use tokio::time::Instant;
+
 use super::{super::outbox::Row, wire::Protocol};
+
+/// An event that the broker does not take so often in a row, without a clear reason, is given up: with the
+/// pauses in between these are some minutes.
+const UNCLEAR: u32 = 10;
 
 /// Names a message: its topic, and its row if it is an event.
 pub(super) type Key = (String, Option<Row>);
@@ -17,7 +23,8 @@ pub(super) struct Memory {
     /// Whether it speaks only MQTT 3.1.1.
     pub lacks_5: Lacks5,
     /// Messages that were under way when it objected to one of them. Until each has met its fate,
-    /// messages go one at a time, so that the next objection names the culprit.
+    /// messages go one at a time, so that the next objection names the culprit. Those that it does not
+    /// take for now are among them: what would follow them would arrive once a try.
     pub suspects: BTreeSet<Key>,
     /// The smallest packet that it found too large, bytes.
     pub too_large: Option<usize>,
@@ -26,8 +33,10 @@ pub(super) struct Memory {
     /// Connections in a row that it ended before it had answered what we want to listen to.
     pub unheard: u32,
     /// The broker does not let us listen, or somebody sends what is too large to be read: nothing is
-    /// listened to any more.
-    pub deaf: bool,
+    /// listened to until then.
+    pub deaf: Option<Instant>,
+    /// The event that it did not take without a clear reason, and how often in a row.
+    pub unclear: Option<(Row, u32)>,
 }
 
 impl Default for Memory {
@@ -40,8 +49,18 @@ impl Default for Memory {
             too_large: None,
             hang_ups: 0,
             unheard: 0,
-            deaf: false,
+            deaf: None,
+            unclear: None,
         }
+    }
+}
+
+impl Memory {
+    /// The broker did not take an event, and gave no clear reason. Gives whether that was so often enough.
+    pub fn unclear(&mut self, row: Row) -> bool {
+        let before = self.unclear.filter(|(last, _)| *last == row).map_or(0, |(_, times)| times);
+        self.unclear = Some((row, before + 1));
+        before + 1 >= UNCLEAR
     }
 }
 

@@ -39,6 +39,8 @@ const WINDOW: u16 = 32;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// For name look-up, TCP, TLS and the broker's answer together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between tries after we were told to stop.
+const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// What a broker may send us: Home Assistant's one word, commands, and what others put on those topics.
 const MAX_INCOMING: u32 = 64 * 1024;
 
@@ -151,15 +153,18 @@ pub(super) async fn run(broker: Broker, shared: Arc<Shared>) {
                 why
             }
         };
-        let pause = backoff.next();
+        // Of the time for the end none is to be lost.
+        let pause = if stop.borrow_and_update().is_some() { LAST_PAUSE } else { backoff.next() };
         let news = BrokerState::Offline { why: why.clone() };
         // The same trouble again is not news.
         if shared.state.send_replace(news.clone()) != news {
             tracing::warn!("not connected to the MQTT broker at {}: {why}; retrying", broker.address);
         }
+        let mut told = stop.clone();
         tokio::select! {
-            () = time::sleep(pause) => {}
             () = given_up(&mut stop, &shared) => break,
+            () = time::sleep(pause) => {}
+            Ok(()) = told.changed() => {}
         }
     }
     shared.state.send_replace(BrokerState::Stopped);

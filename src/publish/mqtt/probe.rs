@@ -8,7 +8,7 @@ use super::{
     memory::{Lacks5, Memory},
     session::FAREWELL,
     wire::{self, Heard, Protocol},
-    words::Ending,
+    words::{Ending, NEVER_LET_IN},
 };
 use crate::config::MqttVersion;
 
@@ -43,6 +43,7 @@ pub async fn probe(settings: &Settings) -> Result<(), ProbeError> {
                 memory.lacks_5 = Lacks5::Yes;
                 continue;
             }
+            Err(Ending::HungUp(why)) => return Err(ProbeError::Broker(format!("{why}; {NEVER_LET_IN}"))),
             Err(ending) => return Err(ProbeError::Broker(ending.why())),
         }
         if client.disconnect().is_ok() {

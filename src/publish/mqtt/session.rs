@@ -25,7 +25,7 @@ use super::{
     given_up,
     memory::{Lacks5, Memory},
     wire::{Client, Heard, Limits, Line, Outgoing, Protocol},
-    words::{Ending, Verdict},
+    words::{Ending, NEVER_LET_IN, THROWN_OUT, Verdict},
 };
 
 /// A subscriber that was away longer than this does not get an event any more, seconds. A day.
@@ -35,6 +35,10 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 /// The broker hanging up this often in a row, with nothing delivered in between, is put down to a
 /// message that was under way.
 const HANG_UPS: u32 = 3;
+/// What the broker did not take or let us hear is tried again so often.
+const AGAIN: Duration = Duration::from_secs(60);
+/// How long nothing is listened to after that went wrong.
+const DEAF: Duration = Duration::from_secs(600);
 
 /// Why there is no connection any more, or not yet.
 pub(super) enum End {
@@ -59,12 +63,32 @@ pub(super) enum End {
 /// A message between us and the broker.
 struct Sent {
     topic: String,
-    /// None: a state, not an event.
-    row: Option<Row>,
-    /// Of the event whose snapshot this is.
-    snapshot: Option<Uuid>,
+    origin: Origin,
     /// Of the packet.
     bytes: usize,
+}
+
+/// Where a message comes from.
+#[derive(Clone, Copy)]
+enum Origin {
+    /// The outbox.
+    Event(Row),
+    /// The board of states.
+    State {
+        /// There.
+        number: u64,
+        /// Of the event whose snapshot this is.
+        snapshot: Option<Uuid>,
+    },
+}
+
+impl Sent {
+    fn row(&self) -> Option<Row> {
+        match self.origin {
+            Origin::Event(row) => Some(row),
+            Origin::State { .. } => None,
+        }
+    }
 }
 
 /// rumqttc loses data when a started poll is dropped, so the poll is one future that owns the line
@@ -124,14 +148,17 @@ impl<'a> Session<'a> {
                 return lost("the broker acknowledges no messages; going on without".into(), true);
             }
             Err(Ending::LacksVersion(why)) => return Err(End::NotSpoken { why, refused: true }),
-            Err(Ending::HungUp(why)) => return Err(End::NotSpoken { why, refused: false }),
+            Err(Ending::HungUp(why)) => {
+                return Err(End::NotSpoken { why: format!("{why}; {NEVER_LET_IN}"), refused: false });
+            }
             Err(ending) => return lost(ending.why(), false),
         };
         memory.retain = limits.retain;
         memory.qos1 = limits.qos1;
         shared.board().resend_all();
         let mut ears = Ears::new(shared);
-        if !memory.deaf && ears.open(&client).is_err() {
+        memory.deaf = memory.deaf.filter(|until| Instant::now() < *until);
+        if memory.deaf.is_none() && ears.open(&client).is_err() {
             return lost("cannot subscribe".into(), false);
         }
         Ok(Self {
@@ -180,6 +207,7 @@ impl<'a> Session<'a> {
         let mut leaving = None;
         let mut said_goodbye = false;
         let mut heard = Instant::now();
+        let mut again = time::interval_at(heard + AGAIN, AGAIN);
         loop {
             let stopping = *stop.borrow_and_update();
             if let Some(Stop { until, farewell }) = stopping
@@ -212,6 +240,9 @@ impl<'a> Session<'a> {
                 () = self.shared.outbox.appended() => {}
                 () = self.shared.posted.notified() => {}
                 _ = stop.changed() => {}
+                _ = again.tick() => if let Err(end) = self.try_again() {
+                    return end;
+                },
                 () = time::sleep_until(heard + self.limits.silence) => {
                     return End::Lost { why: "the broker no longer answers".into(), progress: self.progress };
                 }
@@ -222,6 +253,17 @@ impl<'a> Session<'a> {
                 }
             }
         }
+    }
+
+    /// What was not possible before may be now.
+    fn try_again(&mut self) -> Result<(), End> {
+        self.shared.board().resend_postponed();
+        if self.memory.deaf.is_some_and(|until| until <= Instant::now()) {
+            self.memory.deaf = None;
+            let full = |_| End::Lost { why: "cannot subscribe".into(), progress: self.progress };
+            self.ears.open(&self.client).map_err(full)?;
+        }
+        Ok(())
     }
 
     /// Nothing is under way and every state is out.
@@ -240,10 +282,12 @@ impl<'a> Session<'a> {
     /// Hands over as much as the broker allows: states first, they are few.
     fn send_what_is_due(&mut self, leaving: bool) -> Result<(), End> {
         let window = if self.memory.suspects.is_empty() { self.limits.window } else { 1 };
+        // A subscription has a packet id, too, which no message must have before it is answered.
+        let window = window.saturating_sub(usize::from(self.ears.waiting));
         while self.under_way() < window {
             let due = self.shared.board().take();
-            if let Some(post) = due {
-                self.send_state(post)?;
+            if let Some((number, post)) = due {
+                self.send_state(number, post)?;
             } else if leaving {
                 break;
             } else if let Some(taken) = self.shared.outbox.take() {
@@ -255,12 +299,13 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn send_state(&mut self, post: Post) -> Result<(), End> {
+    fn send_state(&mut self, number: u64, post: Post) -> Result<(), End> {
         let Post { topic, payload, content, event } = post;
+        let origin = Origin::State { number, snapshot: event };
         let retain = self.memory.retain;
         let message =
             Outgoing { topic, qos1: self.memory.qos1, retain, payload, content, expiry: None, event };
-        self.send(message, None).map(drop)
+        self.send(message, origin).map(drop)
     }
 
     fn send_event(&mut self, taken: Taken) -> Result<(), End> {
@@ -274,16 +319,16 @@ impl<'a> Session<'a> {
             expiry: Some(EVENT_EXPIRY),
             event: None,
         };
-        if self.send(message, Some(row))? && newest {
+        if self.send(message, Origin::Event(row))? && newest {
             self.shared.retain_newest(&camera, event);
         }
         Ok(())
     }
 
     /// Hands a message over unless it is larger than the broker takes; gives whether it did.
-    fn send(&mut self, message: Outgoing, row: Option<Row>) -> Result<bool, End> {
+    fn send(&mut self, message: Outgoing, origin: Origin) -> Result<bool, End> {
         let bytes = self.client.size(&message);
-        let sent = Sent { topic: message.topic.clone(), row, snapshot: message.event, bytes };
+        let sent = Sent { topic: message.topic.clone(), origin, bytes };
         let limit =
             self.memory.too_large.map_or(self.limits.max_packet, |it| self.limits.max_packet.min(it - 1));
         if bytes > limit {
@@ -315,12 +360,11 @@ impl<'a> Session<'a> {
                 let Some(sent) = self.in_flight.remove(&id) else { return Ok(()) };
                 match verdict {
                     Verdict::Taken => self.delivered(&sent),
-                    // Whatever follows would be told the same, or overtake it: all wait.
-                    Verdict::NotNow(why) if sent.row.is_some() => {
-                        let why = format!("the broker does not take {} now: {why}", sent.topic);
-                        return Err(End::Lost { why, progress: self.progress });
+                    Verdict::NotNow(why) => self.not_now(sent, why)?,
+                    Verdict::Unclear(why) if !sent.row().is_some_and(|row| self.memory.unclear(row)) => {
+                        self.not_now(sent, why)?;
                     }
-                    Verdict::Refused(why) | Verdict::NotNow(why) => self.refused(sent, why),
+                    Verdict::Refused(why) | Verdict::Unclear(why) => self.refused(sent, why),
                 }
             }
             // A retained one is old news: whoever wants something says so live.
@@ -335,41 +379,70 @@ impl<'a> Session<'a> {
     }
 
     fn delivered(&mut self, sent: &Sent) {
-        if let Some(row) = sent.row {
-            self.shared.outbox.acknowledge(row);
-            self.progress = true;
-            self.memory.hang_ups = 0;
-        } else {
-            self.shared.board().delivered(&sent.topic);
-        }
-        if let Some(id) = sent.snapshot {
-            self.shared.outbox.forget_snapshot(id);
+        match sent.origin {
+            Origin::Event(row) => {
+                self.shared.outbox.acknowledge(row);
+                self.progress = true;
+                self.memory.hang_ups = 0;
+            }
+            Origin::State { number, snapshot } => {
+                self.shared.board().delivered(number);
+                self.forget(snapshot);
+            }
         }
         self.cleared(sent);
     }
 
+    /// The broker does not take this message, but may later.
+    fn not_now(&mut self, sent: Sent, why: &str) -> Result<(), End> {
+        match sent.origin {
+            // Whatever follows would be told the same, or overtake it: all wait.
+            Origin::Event(row) => {
+                let why = format!("the broker does not take {} now: {why}", sent.topic);
+                self.memory.suspects.insert((sent.topic, Some(row)));
+                Err(End::Lost { why, progress: self.progress })
+            }
+            Origin::State { number, .. } => {
+                self.shared.board().postpone(number);
+                self.cleared(&sent);
+                if self.told.insert(sent.topic.clone()) {
+                    tracing::warn!("the broker does not take {} now, it is tried again: {why}", sent.topic);
+                }
+                Ok(())
+            }
+        }
+    }
+
     /// The broker does not take this message and never will: told, counted, not sent again.
     fn refused(&mut self, sent: Sent, why: &str) {
-        let Sent { topic, row, bytes, snapshot } = &sent;
-        if let Some(row) = *row {
-            self.shared.outbox.set_aside(row);
-            self.progress = true;
-            tracing::warn!("an event of {bytes} bytes for {topic} is set aside: {why}");
-        } else {
-            self.shared.board().shelve(topic);
-            if let Some(id) = *snapshot {
-                self.shared.outbox.forget_snapshot(id);
+        let Sent { topic, origin, bytes } = &sent;
+        match *origin {
+            Origin::Event(row) => {
+                self.shared.outbox.set_aside(row);
+                self.progress = true;
+                tracing::warn!("an event of {bytes} bytes for {topic} is set aside: {why}");
             }
-            if self.told.insert(topic.clone()) {
-                tracing::warn!("the broker does not take {topic} ({bytes} bytes): {why}");
+            Origin::State { number, snapshot } => {
+                self.shared.board().shelve(number);
+                self.forget(snapshot);
+                if self.told.insert(topic.clone()) {
+                    tracing::warn!("the broker does not take {topic} ({bytes} bytes): {why}");
+                }
             }
         }
         self.cleared(&sent);
     }
 
+    /// A picture's fate is known: it need not be kept any more.
+    fn forget(&self, snapshot: Option<Uuid>) {
+        if let Some(id) = snapshot {
+            self.shared.outbox.forget_snapshot(id);
+        }
+    }
+
     /// The fate of a message is known: it is no suspect any more, nor is any event before it.
     fn cleared(&mut self, sent: &Sent) {
-        self.memory.suspects.retain(|(topic, row)| match (row, sent.row) {
+        self.memory.suspects.retain(|(topic, row)| match (row, sent.row()) {
             (Some(suspect), Some(row)) => *suspect > row,
             (None, None) => *topic != sent.topic,
             _ => true,
@@ -383,14 +456,17 @@ impl<'a> Session<'a> {
                 return end;
             }
         }
-        self.memory.deaf |= matches!(ending, Ending::Flooded);
+        if matches!(ending, Ending::Flooded) {
+            self.memory.deaf = Some(Instant::now() + DEAF);
+        }
         // Some brokers end the connection of who may not listen: no message is to blame for that.
         if self.ears.waiting {
-            self.memory.unheard += 1;
-            if matches!(ending, Ending::Rejected { .. }) || self.memory.unheard >= HANG_UPS {
-                self.memory.deaf = true;
+            self.memory.unheard += u32::from(matches!(ending, Ending::HungUp(_)));
+            let rejected = matches!(ending, Ending::Rejected { .. });
+            if rejected || self.memory.unheard >= HANG_UPS {
+                self.memory.deaf = Some(Instant::now() + DEAF);
                 let why = format!("the broker hangs up when it is asked for commands: {}", ending.why());
-                tracing::warn!("{why}; nothing is listened to until the broker settings are reloaded");
+                tracing::warn!("{why}; nothing is listened to for ten minutes");
                 return End::Lost { why, progress: true };
             }
             return End::Lost { why: ending.why(), progress: self.progress };
@@ -404,6 +480,7 @@ impl<'a> Session<'a> {
                 let often = self.memory.hang_ups >= HANG_UPS;
                 (why, often.then(|| ("the broker hangs up whenever it is sent".into(), false)))
             }
+            Ending::HungUp(why) => (format!("{why}; {THROWN_OUT}"), None),
             ending => (ending.why(), None),
         };
         match rejected {
@@ -431,7 +508,11 @@ impl<'a> Session<'a> {
                 // Each is tried by itself now, as often.
                 self.memory.hang_ups = 0;
                 under_way.push(last);
-                self.memory.suspects = under_way.into_iter().map(|sent| (sent.topic, sent.row)).collect();
+                let name = |sent: Sent| {
+                    let row = sent.row();
+                    (sent.topic, row)
+                };
+                self.memory.suspects = under_way.into_iter().map(name).collect();
                 self.progress = true;
             }
             None => {}

@@ -218,6 +218,7 @@ impl Client {
                 let filter = |topic| {
                     let mut filter = v5::mqttbytes::v5::Filter::new(topic, qos_5(true));
                     filter.retain_forward_rule = v5::mqttbytes::v5::RetainForwardRule::Never;
+                    filter.preserve_retain = true;
                     filter
                 };
                 client.try_subscribe_many(topics.iter().map(filter)).map_err(|_| Full)

@@ -20,6 +20,9 @@ pub(super) enum Verdict {
     Refused(&'static str),
     /// It does not take it now, but may later; why, in words.
     NotNow(&'static str),
+    /// It does not take it, and does not say whether it ever will: overloaded brokers answer so, and
+    /// those that object to a message; why, in words.
+    Unclear(&'static str),
 }
 
 /// How a connection ended, or why there is none.
@@ -68,9 +71,9 @@ pub(super) fn verdict(reason: PubAckReason) -> Verdict {
         PubAckReason::NotAuthorized => Verdict::Refused("this user may not publish there (not authorized)"),
         PubAckReason::PayloadFormatInvalid => Verdict::Refused("it does not take such a payload"),
         PubAckReason::TopicNameInvalid => Verdict::Refused("it does not take such a topic"),
-        PubAckReason::PacketIdentifierInUse => Verdict::Refused("it mistakes it for another message"),
-        PubAckReason::ImplementationSpecificError => Verdict::Refused("for a reason of its own"),
-        PubAckReason::UnspecifiedError => Verdict::Refused("it does not say why"),
+        PubAckReason::PacketIdentifierInUse => Verdict::Unclear("it mistakes it for another message"),
+        PubAckReason::ImplementationSpecificError => Verdict::Unclear("for a reason of its own"),
+        PubAckReason::UnspecifiedError => Verdict::Unclear("it does not say why"),
     }
 }
 
@@ -183,11 +186,16 @@ pub(super) fn ending_311(error: &rumqttc::ConnectionError) -> Ending {
     }
 }
 
-const HUNG_UP: &str = "the broker hung up; if it always does: it must speak MQTT, and TLS if and only if \
-                       mqtt.url says mqtts";
+const HUNG_UP: &str = "the broker hung up";
+/// What to look at where it does so before it has let us in.
+pub(super) const NEVER_LET_IN: &str =
+    "if it always does: it must speak MQTT, and TLS if and only if mqtt.url says mqtts";
+/// What to look at where it does so afterwards: brokers before MQTT 5 cannot say that this is the reason.
+pub(super) const THROWN_OUT: &str =
+    "if it does so again and again: does a second camscribe run with this node.id?";
 const NO_ANSWER: &str = "no answer in time: check mqtt.url, and that the broker runs";
 const FLOODED: &str = "somebody publishes far too much on a topic that we listen to (Home Assistant's status, or \
-                       set/…): commands are not heard until the broker settings are reloaded";
+                       set/…): nothing is listened to for ten minutes, commands neither";
 const SILENT: &str = "the broker no longer answers";
 const NO_ACKNOWLEDGEMENT: &str = "the broker does not acknowledge messages";
 

@@ -125,7 +125,7 @@ pub async fn run(
 
     let failure = loop {
         tokio::select! {
-            () = cameras.run_out(), if !in_force.may_grow() => break None,
+            () = cameras.run_out(in_force.may_grow()) => break None,
             () = stop.cancelled() => break None,
             result = &mut model.ended => break result.ok().and_then(Result::err),
             file = Reload::asked(&mut reload) => {
@@ -141,7 +141,8 @@ pub async fn run(
     };
     life.enter(Stage::Stopping);
     cameras.end().await;
-    model.finish(&queue).await?;
+    // Whatever has become of the model, what was described is delivered.
+    let finished = model.finish(&queue).await;
     match board.close(DRAIN).await {
         0 => tracing::info!("every description was delivered"),
         left => match outbox.status().place {
@@ -153,6 +154,7 @@ pub async fn run(
             }
         },
     }
+    finished?;
     match failure {
         Some(error) => Err(error),
         None if cameras.all_failed() && !stop.is_cancelled() => {

@@ -167,6 +167,66 @@ fn a_camera_that_is_removed_while_nobody_runs_leaves_no_ghost() {
 }
 
 #[test]
+fn names_and_prefixes_that_are_changed_while_nobody_runs_leave_no_ghosts() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "#");
+    let before = toml(broker.port(), &[STAYS]);
+    let mut daemon = Daemon::start(&before);
+    subscriber.until(|m| m.topic == "camscribe/edge1/stays/snapshot");
+    for (after, there) in [
+        (format!("mqtt.commands = false\n{before}"), "homeassistant/sensor/"),
+        (format!("mqtt.discovery_prefix = \"ha\"\n{before}"), "ha/switch/"),
+        (before.replace("edge1", "edge2"), "camscribe/edge2/stays/state/prompt"),
+    ] {
+        let (code, log) = (daemon.signal("TERM"), daemon.wait());
+        assert_eq!(log, Some(0), "{code:?}");
+        std::fs::write(daemon.path("camscribe.toml"), &after).unwrap();
+        daemon.restart();
+        subscriber.until(|m| m.topic.ends_with("/stays/snapshot"));
+        let left = retained(broker.port(), "#", "a");
+        assert!(left.iter().any(|topic| topic.starts_with(there)), "{after}\n{left:?}");
+        let node = if after.contains("edge2") { "edge2" } else { "edge1" };
+        let ha = if after.contains("\"ha\"") { "ha/" } else { "homeassistant/" };
+        for topic in &left {
+            assert!(topic.contains(node), "{after}\n{topic}");
+            assert!(topic.starts_with("camscribe/") || topic.starts_with(ha), "{after}\n{topic}");
+            let controls =
+                topic.contains("/state/") || topic.contains("/switch/") || topic.contains("/text/");
+            assert!(!(controls && after.contains("commands = false")), "{after}\n{topic}");
+        }
+    }
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn what_is_newest_of_a_camera_stands_retained_after_other_broker_settings_too() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "camscribe/#");
+    // The picture stands still, and is described once.
+    let still = "[cameras.still]\nuri = \"test://black\"\n";
+    let before = toml(broker.port(), &[still]);
+    let daemon = Daemon::start(&before);
+    subscriber.until(|m| m.topic == "camscribe/edge1/still/snapshot");
+    subscriber.until(|m| m.topic == "camscribe/edge1/still/description" && m.json()["type"] == "unchanged");
+    for after in [
+        format!("mqtt.commands = false\n{before}"),
+        format!("mqtt = {{ commands = false, topic_prefix = \"other\" }}\n{before}"),
+    ] {
+        let after = after.replacen("mqtt.url", "# mqtt.url", usize::from(after.contains("mqtt = {")));
+        let url = format!("mqtt = {{ url = \"mqtt://127.0.0.1:{}\",", broker.port());
+        daemon.reload(&after.replace("mqtt = {", &url));
+        daemon.logged("connecting to the broker anew");
+        let prefix = if after.contains("other") { "other" } else { "camscribe" };
+        let filter = format!("{prefix}/edge1/still/latest");
+        let latest = Subscriber::to(broker.port(), &filter).until(|m| !m.text().is_empty());
+        assert_eq!(latest.last().unwrap().json()["type"], "description");
+        let filter = format!("{prefix}/edge1/still/snapshot");
+        Subscriber::to(broker.port(), &filter).until(|m| m.payload.starts_with(&[0xFF, 0xD8]));
+    }
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
 fn a_camera_that_could_not_be_watched_is_tried_again_by_a_reload() {
     let broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), "camscribe/#");
@@ -178,6 +238,9 @@ fn a_camera_that_could_not_be_watched_is_tried_again_by_a_reload() {
     });
     let status = "camscribe/edge1/goes/status";
     subscriber.until(|m| m.topic == status && m.text().contains("nosuchelement"));
+    // That another one is left alone, and may come back, changes nothing.
+    broker::publish(broker.port(), "camscribe/edge1/stays/set/enabled", "OFF");
+    subscriber.until(|m| m.topic == "camscribe/edge1/stays/status" && m.text().contains("disabled"));
     let shapes = include_str!("../pipelines/shapes.txt");
     std::fs::write(daemon.path("pipelines/own.txt"), shapes).unwrap();
     daemon.reload(&toml);

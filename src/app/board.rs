@@ -2,7 +2,7 @@
 //! broker when the settings change.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -16,7 +16,7 @@ use crate::{
     event::ModelInfo,
     frame::CameraId,
     metrics::{self, CameraReading, Metrics},
-    publish::{BrokerState, CameraInfo, CameraState, Info, Prepared, Publisher, outbox::Outbox},
+    publish::{BrokerState, CameraInfo, CameraState, Info, Newest, Prepared, Publisher, outbox::Outbox},
 };
 
 /// See above.
@@ -78,22 +78,18 @@ impl Board {
         prepared: Prepared,
         model: ModelInfo,
         gpu: Option<Gpu>,
-        cameras: impl IntoIterator<Item = &'a CameraId> + Clone,
+        cameras: impl IntoIterator<Item = &'a CameraId>,
     ) {
         self.metrics.model(&model);
         if let Some(gpu) = &gpu {
             self.metrics.gpu(&model.device, gpu);
         }
-        let publisher = self.connect(prepared);
+        let publisher = self.connect(prepared, Vec::new());
+        let cameras: BTreeSet<_> = cameras.into_iter().collect();
+        self.outbox.keep_snapshots(|camera| cameras.contains(camera));
         let mut inner = self.lock();
         (inner.model, inner.gpu) = (Some(model), gpu);
-        for id in inner.former.without(cameras.clone()) {
-            self.forget_snapshot(&id);
-            publisher.erase(&id);
-        }
-        inner.former.tell(cameras);
-        inner.publisher = Some(publisher);
-        inner.tell_all();
+        inner.tell_all(publisher, cameras);
     }
 
     /// A camera is being watched, and `status` is how it does.
@@ -105,14 +101,7 @@ impl Board {
             status: Some(status),
             lost: false,
         };
-        let mut inner = self.lock();
-        inner.cameras.insert(id.clone(), camera);
-        inner.former.tell([id]);
-        inner.tell(id);
-        inner.tell_info();
-        if let Some(publisher) = &inner.publisher {
-            publisher.announce(id);
-        }
+        self.lock().insert(id, camera);
     }
 
     /// A camera's status has changed; it also does with every frame.
@@ -152,14 +141,7 @@ impl Board {
     pub fn disable(&self, id: &CameraId) {
         let off =
             Camera { state: CameraState::Disabled, why: None, decoder: None, status: None, lost: false };
-        let mut inner = self.lock();
-        inner.cameras.insert(id.clone(), off);
-        inner.former.tell([id]);
-        inner.tell(id);
-        inner.tell_info();
-        if let Some(publisher) = &inner.publisher {
-            publisher.announce(id);
-        }
+        self.lock().insert(id, off);
     }
 
     /// What is set of a camera now, by the configuration or by a subscriber.
@@ -172,7 +154,7 @@ impl Board {
 
     /// There is no such camera any more.
     pub fn remove(&self, id: &CameraId) {
-        self.forget_snapshot(id);
+        self.outbox.keep_snapshots(|camera| camera != id);
         let mut inner = self.lock();
         inner.cameras.remove(id);
         inner.settings.remove(id);
@@ -185,17 +167,16 @@ impl Board {
     /// Publishes by other settings. What waits in the outbox goes on waiting there meanwhile.
     pub async fn reconnect(&self, prepared: Prepared, going: Move) {
         let old = self.lock().publisher.take();
+        let newest = old.as_ref().map_or_else(Vec::new, Publisher::newest);
         match (old, going) {
             (Some(old), Move::Leave) => old.leave().await,
             (Some(old), Move::Stay) => drop(old.shutdown(Duration::ZERO).await),
             (None, _) => {}
         }
-        let publisher = self.connect(prepared);
+        let publisher = self.connect(prepared, newest);
         let mut inner = self.lock();
-        // What was to be erased at the connection before may not have got there.
-        inner.former.without(inner.cameras.keys()).iter().for_each(|id| publisher.erase(id));
-        inner.publisher = Some(publisher);
-        inner.tell_all();
+        let cameras: Vec<_> = inner.cameras.keys().cloned().collect();
+        inner.tell_all(publisher, &cameras);
     }
 
     /// Delivers what is left for at most `grace`. Gives the number of descriptions that the broker
@@ -203,11 +184,10 @@ impl Board {
     pub async fn close(&self, grace: Duration) -> usize {
         let publisher = self.lock().publisher.take();
         let Some(publisher) = publisher else { return self.outbox.len() };
-        let told = publisher.told();
+        let (told, used) = (publisher.told(), publisher.retained(self.lock().cameras.keys()));
         let left = publisher.shutdown(grace).await;
         if told() {
-            let Inner { former, cameras, .. } = &mut *self.lock();
-            former.forget_others(cameras.keys());
+            self.lock().former.forget_others(used);
         }
         left
     }
@@ -224,8 +204,8 @@ impl Board {
     }
 
     /// Starts a publisher, and counts how often it has to connect again.
-    fn connect(&self, prepared: Prepared) -> Publisher {
-        let publisher = Publisher::with(prepared, Arc::clone(&self.outbox));
+    fn connect(&self, prepared: Prepared, newest: Vec<Newest>) -> Publisher {
+        let publisher = Publisher::with(prepared, Arc::clone(&self.outbox), newest);
         let (mut state, metrics) = (publisher.state(), Arc::clone(&self.metrics));
         tokio::spawn(async move {
             let online = |state: &BrokerState| *state == BrokerState::Online;
@@ -241,13 +221,6 @@ impl Board {
         publisher
     }
 
-    /// Nobody needs a picture of a camera that is gone.
-    fn forget_snapshot(&self, id: &CameraId) {
-        if let Some(snapshot) = self.outbox.snapshot(id) {
-            self.outbox.forget_snapshot(snapshot.id);
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing can panic while the lock is held, so what it guards is whole.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -255,14 +228,28 @@ impl Board {
 }
 
 impl Inner {
-    fn tell_all(&self) {
+    /// Tells a new publisher everything, also what is in use no more: whatever was to be erased before
+    /// may not have got there. `all`: the cameras that there are or are about to be.
+    fn tell_all<'a>(&mut self, publisher: Publisher, all: impl IntoIterator<Item = &'a CameraId>) {
+        let used = publisher.retained(all);
+        publisher.clear(self.former.without(&used));
+        self.former.tell(used);
+        self.cameras.keys().for_each(|id| publisher.announce(id));
+        self.publisher = Some(publisher);
         self.tell_info();
         for id in self.cameras.keys() {
             self.tell(id);
             self.tell_settings(id);
-            if let Some(publisher) = &self.publisher {
-                publisher.announce(id);
-            }
+        }
+    }
+
+    fn insert(&mut self, id: &CameraId, camera: Camera) {
+        self.cameras.insert(id.clone(), camera);
+        self.tell(id);
+        self.tell_info();
+        if let Some(publisher) = &self.publisher {
+            publisher.announce(id);
+            self.former.tell(publisher.retained([id]));
         }
     }
 
@@ -292,7 +279,8 @@ impl Inner {
 impl Camera {
     fn reading(&self) -> CameraReading {
         let Some(status) = &self.status else {
-            return CameraReading { state: metrics::CameraState::Disabled, frames: 0, decode_errors: 0 };
+            let state = metrics::CameraState::Disabled;
+            return CameraReading { state, frames: 0, decode_errors: 0, too_few: 0 };
         };
         let status = status.borrow();
         // What was said last may be more than its status knows: that it has ended.
@@ -303,6 +291,7 @@ impl Camera {
             (CameraState::Connecting, _) => metrics::CameraState::Connecting,
             (CameraState::Disabled, _) => metrics::CameraState::Disabled,
         };
-        CameraReading { state, frames: status.frames, decode_errors: status.decode_errors }
+        let CameraStatus { frames, decode_errors, too_few, .. } = *status;
+        CameraReading { state, frames, decode_errors, too_few }
     }
 }

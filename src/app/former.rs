@@ -1,7 +1,7 @@
-//! Cameras that the broker may still keep something of: those that there are, and those that were
-//! removed while nobody could tell it. Kept beyond the process, so that a camera which was taken out of
-//! the configuration while camscribe did not run, or while the broker was away, leaves no ghost in
-//! Home Assistant.
+//! Topics on which the broker may still keep something of this node: those that are in use, and those
+//! that went out of use while nobody could tell it. Kept beyond the process, so that a camera, a name or
+//! a prefix that was changed while camscribe did not run, or while the broker was away, leaves no ghost
+//! in Home Assistant.
 
 use std::{
     collections::BTreeSet,
@@ -9,52 +9,51 @@ use std::{
 };
 
 use super::state;
-use crate::frame::CameraId;
 
 /// In the state directory.
-const FILE: &str = "cameras.json";
+const FILE: &str = "retained.json";
 
 /// See above.
 #[derive(Debug)]
 pub struct Former {
     /// None: nothing is kept beyond the process.
     file: Option<PathBuf>,
-    told: BTreeSet<CameraId>,
+    told: BTreeSet<String>,
 }
 
 impl Former {
-    /// Those that an earlier process told of.
+    /// Those that an earlier process used.
     pub fn read(state_dir: Option<&Path>) -> Self {
         let file = state_dir.map(|folder| folder.join(FILE));
-        let told = file.as_deref().map_or_else(BTreeSet::new, |file| {
+        let mut told = file.as_deref().map_or_else(BTreeSet::new, |file| {
             state::read(file).unwrap_or_else(|error| {
-                tracing::error!("which cameras there were is forgotten: {error:#}");
-                BTreeSet::new()
+                tracing::error!("what was retained at the broker is forgotten: {error:#}");
+                BTreeSet::<String>::new()
             })
         });
+        // A broker would end the connection for them.
+        told.retain(|topic| !topic.is_empty() && !topic.contains(['+', '#', '\0']));
         Self { file, told }
     }
 
-    /// These are told of from now on.
-    pub fn tell<'a>(&mut self, cameras: impl IntoIterator<Item = &'a CameraId>) {
+    /// These are used from now on.
+    pub fn tell(&mut self, topics: BTreeSet<String>) {
         let before = self.told.len();
-        self.told.extend(cameras.into_iter().cloned());
+        self.told.extend(topics);
         if self.told.len() > before {
             self.write();
         }
     }
 
-    /// Those that were told of and are not among `cameras`.
-    pub fn without<'a>(&self, cameras: impl IntoIterator<Item = &'a CameraId>) -> BTreeSet<CameraId> {
-        let there: BTreeSet<_> = cameras.into_iter().collect();
-        self.told.iter().filter(|camera| !there.contains(camera)).cloned().collect()
+    /// Those that were used and are not among `topics`.
+    pub fn without(&self, topics: &BTreeSet<String>) -> Vec<String> {
+        self.told.difference(topics).cloned().collect()
     }
 
     /// The broker has forgotten all but these.
-    pub fn forget_others<'a>(&mut self, cameras: impl IntoIterator<Item = &'a CameraId>) {
-        let there: BTreeSet<_> = cameras.into_iter().cloned().collect();
-        if there != self.told {
-            self.told = there;
+    pub fn forget_others(&mut self, topics: BTreeSet<String>) {
+        if topics != self.told {
+            self.told = topics;
             self.write();
         }
     }
@@ -63,7 +62,7 @@ impl Former {
         if let Some(file) = &self.file
             && let Err(error) = state::write(file, &self.told)
         {
-            tracing::warn!("which cameras there are will not outlive this process: {error:#}");
+            tracing::warn!("what is retained at the broker will not outlive this process: {error:#}");
         }
     }
 }
@@ -72,23 +71,25 @@ impl Former {
 mod tests {
     use super::*;
 
-    fn ids(names: &[&str]) -> BTreeSet<CameraId> {
-        names.iter().map(|name| name.parse().unwrap()).collect()
+    fn set(topics: &[&str]) -> BTreeSet<String> {
+        topics.iter().map(|topic| (*topic).into()).collect()
     }
 
     #[test]
-    fn a_camera_that_is_gone_is_remembered_until_the_broker_has_forgotten_it() {
+    fn a_topic_that_is_out_of_use_is_remembered_until_the_broker_has_forgotten_it() {
         let state = tempfile::tempdir().unwrap();
         let read = || Former::read(Some(state.path()));
-        read().tell(&ids(&["a", "b"]));
+        read().tell(set(&["a", "b"]));
         for _ in 0..2 {
             let mut former = read();
-            former.tell(&ids(&["b", "c"]));
-            assert_eq!(former.without(&ids(&["b", "c"])), ids(&["a"]));
+            former.tell(set(&["b", "c"]));
+            assert_eq!(former.without(&set(&["b", "c"])), ["a"]);
         }
-        read().forget_others(&ids(&["b", "c"]));
-        assert_eq!(read().without(&ids(&["b", "c"])), ids(&[]));
-        std::fs::write(state.path().join(FILE), "{").unwrap();
-        assert_eq!(read().without(&ids(&[])), ids(&[]));
+        read().forget_others(set(&["b", "c"]));
+        assert!(read().without(&set(&["b", "c"])).is_empty());
+        for text in ["{", r##"["#", "a/+"]"##] {
+            std::fs::write(state.path().join(FILE), text).unwrap();
+            assert!(read().without(&set(&[])).is_empty(), "{text}");
+        }
     }
 }

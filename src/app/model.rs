@@ -101,11 +101,12 @@ impl Model {
         queue.close();
         let mut ending = tokio::task::spawn_blocking(move || self.thread.join());
         let mut joined = time::timeout(FLUSH, &mut ending).await;
+        // What a model that is gone has left, or one that is too slow.
+        let left = queue.discard();
+        if left > 0 {
+            tracing::warn!("{left} clips that waited for the model are given up");
+        }
         if joined.is_err() {
-            let left = queue.discard();
-            if left > 0 {
-                tracing::warn!("{left} clips are given up: describing them would take too long");
-            }
             joined = time::timeout(LAST_BATCH, ending).await;
         }
         match joined {
@@ -200,7 +201,7 @@ fn deliver(Outcome { clip, event }: Outcome, bench: &Bench) {
     let event = match event {
         Ok(event) => event,
         Err(error) => {
-            bench.metrics.undescribed(camera);
+            bench.metrics.dropped(camera, metrics::Reason::Undescribed);
             return tracing::warn!(%camera, clip = clip.seq, "a clip was not described: {error}");
         }
     };

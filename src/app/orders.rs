@@ -46,10 +46,8 @@ impl Orders {
         Self { file, cameras }
     }
 
-    /// Takes an order; what the configuration `of_file` says anyway is none. Gives whether there is
-    /// such a camera.
-    pub fn take(&mut self, Command { camera, order }: Command, of_file: &Config) -> bool {
-        let Some(written) = of_file.cameras.get(&camera) else { return false };
+    /// Takes an order for a camera that the file has as `written`; what that says anyway is none.
+    pub fn take(&mut self, Command { camera, order }: Command, written: &config::Camera) {
         let ordered = self.cameras.entry(camera.clone()).or_default();
         match order {
             Order::Enabled(on) => ordered.enabled = Some(on).filter(|on| *on != written.enabled),
@@ -63,17 +61,12 @@ impl Orders {
         {
             tracing::error!("the order for camera {camera} will not outlive this process: {error:#}");
         }
-        true
     }
 
     /// The configuration that is in force where the file says `of_file`.
     pub fn over(&self, of_file: &Config) -> Config {
         let mut config = of_file.clone();
-        // Whoever turned commands off does not want their effects either.
-        if !of_file.mqtt.commands {
-            return config;
-        }
-        for (id, ordered) in &self.cameras {
+        for (id, ordered) in self.in_force(of_file) {
             let Some(camera) = config.cameras.get_mut(id) else { continue };
             camera.enabled = ordered.enabled.unwrap_or(camera.enabled);
             if let Some(prompt) = &ordered.prompt {
@@ -84,14 +77,19 @@ impl Orders {
     }
 
     /// Whether a camera is left alone that may be wanted again.
-    pub fn leave_one(&self) -> bool {
-        self.cameras.values().any(|ordered| ordered.enabled == Some(false))
+    pub fn leave_one(&self, of_file: &Config) -> bool {
+        self.in_force(of_file).any(|(_, ordered)| ordered.enabled == Some(false))
+    }
+
+    /// Those that count where the file says `of_file`.
+    fn in_force(&self, of_file: &Config) -> impl Iterator<Item = (&CameraId, &Ordered)> {
+        // Whoever turned commands off does not want their effects either.
+        self.cameras.iter().filter(|(id, _)| of_file.mqtt.commands && of_file.cameras.contains_key(id))
     }
 
     /// Says what is in force and does not stand in the file.
     pub fn tell(&self, of_file: &Config) {
-        let known = |id: &&CameraId| of_file.mqtt.commands && of_file.cameras.contains_key(*id);
-        let ids: Vec<_> = self.cameras.keys().filter(known).map(ToString::to_string).collect();
+        let ids: Vec<_> = self.in_force(of_file).map(|(id, _)| id.to_string()).collect();
         if !ids.is_empty() {
             tracing::info!("not as the configuration says, but as ordered over MQTT: {}", ids.join(", "));
         }
@@ -120,8 +118,9 @@ mod tests {
         config::load(Some(&file)).unwrap().config
     }
 
-    fn order(orders: &mut Orders, order: Order, of_file: &Config) -> bool {
-        orders.take(Command { camera: "a".parse().unwrap(), order }, of_file)
+    fn order(orders: &mut Orders, order: Order, of_file: &Config) {
+        let (camera, written) = of_file.cameras.first_key_value().unwrap();
+        orders.take(Command { camera: camera.clone(), order }, written);
     }
 
     fn camera(config: &Config) -> (bool, &str) {
@@ -134,24 +133,28 @@ mod tests {
         let (state, config) = (tempfile::tempdir().unwrap(), of_file(""));
         let mut orders = Orders::read(Some(state.path()));
         assert_eq!(orders.over(&config), config);
-        assert!(order(&mut orders, Order::Enabled(false), &config));
-        assert!(order(&mut orders, Order::Prompt(Some("Who?".into())), &config));
+        order(&mut orders, Order::Enabled(false), &config);
+        order(&mut orders, Order::Prompt(Some("Who?".into())), &config);
         assert_eq!(camera(&orders.over(&config)), (false, "Who?"));
         let mut orders = Orders::read(Some(state.path()));
         assert_eq!(camera(&orders.over(&config)), (false, "Who?"));
-        assert!(order(&mut orders, Order::Prompt(None), &config));
-        assert!(order(&mut orders, Order::Enabled(true), &config));
+        order(&mut orders, Order::Prompt(None), &config);
+        order(&mut orders, Order::Enabled(true), &config);
         assert_eq!(Orders::read(Some(state.path())).over(&config), config);
     }
 
     #[test]
-    fn unknown_cameras_and_configurations_without_commands_are_left_alone() {
+    fn cameras_that_are_gone_and_configurations_without_commands_are_left_alone() {
         let (config, deaf) = (of_file(""), of_file("mqtt.commands = false"));
+        let mut without = config.clone();
+        without.cameras.clear();
         let mut orders = Orders::read(None);
-        let other = Command { camera: "b".parse().unwrap(), order: Order::Enabled(false) };
-        assert!(!orders.take(other, &config));
-        assert!(order(&mut orders, Order::Enabled(false), &config));
-        assert_eq!(orders.over(&deaf), deaf);
+        order(&mut orders, Order::Enabled(false), &config);
+        assert!(orders.leave_one(&config));
+        for other in [deaf, without] {
+            assert_eq!(orders.over(&other), other);
+            assert!(!orders.leave_one(&other));
+        }
     }
 
     #[test]

@@ -84,7 +84,7 @@ impl InForce {
 
     /// Whether a subscriber switched a camera off, which can be switched on again.
     pub fn may_grow(&self) -> bool {
-        self.orders.leave_one()
+        self.orders.leave_one(&self.of_file)
     }
 
     /// How to publish by it.
@@ -131,11 +131,11 @@ impl InForce {
     /// Does what a subscriber orders.
     pub async fn obey(&mut self, command: Command, cameras: &mut Cameras, site: &Site) {
         let Command { camera, order } = &command;
-        if !self.of_file.cameras.contains_key(camera) {
+        let Some(written) = self.of_file.cameras.get(camera) else {
             return tracing::warn!("the command for camera {camera} is not obeyed: there is no such camera");
-        }
+        };
         tracing::info!(%camera, "ordered over MQTT: {order}");
-        self.orders.take(command, &self.of_file);
+        self.orders.take(command, written);
         let mut new = self.orders.over(&self.of_file);
         let change = Change::between(&self.config, &mut new);
         self.apply(change, new, self.of_file.cameras.clone(), cameras, site).await;

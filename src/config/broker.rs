@@ -119,13 +119,17 @@ fn holds(path: &Path, marker: &str) -> Result<(), String> {
     Err(format!("holds no PEM block that ends in {marker}"))
 }
 
-fn check_prefix(prefix: &str) -> Result<(), String> {
+/// Whether topics may begin with `prefix`, one or more levels that no broker or subscriber reads as
+/// something else; if not, what is wrong with it.
+pub fn check_prefix(prefix: &str) -> Result<(), String> {
     let why = match prefix {
         "" => "is empty",
         p if p.len() > 128 => "is longer than 128 bytes",
         p if p.contains(['+', '#']) => "holds a wildcard (+ or #)",
-        p if p.contains(char::is_control) => "holds a control character",
-        p if p.starts_with('$') => "begins with $, which is the broker's own",
+        p if p.contains('$') => "holds $, with which brokers begin topics of their own",
+        p if p.contains(|c: char| c.is_whitespace() || c.is_control()) => {
+            "holds a space or a control character"
+        }
         p if p.split('/').any(str::is_empty) => {
             "holds an empty level (a slash at its start or end, or two together)"
         }

@@ -5,8 +5,8 @@
 
 use serde_json::{Value, json};
 
-use super::topics::{BadTopic, Topics, check_prefix};
-use crate::frame::CameraId;
+use super::topics::{BadTopic, Topics};
+use crate::{config, frame::CameraId};
 
 /// Home Assistant's side of the broker: where it reads configurations and says that it is up.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ impl Discovery {
         if prefix.is_empty() {
             return Ok(None);
         }
-        check_prefix(prefix)?;
+        config::check_prefix(prefix).map_err(BadTopic::Prefix)?;
         Ok(Some(Self { prefix: prefix.into(), commands }))
     }
 

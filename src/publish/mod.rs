@@ -156,6 +156,14 @@ pub enum BrokerState {
     Stopped,
 }
 
+/// What stands retained of a camera's newest event: the next publisher says it again.
+#[derive(Clone, Debug)]
+pub struct Newest {
+    camera: CameraId,
+    event: Option<Bytes>,
+    snapshot: Option<Snapshot>,
+}
+
 /// What the handle and the connection share.
 struct Shared {
     outbox: Arc<Outbox>,
@@ -216,15 +224,44 @@ impl Shared {
         if cameras.contains(camera) {
             self.post(self.topics.latest(camera), ContentType::Json, event);
             self.post_snapshot(camera);
+        } else {
+            self.outbox.keep_snapshots(|camera| cameras.contains(camera));
         }
     }
 
     /// Posts what the outbox holds of a camera's pictures.
     fn post_snapshot(&self, camera: &CameraId) {
-        let Some(Snapshot { id, jpeg }) = self.outbox.snapshot(camera) else { return };
+        if let Some(snapshot) = self.outbox.snapshot(camera) {
+            self.post_picture(camera, snapshot);
+        }
+    }
+
+    fn post_picture(&self, camera: &CameraId, Snapshot { id, jpeg }: Snapshot) {
         let topic = self.topics.snapshot(camera);
         self.board().post(Post { topic, payload: jpeg, content: ContentType::Jpeg, event: Some(id) });
         self.posted.notify_one();
+    }
+
+    /// Topics on which something of a camera may stand retained.
+    fn retained(&self, camera: &CameraId) -> Vec<String> {
+        let topics = &self.topics;
+        let mut retained = vec![topics.camera_status(camera), topics.latest(camera), topics.snapshot(camera)];
+        if self.commands.is_some() {
+            retained.extend(["enabled", "prompt"].map(|what| topics.state(camera, what)));
+        }
+        if let Some(discovery) = &self.discovery {
+            retained.extend(discovery.configs(topics, camera).into_iter().map(|(topic, _)| topic));
+        }
+        retained
+    }
+
+    fn newest(&self, camera: &CameraId) -> Newest {
+        let board = self.board();
+        let event = board.get(&self.topics.latest(camera)).map(|post| post.payload.clone());
+        let snapshot = board.get(&self.topics.snapshot(camera));
+        let snapshot =
+            snapshot.and_then(|post| Some(Snapshot { id: post.event?, jpeg: post.payload.clone() }));
+        Newest { camera: camera.clone(), event, snapshot }
     }
 }
 
@@ -262,11 +299,12 @@ impl Publisher {
     /// Starts to connect and to deliver what `outbox` holds. An unreachable broker is no error:
     /// it is retried for ever. Must be called inside a tokio runtime.
     pub fn start(settings: Settings, outbox: Arc<Outbox>) -> Result<Self, SettingsError> {
-        Ok(Self::with(Prepared::new(settings)?, outbox))
+        Ok(Self::with(Prepared::new(settings)?, outbox, Vec::new()))
     }
 
-    /// As [`Publisher::start`], with settings that are known to be good.
-    pub fn with(prepared: Prepared, outbox: Arc<Outbox>) -> Self {
+    /// As [`Publisher::start`], with settings that are known to be good. `newest`: what the publisher
+    /// before this one has left.
+    pub fn with(prepared: Prepared, outbox: Arc<Outbox>, newest: Vec<Newest>) -> Self {
         let Prepared { broker, topics, discovery, commands, cameras } = prepared;
         let shared = Arc::new(Shared {
             outbox,
@@ -280,6 +318,15 @@ impl Publisher {
             stop: watch::Sender::new(None),
         });
         shared.post(shared.topics.status(), ContentType::Text, "online");
+        for Newest { camera, event, snapshot } in newest.into_iter().filter(|it| cameras.contains(&it.camera))
+        {
+            if let Some(event) = event {
+                shared.post(shared.topics.latest(&camera), ContentType::Json, event);
+            }
+            if let Some(snapshot) = snapshot {
+                shared.post_picture(&camera, snapshot);
+            }
+        }
         // Before anything is delivered: the newest event of each is to be retained.
         cameras.iter().for_each(|camera| shared.announce(camera));
         let task = tokio::spawn(mqtt::run(broker, Arc::clone(&shared)));
@@ -296,15 +343,23 @@ impl Publisher {
     /// take the place of all that they keep of it.
     pub fn erase(&self, camera: &CameraId) {
         self.shared.cameras().remove(camera);
-        let topics = &self.shared.topics;
-        let mut erased = vec![topics.camera_status(camera), topics.latest(camera), topics.snapshot(camera)];
-        if self.shared.commands.is_some() {
-            erased.extend(["enabled", "prompt"].map(|what| topics.state(camera, what)));
-        }
-        if let Some(discovery) = &self.shared.discovery {
-            erased.extend(discovery.configs(topics, camera).into_iter().map(|(topic, _)| topic));
-        }
-        erased.into_iter().for_each(|topic| self.shared.post(topic, ContentType::Text, ""));
+        self.clear(self.shared.retained(camera));
+    }
+
+    /// Nothing stands retained on these topics any more.
+    pub fn clear(&self, topics: impl IntoIterator<Item = String>) {
+        topics.into_iter().for_each(|topic| self.shared.post(topic, ContentType::Text, ""));
+    }
+
+    /// The topics on which something may stand retained where there are these cameras.
+    pub fn retained<'a>(&self, cameras: impl IntoIterator<Item = &'a CameraId>) -> BTreeSet<String> {
+        let node = [self.shared.topics.status(), self.shared.topics.info()];
+        node.into_iter().chain(cameras.into_iter().flat_map(|camera| self.shared.retained(camera))).collect()
+    }
+
+    /// What stands retained of the cameras' newest events.
+    pub fn newest(&self) -> Vec<Newest> {
+        self.shared.cameras().iter().map(|camera| self.shared.newest(camera)).collect()
     }
 
     /// Says what commands have come to, if commands are taken.
@@ -351,7 +406,7 @@ impl Publisher {
     pub async fn leave(self) {
         let cameras = self.shared.cameras().clone();
         cameras.iter().for_each(|camera| self.erase(camera));
-        self.shared.post(self.shared.topics.info(), ContentType::Text, "");
+        self.clear([self.shared.topics.info()]);
         let (told, status) = (self.told(), self.shared.topics.status());
         self.end(Stop { until: Instant::now(), farewell: "" }).await;
         if !told() {

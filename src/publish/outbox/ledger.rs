@@ -201,6 +201,11 @@ impl Ledger {
         Some(Snapshot { id: item.id, jpeg: item.payload })
     }
 
+    pub fn keep_snapshots(&mut self, wanted: impl Fn(&CameraId) -> bool) {
+        let others: Vec<_> = self.snapshots.keys().filter(|camera| !wanted(camera)).cloned().collect();
+        others.iter().for_each(|camera| self.remove_snapshot(camera));
+    }
+
     pub fn forget_snapshot(&mut self, id: Uuid) {
         let camera = self.snapshots.iter().find(|(_, shot)| shot.id == id).map(|(camera, _)| camera.clone());
         if let Some(camera) = camera {

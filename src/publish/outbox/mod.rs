@@ -315,6 +315,11 @@ impl Outbox {
         self.ledger().snapshot(camera)
     }
 
+    /// Forgets the snapshots of other cameras than are wanted: those that there are no more.
+    pub fn keep_snapshots(&self, wanted: impl Fn(&CameraId) -> bool) {
+        self.ledger().keep_snapshots(wanted);
+    }
+
     /// The broker has the snapshot of this event, or will never take it.
     pub fn forget_snapshot(&self, id: Uuid) {
         self.ledger().forget_snapshot(id);

@@ -68,7 +68,7 @@ pub enum Clock {
     Camera,
     /// When the frame reached this machine.
     Arrival,
-    /// The file's modification time taken as its start, plus the frame's PTS.
+    /// The file's: it counts as having ended when it was last modified.
     File,
 }
 

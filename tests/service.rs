@@ -323,3 +323,27 @@ async fn the_watchdog_hears_nothing_while_the_model_is_stuck() {
     tokio::task::spawn_blocking(move || work.join().unwrap()).await.unwrap();
     heart.abort();
 }
+
+#[test]
+fn a_camera_whose_windows_come_to_nothing_says_so() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/+/status");
+    // More frames than it has pictures.
+    let toml = format!(
+        r#"
+        node.id = "edge1"
+        model.id = "shapes"
+        mqtt.url = "mqtt://127.0.0.1:{}"
+        cameras.slow = {{ uri = "test://shapes?fps=5", window = "500ms", frames = 16, min_frames = 16 }}
+        "#,
+        broker.port()
+    );
+    let daemon = Daemon::start(&toml);
+    let status = subscriber.until(|m| m.text().contains("min_frames"));
+    assert_eq!(status.last().unwrap().json()["state"], "online");
+    daemon.logged("its windows have fewer frames than min_frames asks for");
+    let dropped = daemon.metric("camscribe_clips_dropped_total{camera=\"slow\",reason=\"too_few_frames\"}");
+    assert!(dropped >= Some(3.0), "{dropped:?}");
+    assert_eq!(daemon.metric("camscribe_clips_total{camera=\"slow\"}"), Some(0.0));
+    assert_eq!(daemon.stop().0, Some(0));
+}

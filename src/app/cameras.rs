@@ -17,7 +17,7 @@ use crate::{
     config::{self, Config, Source},
     frame::CameraId,
     gate::GateConfig,
-    metrics::Metrics,
+    metrics::{Metrics, Reason},
     publish::CameraState,
     queue::{ClipQueue, Overflow},
 };
@@ -160,10 +160,11 @@ impl Cameras {
         }
     }
 
-    /// Waits until the last camera has ended by itself. For ever, while none is watched.
-    pub async fn run_out(&mut self) {
+    /// Notes which cameras end, until the last one has ended by itself. For ever, while none is watched or
+    /// one `may_come` back.
+    pub async fn run_out(&mut self, may_come: bool) {
         while self.join().await.is_some() {
-            if self.running.is_empty() {
+            if self.running.is_empty() && !may_come {
                 return;
             }
         }
@@ -216,12 +217,16 @@ async fn watch_camera(
     let id = config.id.clone();
     let (status, mut told) = watch::channel(CameraStatus::default());
     board.watch(&id, told.clone());
+    let camera = id.clone();
     let sink = move |clip: Clip| {
-        metrics.clip(&clip.camera);
+        metrics.clip(&camera);
         let clip = Clip { question: Arc::clone(&question.borrow()), ..clip };
-        // A closed queue means that the daemon is stopping: the clip has nowhere to go.
-        drop(queue.push(clip, overflow));
+        // It is stopped while it waits for room, or camscribe is: the clip has nowhere to go.
+        if queue.push(clip, overflow).is_err() {
+            metrics.dropped(&camera, Reason::Stopped);
+        }
     };
+    let stopped = cancel.clone();
     let running = capture::run(config, sink, status, cancel);
     tokio::pin!(running);
     let result = loop {
@@ -239,7 +244,8 @@ async fn watch_camera(
             if let Some(warning) = summary.warning {
                 tracing::warn!(camera = %id, "{warning}");
             }
-            board.say(&id, CameraState::Offline, Some("ended"));
+            let why = if stopped.is_cancelled() { "stopped" } else { "ended" };
+            board.say(&id, CameraState::Offline, Some(why));
             Ok(())
         }
         Err(error) => {

@@ -78,7 +78,7 @@ pub struct CameraConfig {
 pub struct CameraStatus {
     /// In one word.
     pub state: State,
-    /// In one sentence, where there is something to say: why it is not online.
+    /// In one sentence, where there is something to say: why it is not online, or gives no clips.
     pub why: String,
     /// GStreamer's name of the video decoder; none for raw pictures and before the first.
     pub decoder: Option<String>,
@@ -99,6 +99,8 @@ pub struct CameraStatus {
     /// Errors of its decoder since the start: what it complained about, pictures that were not whole,
     /// and what it got before a restart without giving any picture.
     pub decode_errors: u64,
+    /// Windows given up because they had too few frames, since the start.
+    pub too_few: u64,
 }
 
 /// How a camera is doing, in one word.
@@ -143,7 +145,8 @@ pub async fn run(
 ) -> Result<Summary, CaptureError> {
     gst::init().map_err(CaptureError::Gstreamer)?;
     let windower = Windower::new(config.window.clone(), config.question.clone())?;
-    let intake = Arc::new(Mutex::new(Intake { windower, sink: Box::new(sink), frames: 0, clips: 0 }));
+    let intake =
+        Arc::new(Mutex::new(Intake { windower, sink: Box::new(sink), frames: 0, clips: 0, barren: 0 }));
     let status = Arc::new(status);
     let mut backoff = Backoff::new();
     loop {
@@ -153,6 +156,7 @@ pub async fn run(
                 frames: s.frames,
                 reconnects: s.reconnects,
                 decode_errors: s.decode_errors,
+                too_few: s.too_few,
                 ..CameraStatus::default()
             }
         });

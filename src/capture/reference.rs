@@ -46,7 +46,7 @@ pub fn read_frames_at(
     let info = count(config)?;
     let wanted = choose(info);
     let stamper = match &config.source {
-        Source::File(path) => Stamper::file(path),
+        Source::File(path) => Stamper::whole_file(path, Duration::from_secs_f64(info.duration)),
         _ => Stamper::now(),
     };
     let picked = Arc::new(Mutex::new(Vec::with_capacity(wanted.len())));

@@ -4,7 +4,10 @@
 use std::{
     fs,
     path::Path,
-    sync::atomic::{AtomicI64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,6 +30,8 @@ const LONGEST_WAY: Duration = Duration::from_secs(30);
 pub(super) enum Stamper {
     /// This was the start of the stream.
     From(DateTime<Utc>, Clock),
+    /// A file. When it began is known once it plays, for it tells its length then.
+    File { written: DateTime<Utc>, began: OnceLock<DateTime<Utc>> },
     /// Frames are stamped as they come. Holds Unix time less stream time by the camera's clock, in
     /// nanoseconds; [`UNKNOWN`] until the camera has told.
     Live(AtomicI64),
@@ -35,10 +40,14 @@ pub(super) enum Stamper {
 const UNKNOWN: i64 = i64::MIN;
 
 impl Stamper {
-    /// For a file: its last modification counts as its start.
+    /// For a file that is played: its last modification counts as its end.
     pub fn file(path: &Path) -> Self {
-        let modified = fs::metadata(path).and_then(|m| m.modified());
-        Self::From(modified.map_or_else(|_| Utc::now(), DateTime::from), Clock::File)
+        Self::File { written: written(path), began: OnceLock::new() }
+    }
+
+    /// For a file that is known to be so long.
+    pub fn whole_file(path: &Path, length: Duration) -> Self {
+        Self::From(written(path) - length, Clock::File)
     }
 
     /// For a source that starts now and runs at its own pace.
@@ -70,6 +79,7 @@ impl Stamper {
     pub fn at(&self, pts: Duration) -> (DateTime<Utc>, Clock) {
         match self {
             Self::From(start, clock) => (*start + pts, *clock),
+            Self::File { written, began } => (*began.get().unwrap_or(written) + pts, Clock::File),
             Self::Live(offset) => match offset.load(Ordering::Relaxed) {
                 UNKNOWN => (Utc::now(), Clock::Arrival),
                 offset => (DateTime::UNIX_EPOCH + TimeDelta::nanoseconds(offset) + pts, Clock::Camera),
@@ -79,6 +89,10 @@ impl Stamper {
 
     /// UTC of a frame at stream time `pts` that has reached `element`.
     pub fn stamp(&self, pts: Duration, element: &impl IsA<gst::Element>) -> (DateTime<Utc>, Clock) {
+        if let Self::File { written, began } = self {
+            let length = || element.query_duration::<gst::ClockTime>().map(Duration::from);
+            began.get_or_init(|| *written - length().unwrap_or_default());
+        }
         let (time, clock) = self.at(pts);
         let running = element.current_running_time().map(Duration::from);
         let way = running.and_then(|now| now.checked_sub(pts)).filter(|way| *way < LONGEST_WAY);
@@ -87,4 +101,9 @@ impl Stamper {
             _ => (time, clock),
         }
     }
+}
+
+/// When a file was last written to.
+fn written(path: &Path) -> DateTime<Utc> {
+    fs::metadata(path).and_then(|it| it.modified()).map_or_else(|_| Utc::now(), DateTime::from)
 }

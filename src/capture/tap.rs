@@ -44,12 +44,22 @@ pub(super) struct Intake {
     pub frames: u64,
     /// Clips that came out.
     pub clips: u64,
+    /// Windows given up since the last of them, because they had too few frames.
+    pub barren: u64,
 }
+
+/// So many windows without a clip are no accident.
+const BARREN: u64 = 3;
+/// What a camera is told to be then.
+const GIVES_NO_CLIPS: &str = "its windows have fewer frames than min_frames asks for, so none is described: write \
+                              a longer window, fewer frames, or sampling = \"auto\"";
 
 impl Intake {
     fn push(&mut self, frame: Frame) {
         self.frames += 1;
+        let before = self.windower.too_few();
         let clips = self.windower.push(frame);
+        self.barren = if clips.is_empty() { self.barren + self.windower.too_few() - before } else { 0 };
         self.hand_on(clips);
     }
 
@@ -336,8 +346,24 @@ impl Tap {
             rgb,
             original: None,
         };
-        lock(&self.intake).push(self.shrink(frame));
+        let frame = self.shrink(frame);
+        let mut intake = lock(&self.intake);
+        intake.push(frame);
+        self.tell_of_windows(intake.windower.too_few(), intake.barren >= BARREN);
         Ok(gst::FlowSuccess::Ok)
+    }
+
+    /// Says how many windows had too few frames for a clip, and that it is all of them.
+    fn tell_of_windows(&self, too_few: u64, barren: bool) {
+        let why = if barren { GIVES_NO_CLIPS } else { "" };
+        self.status.send_if_modified(|s| {
+            let news = s.too_few != too_few || s.why != why;
+            if barren && s.why != why {
+                tracing::warn!(camera = %self.camera, "{why}");
+            }
+            (s.too_few, s.why) = (too_few, why.into());
+            news
+        });
     }
 
     /// Keeps no more of a picture than is looked at.

@@ -209,22 +209,24 @@ struct Scribe<'a> {
     node: &'a str,
     model: ModelInfo,
     last: BTreeMap<CameraId, (Look, Event)>,
-    /// Clips that the model could not describe, since the camera's last event.
-    failed: BTreeMap<CameraId, u64>,
+    /// What was lost since the camera's last event: clips that the model could not describe, and those that
+    /// were dropped before them.
+    lost: BTreeMap<CameraId, Dropped>,
 }
 
 impl<'a> Scribe<'a> {
     fn new(node: &'a str, model: ModelInfo) -> Self {
-        Self { node, model, last: BTreeMap::new(), failed: BTreeMap::new() }
+        Self { node, model, last: BTreeMap::new(), lost: BTreeMap::new() }
     }
 
     /// The event of a clip that shows nothing new; none if it has to be described.
     fn unchanged(&mut self, clip: &Clip, look: &Look, wait: &Wait) -> Option<Event> {
         let (described, last) = self.last.get(&clip.camera)?;
-        // An answer to another question is none to this one.
-        if last.prompt != clip.question.prompt || !look.repeats(described) {
+        // A camera that was started anew begins to count anew, and may look somewhere else.
+        if clip.seq <= last.clip.seq || !look.repeats(described) {
             return None;
         }
+        let last = last.clone();
         let total = wait.queued_at.elapsed();
         Some(Event {
             id: Uuid::now_v7(),
@@ -233,11 +235,8 @@ impl<'a> Scribe<'a> {
             clip: info(clip),
             tokens: Tokens::default(),
             timing_ms: Timing { queued: ms(wait.queued), total: ms(total), ..Timing::default() },
-            dropped: Dropped {
-                clips: wait.dropped,
-                failed: self.failed.remove(&clip.camera).unwrap_or_default(),
-            },
-            ..last.clone()
+            dropped: self.lost_before(&clip.camera, wait),
+            ..last
         })
     }
 
@@ -249,9 +248,16 @@ impl<'a> Scribe<'a> {
         result: Result<Description, DescribeError>,
     ) -> Result<Event, DescribeError> {
         let camera = &clip.camera;
-        let description = result.inspect_err(|_| *self.failed.entry(camera.clone()).or_default() += 1)?;
-        let failed = self.failed.remove(camera).unwrap_or_default();
-        let event = self.event(clip, description, &wait, failed);
+        let mut dropped = self.lost_before(camera, &wait);
+        let description = match result {
+            Ok(description) => description,
+            Err(error) => {
+                dropped.failed += 1;
+                self.lost.insert(camera.clone(), dropped);
+                return Err(error);
+            }
+        };
+        let event = self.event(clip, description, &wait, dropped);
         match look {
             Some(look) => drop(self.last.insert(camera.clone(), (look.end(), event.clone()))),
             None => drop(self.last.remove(camera)),
@@ -259,7 +265,13 @@ impl<'a> Scribe<'a> {
         Ok(event)
     }
 
-    fn event(&self, clip: &Clip, d: Description, wait: &Wait, failed: u64) -> Event {
+    /// What was lost of a camera up to the clip that has waited so.
+    fn lost_before(&mut self, camera: &CameraId, wait: &Wait) -> Dropped {
+        let lost = self.lost.remove(camera).unwrap_or_default();
+        Dropped { clips: lost.clips + wait.dropped, ..lost }
+    }
+
+    fn event(&self, clip: &Clip, d: Description, wait: &Wait, dropped: Dropped) -> Event {
         Event {
             schema: SCHEMA,
             id: Uuid::now_v7(),
@@ -281,7 +293,7 @@ impl<'a> Scribe<'a> {
                 decode: ms(d.stages.decode),
                 total: ms(wait.queued_at.elapsed()),
             },
-            dropped: Dropped { clips: wait.dropped, failed },
+            dropped,
         }
     }
 }
@@ -366,18 +378,57 @@ mod tests {
             if clips.iter().map(|clip| clip.frames.len()).sum::<usize>() > self.room {
                 return Err(DescribeError::OutOfMemory("full".into()));
             }
-            let describe = |clip: &Clip| Description {
-                text: clip.seq.to_string(),
-                finish_reason: FinishReason::Stop,
-                tokens: Tokens::default(),
-                stages: super::super::Stages::default(),
-            };
-            Ok(clips.iter().map(|clip| Ok(describe(clip))).collect())
+            Ok(clips.iter().map(described).collect())
         }
     }
 
     fn clips(count: u64) -> Vec<Clip> {
         (0..count).map(|seq| Clip { seq, ..grey().unwrap() }).collect()
+    }
+
+    fn look(clip: &Clip) -> Look {
+        let gate = crate::gate::GateConfig { threshold: 10, heartbeat: Duration::from_secs(600) };
+        let question = Arc::new(Question { gate: Some(gate), ..(*clip.question).clone() });
+        Look::at(&Clip { question, ..clip.clone() }).unwrap()
+    }
+
+    fn wait(dropped: u64) -> Wait {
+        Wait { queued_at: Instant::now(), queued: Duration::ZERO, dropped }
+    }
+
+    fn described(clip: &Clip) -> Result<Description, DescribeError> {
+        Ok(Description {
+            text: clip.seq.to_string(),
+            finish_reason: FinishReason::Stop,
+            tokens: Tokens::default(),
+            stages: super::super::Stages::default(),
+        })
+    }
+
+    fn scribe() -> Scribe<'static> {
+        Scribe::new("node", Small { room: 1, said: None, tried: Vec::new() }.model())
+    }
+
+    #[test]
+    fn what_was_dropped_before_a_clip_that_fails_is_told_with_the_next_event() {
+        let (mut scribe, clips) = (scribe(), clips(3));
+        let asked = |dropped| Asked { wait: wait(dropped), look: None };
+        let failed = Err(DescribeError::Clip("bad".into()));
+        assert!(scribe.described(&clips[0], asked(3), failed).is_err());
+        let event = scribe.described(&clips[1], asked(1), described(&clips[1])).unwrap();
+        assert_eq!(event.dropped, Dropped { clips: 4, failed: 1 });
+        let event = scribe.described(&clips[2], asked(0), described(&clips[2])).unwrap();
+        assert_eq!(event.dropped, Dropped::default());
+    }
+
+    #[test]
+    fn a_camera_that_was_started_anew_is_described_anew() {
+        let (mut scribe, clips) = (scribe(), clips(6));
+        let asked = Asked { wait: wait(0), look: Some(look(&clips[4])) };
+        scribe.described(&clips[4], asked, described(&clips[4])).unwrap();
+        let next = scribe.unchanged(&clips[5], &look(&clips[5]), &wait(0)).unwrap();
+        assert_eq!((next.kind, next.description.as_str()), (EventKind::Unchanged, "4"));
+        assert!(scribe.unchanged(&clips[0], &look(&clips[0]), &wait(0)).is_none());
     }
 
     fn room(max: usize) -> Room {

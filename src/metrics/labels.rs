@@ -47,7 +47,16 @@ label! {
         Overload = "overload",
         /// The model could not describe it.
         Undescribed = "undescribed",
+        /// It came to nothing: its window had fewer frames than `min_frames` asks for.
+        TooFewFrames = "too_few_frames",
+        /// Its camera was stopped while it waited for room.
+        Stopped = "stopped",
     }
+}
+
+impl Reason {
+    /// Each of them.
+    pub const ALL: [Self; 4] = [Self::Overload, Self::Undescribed, Self::TooFewFrames, Self::Stopped];
 }
 
 label! {

@@ -72,6 +72,8 @@ pub struct CameraReading {
     pub frames: u64,
     /// Errors of its decoder.
     pub decode_errors: u64,
+    /// Windows that had too few frames for a clip.
+    pub too_few: u64,
 }
 
 type Counters<L> = Family<L, Counter>;
@@ -203,9 +205,9 @@ impl Metrics {
         self.stage(Stage::Total, Duration::from_millis(event.timing_ms.total));
     }
 
-    /// A clip could not be described.
-    pub fn undescribed(&self, camera: &CameraId) {
-        self.dropped.get_or_create(&OfDrop { camera: camera.clone(), reason: Reason::Undescribed }).inc();
+    /// A clip will have no description.
+    pub fn dropped(&self, camera: &CameraId, reason: Reason) {
+        self.dropped.get_or_create(&OfDrop { camera: camera.clone(), reason }).inc();
     }
 
     /// What the model runs on, unless that is the CPU.
@@ -251,10 +253,34 @@ impl Metrics {
         self.broker_reconnects.inc();
     }
 
+    /// What is counted of a camera is there from the beginning: a first loss must not look like a counter
+    /// that has just been made.
+    fn begin(&self, camera: &CameraId) {
+        let of = OfCamera { camera: camera.clone() };
+        for counters in [
+            &self.clips,
+            &self.descriptions,
+            &self.camera_reconnects,
+            &self.read.outbox_dropped,
+            &self.read.outbox_set_aside,
+            &self.read.outbox_dropped_snapshots,
+        ] {
+            drop(counters.get_or_create(&of));
+        }
+        for reason in Reason::ALL {
+            drop(self.dropped.get_or_create(&OfDrop { camera: camera.clone(), reason }));
+        }
+    }
+
     /// Everything as a page, of the kind [`CONTENT_TYPE`].
     pub fn page(&self, readings: &Readings) -> String {
         let _one = self.page.lock().unwrap_or_else(PoisonError::into_inner);
         self.read.take(readings);
+        for (camera, reading) in &readings.cameras {
+            self.begin(camera);
+            let labels = OfDrop { camera: camera.clone(), reason: Reason::TooFewFrames };
+            put(&self.dropped, &labels, reading.too_few);
+        }
         for (camera, count) in &readings.overload {
             let labels = OfDrop { camera: camera.clone(), reason: Reason::Overload };
             put(&self.dropped, &labels, *count);
@@ -363,7 +389,7 @@ mod tests {
     fn what_is_counted_here_and_what_others_counted_stand_on_one_page() {
         let metrics = Metrics::new();
         metrics.clip(&camera("porch"));
-        metrics.undescribed(&camera("porch"));
+        metrics.dropped(&camera("porch"), Reason::Undescribed);
         metrics.batch(3);
         metrics.stage(Stage::Vision, Duration::from_millis(1500));
         let mut readings = Readings {
@@ -374,13 +400,17 @@ mod tests {
         };
         readings.cameras.insert(
             camera("porch"),
-            CameraReading { state: CameraState::Offline, frames: 12, decode_errors: 3 },
+            CameraReading { state: CameraState::Offline, frames: 12, decode_errors: 3, too_few: 4 },
         );
         let page = metrics.page(&readings);
         for (start, value) in [
             ("camscribe_clips_total{camera=\"porch\"}", 1.0),
             ("camscribe_clips_dropped_total{camera=\"porch\",reason=\"overload\"}", 7.0),
             ("camscribe_clips_dropped_total{camera=\"porch\",reason=\"undescribed\"}", 1.0),
+            ("camscribe_clips_dropped_total{camera=\"porch\",reason=\"too_few_frames\"}", 4.0),
+            ("camscribe_clips_dropped_total{camera=\"porch\",reason=\"stopped\"}", 0.0),
+            ("camscribe_camera_reconnects_total{camera=\"porch\"}", 0.0),
+            ("camscribe_outbox_set_aside_total{camera=\"porch\"}", 0.0),
             ("camscribe_outbox_dropped_total{camera=\"porch\"}", 5.0),
             ("camscribe_frames_total{camera=\"porch\"}", 12.0),
             ("camscribe_decoder_errors_total{camera=\"porch\"}", 3.0),
@@ -404,7 +434,7 @@ mod tests {
         let mut readings = Readings::default();
         readings.cameras.insert(
             camera("yard"),
-            CameraReading { state: CameraState::Online, frames: 1, decode_errors: 0 },
+            CameraReading { state: CameraState::Online, frames: 1, decode_errors: 0, too_few: 0 },
         );
         assert!(metrics.page(&readings).contains("camscribe_camera_state{camera=\"yard\""));
         let page = metrics.page(&Readings::default());

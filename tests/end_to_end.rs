@@ -334,6 +334,48 @@ fn what_cannot_be_described_gets_one_clear_sentence() {
 }
 
 #[test]
+fn what_stands_in_the_output_or_is_the_source_is_not_lost() {
+    let home = TempDir::new().unwrap();
+    let film = scene::h264(home.path(), RED_CIRCLE, 2);
+    let (bytes, film) = (fs::read(&film).unwrap(), film.to_str().unwrap());
+    let linked = home.path().join("linked.mp4");
+    fs::hard_link(film, &linked).unwrap();
+    for output in [film, linked.to_str().unwrap()] {
+        let out = describe(home.path(), &["-o", output, film]);
+        assert_eq!(out.status.code(), Some(2), "{out:?}");
+        assert!(text(&out.stderr).contains("write to another file"), "{out:?}");
+        assert_eq!(fs::read(film).unwrap(), bytes);
+    }
+    let kept = home.path().join("kept.vtt");
+    fs::write(&kept, "yesterday's, and longer than what comes now, whatever that is: so long at the least")
+        .unwrap();
+    let output = kept.to_str().unwrap();
+    let missing = describe(home.path(), &["--format", "vtt", "-o", output, "missing.mp4"]);
+    assert_eq!(missing.status.code(), Some(1), "{missing:?}");
+    assert!(fs::read_to_string(&kept).unwrap().starts_with("yesterday's"));
+    let out = describe(home.path(), &["--format", "vtt", "--window", "2s", "-o", output, film]);
+    assert!(out.status.success(), "{out:?}");
+    let written = fs::read_to_string(&kept).unwrap();
+    assert!(written.starts_with("WEBVTT\n\n00:00:00.000") && !written.contains("yesterday"), "{written}");
+}
+
+#[test]
+fn what_cannot_be_asked_for_is_wrong_usage() {
+    let home = TempDir::new().unwrap();
+    for (arguments, words) in [
+        (&["--window", "0s", "x.mp4"][..], "--window"),
+        (&["--window", "1h", "--stride", "100ms", "x.mp4"], "--stride"),
+        (&["--dtype", "q8", "--device", "cuda", "x.mp4"], "q8"),
+        (&["--format", "srt", "x.mp4", "y.mp4"], "srt"),
+        (&["--sampling", "reference", "test://shapes"], "reference"),
+    ] {
+        let out = describe(home.path(), arguments);
+        assert_eq!(out.status.code(), Some(2), "{out:?}");
+        assert!(text(&out.stderr).starts_with("error: ") && text(&out.stderr).contains(words), "{out:?}");
+    }
+}
+
+#[test]
 fn a_wrong_model_folder_is_told_before_anything_is_read() {
     let home = TempDir::new().unwrap();
     let missing =

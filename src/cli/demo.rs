@@ -41,40 +41,45 @@ const PREFIX: &str = "camscribe";
 /// When the port is taken, or what [`app::run`] says.
 pub fn run(args: DemoArgs) -> anyhow::Result<()> {
     logging::init(true);
-    runtime()?.block_on(async {
-        let cancel = shutdown::on_signal()?;
-        let broker = EmbeddedBroker::start(args.port).await.with_context(|| {
-            format!("no broker can listen on 127.0.0.1:{}: choose another --port", args.port)
-        })?;
-        let ParsedSource { source, .. } = format!("test://shapes?period={}s", SCENE.as_secs()).parse()?;
-        let Source::Test(truth) = source.clone() else { unreachable!("test:// is a synthetic source") };
-        let config = config(broker.port(), source)?;
-        let model = config.model.clone();
-        let describer = tokio::task::spawn_blocking(move || app::load_model(&model)).await??;
+    let runtime = runtime()?;
+    let result = runtime.block_on(demonstrate(args));
+    // A thread that hangs must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
 
-        println!(
-            "A synthetic camera shows moving shapes; a model describes every {} seconds of it.",
-            SCENE.as_secs()
-        );
-        println!("See it from another terminal: mosquitto_sub -V 5 -p {} -v -t '{PREFIX}/#'", broker.port());
-        println!("Ctrl-C ends it.\n");
-        let (port, filter) = (broker.port(), format!("{PREFIX}/#"));
-        let subscriber = tokio::spawn(async move {
-            let Err(error) = subscribe(port, &filter, |topic, payload| print(topic, payload, &truth)).await;
-            eprintln!("error: {error}");
+async fn demonstrate(args: DemoArgs) -> anyhow::Result<()> {
+    let cancel = shutdown::on_signal()?;
+    let broker = EmbeddedBroker::start(args.port)
+        .await
+        .with_context(|| format!("no broker can listen on 127.0.0.1:{}: choose another --port", args.port))?;
+    let ParsedSource { source, .. } = format!("test://shapes?period={}s", SCENE.as_secs()).parse()?;
+    let Source::Test(truth) = source.clone() else { unreachable!("test:// is a synthetic source") };
+    let config = config(broker.port(), source)?;
+    let model = config.model.clone();
+    let describer = tokio::task::spawn_blocking(move || app::load_model(&model)).await??;
+
+    println!(
+        "A synthetic camera shows moving shapes; a model describes every {} seconds of it.",
+        SCENE.as_secs()
+    );
+    println!("See it from another terminal: mosquitto_sub -V 5 -p {} -v -t '{PREFIX}/#'", broker.port());
+    println!("Ctrl-C ends it.\n");
+    let (port, filter) = (broker.port(), format!("{PREFIX}/#"));
+    let subscriber = tokio::spawn(async move {
+        let Err(error) = subscribe(port, &filter, |topic, payload| print(topic, payload, &truth)).await;
+        eprintln!("error: {error}");
+    });
+    if let Some(duration) = args.duration {
+        let cancel = cancel.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(duration).await;
+            cancel.cancel();
         });
-        if let Some(duration) = args.duration {
-            let cancel = cancel.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(duration).await;
-                cancel.cancel();
-            });
-        }
-        let result =
-            app::run(config, move |_| Ok(Box::new(describer) as Box<dyn Describer>), None, cancel).await;
-        subscriber.abort();
-        result
-    })
+    }
+    let result = app::run(config, move |_| Ok(Box::new(describer) as Box<dyn Describer>), None, cancel).await;
+    subscriber.abort();
+    result
 }
 
 /// What the demo would stand in a configuration file as.

@@ -1,9 +1,10 @@
 //! `camscribe describe`: files or streams in, their descriptions out, one source after another.
 
 use std::{
-    fs::File,
+    fs,
     io::{self, IsTerminal, Write},
     num::NonZeroUsize,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -16,11 +17,15 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{print::Printer, run::runtime};
+use super::{
+    Usage,
+    print::{Printer, Replaced},
+    run::runtime,
+};
 use crate::{
     app,
     capture::{self, CameraConfig, CameraStatus, Summary},
-    clip::{Clip, Question},
+    clip::{Clip, Question, WindowConfig},
     config::{self, Login, ParsedSource, Sampling, Source, Transport, units},
     describe::{
         Describer,
@@ -91,6 +96,45 @@ impl DescribeArgs {
         Ok(Some(Login { username: username.clone(), password }))
     }
 
+    /// What the parser of the command line cannot see.
+    fn check(&self) -> Result<(), Usage> {
+        let usage = |why: &dyn std::fmt::Display| Usage(why.to_string());
+        self.dtype.check(self.device).map_err(|why| usage(&why))?;
+        self.window_config().validate().map_err(|why| usage(&format!("--window, --stride: {why}")))?;
+        if self.format == Format::Srt && self.sources.len() > 1 {
+            return Err(usage(
+                &"srt has no place for more than one source: use vtt, or describe one at a time",
+            ));
+        }
+        Ok(())
+    }
+
+    fn window_config(&self) -> WindowConfig {
+        WindowConfig {
+            window: self.window,
+            stride: self.stride.unwrap_or(self.window),
+            frames: self.frames.into(),
+            min_frames: usize::from(self.frames).min(2),
+        }
+    }
+
+    /// Where descriptions go. Nothing is written yet.
+    fn out(&self, sources: &[Named]) -> anyhow::Result<Box<dyn Write>> {
+        let Some(path) = &self.output else { return Ok(Box::new(io::stdout())) };
+        let unwritable = || format!("{} cannot be written", path.display());
+        let out = Replaced::open(path).with_context(unwritable)?;
+        let there = out.metadata().with_context(unwritable)?;
+        for source in sources {
+            if let Source::File(file) = &source.source
+                && fs::metadata(file).is_ok_and(|file| same_file(&file, &there))
+            {
+                let name = path.display();
+                return Err(Usage(format!("{name} is what is to be described: write to another file")).into());
+            }
+        }
+        Ok(Box::new(out))
+    }
+
     /// What is asked: what was said, else what the model was made for.
     fn prompt(&self) -> String {
         let usual = if self.model == hub::BUILTIN { hub::BUILTIN_PROMPT } else { config::DEFAULT_PROMPT };
@@ -123,6 +167,7 @@ pub enum Format {
 /// cannot be read are described all the same.
 pub fn run(args: DescribeArgs) -> anyhow::Result<()> {
     logging::init(true);
+    args.check()?;
     let mut sources =
         args.sources.iter().map(|text| Named::parse(text)).collect::<anyhow::Result<Vec<_>>>()?;
     let login = args.login()?;
@@ -132,8 +177,11 @@ pub fn run(args: DescribeArgs) -> anyhow::Result<()> {
     if args.sampling == SamplingArg::Reference
         && let Some(other) = sources.iter().find(|s| !matches!(s.source, Source::File(_)))
     {
-        bail!("--sampling reference looks at whole files, and {} is none", other.text);
+        return Err(
+            Usage(format!("--sampling reference looks at whole files, and {} is none", other.text)).into()
+        );
     }
+    let out = args.out(&sources)?;
     let mut model = app::load_model(&config::Model {
         id: args.model.clone(),
         revision: config::DEFAULT_REVISION.into(),
@@ -143,24 +191,32 @@ pub fn run(args: DescribeArgs) -> anyhow::Result<()> {
         max_batch: 1,
         linger: Duration::ZERO,
     })?;
-    let out: Box<dyn Write> = match &args.output {
-        Some(path) => {
-            Box::new(File::create(path).with_context(|| format!("{} cannot be written", path.display()))?)
-        }
-        None => Box::new(io::stdout()),
-    };
-    let mut printer = Printer::new(args.format, sources.len() > 1, out)?;
     let runtime = runtime()?;
+    let result = describe(&sources, &args, &mut model, out, &runtime);
+    // A thread that hangs in a camera's driver must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+/// Describes one source after another.
+fn describe(
+    sources: &[Named],
+    args: &DescribeArgs,
+    model: &mut SmolVlm,
+    out: Box<dyn Write>,
+    runtime: &tokio::runtime::Runtime,
+) -> anyhow::Result<()> {
+    let mut printer = Printer::new(args.format, sources.len() > 1, out);
     let cancel = runtime.block_on(async { shutdown::on_signal() })?;
     let mut unread = 0;
-    for source in &sources {
+    for source in sources {
         if cancel.is_cancelled() {
             break;
         }
-        printer.source(&source.text)?;
+        printer.source(&source.text);
         let result = match args.sampling {
-            SamplingArg::Reference => whole_file(source, &args, &mut model, &mut printer),
-            _ => windows(source, &args, &mut model, &mut printer, &runtime, &cancel),
+            SamplingArg::Reference => whole_file(source, args, model, &mut printer),
+            _ => windows(source, args, model, &mut printer, runtime, &cancel),
         };
         if let Err(error) = result {
             // The reader of our output is gone: nobody is left to describe for.
@@ -176,6 +232,11 @@ pub fn run(args: DescribeArgs) -> anyhow::Result<()> {
         0 => Ok(()),
         n => bail!("{n} of {} sources could not be described", sources.len()),
     }
+}
+
+/// Whether two names mean one file.
+fn same_file(a: &fs::Metadata, b: &fs::Metadata) -> bool {
+    (a.dev(), a.ino()) == (b.dev(), b.ino())
 }
 
 /// A source as the person wrote it, credentials masked, and what it means.
@@ -210,16 +271,17 @@ fn camera_id(name: &str) -> CameraId {
 
 /// What capture needs to know about a source.
 fn settings(source: &Named, args: &DescribeArgs) -> CameraConfig {
+    let WindowConfig { window, stride, frames, min_frames } = args.window_config();
     let camera = config::Camera {
         source: source.source.clone(),
         enabled: true,
         login: source.login.clone(),
         pipeline: None,
         transport: Transport::Auto,
-        window: args.window,
-        stride: args.stride.unwrap_or(args.window),
-        frames: args.frames.into(),
-        min_frames: usize::from(args.frames).min(2),
+        window,
+        stride,
+        frames,
+        min_frames,
         prompt: args.prompt(),
         max_tokens: args.max_tokens.into(),
         sampling: match args.sampling {

@@ -17,6 +17,8 @@ mod probe;
 pub mod pull;
 pub mod run;
 
+/// What the command line parser ends with.
+const USAGE: u8 = 2;
 /// `EX_CONFIG` of sysexits.h: the service manager must not restart on it.
 const BAD_CONFIGURATION: u8 = 78;
 
@@ -52,6 +54,11 @@ pub enum Command {
     #[command(hide = true)]
     Man,
 }
+
+/// The command line asks for what cannot be done.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
 
 /// Arguments of `completions`.
 #[derive(Debug, Args)]
@@ -91,6 +98,8 @@ fn report(error: &anyhow::Error) -> ExitCode {
     }
     if error.is::<ConfigError>() || error.is::<SettingsError>() {
         ExitCode::from(BAD_CONFIGURATION)
+    } else if error.is::<Usage>() {
+        ExitCode::from(USAGE)
     } else {
         ExitCode::FAILURE
     }

@@ -1,6 +1,11 @@
 //! How `describe` prints: plain text, one JSON event a line, WebVTT or SubRip.
 
-use std::{io::Write, time::Duration};
+use std::{
+    fs::{File, Metadata},
+    io::{self, Write},
+    path::Path,
+    time::Duration,
+};
 
 use super::describe::Format;
 use crate::{clip::Clip, describe::worker::Outcome, event::Event};
@@ -14,32 +19,19 @@ pub struct Printer {
     cues: usize,
     lost: usize,
     source: String,
+    /// The source has been named.
+    named: bool,
 }
 
 impl Printer {
-    /// # Errors
-    /// When nothing can be written.
-    pub fn new(format: Format, many: bool, mut out: Box<dyn Write>) -> anyhow::Result<Self> {
-        if format == Format::Vtt {
-            out.write_all(b"WEBVTT\n\n")?;
-        }
-        Ok(Self { format, many, out, cues: 0, lost: 0, source: String::new() })
+    /// Writes nothing before there is a description.
+    pub fn new(format: Format, many: bool, out: Box<dyn Write>) -> Self {
+        Self { format, many, out, cues: 0, lost: 0, source: String::new(), named: false }
     }
 
     /// What comes next is about `source`.
-    ///
-    /// # Errors
-    /// When nothing can be written.
-    pub fn source(&mut self, source: &str) -> anyhow::Result<()> {
-        self.source = source.into();
-        if self.many {
-            match self.format {
-                Format::Text => writeln!(self.out, "{source}:")?,
-                Format::Vtt => write!(self.out, "NOTE {}\n\n", source.replace("-->", "->"))?,
-                Format::Jsonl | Format::Srt => {}
-            }
-        }
-        Ok(())
+    pub fn source(&mut self, source: &str) {
+        (self.source, self.named) = (source.into(), false);
     }
 
     /// Prints one description, or says on standard error why there is none.
@@ -60,6 +52,17 @@ impl Printer {
     fn event(&mut self, clip: &Clip, event: &Event) -> anyhow::Result<()> {
         let text = event.description.as_str();
         let (start, end) = (clip.start_pts, clip.start_pts + clip.duration);
+        if self.cues == 0 && self.format == Format::Vtt {
+            self.out.write_all(b"WEBVTT\n\n")?;
+        }
+        if self.many && !std::mem::replace(&mut self.named, true) {
+            let source = &self.source;
+            match self.format {
+                Format::Text => writeln!(self.out, "{source}:")?,
+                Format::Vtt => write!(self.out, "NOTE {}\n\n", source.replace("-->", "->"))?,
+                Format::Jsonl | Format::Srt => {}
+            }
+        }
         self.cues += 1;
         match self.format {
             Format::Text => writeln!(self.out, "{} - {}  {text}", stamp(start, '.'), stamp(end, '.'))?,
@@ -93,6 +96,43 @@ impl Printer {
         self.out.flush()?;
         anyhow::ensure!(self.lost == 0, "{} clips were not described; the lines above say why", self.lost);
         Ok(())
+    }
+}
+
+/// A file that keeps what it holds until something else is written into it.
+pub struct Replaced {
+    file: File,
+    begun: bool,
+}
+
+impl Replaced {
+    /// # Errors
+    /// When it cannot be written.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::options().write(true).create(true).truncate(false).open(path)?;
+        Ok(Self { file, begun: false })
+    }
+
+    /// What the file system says of it.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub fn metadata(&self) -> io::Result<Metadata> {
+        self.file.metadata()
+    }
+}
+
+impl Write for Replaced {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // What is no file, a pipe or a terminal, holds nothing.
+        if !std::mem::replace(&mut self.begun, true) && self.file.metadata()?.is_file() {
+            self.file.set_len(0)?;
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 

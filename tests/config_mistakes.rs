@@ -17,6 +17,13 @@ fn each_mistake_in_the_file_is_named_with_its_line_and_what_to_do() {
     let cases = [
         ("model = \"x\"\n", "c.toml:1: model: ", "write [model]"),
         ("[modle]\nid = \"x\"\n", "c.toml:1: modle: ", "did you mean model?"),
+        ("[cameras.a b]\n", "c.toml:1: ", "this is not TOML: unclosed table, expected `]`: [cameras.a b]"),
+        ("[cameras.porch]\n", "c.toml:2: ", "this is not TOML: duplicate key: [cameras.porch]"),
+        ("[cameras]\nframes = 4\n", "c.toml:2: cameras.frames: ", "write [cameras.porch] above frames"),
+        ("[cameras.a]\nuri = \"/dev/video0\"\n", "c.toml:2: cameras.a.uri: ", "write v4l2:///dev/video0"),
+        ("[cameras.a]\nuri = \"~/a.mp4\"\n", "c.toml:2: cameras.a.uri: ", "write the whole path"),
+        ("[mqtt]\ntopic_prefix = \"my home\"\n", "c.toml:2: mqtt.topic_prefix: ", "holds a space"),
+        ("[mqtt]\ntopic_prefix = \"a/$b\"\n", "c.toml:2: mqtt.topic_prefix: ", "holds $"),
         ("[wibble]\n", "c.toml:1: wibble: ", "there are node, model, mqtt, outbox, http, defaults, cameras"),
         ("[http]\nlisten = \"localhost\"\n", "c.toml:2: http.listen: ", "write an IP address and a port"),
         ("[http]\nlisten = \"127.0.0.1\"\n", "c.toml:2: http.listen: ", "such as 127.0.0.1:9180"),

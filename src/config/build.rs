@@ -155,6 +155,17 @@ pub fn camera(section: &mut Section, has_uri: bool, folder: &Path, report: &mut 
         report.mistake(place, e.to_string());
         nothing()
     });
+    if let Source::File(path) = &source {
+        match path.to_str() {
+            Some(path) if path.starts_with("/dev/video") => {
+                report.mistake(place, format!("{path:?} is a device: write v4l2://{path}"));
+            }
+            Some(path) if path.starts_with("~/") => {
+                report.mistake(place, format!("{path:?}: ~ is the shell's: write the whole path"));
+            }
+            _ => {}
+        }
+    }
     if in_uri.is_some() {
         report.warning(place, "holds credentials: better write them with username and password_file");
         if section.optional("username").is_some() {

@@ -58,9 +58,12 @@ impl Layers {
                 Err(e) => {
                     let line = line_of(&text, e.span().map_or(0, |s| s.start));
                     let message = e.message().replace('\n', ", ");
+                    // Other lines may hold a secret.
+                    let written = text.lines().nth(line - 1).map(str::trim).filter(|it| it.starts_with('['));
+                    let header = written.map_or_else(String::new, |header| format!(": {header}"));
                     report.mistake(
                         &Place::File { line, key: String::new() },
-                        format!("this is not TOML: {message}"),
+                        format!("this is not TOML: {message}{header}"),
                     );
                     return layers;
                 }
@@ -112,6 +115,12 @@ impl Layers {
                     let leaves = self.cameras.entry(camera).or_default();
                     add_table(text, &path, table, &keys::camera(), leaves, report);
                 }
+                None if find(&keys::camera(), id).is_some() => report.mistake(
+                    &place,
+                    format!(
+                        "stands outside its camera: give that a name, and write [cameras.porch] above {id}"
+                    ),
+                ),
                 None => report
                     .mistake(&place, format!("a camera is a section: write [{path}] and its keys under it")),
             }
@@ -120,7 +129,10 @@ impl Layers {
 
     fn add_environment(&mut self, report: &mut Report) {
         for (name, value) in env::vars_os() {
-            let Some(variable) = name.to_str().filter(|n| n.starts_with(PREFIX)) else { continue };
+            let Some(variable) = name.to_str().filter(|n| n.starts_with(PREFIX)) else {
+                warn_of_one_underscore(&name.to_string_lossy(), report);
+                continue;
+            };
             let place = Place::Environment { variable: variable.into() };
             let path = variable[PREFIX.len()..].to_ascii_lowercase();
             let Some(value) = value.to_str() else {
@@ -166,6 +178,18 @@ impl Layers {
             return Ok(id);
         }
         Ok(self.cameras.keys().find(same).cloned().unwrap_or(id))
+    }
+}
+
+/// Whoever writes CAMSCRIBE_MQTT_URL means a key of ours.
+fn warn_of_one_underscore(variable: &str, report: &mut Report) {
+    let Some(rest) = variable.strip_prefix("CAMSCRIBE_") else { return };
+    let section = rest.split('_').next().unwrap_or_default().to_ascii_lowercase();
+    if section == keys::CAMERAS || keys::SECTIONS.iter().any(|(known, _)| *known == section) {
+        report.warning(
+            &Place::Environment { variable: variable.into() },
+            "is not read: its parts are joined by two underscores, as in CAMSCRIBE__MQTT__URL",
+        );
     }
 }
 

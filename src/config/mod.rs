@@ -12,6 +12,7 @@ use std::{
 use crate::{
     device::{DeviceChoice, DtypeChoice, KernelChoice},
     frame::CameraId,
+    hub,
 };
 
 mod broker;
@@ -25,6 +26,7 @@ mod source;
 pub mod units;
 mod value;
 
+pub use broker::check_prefix;
 pub use build::{check_prompt, default_node_id};
 use layers::Layers;
 pub use mistake::ConfigError;
@@ -271,6 +273,11 @@ pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
     for (name, keys) in keys::SECTIONS {
         let leaves = layers.sections.get(name).unwrap_or(&none);
         sections.insert(*name, Section::check(name, keys, leaves, None, &mut report));
+    }
+    let builtin = sections["model"].text("id") == hub::BUILTIN;
+    // The model inside the program was made for one question.
+    if let Some(defaults) = sections.get_mut("defaults").filter(|it| builtin && !it.is_written("prompt")) {
+        defaults.derive("prompt", Value::Text(hub::BUILTIN_PROMPT.into()));
     }
     let defaults = &sections["defaults"];
     let mut effective = Vec::new();

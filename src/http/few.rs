@@ -24,6 +24,8 @@ use tokio::{
 const CONNECTIONS: usize = 32;
 /// Longer than those who ask regularly take to ask again.
 const IDLE: Duration = Duration::from_secs(120);
+/// Whoever asks regularly connects anew then: a place that is held by a byte now and then comes free.
+const LONGEST: Duration = Duration::from_secs(600);
 
 pub(super) struct Few {
     listener: TcpListener,
@@ -44,7 +46,8 @@ impl Listener for Few {
         // Never closed, so it always gives a place; without one the connection would be unbounded.
         let place = Arc::clone(&self.free).acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
-        (Connection { stream, idle: Box::pin(time::sleep(IDLE)), _place: place }, address)
+        let end = Instant::now() + LONGEST;
+        (Connection { stream, idle: Box::pin(time::sleep(IDLE)), end, _place: place }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -57,6 +60,8 @@ pub(super) struct Connection {
     stream: TcpStream,
     /// Over when nothing was read for too long.
     idle: Pin<Box<Sleep>>,
+    /// Over in any case.
+    end: Instant,
     _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -68,7 +73,8 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(cx, to);
         if read.is_ready() {
-            self.idle.as_mut().reset(Instant::now() + IDLE);
+            let next = (Instant::now() + IDLE).min(self.end);
+            self.idle.as_mut().reset(next);
         } else if self.idle.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }

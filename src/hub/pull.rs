@@ -189,11 +189,14 @@ fn refer(repository: &Path, revision: &str, commit: &str) -> Result<(), HubError
     let path = reference(repository, revision);
     let part = path.with_added_extension("part");
     let write = || {
-        fs::create_dir_all(repository.join("refs"))?;
+        let folder = repository.join("refs");
+        fs::create_dir_all(&folder)?;
         let mut file = File::create(&part)?;
         file.write_all(commit.as_bytes())?;
         file.sync_all()?;
-        fs::rename(&part, &path)
+        fs::rename(&part, &path)?;
+        // The name is not on disk before its folder is.
+        File::open(folder)?.sync_all()
     };
     write().map_err(|e| HubError::disk("write", &path, e))
 }

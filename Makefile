@@ -2,6 +2,7 @@
 
 CARGO ?= cargo
 PREFIX ?= /usr/local
+PROGRAM ?= target/release/camscribe
 HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 
 # A CUDA toolkit of yours, or one that is put here.
@@ -13,7 +14,7 @@ CUDA = CUDA_COMPUTE_CAP=$(CUDA_COMPUTE_CAP) CUDA_HOME=$(or $(CUDA_HOME),$(CUDA_T
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test build lint deny chaos fuzz cuda gpu-bench install deb test-deb
+.PHONY: help demo test build lint deny chaos fuzz cuda gpu-bench install deb deb-cuda test-deb
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -64,20 +65,28 @@ gpu-bench: ## what benches/gpu.sh needs, with CUDA and without GStreamer, into t
 	$(CUDA) $(CARGO) --config .cargo/cuda.toml build --release --locked --no-default-features --features cuda \
 	    --target $(HOST) --bin bench --bin golden
 
-deb: build ## the Debian package, into target/debian
+# The package of the program that lies in the folder $(1), by what cargo-deb calls the target $(2).
+define package
 	$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deb
 	mkdir -p target/package
-	target/release/camscribe man > target/package/camscribe.1
-	target/release/camscribe completions bash > target/package/camscribe.bash
-	target/release/camscribe completions zsh > target/package/_camscribe
-	target/release/camscribe completions fish > target/package/camscribe.fish
-	$(CARGO) deb --no-build --locked
+	$(1)/camscribe man > target/package/camscribe.1
+	$(1)/camscribe completions bash > target/package/camscribe.bash
+	$(1)/camscribe completions zsh > target/package/_camscribe
+	$(1)/camscribe completions fish > target/package/camscribe.fish
+	$(CARGO) deb --no-build --locked $(2)
+endef
+
+deb: build ## the Debian package, into target/debian
+	$(call package,target/release)
+
+deb-cuda: cuda ## the same with CUDA, into target/HOST/debian
+	$(call package,target/$(HOST)/release,--target $(HOST))
 
 test-deb: deb ## install the package on a clean Debian 12, use it, and purge it; needs root
 	@.ci/test-deb target/debian/camscribe_*.deb
 
-install: ## the program that `make build` made, and its configuration
-	@[ -x target/release/camscribe ] || { echo "run 'make build' first, as yourself" >&2; exit 1; }
-	install -D -m 755 target/release/camscribe $(DESTDIR)$(PREFIX)/bin/camscribe
+install: ## the program that was built (PROGRAM, target/release/camscribe), and its configuration
+	@[ -x $(PROGRAM) ] || { echo "there is no $(PROGRAM): run 'make build' first, as yourself" >&2; exit 1; }
+	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/camscribe
 	[ -e $(DESTDIR)/etc/camscribe/camscribe.toml ] || \
 	    install -D -m 644 config/camscribe.toml $(DESTDIR)/etc/camscribe/camscribe.toml

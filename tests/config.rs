@@ -72,6 +72,24 @@ fn a_window_alone_moves_the_stride_and_few_frames_alone_the_minimum() {
 }
 
 #[test]
+fn the_model_inside_is_asked_what_it_was_made_for_unless_something_else_is_written() {
+    let asked = |defaults: &str| {
+        let toml = Check::of(&format!("{PORCH}[model]\nid = \"shapes\"\n{defaults}")).run().toml();
+        toml["cameras"]["porch"]["prompt"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(asked(""), "Describe what happens in this video.");
+    assert_eq!(asked("[defaults]\nprompt = \"What moves?\"\n"), "What moves?");
+}
+
+#[test]
+fn a_variable_with_one_underscore_is_told_to_be_none_of_ours() {
+    let answer = Check::of(PORCH).env("CAMSCRIBE_MQTT_URL", "mqtt://h").env("CAMSCRIBE_OTHER", "x").run();
+    assert_eq!(answer.toml()["mqtt"]["url"].as_str(), Some("mqtt://localhost:1883"));
+    assert!(answer.err.contains("CAMSCRIBE_MQTT_URL: is not read"), "{}", answer.err);
+    assert_eq!(answer.err.lines().count(), 1, "{}", answer.err);
+}
+
+#[test]
 fn what_check_prints_is_a_configuration_that_checks_to_the_same() {
     let first =
         Check::of(&format!("{PORCH}window = \"1m30s\"\nprompt = \"two\\nlines, a \\\"quote\\\"\"\n")).run();

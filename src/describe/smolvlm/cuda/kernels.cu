@@ -432,18 +432,20 @@ struct DecodeAttention {
     const int *starts, *len;   // a row sees the slots from its start up to the one at `len`
     float *parts;              // (rows, heads, splits, size + 2): weighted sum, total, highest score
     unsigned *done;            // (rows, key heads): blocks that are through; zeros before and after
-    int key_heads, size, capacity, splits;
+    int key_heads, capacity, splits;
     float scale;
 };
 
 constexpr int DECODE_THREADS = 128;
-constexpr int DECODE_SPLITS = 264; // at most
+constexpr int DECODE_SPLITS = 660; // at most
+constexpr int DECODE_AHEAD = 4;    // keys and values of a lane on their way at a time
 
-// A block has one row, one key head with its GROUP heads, and one part of the slots. A few lanes share a
-// key, so that neighbouring lanes read neighbouring numbers. The last block of a row and key head puts the
-// parts together.
-template <typename T, int GROUP> __device__ inline void decode_attention(const DecodeAttention &a) {
-    constexpr int N = Pack<T>::SIZE;
+// A block has one row, one key head with its GROUP heads of SIZE numbers, and one part of the slots. A few
+// lanes share a key, so that neighbouring lanes read neighbouring numbers. The last block of a row and key
+// head puts the parts together.
+template <typename T, int SIZE, int GROUP> __device__ inline void decode_attention(const DecodeAttention &a) {
+    constexpr int N = Pack<T>::SIZE, LANES = SIZE / N, TEAMS = DECODE_THREADS / LANES;
+    constexpr int WIDTH = SIZE + 2; // of a part
     __shared__ float sums[GROUP][DECODE_THREADS * N];
     __shared__ float tops[GROUP][DECODE_THREADS], totals[GROUP][DECODE_THREADS], highest[GROUP];
     // Of lanes that share a key, then of splits.
@@ -451,78 +453,94 @@ template <typename T, int GROUP> __device__ inline void decode_attention(const D
     __shared__ bool last;
 
     const int split = blockIdx.x, key_head = blockIdx.y, row = blockIdx.z;
-    const int lanes = a.size / N, at_once = DECODE_THREADS / lanes;
-    const int team = threadIdx.x / lanes, at = threadIdx.x % lanes * N;
+    const int team = threadIdx.x / LANES, at = threadIdx.x % LANES * N;
     const int start = a.starts[row], seen = *a.len + 1 - start;
     const int from = start + static_cast<int>(static_cast<long long>(seen) * split / a.splits);
     const int to = start + static_cast<int>(static_cast<long long>(seen) * (split + 1) / a.splits);
     const long long cache = (static_cast<long long>(row) * a.key_heads + key_head) * a.capacity;
-    const T *keys = static_cast<const T *>(a.keys) + cache * a.size + at;
-    const T *values = static_cast<const T *>(a.values) + cache * a.size + at;
+    const T *keys = static_cast<const T *>(a.keys) + cache * SIZE + at;
+    const T *values = static_cast<const T *>(a.values) + cache * SIZE + at;
     const int heads = a.key_heads * GROUP;
     const long long first_head = static_cast<long long>(row) * heads + key_head * GROUP;
-    const T *q = static_cast<const T *>(a.q) + first_head * a.size + at;
-    const int width = a.size + 2;
+    const T *q = static_cast<const T *>(a.q) + first_head * SIZE + at;
     const float scale = a.scale * LOG2_E;
 
     float query[GROUP][N], sum[GROUP][N] = {}, top[GROUP], total[GROUP] = {};
 #pragma unroll
     for (int g = 0; g < GROUP; g++) {
         top[g] = -INFINITY;
-        Pack<T> pack = load(q + g * a.size);
+        Pack<T> pack = load(q + g * SIZE);
 #pragma unroll
         for (int j = 0; j < N; j++) query[g][j] = to_f32(pack.at[j]) * scale;
     }
     // All lanes of a warp stay in step: the shuffles need them.
-#pragma unroll 2
-    for (int base = from; base < to; base += at_once) {
-        int key = base + team;
-        bool there = key < to;
-        Pack<T> k = load(keys + static_cast<long long>(there ? key : from) * a.size);
-        Pack<T> v = load(values + static_cast<long long>(there ? key : from) * a.size);
+    for (int first = from; first < to; first += DECODE_AHEAD * TEAMS) {
+        Pack<T> k[DECODE_AHEAD], v[DECODE_AHEAD];
+#pragma unroll
+        for (int i = 0; i < DECODE_AHEAD; i++) {
+            long long key = min(first + i * TEAMS + team, to - 1);
+            k[i] = load(keys + key * SIZE);
+            v[i] = load(values + key * SIZE);
+        }
 #pragma unroll
         for (int g = 0; g < GROUP; g++) {
-            float score = 0.f;
+            float scores[DECODE_AHEAD] = {};
+            float most = top[g];
 #pragma unroll
-            for (int j = 0; j < N; j++) score += query[g][j] * to_f32(k.at[j]);
-            for (int apart = lanes / 2; apart > 0; apart /= 2) score += __shfl_xor_sync(ALL, score, apart);
-            if (!there) continue;
-            float most = fmaxf(top[g], score);
-            float kept = exp2_approx(top[g] - most), share = exp2_approx(score - most);
+            for (int i = 0; i < DECODE_AHEAD; i++) {
+#pragma unroll
+                for (int j = 0; j < N; j++) scores[i] += query[g][j] * to_f32(k[i].at[j]);
+#pragma unroll
+                for (int apart = LANES / 2; apart > 0; apart /= 2) {
+                    scores[i] += __shfl_xor_sync(ALL, scores[i], apart);
+                }
+                if (first + i * TEAMS + team >= to) scores[i] = -INFINITY;
+                most = fmaxf(most, scores[i]);
+            }
+            // A team that has seen nothing yet has nothing to keep.
+            float base = most == -INFINITY ? 0.f : most;
+            float kept = exp2_approx(top[g] - base);
             top[g] = most;
-            total[g] = total[g] * kept + share;
+            total[g] *= kept;
 #pragma unroll
-            for (int j = 0; j < N; j++) sum[g][j] = sum[g][j] * kept + share * to_f32(v.at[j]);
+            for (int j = 0; j < N; j++) sum[g][j] *= kept;
+#pragma unroll
+            for (int i = 0; i < DECODE_AHEAD; i++) {
+                float share = exp2_approx(scores[i] - base);
+                total[g] += share;
+#pragma unroll
+                for (int j = 0; j < N; j++) sum[g][j] += share * to_f32(v[i].at[j]);
+            }
         }
     }
 
 #pragma unroll
     for (int g = 0; g < GROUP; g++) {
 #pragma unroll
-        for (int j = 0; j < N; j++) sums[g][team * a.size + at + j] = sum[g][j];
+        for (int j = 0; j < N; j++) sums[g][team * SIZE + at + j] = sum[g][j];
         if (at == 0) {
             tops[g][team] = top[g];
             totals[g][team] = total[g];
         }
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < GROUP * at_once; i += blockDim.x) {
-        const float *of = tops[i / at_once];
+    for (int i = threadIdx.x; i < GROUP * TEAMS; i += blockDim.x) {
+        const float *of = tops[i / TEAMS];
         float most = -INFINITY;
-        for (int j = 0; j < at_once; j++) most = fmaxf(most, of[j]);
+        for (int j = 0; j < TEAMS; j++) most = fmaxf(most, of[j]);
         // A part without slots has nothing to give.
-        shares[i] = most == -INFINITY ? 0.f : exp2_approx(of[i % at_once] - most);
-        if (i % at_once == 0) highest[i / at_once] = most;
+        shares[i] = most == -INFINITY ? 0.f : exp2_approx(of[i % TEAMS] - most);
+        if (i % TEAMS == 0) highest[i / TEAMS] = most;
     }
     __syncthreads();
-    for (int i = threadIdx.x; i < GROUP * width; i += blockDim.x) {
-        int g = i / width, column = i % width;
+    for (int i = threadIdx.x; i < GROUP * WIDTH; i += blockDim.x) {
+        int g = i / WIDTH, column = i % WIDTH;
         float all = 0.f;
-        for (int j = 0; j < at_once; j++) {
-            all += shares[g * at_once + j] * (column < a.size ? sums[g][j * a.size + column] : totals[g][j]);
+        for (int j = 0; j < TEAMS; j++) {
+            all += shares[g * TEAMS + j] * (column < SIZE ? sums[g][j * SIZE + column] : totals[g][j]);
         }
-        float *part = a.parts + ((first_head + g) * a.splits + split) * width;
-        part[column] = column <= a.size ? all : highest[g];
+        float *part = a.parts + ((first_head + g) * a.splits + split) * WIDTH;
+        part[column] = column <= SIZE ? all : highest[g];
     }
 
     // Every part is in memory before its block counts as done.
@@ -535,20 +553,20 @@ template <typename T, int GROUP> __device__ inline void decode_attention(const D
     __threadfence();
     if (threadIdx.x == 0) *done = 0;
     for (int i = threadIdx.x; i < GROUP * a.splits; i += blockDim.x) {
-        const float *part = a.parts + (first_head + i / a.splits) * a.splits * width;
+        const float *part = a.parts + (first_head + i / a.splits) * a.splits * WIDTH;
         float most = -INFINITY;
-        for (int j = 0; j < a.splits; j++) most = fmaxf(most, __ldcg(part + j * width + a.size + 1));
-        shares[i] = exp2_approx(__ldcg(part + i % a.splits * width + a.size + 1) - most);
+        for (int j = 0; j < a.splits; j++) most = fmaxf(most, __ldcg(part + j * WIDTH + SIZE + 1));
+        shares[i] = exp2_approx(__ldcg(part + i % a.splits * WIDTH + SIZE + 1) - most);
     }
     __syncthreads();
-    T *out = static_cast<T *>(a.out) + first_head * a.size;
-    for (int i = threadIdx.x; i < GROUP * a.size; i += blockDim.x) {
-        int g = i / a.size;
-        const float *part = a.parts + (first_head + g) * a.splits * width;
+    T *out = static_cast<T *>(a.out) + first_head * SIZE;
+    for (int i = threadIdx.x; i < GROUP * SIZE; i += blockDim.x) {
+        int g = i / SIZE;
+        const float *part = a.parts + (first_head + g) * a.splits * WIDTH;
         float all = 0.f, of = 0.f;
         for (int j = 0; j < a.splits; j++) {
-            all += shares[g * a.splits + j] * __ldcg(part + j * width + i % a.size);
-            of += shares[g * a.splits + j] * __ldcg(part + j * width + a.size);
+            all += shares[g * a.splits + j] * __ldcg(part + j * WIDTH + i % SIZE);
+            of += shares[g * a.splits + j] * __ldcg(part + j * WIDTH + SIZE);
         }
         out[i] = from_f32<T>(all / of);
     }
@@ -743,31 +761,34 @@ __device__ inline void find_argmax(const Argmax &a) {
 // What kernels.rs asks for by name
 
 #ifndef KERNEL
-#define KERNEL(NAME, THREADS, ARGS, CALL) \
-    extern "C" __global__ void __launch_bounds__(THREADS) NAME(const ARGS a) { CALL(a); }
+#define KERNEL(NAME, THREADS, ARGS, ...) \
+    extern "C" __global__ void __launch_bounds__(THREADS) NAME(const ARGS a) { __VA_ARGS__(a); }
 #endif
 
 #define BOTH(NAME, THREADS, ARGS, CALL)             \
     KERNEL(NAME##_f32, THREADS, ARGS, CALL<float>) \
     KERNEL(NAME##_bf16, THREADS, ARGS, CALL<bf16>)
 
-#define COMMA ,
-#define BOTH_OF(NAME, THREADS, ARGS, CALL, OF)                \
-    KERNEL(NAME##_f32, THREADS, ARGS, CALL<float COMMA OF>) \
-    KERNEL(NAME##_bf16, THREADS, ARGS, CALL<bf16 COMMA OF>)
+#define BOTH_OF(NAME, THREADS, ARGS, CALL, ...)                  \
+    KERNEL(NAME##_f32, THREADS, ARGS, CALL<float, __VA_ARGS__>) \
+    KERNEL(NAME##_bf16, THREADS, ARGS, CALL<bf16, __VA_ARGS__>)
 
 BOTH(patches, 256, Patches, patches)
 BOTH(norm, NORM_THREADS, Norm, norm)
 BOTH(swiglu, 256, Swiglu, swiglu)
 BOTH(rotate, 256, Rotate, rotate)
-KERNEL(attention_64_1, WARPS *WARP, Attention, attention<64 COMMA 1>)
-KERNEL(attention_64_2, WARPS *WARP, Attention, attention<64 COMMA 2>)
-KERNEL(attention_72_1, WARPS *WARP, Attention, attention<72 COMMA 1>)
-KERNEL(attention_72_2, WARPS *WARP, Attention, attention<72 COMMA 2>)
-BOTH_OF(decode_attention_1, DECODE_THREADS, DecodeAttention, decode_attention, 1)
-BOTH_OF(decode_attention_2, DECODE_THREADS, DecodeAttention, decode_attention, 2)
-BOTH_OF(decode_attention_3, DECODE_THREADS, DecodeAttention, decode_attention, 3)
-BOTH_OF(decode_attention_4, DECODE_THREADS, DecodeAttention, decode_attention, 4)
+KERNEL(attention_64_1, WARPS *WARP, Attention, attention<64, 1>)
+KERNEL(attention_64_2, WARPS *WARP, Attention, attention<64, 2>)
+KERNEL(attention_72_1, WARPS *WARP, Attention, attention<72, 1>)
+KERNEL(attention_72_2, WARPS *WARP, Attention, attention<72, 2>)
+BOTH_OF(decode_attention_32_1, DECODE_THREADS, DecodeAttention, decode_attention, 32, 1)
+BOTH_OF(decode_attention_32_2, DECODE_THREADS, DecodeAttention, decode_attention, 32, 2)
+BOTH_OF(decode_attention_32_3, DECODE_THREADS, DecodeAttention, decode_attention, 32, 3)
+BOTH_OF(decode_attention_32_4, DECODE_THREADS, DecodeAttention, decode_attention, 32, 4)
+BOTH_OF(decode_attention_64_1, DECODE_THREADS, DecodeAttention, decode_attention, 64, 1)
+BOTH_OF(decode_attention_64_2, DECODE_THREADS, DecodeAttention, decode_attention, 64, 2)
+BOTH_OF(decode_attention_64_3, DECODE_THREADS, DecodeAttention, decode_attention, 64, 3)
+BOTH_OF(decode_attention_64_4, DECODE_THREADS, DecodeAttention, decode_attention, 64, 4)
 BOTH_OF(gemv_keep, GEMV_THREADS, Gemv, gemv, KEEP)
 BOTH_OF(gemv_add, GEMV_THREADS, Gemv, gemv, ADD)
 BOTH_OF(gemv_swiglu, GEMV_THREADS, Gemv, gemv, SWIGLU)

@@ -23,8 +23,10 @@ const WARP: usize = 32;
 const THREADS: usize = 256;
 /// Queries of a block of `attention` for each tile of 16 that its warps have.
 const QUERIES: usize = 64;
-/// Blocks that keep a large GPU busy: two on each of its 132 processors; `DECODE_SPLITS` there.
-pub const ENOUGH_BLOCKS: usize = 264;
+/// Multiprocessors of a large GPU.
+const PROCESSORS: usize = 132;
+/// Blocks of attention of one query a row that keep them busy; `DECODE_SPLITS` there.
+pub const DECODE_BLOCKS: usize = 5 * PROCESSORS;
 /// Fewer slots are not worth a block.
 const FEW_SLOTS: usize = 64;
 
@@ -202,7 +204,7 @@ impl Attention {
     pub fn launch(&self, backend: &dyn Backend, size: usize, rows: usize) -> Result<()> {
         let blocks = |tiles| [(self.queries as usize).div_ceil(QUERIES * tiles), self.heads as usize, rows];
         // Two tiles use what is read twice; but idle processors use nothing.
-        let tiles = if blocks(2).iter().product::<usize>() < ENOUGH_BLOCKS / 2 { 1 } else { 2 };
+        let tiles = if blocks(2).iter().product::<usize>() < PROCESSORS { 1 } else { 2 };
         launch(backend, format!("attention_{size}_{tiles}"), blocks(tiles), ROW_THREADS, self)
     }
 }
@@ -219,31 +221,32 @@ pub struct DecodeAttention {
     pub parts: Pointer,
     pub done: Pointer,
     pub key_heads: i32,
-    pub size: i32,
     pub capacity: i32,
     pub splits: i32,
     pub scale: f32,
 }
 
 impl DecodeAttention {
+    /// Sizes of a head that there is a kernel for.
+    pub const SIZES: [usize; 2] = [32, 64];
     /// Most heads that share keys.
     pub const MOST_HEADS: usize = 4;
 
-    /// Whether heads of this size can be shared out to the lanes of a warp.
-    pub fn takes(size: usize, dtype: DType) -> bool {
-        pack(dtype).is_some_and(|pack| {
-            size.is_multiple_of(pack) && (size / pack).is_power_of_two() && size / pack <= WARP
-        })
-    }
-
     /// Parts that `slots` slots are looked at in, by a block each, where so many blocks there are anyway.
     pub fn splits(slots: usize, blocks: usize) -> usize {
-        ENOUGH_BLOCKS.div_ceil(blocks).min(slots.div_ceil(FEW_SLOTS)).max(1)
+        DECODE_BLOCKS.div_ceil(blocks).min(slots.div_ceil(FEW_SLOTS)).max(1)
     }
 
-    pub fn launch(&self, backend: &dyn Backend, dtype: DType, (rows, group): (usize, usize)) -> Result<()> {
+    /// `group`: heads that share keys.
+    pub fn launch(
+        &self,
+        backend: &dyn Backend,
+        dtype: DType,
+        rows: usize,
+        (size, group): (usize, usize),
+    ) -> Result<()> {
         let blocks = [self.splits as usize, self.key_heads as usize, rows];
-        launch(backend, of(&format!("decode_attention_{group}"), dtype), blocks, ROW_THREADS, self)
+        launch(backend, of(&format!("decode_attention_{size}_{group}"), dtype), blocks, ROW_THREADS, self)
     }
 }
 

@@ -324,12 +324,12 @@ inline std::unordered_map<std::string, Kernel> kernels;
 
 } // namespace on_cpu
 
-#define KERNEL(NAME, THREADS, ARGS, CALL)                                                            \
+#define KERNEL(NAME, THREADS, ARGS, ...)                                                             \
     static bool NAME##_there =                                                                       \
         on_cpu::kernels                                                                              \
             .insert({#NAME, {THREADS, sizeof(ARGS), [](const void *a) {                              \
                                  const ARGS args = *static_cast<const ARGS *>(a);                    \
-                                 CALL(args);                                                         \
+                                 __VA_ARGS__(args);                                                  \
                              }}})                                                                    \
             .second;
 

@@ -130,7 +130,7 @@ impl<'a> Work<'a> {
         let fits = [width, inner, heads * size].iter().all(|width| width.is_multiple_of(pack))
             && width <= NORM_WIDTH
             && heads / key_heads <= DecodeAttention::MOST_HEADS
-            && DecodeAttention::takes(size, dtype);
+            && DecodeAttention::SIZES.contains(&size);
         if !fits {
             return Ok(None);
         }
@@ -249,12 +249,11 @@ impl<'a> Work<'a> {
             parts: pointer(&self.parts)?,
             done: pointer(&self.done)?,
             key_heads: key_heads as i32,
-            size: size as i32,
             capacity: capacity as i32,
             splits: self.parts.dim(2)? as i32,
             scale: 1. / (size as f32).sqrt(),
         };
-        attention.launch(self.backend, self.dtype, (self.rows, heads / key_heads))
+        attention.launch(self.backend, self.dtype, self.rows, (size, heads / key_heads))
     }
 
     fn vectors(

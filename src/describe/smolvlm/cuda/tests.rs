@@ -14,7 +14,7 @@ use super::{
         device::choose,
         generate::{Request, Sampling, generate},
         network::Network,
-        ops::{Levels, Norm, Ops, Places, Plain, steps as next_steps},
+        ops::{Levels, Norm, Ops, Places, Plain, on_device, steps as next_steps},
         text::Decoder,
         trial, unwatched,
         vision::VisionTower,
@@ -22,7 +22,7 @@ use super::{
     },
     Kernels,
     emulated::{Emulated, numbers},
-    kernels::{Argmax, ENOUGH_BLOCKS, GEMV_ROWS, NORM_WIDTH},
+    kernels::{Argmax, DECODE_BLOCKS, DecodeAttention, GEMV_ROWS, NORM_WIDTH},
     pointer,
 };
 use crate::device::{DeviceChoice, DtypeChoice};
@@ -172,6 +172,50 @@ fn attention_in_a_left_padded_batch_equals_the_plain_one() {
     }
 }
 
+#[test]
+fn attention_of_one_query_a_row_equals_the_plain_one_however_its_keys_are_split() {
+    let (rows, key_heads, capacity) = (2, 2, 300);
+    // How many keys the first row has; the second has half of them.
+    let lens = [1, 3, 4, 5, 7, 33, 64, 65, 130, 300];
+    for (i, len) in lens.into_iter().enumerate() {
+        let (size, group) = (DecodeAttention::SIZES[i / 4 % 2], i % DecodeAttention::MOST_HEADS + 1);
+        for (dtype, splits) in FORMATS.into_iter().flat_map(|dtype| [1, 5, 41].map(|splits| (dtype, splits)))
+        {
+            let q = random(&[rows, key_heads * group, 1, size], dtype);
+            let k = random(&[rows, key_heads, capacity, size], dtype);
+            let v = k.affine(-0.7, 0.1).unwrap();
+            let starts = [0, len / 2];
+            let there = |numbers: &[usize]| on_device(numbers, &Device::Cpu).unwrap();
+            let (starts_there, len_there) = (there(&starts), there(&[len - 1]));
+            let parts =
+                Tensor::full(f32::NAN, (rows, key_heads * group, splits, size + 2), &Device::Cpu).unwrap();
+            let done = Tensor::zeros((rows, key_heads), DType::U32, &Device::Cpu).unwrap();
+            let out = Tensor::zeros((rows, 1, key_heads * group * size), dtype, &Device::Cpu).unwrap();
+            let at = |x: &Tensor| pointer(x).unwrap();
+            let args = DecodeAttention {
+                q: at(&q),
+                keys: at(&k),
+                values: at(&v),
+                out: at(&out),
+                starts: at(&starts_there),
+                len: at(&len_there),
+                parts: at(&parts),
+                done: at(&done),
+                key_heads: key_heads as i32,
+                capacity: capacity as i32,
+                splits: splits as i32,
+                scale: 1. / (size as f32).sqrt(),
+            };
+            args.launch(&Emulated::default(), dtype, rows, (size, group)).unwrap();
+            let table = table(capacity, size / 2, DType::F32);
+            let places = Places::new(&starts, len - 1, 1, &table);
+            let seen = |x: &Tensor| wide(&x.narrow(2, 0, len).unwrap());
+            near(&out, &Plain.attention(&wide(&q), &seen(&k), &seen(&v), Some(&places)).unwrap(), dtype);
+            assert!(numbers(&done).iter().all(|done| *done == 0.));
+        }
+    }
+}
+
 /// A small model with heads that every kernel takes.
 fn config() -> ModelConfig {
     ModelConfig {
@@ -295,7 +339,7 @@ fn apart(ours: &[f32], plain: &[f32]) -> f32 {
 fn numbers_that_kernels_and_their_callers_share_are_the_same() {
     let kernels = include_str!("kernels.cu");
     for (name, number) in
-        [("NORM_WIDTH", NORM_WIDTH), ("GEMV_ROWS", GEMV_ROWS), ("DECODE_SPLITS", ENOUGH_BLOCKS)]
+        [("NORM_WIDTH", NORM_WIDTH), ("GEMV_ROWS", GEMV_ROWS), ("DECODE_SPLITS", DECODE_BLOCKS)]
     {
         assert!(kernels.contains(&format!("constexpr int {name} = {number};")), "{name} is not {number}");
     }

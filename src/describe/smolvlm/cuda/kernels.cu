@@ -30,6 +30,17 @@ template <typename T> __device__ inline void store(T *to, const Pack<T> &pack) {
     *reinterpret_cast<Pack<T> *>(to) = pack;
 }
 
+// As many neighbouring f32 numbers as a pack of T holds.
+template <typename T> __device__ inline void load_f32(float (&to)[Pack<T>::SIZE], const float *from) {
+    constexpr int FOUR = Pack<float>::SIZE;
+#pragma unroll
+    for (int i = 0; i < Pack<T>::SIZE; i += FOUR) {
+        Pack<float> pack = load(from + i);
+#pragma unroll
+        for (int j = 0; j < FOUR; j++) to[i + j] = pack.at[j];
+    }
+}
+
 __device__ inline float silu(float x) { return x / (1.f + expf(-x)); }
 
 // The sum over a warp, known to all its lanes.
@@ -576,48 +587,52 @@ template <typename T, int SIZE, int GROUP> __device__ inline void decode_attenti
 // Few rows through a linear layer (GEMV)
 
 struct Gemv {
-    const void *x;       // (rows, inputs)
-    const float *norm;   // RMSNorm's weight: the norm of x is what goes in; null: x itself
-    const void *weight;  // (outputs, inputs); of SwiGLU the gates, then the ups
-    void *out;           // (rows, outputs)
-    int rows, inputs, outputs;
+    const void *x;      // (rows, inputs)
+    const float *norm;  // RMSNorm's weight: the norm of x is what goes in; null: x itself
+    const void *weight; // (outputs, inputs); of SwiGLU the gates, then the ups
+    void *out;          // (rows, outputs)
+    int inputs, outputs;
     float eps;
 };
 
 // What becomes of a sum.
 enum Epilogue { KEEP, ADD, SWIGLU, SCORES };
 
-constexpr int GEMV_ROWS = 4;
-constexpr int GEMV_INPUTS = 2048; // of every row at a time
 constexpr int GEMV_THREADS = 256;
+constexpr int GEMV_AHEAD = 8; // packs of weights of a lane on their way at a time
 
-// Packs of weights on their way before anything else is done: all that a lane needs for 768 inputs in bf16.
-constexpr int GEMV_AHEAD = 3;
-
-// A warp an output: bound by reading the weights, each of which is read once.
-template <typename T, Epilogue EPILOGUE> __device__ inline void gemv(const Gemv &a) {
+// A warp an output: bound by reading the weights, each of which is read once. Of the inputs as many are taken
+// at a time as a warp's packs on their way hold.
+template <typename T, Epilogue EPILOGUE, int ROWS> __device__ inline void gemv(const Gemv &a) {
     constexpr int N = Pack<T>::SIZE;
-    alignas(16) __shared__ T x[GEMV_ROWS][GEMV_INPUTS];
-    __shared__ float scales[GEMV_ROWS];
+    constexpr int AHEAD = EPILOGUE == SWIGLU ? GEMV_AHEAD / 2 : GEMV_AHEAD, INPUTS = AHEAD * WARP * N;
+    static_assert(INPUTS <= GEMV_THREADS * N, "a thread takes one pack of every row");
+    alignas(16) __shared__ T x[ROWS][INPUTS];
+    __shared__ float scales[ROWS];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const int output = blockIdx.x * (GEMV_THREADS / WARP) + warp;
-    const bool there = output < a.outputs;
     const T *in = static_cast<const T *>(a.x);
-    const T *weight = static_cast<const T *>(a.weight) + static_cast<long long>(output) * a.inputs;
+    // A warp too many does the last output again, and keeps it to itself.
+    const long long first = static_cast<long long>(min(output, a.outputs - 1)) * a.inputs;
+    const T *weight = static_cast<const T *>(a.weight) + first;
     const T *up = weight + static_cast<long long>(a.outputs) * a.inputs;
 
-    Pack<T> ahead[GEMV_AHEAD], ahead_up[GEMV_AHEAD];
+    Pack<T> w[AHEAD], u[AHEAD];
+    auto fetch = [&](int from) {
 #pragma unroll
-    for (int i = 0; i < GEMV_AHEAD; i++) {
-        int at = (i * WARP + lane) * N;
-        if (there && at < a.inputs) {
-            ahead[i] = load(weight + at);
-            if (EPILOGUE == SWIGLU) ahead_up[i] = load(up + at);
+        for (int i = 0; i < AHEAD; i++) {
+            int at = from + (i * WARP + lane) * N;
+            if (at < a.inputs) {
+                w[i] = load(weight + at);
+                if (EPILOGUE == SWIGLU) u[i] = load(up + at);
+            }
         }
-    }
+    };
+    fetch(0);
 
-    if (a.norm && warp < a.rows) {
+    if (a.norm && warp < ROWS) {
         float squares = 0.f;
+#pragma unroll 4
         for (int i = lane * N; i < a.inputs; i += WARP * N) {
             Pack<T> pack = load(in + warp * a.inputs + i);
             for (int j = 0; j < N; j++) squares += to_f32(pack.at[j]) * to_f32(pack.at[j]);
@@ -625,56 +640,47 @@ template <typename T, Epilogue EPILOGUE> __device__ inline void gemv(const Gemv 
         scales[warp] = rsqrtf(warp_sum(squares) / a.inputs + a.eps);
     }
 
-    float sum[GEMV_ROWS] = {}, second[GEMV_ROWS] = {};
-    auto multiply = [&](int at, const Pack<T> &w, const Pack<T> &u) {
+    float sum[ROWS] = {}, second[ROWS] = {};
+    for (int from = 0; from < a.inputs; from += INPUTS) {
+        int here = min(INPUTS, a.inputs - from);
+        __syncthreads();
+        if (int at = threadIdx.x * N; at < here) {
+            float weights[N];
+            if (a.norm) load_f32<T>(weights, a.norm + from + at);
 #pragma unroll
-        for (int row = 0; row < GEMV_ROWS; row++) {
-            if (row >= a.rows) break;
-            Pack<T> v = load(&x[row][at]);
-#pragma unroll
-            for (int j = 0; j < N; j++) {
-                sum[row] += to_f32(w.at[j]) * to_f32(v.at[j]);
-                if (EPILOGUE == SWIGLU) second[row] += to_f32(u.at[j]) * to_f32(v.at[j]);
+            for (int row = 0; row < ROWS; row++) {
+                Pack<T> pack = load(in + row * a.inputs + from + at);
+                if (a.norm) {
+                    // Rounded as the norm's own result would be.
+                    for (int j = 0; j < N; j++) {
+                        pack.at[j] = from_f32<T>(to_f32(pack.at[j]) * scales[row] * weights[j]);
+                    }
+                }
+                store(&x[row][at], pack);
             }
         }
-    };
-    for (int from = 0; from < a.inputs; from += GEMV_INPUTS) {
-        int here = min(GEMV_INPUTS, a.inputs - from);
         __syncthreads();
-        for (int i = threadIdx.x * N; i < a.rows * here; i += blockDim.x * N) {
-            int row = i / here, at = i % here;
-            Pack<T> pack = load(in + row * a.inputs + from + at);
-            if (a.norm) {
-                // Rounded as the norm's own result would be.
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            int at = (i * WARP + lane) * N;
+            if (at >= here) break;
+#pragma unroll
+            for (int row = 0; row < ROWS; row++) {
+                Pack<T> v = load(&x[row][at]);
+#pragma unroll
                 for (int j = 0; j < N; j++) {
-                    pack.at[j] = from_f32<T>(to_f32(pack.at[j]) * scales[row] * a.norm[from + at + j]);
+                    sum[row] += to_f32(w[i].at[j]) * to_f32(v.at[j]);
+                    if (EPILOGUE == SWIGLU) second[row] += to_f32(u[i].at[j]) * to_f32(v.at[j]);
                 }
             }
-            store(&x[row][at], pack);
         }
-        __syncthreads();
-        if (!there) continue;
-        int at = lane * N;
-        if (from == 0) {
-#pragma unroll
-            for (int i = 0; i < GEMV_AHEAD; i++, at += WARP * N) {
-                if (at < here) multiply(at, ahead[i], ahead_up[i]);
-            }
-        }
-#pragma unroll 4
-        for (; at < here; at += WARP * N) {
-            Pack<T> w = load(weight + from + at), u = w;
-            if (EPILOGUE == SWIGLU) u = load(up + from + at);
-            multiply(at, w, u);
-        }
+        fetch(from + INPUTS);
     }
-    if (!there) return;
 #pragma unroll
-    for (int row = 0; row < GEMV_ROWS; row++) {
-        if (row >= a.rows) break;
+    for (int row = 0; row < ROWS; row++) {
         float y = warp_sum(sum[row]);
         float z = EPILOGUE == SWIGLU ? warp_sum(second[row]) : 0.f;
-        if (lane != 0) continue;
+        if (lane != 0 || output >= a.outputs) continue;
         long long at = static_cast<long long>(row) * a.outputs + output;
         T *out = static_cast<T *>(a.out);
         if (EPILOGUE == KEEP) out[at] = from_f32<T>(y);
@@ -789,9 +795,21 @@ BOTH_OF(decode_attention_64_1, DECODE_THREADS, DecodeAttention, decode_attention
 BOTH_OF(decode_attention_64_2, DECODE_THREADS, DecodeAttention, decode_attention, 64, 2)
 BOTH_OF(decode_attention_64_3, DECODE_THREADS, DecodeAttention, decode_attention, 64, 3)
 BOTH_OF(decode_attention_64_4, DECODE_THREADS, DecodeAttention, decode_attention, 64, 4)
-BOTH_OF(gemv_keep, GEMV_THREADS, Gemv, gemv, KEEP)
-BOTH_OF(gemv_add, GEMV_THREADS, Gemv, gemv, ADD)
-BOTH_OF(gemv_swiglu, GEMV_THREADS, Gemv, gemv, SWIGLU)
-BOTH_OF(gemv_scores, GEMV_THREADS, Gemv, gemv, SCORES)
+BOTH_OF(gemv_keep_1, GEMV_THREADS, Gemv, gemv, KEEP, 1)
+BOTH_OF(gemv_keep_2, GEMV_THREADS, Gemv, gemv, KEEP, 2)
+BOTH_OF(gemv_keep_3, GEMV_THREADS, Gemv, gemv, KEEP, 3)
+BOTH_OF(gemv_keep_4, GEMV_THREADS, Gemv, gemv, KEEP, 4)
+BOTH_OF(gemv_add_1, GEMV_THREADS, Gemv, gemv, ADD, 1)
+BOTH_OF(gemv_add_2, GEMV_THREADS, Gemv, gemv, ADD, 2)
+BOTH_OF(gemv_add_3, GEMV_THREADS, Gemv, gemv, ADD, 3)
+BOTH_OF(gemv_add_4, GEMV_THREADS, Gemv, gemv, ADD, 4)
+BOTH_OF(gemv_swiglu_1, GEMV_THREADS, Gemv, gemv, SWIGLU, 1)
+BOTH_OF(gemv_swiglu_2, GEMV_THREADS, Gemv, gemv, SWIGLU, 2)
+BOTH_OF(gemv_swiglu_3, GEMV_THREADS, Gemv, gemv, SWIGLU, 3)
+BOTH_OF(gemv_swiglu_4, GEMV_THREADS, Gemv, gemv, SWIGLU, 4)
+BOTH_OF(gemv_scores_1, GEMV_THREADS, Gemv, gemv, SCORES, 1)
+BOTH_OF(gemv_scores_2, GEMV_THREADS, Gemv, gemv, SCORES, 2)
+BOTH_OF(gemv_scores_3, GEMV_THREADS, Gemv, gemv, SCORES, 3)
+BOTH_OF(gemv_scores_4, GEMV_THREADS, Gemv, gemv, SCORES, 4)
 BOTH(embed, 128, Embed, embed)
 KERNEL(argmax, ARGMAX_THREADS, Argmax, find_argmax)

@@ -15,7 +15,7 @@ pub type Pointer = u64;
 
 /// `NORM_WIDTH` there.
 pub const NORM_WIDTH: usize = 4096;
-/// `GEMV_ROWS` there.
+/// Most rows that there is a `gemv` for.
 pub const GEMV_ROWS: usize = 4;
 /// Lanes that run in step.
 const WARP: usize = 32;
@@ -257,14 +257,13 @@ pub struct Gemv {
     pub norm: Pointer,
     pub weight: Pointer,
     pub out: Pointer,
-    pub rows: i32,
     pub inputs: i32,
     pub outputs: i32,
     pub eps: f32,
 }
 
 /// What becomes of a sum of [`Gemv`].
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum Epilogue {
     /// It is the output.
     Keep,
@@ -277,7 +276,7 @@ pub enum Epilogue {
 }
 
 impl Gemv {
-    pub fn launch(&self, backend: &dyn Backend, dtype: DType, then: Epilogue) -> Result<()> {
+    pub fn launch(&self, backend: &dyn Backend, dtype: DType, rows: usize, then: Epilogue) -> Result<()> {
         let kernel = match then {
             Epilogue::Keep => "gemv_keep",
             Epilogue::Add => "gemv_add",
@@ -285,7 +284,7 @@ impl Gemv {
             Epilogue::Scores => "gemv_scores",
         };
         let blocks = (self.outputs as usize).div_ceil(THREADS / WARP);
-        launch(backend, of(kernel, dtype), [blocks, 1, 1], THREADS, self)
+        launch(backend, of(&format!("{kernel}_{rows}"), dtype), [blocks, 1, 1], THREADS, self)
     }
 }
 

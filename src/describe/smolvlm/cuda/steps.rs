@@ -268,12 +268,11 @@ impl<'a> Work<'a> {
             norm: norm.map_or(Ok(0), |norm| pointer(&norm.weight))?,
             weight: pointer(weight(layer)?)?,
             out: pointer(out)?,
-            rows: self.rows as i32,
             inputs: x.dim(D::Minus1)? as i32,
             outputs: out.dim(D::Minus1)? as i32,
             eps: norm.map_or(0., |norm| norm.eps),
         };
-        args.launch(self.backend, self.dtype, then)
+        args.launch(self.backend, self.dtype, self.rows, then)
     }
 
     fn multiply(&self, out: &Tensor, x: &Tensor, layer: &Linear) -> Result<()> {

@@ -22,7 +22,7 @@ use super::{
     },
     Kernels,
     emulated::{Emulated, numbers},
-    kernels::{Argmax, DECODE_BLOCKS, DecodeAttention, GEMV_ROWS, NORM_WIDTH},
+    kernels::{Argmax, DECODE_BLOCKS, DecodeAttention, Epilogue, GEMV_ROWS, Gemv, NORM_WIDTH},
     pointer,
 };
 use crate::device::{DeviceChoice, DtypeChoice};
@@ -216,6 +216,47 @@ fn attention_of_one_query_a_row_equals_the_plain_one_however_its_keys_are_split(
     }
 }
 
+#[test]
+fn few_rows_through_a_layer_become_what_the_plain_operations_make_of_them() {
+    let (eps, outputs) = (1e-5, 9);
+    // Less than a warp reads, less than it reads at a time, as much, more, and several times as much.
+    for inputs in [8, 264, 2048, 2056, 4168] {
+        for (dtype, rows) in
+            FORMATS.into_iter().flat_map(|dtype| (1..=GEMV_ROWS).map(move |rows| (dtype, rows)))
+        {
+            for then in [Epilogue::Keep, Epilogue::Add, Epilogue::Swiglu, Epilogue::Scores] {
+                let gates = if matches!(then, Epilogue::Swiglu) { 2 } else { 1 };
+                let x = random(&[rows, inputs], dtype);
+                let small = (inputs as f64).sqrt().recip();
+                let weight = random(&[gates * outputs, inputs], dtype).affine(small, 0.).unwrap();
+                let norm = Norm { weight: random(&[inputs], DType::F32), shift: None, eps };
+                let normed = !matches!(then, Epilogue::Add);
+                let of = if matches!(then, Epilogue::Scores) { DType::F32 } else { dtype };
+                let before = random(&[rows, outputs], of);
+                let out = before.copy().unwrap();
+                let args = Gemv {
+                    x: pointer(&x).unwrap(),
+                    norm: if normed { pointer(&norm.weight).unwrap() } else { 0 },
+                    weight: pointer(&weight).unwrap(),
+                    out: pointer(&out).unwrap(),
+                    inputs: inputs as i32,
+                    outputs: outputs as i32,
+                    eps,
+                };
+                args.launch(&Emulated::default(), dtype, rows, then).unwrap();
+                let x = if normed { Plain.norm(&x, &norm).unwrap() } else { x };
+                let y = Plain.linear(&wide(&x), &wide(&weight), None).unwrap();
+                let plain = match then {
+                    Epilogue::Keep | Epilogue::Scores => y,
+                    Epilogue::Add => (wide(&before) + y).unwrap(),
+                    Epilogue::Swiglu => Plain.swiglu(&y).unwrap(),
+                };
+                near(&out, &plain, dtype);
+            }
+        }
+    }
+}
+
 /// A small model with heads that every kernel takes.
 fn config() -> ModelConfig {
     ModelConfig {
@@ -338,9 +379,7 @@ fn apart(ours: &[f32], plain: &[f32]) -> f32 {
 #[test]
 fn numbers_that_kernels_and_their_callers_share_are_the_same() {
     let kernels = include_str!("kernels.cu");
-    for (name, number) in
-        [("NORM_WIDTH", NORM_WIDTH), ("GEMV_ROWS", GEMV_ROWS), ("DECODE_SPLITS", DECODE_BLOCKS)]
-    {
+    for (name, number) in [("NORM_WIDTH", NORM_WIDTH), ("DECODE_SPLITS", DECODE_BLOCKS)] {
         assert!(kernels.contains(&format!("constexpr int {name} = {number};")), "{name} is not {number}");
     }
 }

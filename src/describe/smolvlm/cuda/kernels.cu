@@ -241,6 +241,9 @@ template <int SIZE, int TILES> __device__ inline void attention(const Attention 
     constexpr int QUERIES = WARPS * TILES * 16;
     constexpr int PADDED = (SIZE + 15) / 16 * 16;
     constexpr int CHUNKS = SIZE / 8;
+    // Whether every thread copies as much of a tile. Where not, its copies stay a loop: unrolled, they would
+    // take more registers than there are.
+    constexpr bool EVEN = KEYS * CHUNKS % (WARPS * WARP) == 0;
     // Eight numbers more than a row holds, so that rows of a matrix lie in different banks.
     constexpr int STRIDE = PADDED + 8;
     alignas(16) __shared__ bf16 k_tiles[2][KEYS * STRIDE];
@@ -282,7 +285,10 @@ template <int SIZE, int TILES> __device__ inline void attention(const Attention 
     }
 
     auto fetch = [&](int tile, int stage) {
-        for (int i = threadIdx.x; i < KEYS * CHUNKS; i += blockDim.x) {
+#pragma unroll EVEN ? KEYS * CHUNKS / (WARPS * WARP) : 1
+        for (int first = 0; first < KEYS * CHUNKS; first += WARPS * WARP) {
+            int i = first + threadIdx.x;
+            if (!EVEN && i >= KEYS * CHUNKS) break;
             int in_tile = i / CHUNKS, at = i % CHUNKS * 8;
             int key = tile * KEYS + in_tile;
             bool there = key < a.keys;

@@ -135,11 +135,11 @@ template <typename T> __device__ inline void norm(const Norm &a) {
     }
     float scale = rsqrtf(block_sum(squares, room) / a.width + a.eps);
     for (int i = threadIdx.x * N; i < a.width; i += blockDim.x * N) {
+        float weight[N], shift[N] = {};
+        load_f32<T>(weight, a.weight + i);
+        if (a.shift) load_f32<T>(shift, a.shift + i);
         Pack<T> pack;
-        for (int j = 0; j < N; j++) {
-            float value = (row[i + j] - mean) * scale * a.weight[i + j];
-            pack.at[j] = from_f32<T>(a.shift ? value + a.shift[i + j] : value);
-        }
+        for (int j = 0; j < N; j++) pack.at[j] = from_f32<T>((row[i + j] - mean) * scale * weight[j] + shift[j]);
         store(out + i, pack);
     }
 }

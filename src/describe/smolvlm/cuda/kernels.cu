@@ -150,20 +150,19 @@ template <typename T> __device__ inline void norm(const Norm &a) {
 struct Swiglu {
     const void *gate_up; // (rows, 2 * width)
     void *out;           // (rows, width)
-    long long count;     // packs of `out`
     int width;
 };
 
-// One pack a thread.
+// One block a row.
 template <typename T> __device__ inline void swiglu(const Swiglu &a) {
     constexpr int N = Pack<T>::SIZE;
-    long long i = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (i >= a.count) return;
-    int packs = a.width / N;
-    const T *gate = static_cast<const T *>(a.gate_up) + i / packs * 2 * a.width + i % packs * N;
-    Pack<T> g = load(gate), u = load(gate + a.width);
-    for (int j = 0; j < N; j++) g.at[j] = from_f32<T>(silu(to_f32(g.at[j])) * to_f32(u.at[j]));
-    store(static_cast<T *>(a.out) + i * N, g);
+    const T *gate = static_cast<const T *>(a.gate_up) + static_cast<long long>(blockIdx.x) * 2 * a.width;
+    T *out = static_cast<T *>(a.out) + static_cast<long long>(blockIdx.x) * a.width;
+    for (int i = threadIdx.x * N; i < a.width; i += blockDim.x * N) {
+        Pack<T> g = load(gate + i), u = load(gate + a.width + i);
+        for (int j = 0; j < N; j++) g.at[j] = from_f32<T>(silu(to_f32(g.at[j])) * to_f32(u.at[j]));
+        store(out + i, g);
+    }
 }
 
 // ---------------------------------------------------------------------------------------------------
@@ -787,7 +786,7 @@ __device__ inline void find_argmax(const Argmax &a) {
 
 BOTH(patches, 256, Patches, patches)
 BOTH(norm, NORM_THREADS, Norm, norm)
-BOTH(swiglu, 256, Swiglu, swiglu)
+BOTH(swiglu, 128, Swiglu, swiglu)
 BOTH(rotate, 256, Rotate, rotate)
 KERNEL(attention_64_1, WARPS *WARP, Attention, attention<64, 1>)
 KERNEL(attention_64_2, WARPS *WARP, Attention, attention<64, 2>)

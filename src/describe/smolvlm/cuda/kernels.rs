@@ -30,7 +30,7 @@ pub const DECODE_BLOCKS: usize = 5 * PROCESSORS;
 /// Fewer slots are not worth a block.
 const FEW_SLOTS: usize = 64;
 
-/// Threads of `norm`, of `embed`, and of the two kinds of attention.
+/// Threads of `norm`, `swiglu` and `embed`, and of the two kinds of attention.
 const ROW_THREADS: usize = 128;
 /// `ARGMAX_THREADS` there.
 const ARGMAX_THREADS: usize = 1024;
@@ -121,25 +121,17 @@ impl Norm {
 pub struct Swiglu {
     pub gate_up: Pointer,
     pub out: Pointer,
-    pub count: i64,
     pub width: i32,
 }
 
 impl Swiglu {
     /// Of `gate_up`, `(…, 2 * width)`, into `out`, `(…, width)`.
     pub fn new(gate_up: &Tensor, out: &Tensor) -> Result<Self> {
-        let Some(pack) = pack(out.dtype()) else { candle_core::bail!("kernels take no {:?}", out.dtype()) };
-        Ok(Self {
-            gate_up: pointer(gate_up)?,
-            out: pointer(out)?,
-            count: (out.elem_count() / pack) as i64,
-            width: out.dim(D::Minus1)? as i32,
-        })
+        Ok(Self { gate_up: pointer(gate_up)?, out: pointer(out)?, width: out.dim(D::Minus1)? as i32 })
     }
 
-    pub fn launch(&self, backend: &dyn Backend, dtype: DType) -> Result<()> {
-        let blocks = (self.count as usize).div_ceil(THREADS);
-        launch(backend, of("swiglu", dtype), [blocks, 1, 1], THREADS, self)
+    pub fn launch(&self, backend: &dyn Backend, dtype: DType, rows: usize) -> Result<()> {
+        launch(backend, of("swiglu", dtype), [rows, 1, 1], ROW_THREADS, self)
     }
 }
 

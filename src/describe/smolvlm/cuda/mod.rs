@@ -123,7 +123,8 @@ impl Ops for Kernels {
     }
 
     fn swiglu(&self, gate_up: &Tensor) -> Result<Tensor> {
-        let width = gate_up.dim(D::Minus1)? / 2;
+        let (rows, both) = rows_of(gate_up)?;
+        let width = both / 2;
         if !packed(gate_up, width) {
             return Plain.swiglu(gate_up);
         }
@@ -132,7 +133,7 @@ impl Ops for Kernels {
             *last = width;
         }
         let out = empty(&shape, gate_up.dtype(), gate_up)?;
-        Swiglu::new(gate_up, &out)?.launch(&*self.backend, gate_up.dtype())?;
+        Swiglu::new(gate_up, &out)?.launch(&*self.backend, gate_up.dtype(), rows)?;
         Ok(out)
     }
 

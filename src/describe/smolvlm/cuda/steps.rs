@@ -286,7 +286,7 @@ impl<'a> Work<'a> {
     }
 
     fn swiglu(&self) -> Result<()> {
-        Swiglu::new(&self.gate_up, &self.mlp)?.launch(self.backend, self.dtype)
+        Swiglu::new(&self.gate_up, &self.mlp)?.launch(self.backend, self.dtype, self.rows)
     }
 
     fn argmax(&self) -> Result<()> {

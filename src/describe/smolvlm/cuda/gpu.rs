@@ -1,7 +1,7 @@
 //! The kernels on a GPU: launched by the driver, matrices multiplied by cuBLAS, steps captured as CUDA
 //! graphs. All of it in the one stream that candle uses for the device.
 
-use std::ffi::c_void;
+use std::{collections::HashMap, ffi::c_void};
 
 use candle_core::{
     CudaDevice, CudaStorage, DType, Error, Layout, Shape, Storage, Tensor,
@@ -15,7 +15,7 @@ use cudarc::{
     },
     cublaslt::{self, Activation, CudaBlasLT, Matmul, MatmulConfig, sys::cublasStatus_t},
     driver::{
-        CudaGraph, CudaSlice, CudaView, DevicePtr, DeviceRepr, result,
+        CudaFunction, CudaGraph, CudaSlice, CudaView, DevicePtr, DeviceRepr, result,
         sys::{CUgraphInstantiate_flags, CUstreamCaptureMode, CUstreamCaptureStatus},
     },
 };
@@ -25,13 +25,14 @@ use super::{super::Result, Backend, Graph, Pointer, pointer};
 
 /// Made by build.rs.
 const KERNELS: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
-const MODULE: &str = "camscribe";
 /// What cuBLAS may use beside its operands. Its own would be allocated anew in every capture.
 const WORKSPACE: usize = 32 << 20;
 
 /// A GPU.
 pub struct Gpu {
     device: CudaDevice,
+    /// The kernels by name: looking one up in the driver takes longer than many a launch.
+    kernels: HashMap<&'static str, CudaFunction>,
     /// Not candle's, so that it has a workspace of its own.
     blas: CudaBlas,
     _workspace: CudaSlice<u8>,
@@ -43,7 +44,9 @@ impl Gpu {
     /// # Errors
     /// When the GPU does not take the kernels, or has too little memory.
     pub fn new(device: &CudaDevice) -> Result<Self> {
-        device.get_or_load_custom_func("argmax", MODULE, KERNELS)?;
+        let module = device.cuda_stream().context().load_module(KERNELS.into()).w()?;
+        let kernels = names(KERNELS).map(|name| Ok((name, module.load_function(name).w()?)));
+        let kernels = kernels.collect::<Result<_>>()?;
         let workspace = device.alloc_zeros::<u8>(WORKSPACE)?;
         let (at, _) = workspace.device_ptr(workspace.stream());
         let blas = CudaBlas::new(device.cuda_stream()).w()?;
@@ -59,7 +62,7 @@ impl Gpu {
         } else {
             None
         };
-        Ok(Self { device: device.clone(), blas, _workspace: workspace, fused })
+        Ok(Self { device: device.clone(), kernels, blas, _workspace: workspace, fused })
     }
 
     fn tensor<T: CudaDType>(&self, numbers: CudaSlice<T>, shape: impl Into<Shape>) -> Tensor {
@@ -76,7 +79,9 @@ impl Backend for Gpu {
         threads: u32,
         (args, _): (*const c_void, usize),
     ) -> Result<()> {
-        let function = self.device.get_or_load_custom_func(kernel, MODULE, KERNELS)?;
+        let Some(function) = self.kernels.get(kernel) else {
+            candle_core::bail!("there is no kernel {kernel}")
+        };
         let stream = self.device.cuda_stream();
         stream.context().bind_to_thread().w()?;
         // SAFETY: the caller's promise.
@@ -193,6 +198,11 @@ impl Graph for CudaGraph {
     }
 }
 
+/// What the kernels of a module are called.
+fn names(ptx: &str) -> impl Iterator<Item = &str> {
+    ptx.split(".entry ").skip(1).filter_map(|kernel| Some(kernel.split_once('(')?.0))
+}
+
 /// The numbers of a contiguous bf16 tensor on the GPU.
 fn view<'a>(storage: &'a Storage, layout: &Layout) -> Result<CudaView<'a, bf16>> {
     let (Storage::Cuda(storage), Some((from, to))) = (storage, layout.contiguous_offsets()) else {
@@ -213,4 +223,17 @@ pub fn start(storage: &CudaStorage) -> Result<Pointer> {
         CudaStorageSlice::U8(numbers) => of(numbers),
         _ => candle_core::bail!("kernels take no such numbers"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_found_by_name() {
+        let names: Vec<_> = names(KERNELS).collect();
+        for kernel in ["patches_f32", "attention_72_2", "gemv_swiglu_4_bf16", "argmax"] {
+            assert!(names.contains(&kernel), "{kernel} is none of {names:?}");
+        }
+    }
 }

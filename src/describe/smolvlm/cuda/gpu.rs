@@ -139,11 +139,12 @@ impl Backend for Gpu {
     }
 
     fn linear(&self, x: &Tensor, weight: &Tensor, bias: &Tensor, gelu: bool) -> Result<Option<Tensor>> {
-        // In f32 this library would compute in TF32. It takes it that operands begin at multiples of 256 bytes,
-        // as whole allocations do.
-        let whole = [x, weight, bias].iter().all(|x| x.layout().start_offset() == 0);
-        let (Some(fused), DType::BF16, true) = (&self.fused, x.dtype(), whole) else { return Ok(None) };
         let ((rows, inputs), (outputs, _)) = (x.dims2()?, weight.dims2()?);
+        // In f32 this library would compute in TF32. It takes it that operands begin at multiples of 256 bytes,
+        // as whole allocations do, and is slow, or refuses, where rows are no multiples of 16 bytes.
+        let whole = [x, weight, bias].iter().all(|x| x.layout().start_offset() == 0)
+            && [inputs, outputs].iter().all(|row| row.is_multiple_of(8));
+        let (Some(fused), DType::BF16, true) = (&self.fused, x.dtype(), whole) else { return Ok(None) };
         let config = MatmulConfig {
             transa: true,
             transb: false,
@@ -172,8 +173,11 @@ impl Backend for Gpu {
         // SAFETY: the operands are contiguous and of these sizes.
         match unsafe { fused.matmul(config, &weight, &x, &mut out, Some(&bias), gelu) } {
             Ok(()) => Ok(Some(self.tensor(out, (rows, outputs)))),
-            // Rows that are no whole number of 16 bytes, for one.
-            Err(cublaslt::result::CublasError(cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED)) => Ok(None),
+            Err(cublaslt::result::CublasError(
+                cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED
+                | cublasStatus_t::CUBLAS_STATUS_INVALID_VALUE
+                | cublasStatus_t::CUBLAS_STATUS_ARCH_MISMATCH,
+            )) => Ok(None),
             Err(e) => Err(Error::wrap(e)),
         }
     }

@@ -79,7 +79,11 @@ impl Chosen {
     pub fn give_back(&self) {
         #[cfg(feature = "cuda")]
         if let Some(pool) = self.pool() {
-            pool.trim();
+            // What was freed is free when the GPU has got there.
+            let done = self.device.synchronize();
+            if let Err(e) = done.and_then(|()| pool.trim().map_err(candle_core::Error::wrap)) {
+                tracing::warn!("unused memory of the GPU cannot be given back: {e}");
+            }
         }
     }
 
@@ -255,12 +259,9 @@ impl Pool {
     }
 
     /// Gives back what is not in use.
-    fn trim(&self) {
+    fn trim(&self) -> Result<(), cudarc::driver::DriverError> {
         // SAFETY: it touches nothing that is in use.
-        let done = unsafe { cudarc::driver::sys::cuMemPoolTrimTo(self.0, 0) }.result();
-        if let Err(e) = done {
-            tracing::warn!("unused memory of the GPU cannot be given back: {e}");
-        }
+        unsafe { cudarc::driver::sys::cuMemPoolTrimTo(self.0, 0) }.result()
     }
 
     /// Bytes that were taken.

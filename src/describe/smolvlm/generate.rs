@@ -10,7 +10,7 @@ use candle_transformers::generation::LogitsProcessor;
 use super::{
     Result, Watch,
     config::ModelConfig,
-    ops::{Next, Ops, steps},
+    ops::{Next, Ops, on_device, steps},
     text::Decoder,
 };
 use crate::event::FinishReason;
@@ -134,24 +134,25 @@ fn splice(
         ids.extend(std::iter::repeat_n(config.pad_token_id, slots - request.ids.len()));
         ids.extend_from_slice(&request.ids);
     }
-    let vectors = decoder.embed(&ids)?;
     // The padding token cannot be `<image>`: both are known control tokens of the tokenizer.
     let image = |id: &u32| *id == config.image_token_id;
-    let wanted = ids.iter().filter(|id| image(id)).count();
-    let given = features.map_or(0, |f| f.dims()[0]);
+    let words: Vec<u32> = ids.iter().copied().filter(|id| !image(id)).collect();
+    let (wanted, given) = (ids.len() - words.len(), features.map_or(0, |f| f.dims()[0]));
     if wanted != given {
         candle_core::bail!("the prompts have {wanted} image tokens, the pictures {given}");
     }
-    if let Some(features) = features {
-        let (mut slot, mut used) = (0, 0);
-        for run in ids.chunk_by(|a, b| image(a) == image(b)) {
-            if image(&run[0]) {
-                vectors.slice_set(&features.narrow(0, used, run.len())?, 0, slot)?;
-                used += run.len();
-            }
-            slot += run.len();
+    let vectors = decoder.embed(&words)?;
+    let vectors = match features {
+        Some(features) => {
+            // Behind the words come the pictures.
+            let (mut word, mut picture) = (0.., words.len()..);
+            let place = |id| if image(id) { picture.next() } else { word.next() };
+            let places: Vec<usize> = ids.iter().filter_map(place).collect();
+            let places = on_device(&places, features.device())?;
+            Tensor::cat(&[&vectors, features], 0)?.index_select(&places, 0)?
         }
-    }
+        None => vectors,
+    };
     vectors.reshape((requests.len(), slots, ()))
 }
 

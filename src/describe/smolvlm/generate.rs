@@ -15,6 +15,11 @@ use super::{
 };
 use crate::event::FinishReason;
 
+/// Rows that are done leave their batch when they are one in so many. They cost a GPU less, and when they
+/// leave, it has to capture a new graph.
+const DONE_CPU: usize = 4;
+const DONE_GPU: usize = 2;
+
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Sampling {
@@ -99,6 +104,7 @@ pub fn generate(
     // The rows that are still in the batch, by number.
     let mut batch: Vec<usize> = (0..rows.len()).collect();
     let mut way = steps(ops, decoder, &cache)?;
+    let one_in = if decoder.embeddings.device().is_cpu() { DONE_CPU } else { DONE_GPU };
     loop {
         let Next { logits, mut likeliest } = next;
         for (i, (row, token)) in batch.iter().zip(&mut likeliest).enumerate() {
@@ -108,7 +114,7 @@ pub fn generate(
         if going.is_empty() {
             break;
         }
-        if going.len() * 4 <= batch.len() * 3 {
+        if (batch.len() - going.len()) * one_in >= batch.len() {
             // It holds on to what is left behind.
             drop(way);
             cache.keep(&going)?;

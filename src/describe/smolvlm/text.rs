@@ -43,7 +43,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Leaves only these rows, in this order. What is kept is copied: worth it for a quarter of the rows.
+    /// Leaves only these rows, in this order. What is kept is copied.
     pub fn keep(&mut self, rows: &[usize]) -> Result<()> {
         self.starts = rows.iter().map(|row| self.starts[*row]).collect();
         let Some((keys, _)) = self.layers.first() else { return Ok(()) };

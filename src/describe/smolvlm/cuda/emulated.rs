@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, OnceLock},
 };
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use libloading::Library;
 
 use super::{super::Result, Backend, Graph, pointer};
@@ -112,6 +112,10 @@ impl Backend for Emulated {
 
     fn linear(&self, _: &Tensor, _: &Tensor, _: &Tensor, _: bool) -> Result<Option<Tensor>> {
         Ok(None)
+    }
+
+    fn upload(&self, bytes: &[u8]) -> Result<Tensor> {
+        Tensor::from_slice(bytes, bytes.len(), &Device::Cpu)
     }
 
     fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Option<Box<dyn Graph>>> {

@@ -1,7 +1,11 @@
 //! The kernels on a GPU: launched by the driver, matrices multiplied by cuBLAS, steps captured as CUDA
 //! graphs. All of it in the one stream that candle uses for the device.
 
-use std::{collections::HashMap, ffi::c_void};
+use std::{
+    collections::HashMap,
+    ffi::c_void,
+    sync::{Mutex, PoisonError},
+};
 
 use candle_core::{
     CudaDevice, CudaStorage, DType, Error, Layout, Shape, Storage, Tensor,
@@ -15,8 +19,9 @@ use cudarc::{
     },
     cublaslt::{self, Activation, CudaBlasLT, Matmul, MatmulConfig, sys::cublasStatus_t},
     driver::{
-        CudaFunction, CudaGraph, CudaSlice, CudaView, DevicePtr, DeviceRepr, result,
-        sys::{CUgraphInstantiate_flags, CUstreamCaptureMode, CUstreamCaptureStatus},
+        CudaEvent, CudaFunction, CudaGraph, CudaSlice, CudaView, DevicePtr, DeviceRepr, PinnedHostSlice,
+        result,
+        sys::{CUevent_flags, CUgraphInstantiate_flags, CUstreamCaptureMode, CUstreamCaptureStatus},
     },
 };
 use half::bf16;
@@ -38,6 +43,8 @@ pub struct Gpu {
     _workspace: CudaSlice<u8>,
     /// For layers with a bias, which it adds on the way; nothing where the library is not there.
     fused: Option<CudaBlasLT>,
+    /// Used in turn, so that one can be filled while the other is copied.
+    staging: Mutex<[Staging; 2]>,
 }
 
 impl Gpu {
@@ -62,7 +69,9 @@ impl Gpu {
         } else {
             None
         };
-        Ok(Self { device: device.clone(), kernels, blas, _workspace: workspace, fused })
+        // They grow with what is uploaded.
+        let staging = Mutex::new([Staging::new(device, 1)?, Staging::new(device, 1)?]);
+        Ok(Self { device: device.clone(), kernels, blas, _workspace: workspace, fused, staging })
     }
 
     fn tensor<T: CudaDType>(&self, numbers: CudaSlice<T>, shape: impl Into<Shape>) -> Tensor {
@@ -182,6 +191,28 @@ impl Backend for Gpu {
         }
     }
 
+    fn upload(&self, bytes: &[u8]) -> Result<Tensor> {
+        let stream = self.device.cuda_stream();
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        staging.swap(0, 1);
+        let staging = &mut staging[0];
+        staging.copied.synchronize().w()?;
+        if staging.bytes.len() < bytes.len() {
+            *staging = Staging::new(&self.device, bytes.len())?;
+        }
+        let staged = &mut staging.bytes.as_mut_slice().w()?[..bytes.len()];
+        staged.copy_from_slice(bytes);
+        // SAFETY: the copy fills it.
+        let mut there = unsafe { self.device.alloc::<u8>(bytes.len()) }?;
+        let queued = stream.memcpy_htod(&*staged, &mut there).and_then(|()| staging.copied.record(&stream));
+        if let Err(e) = queued {
+            // Whatever was queued has no event to wait for.
+            stream.synchronize().w()?;
+            return Err(e).w();
+        }
+        Ok(self.tensor(there, bytes.len()))
+    }
+
     fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Option<Box<dyn Graph>>> {
         let stream = self.device.cuda_stream();
         stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
@@ -193,6 +224,31 @@ impl Backend for Gpu {
         let graph = end().or_else(|e| if stream.capture_status().is_ok_and(over) { Err(e) } else { end() });
         done?;
         Ok(graph.w()?.map(|graph| Box::new(graph) as Box<dyn Graph>))
+    }
+}
+
+/// Page-locked memory, which the GPU copies from while the CPU does something else.
+struct Staging {
+    bytes: PinnedHostSlice<u8>,
+    /// Comes after the last copy out of it. Cudarc has an event for this itself, but records none where the
+    /// device is opened without tracking, as ours is.
+    copied: CudaEvent,
+}
+
+impl Staging {
+    fn new(device: &CudaDevice, bytes: usize) -> Result<Self> {
+        let stream = device.cuda_stream();
+        // SAFETY: it is filled before it is read.
+        let bytes = unsafe { stream.context().alloc_pinned(bytes) }.w()?;
+        let copied = stream.context().new_event(Some(CUevent_flags::CU_EVENT_BLOCKING_SYNC)).w()?;
+        Ok(Self { bytes, copied })
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        // Before the memory is freed. Where waiting fails, the GPU does nothing any more.
+        let _ = self.copied.synchronize();
     }
 }
 
@@ -231,13 +287,28 @@ pub fn start(storage: &CudaStorage) -> Result<Pointer> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use candle_core::Device;
+
+    use super::{super::super::device::choose, *};
+    use crate::device::{DeviceChoice, DtypeChoice};
 
     #[test]
     fn kernels_are_found_by_name() {
         let names: Vec<_> = names(KERNELS).collect();
         for kernel in ["patches_f32", "attention_72_2", "gemv_swiglu_4_bf16", "argmax"] {
             assert!(names.contains(&kernel), "{kernel} is none of {names:?}");
+        }
+    }
+
+    #[test]
+    fn uploads_arrive_whole_however_fast_they_follow_each_other() {
+        let chosen = choose(DeviceChoice::Auto, DtypeChoice::Auto).unwrap();
+        let Device::Cuda(device) = &chosen.device else { return };
+        let gpu = Gpu::new(device).unwrap();
+        let bytes = |i: usize| vec![i as u8; (i % 5 + 1) << 22];
+        let there: Vec<Tensor> = (0..20).map(|i| gpu.upload(&bytes(i)).unwrap()).collect();
+        for (i, there) in there.iter().enumerate() {
+            assert!(there.to_vec1::<u8>().unwrap() == bytes(i), "upload {i}");
         }
     }
 }

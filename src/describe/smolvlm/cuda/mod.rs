@@ -51,6 +51,9 @@ pub trait Backend: Send + Sync {
     /// `x W^T + b`, then GELU if that is wanted, where there is a faster way than candle's.
     fn linear(&self, x: &Tensor, weight: &Tensor, bias: &Tensor, gelu: bool) -> Result<Option<Tensor>>;
 
+    /// Bytes that are on their way there when this returns.
+    fn upload(&self, bytes: &[u8]) -> Result<Tensor>;
+
     /// What `work` launches, not run but captured, to be run as often as wanted with one call; nothing
     /// where there is no such thing.
     fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Option<Box<dyn Graph>>>;
@@ -205,7 +208,7 @@ impl Ops for Kernels {
         let (Some(_), Ok(count)) = (pack(levels.dtype), count) else {
             return Plain.patches(tiles, levels, (side, patch));
         };
-        let tiles = Tensor::from_slice(tiles, tiles.len(), &levels.device)?;
+        let tiles = self.backend.upload(tiles)?;
         let values = Tensor::from_slice(&levels.of, levels.of.len(), &levels.device)?;
         let out = empty(&[tiles_there, grid * grid, width], levels.dtype, &tiles)?;
         let args = Patches {

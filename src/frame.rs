@@ -68,7 +68,8 @@ pub enum Clock {
     Camera,
     /// When the frame reached this machine.
     Arrival,
-    /// The file's: it counts as having ended when it was last modified.
+    /// The file's: it counts as having ended when it was last modified, or as having begun then where its
+    /// length cannot be told.
     File,
 }
 

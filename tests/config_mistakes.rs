@@ -18,6 +18,11 @@ fn each_mistake_in_the_file_is_named_with_its_line_and_what_to_do() {
         ("model = \"x\"\n", "c.toml:1: model: ", "write [model]"),
         ("[modle]\nid = \"x\"\n", "c.toml:1: modle: ", "did you mean model?"),
         ("[cameras.a b]\n", "c.toml:1: ", "this is not TOML: unclosed table, expected `]`: [cameras.a b]"),
+        (
+            "[cameras.a] uri = \"rtsp://u:hunter2@h/\"\n",
+            "c.toml:1: ",
+            "this is not TOML: unexpected key or value, expected newline, `#`: [cameras.a]",
+        ),
         ("[cameras.porch]\n", "c.toml:2: ", "this is not TOML: duplicate key: [cameras.porch]"),
         ("[cameras]\nframes = 4\n", "c.toml:2: cameras.frames: ", "write [cameras.porch] above frames"),
         ("[cameras.a]\nuri = \"/dev/video0\"\n", "c.toml:2: cameras.a.uri: ", "write v4l2:///dev/video0"),

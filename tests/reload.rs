@@ -169,20 +169,22 @@ fn a_camera_that_is_removed_while_nobody_runs_leaves_no_ghost() {
 #[test]
 fn names_and_prefixes_that_are_changed_while_nobody_runs_leave_no_ghosts() {
     let broker = Mosquitto::start("");
-    let subscriber = Subscriber::to(broker.port(), "#");
     let before = toml(broker.port(), &[STAYS]);
     let mut daemon = Daemon::start(&before);
-    subscriber.until(|m| m.topic == "camscribe/edge1/stays/snapshot");
+    Subscriber::to(broker.port(), "#").until(|m| m.topic == "camscribe/edge1/stays/snapshot");
     for (after, there) in [
         (format!("mqtt.commands = false\n{before}"), "homeassistant/sensor/"),
         (format!("mqtt.discovery_prefix = \"ha\"\n{before}"), "ha/switch/"),
         (before.replace("edge1", "edge2"), "camscribe/edge2/stays/state/prompt"),
     ] {
-        let (code, log) = (daemon.signal("TERM"), daemon.wait());
-        assert_eq!(log, Some(0), "{code:?}");
+        daemon.signal("TERM");
+        assert_eq!(daemon.wait(), Some(0));
         std::fs::write(daemon.path("camscribe.toml"), &after).unwrap();
+        let subscriber = Subscriber::to(broker.port(), "#");
         daemon.restart();
-        subscriber.until(|m| m.topic.ends_with("/stays/snapshot"));
+        // What stood there when we subscribed comes first; what is new of this life, after it.
+        subscriber.until(|m| !m.retained && m.topic.ends_with("/stays/description"));
+        subscriber.until(|m| !m.retained && m.topic.ends_with("/stays/snapshot") && !m.payload.is_empty());
         let left = retained(broker.port(), "#", "a");
         assert!(left.iter().any(|topic| topic.starts_with(there)), "{after}\n{left:?}");
         let node = if after.contains("edge2") { "edge2" } else { "edge1" };
@@ -195,6 +197,21 @@ fn names_and_prefixes_that_are_changed_while_nobody_runs_leave_no_ghosts() {
             assert!(!(controls && after.contains("commands = false")), "{after}\n{topic}");
         }
     }
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn a_camera_that_comes_back_with_other_broker_settings_is_found_by_home_assistant() {
+    let broker = Mosquitto::start("");
+    let port = broker.port();
+    let subscriber = Subscriber::to(port, "camscribe/#");
+    let daemon = Daemon::start(&toml(port, &[STAYS, GOES]));
+    subscriber.until(|m| m.topic == "camscribe/edge1/goes/snapshot");
+    daemon.reload(&toml(port, &[STAYS]));
+    subscriber.until(|m| m.topic == "camscribe/edge1/goes/status" && m.text().is_empty());
+    daemon.reload(&toml(port, &[STAYS, GOES]).replace("mqtt.url", "mqtt.version = \"5\"\nmqtt.url"));
+    subscriber.until(|m| m.topic == "camscribe/edge1/goes/description");
+    assert_eq!(retained(port, "homeassistant/#", "a").iter().filter(|t| t.contains("/goes")).count(), 4);
     assert_eq!(daemon.stop().0, Some(0));
 }
 

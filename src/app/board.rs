@@ -89,7 +89,7 @@ impl Board {
         self.outbox.keep_snapshots(|camera| cameras.contains(camera));
         let mut inner = self.lock();
         (inner.model, inner.gpu) = (Some(model), gpu);
-        inner.tell_all(publisher, cameras);
+        inner.tell_all(publisher);
     }
 
     /// A camera is being watched, and `status` is how it does.
@@ -174,9 +174,7 @@ impl Board {
             (None, _) => {}
         }
         let publisher = self.connect(prepared, newest);
-        let mut inner = self.lock();
-        let cameras: Vec<_> = inner.cameras.keys().cloned().collect();
-        inner.tell_all(publisher, &cameras);
+        self.lock().tell_all(publisher);
     }
 
     /// Delivers what is left for at most `grace`. Gives the number of descriptions that the broker
@@ -184,7 +182,7 @@ impl Board {
     pub async fn close(&self, grace: Duration) -> usize {
         let publisher = self.lock().publisher.take();
         let Some(publisher) = publisher else { return self.outbox.len() };
-        let (told, used) = (publisher.told(), publisher.retained(self.lock().cameras.keys()));
+        let (told, used) = (publisher.told(), publisher.retained());
         let left = publisher.shutdown(grace).await;
         if told() {
             self.lock().former.forget_others(used);
@@ -229,12 +227,19 @@ impl Board {
 
 impl Inner {
     /// Tells a new publisher everything, also what is in use no more: whatever was to be erased before
-    /// may not have got there. `all`: the cameras that there are or are about to be.
-    fn tell_all<'a>(&mut self, publisher: Publisher, all: impl IntoIterator<Item = &'a CameraId>) {
-        let used = publisher.retained(all);
-        publisher.clear(self.former.without(&used));
-        self.former.tell(used);
+    /// may not have got there.
+    fn tell_all(&mut self, publisher: Publisher) {
         self.cameras.keys().for_each(|id| publisher.announce(id));
+        let used = publisher.retained();
+        let out_of_use = self.former.without(&used);
+        if let Some(topic) = out_of_use.first() {
+            let count = out_of_use.len();
+            tracing::info!(
+                "nothing is retained any more on {count} topics that were used before, such as {topic}"
+            );
+        }
+        publisher.clear(out_of_use);
+        self.former.tell(used);
         self.publisher = Some(publisher);
         self.tell_info();
         for id in self.cameras.keys() {
@@ -249,7 +254,7 @@ impl Inner {
         self.tell_info();
         if let Some(publisher) = &self.publisher {
             publisher.announce(id);
-            self.former.tell(publisher.retained([id]));
+            self.former.tell(publisher.retained());
         }
     }
 

@@ -163,6 +163,10 @@ impl Cameras {
     /// Notes which cameras end, until the last one has ended by itself. For ever, while none is watched or
     /// one `may_come` back.
     pub async fn run_out(&mut self, may_come: bool) {
+        // Those that came to their end did while one might still have come back.
+        if !may_come && self.running.is_empty() && !self.ended.is_empty() && !self.all_failed() {
+            return;
+        }
         while self.join().await.is_some() {
             if self.running.is_empty() && !may_come {
                 return;

@@ -263,6 +263,10 @@ fn keep(old: &Config, new: &mut Config) -> Vec<&'static str> {
         new.node = old.node.clone();
     }
     if put_back("[model]", new.model != old.model) {
+        let (usual, other) = (config::usual_prompt(&old.model.id), config::usual_prompt(&new.model.id));
+        for camera in new.cameras.values_mut().filter(|camera| camera.prompt == other) {
+            camera.prompt = usual.into();
+        }
         new.model = old.model.clone();
     }
     if put_back("[outbox]", new.outbox != old.outbox) {

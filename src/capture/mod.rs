@@ -145,8 +145,7 @@ pub async fn run(
 ) -> Result<Summary, CaptureError> {
     gst::init().map_err(CaptureError::Gstreamer)?;
     let windower = Windower::new(config.window.clone(), config.question.clone())?;
-    let intake =
-        Arc::new(Mutex::new(Intake { windower, sink: Box::new(sink), frames: 0, clips: 0, barren: 0 }));
+    let intake = Arc::new(Mutex::new(Intake::new(windower, sink)));
     let status = Arc::new(status);
     let mut backoff = Backoff::new();
     loop {

@@ -44,22 +44,29 @@ pub(super) struct Intake {
     pub frames: u64,
     /// Clips that came out.
     pub clips: u64,
-    /// Windows given up since the last of them, because they had too few frames.
+    /// Windows of late that had too few frames, less clips, up to `BARREN`.
     pub barren: u64,
+    /// Hardly a window comes to a clip.
+    pub gives_none: bool,
 }
 
 /// So many windows without a clip are no accident.
 const BARREN: u64 = 3;
 /// What a camera is told to be then.
-const GIVES_NO_CLIPS: &str = "its windows have fewer frames than min_frames asks for, so none is described: write \
-                              a longer window, fewer frames, or sampling = \"auto\"";
+const GIVES_NO_CLIPS: &str = "its windows have fewer frames than min_frames asks for, so hardly one is described: \
+                              write a longer window, fewer frames, or sampling = \"auto\"";
 
 impl Intake {
+    pub fn new(windower: Windower, sink: impl FnMut(Clip) + Send + 'static) -> Self {
+        Self { windower, sink: Box::new(sink), frames: 0, clips: 0, barren: 0, gives_none: false }
+    }
+
     fn push(&mut self, frame: Frame) {
         self.frames += 1;
         let before = self.windower.too_few();
         let clips = self.windower.push(frame);
-        self.barren = if clips.is_empty() { self.barren + self.windower.too_few() - before } else { 0 };
+        let barren = (self.barren + self.windower.too_few() - before).min(BARREN);
+        self.barren = barren.saturating_sub(clips.len() as u64);
         self.hand_on(clips);
     }
 
@@ -349,18 +356,19 @@ impl Tap {
         let frame = self.shrink(frame);
         let mut intake = lock(&self.intake);
         intake.push(frame);
-        self.tell_of_windows(intake.windower.too_few(), intake.barren >= BARREN);
+        self.tell_of_windows(&mut intake);
         Ok(gst::FlowSuccess::Ok)
     }
 
-    /// Says how many windows had too few frames for a clip, and that it is all of them.
-    fn tell_of_windows(&self, too_few: u64, barren: bool) {
-        let why = if barren { GIVES_NO_CLIPS } else { "" };
+    /// Says how many windows had too few frames for a clip, and whether hardly one has enough.
+    fn tell_of_windows(&self, intake: &mut Intake) {
+        if intake.barren == BARREN && !intake.gives_none {
+            tracing::warn!(camera = %self.camera, "{GIVES_NO_CLIPS}");
+        }
+        intake.gives_none = intake.barren == BARREN || intake.gives_none && intake.barren > 0;
+        let (why, too_few) = (if intake.gives_none { GIVES_NO_CLIPS } else { "" }, intake.windower.too_few());
         self.status.send_if_modified(|s| {
             let news = s.too_few != too_few || s.why != why;
-            if barren && s.why != why {
-                tracing::warn!(camera = %self.camera, "{why}");
-            }
             (s.too_few, s.why) = (too_few, why.into());
             news
         });

@@ -34,7 +34,7 @@ use crate::{
     },
     device::{DeviceChoice, DtypeChoice, KernelChoice},
     frame::CameraId,
-    hub, logging,
+    logging,
     queue::{ClipQueue, Overflow},
     shutdown,
 };
@@ -137,8 +137,7 @@ impl DescribeArgs {
 
     /// What is asked: what was said, else what the model was made for.
     fn prompt(&self) -> String {
-        let usual = if self.model == hub::BUILTIN { hub::BUILTIN_PROMPT } else { config::DEFAULT_PROMPT };
-        self.prompt.as_deref().unwrap_or(usual).to_owned()
+        self.prompt.as_deref().unwrap_or(config::usual_prompt(&self.model)).to_owned()
     }
 }
 

@@ -94,6 +94,7 @@ impl Printer {
     /// When a clip was not described, or nothing can be written.
     pub fn finish(mut self) -> anyhow::Result<()> {
         self.out.flush()?;
+        anyhow::ensure!(self.cues + self.lost > 0, "nothing was described");
         anyhow::ensure!(self.lost == 0, "{} clips were not described; the lines above say why", self.lost);
         Ok(())
     }

@@ -58,9 +58,8 @@ impl Layers {
                 Err(e) => {
                     let line = line_of(&text, e.span().map_or(0, |s| s.start));
                     let message = e.message().replace('\n', ", ");
-                    // Other lines may hold a secret.
-                    let written = text.lines().nth(line - 1).map(str::trim).filter(|it| it.starts_with('['));
-                    let header = written.map_or_else(String::new, |header| format!(": {header}"));
+                    let header = text.lines().nth(line - 1).and_then(header);
+                    let header = header.map_or_else(String::new, |header| format!(": {header}"));
                     report.mistake(
                         &Place::File { line, key: String::new() },
                         format!("this is not TOML: {message}{header}"),
@@ -179,6 +178,13 @@ impl Layers {
         }
         Ok(self.cameras.keys().find(same).cloned().unwrap_or(id))
     }
+}
+
+/// The section that a line begins, if it may be shown: anything else may hold a secret.
+fn header(line: &str) -> Option<&str> {
+    let header = &line[..=line.find(']')?];
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "[]._- ".contains(c);
+    (header.starts_with('[') && header.chars().all(harmless)).then_some(header)
 }
 
 /// Whoever writes CAMSCRIBE_MQTT_URL means a key of ours.

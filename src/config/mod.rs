@@ -252,6 +252,11 @@ impl Loaded {
     }
 }
 
+/// What is asked where nothing is written: the model inside the program was made for one question.
+pub fn usual_prompt(model: &str) -> &'static str {
+    if model == hub::BUILTIN { hub::BUILTIN_PROMPT } else { DEFAULT_PROMPT }
+}
+
 /// Reads the configuration from `file` and the environment; `None` is [`DEFAULT_FILE`], which may
 /// be missing when the environment says everything.
 ///
@@ -274,10 +279,9 @@ pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
         let leaves = layers.sections.get(name).unwrap_or(&none);
         sections.insert(*name, Section::check(name, keys, leaves, None, &mut report));
     }
-    let builtin = sections["model"].text("id") == hub::BUILTIN;
-    // The model inside the program was made for one question.
-    if let Some(defaults) = sections.get_mut("defaults").filter(|it| builtin && !it.is_written("prompt")) {
-        defaults.derive("prompt", Value::Text(hub::BUILTIN_PROMPT.into()));
+    let usual = usual_prompt(sections["model"].text("id"));
+    if let Some(defaults) = sections.get_mut("defaults").filter(|it| !it.is_written("prompt")) {
+        defaults.derive("prompt", Value::Text(usual.into()));
     }
     let defaults = &sections["defaults"];
     let mut effective = Vec::new();

@@ -225,7 +225,7 @@ impl Shared {
             self.post(self.topics.latest(camera), ContentType::Json, event);
             self.post_snapshot(camera);
         } else {
-            self.outbox.keep_snapshots(|camera| cameras.contains(camera));
+            self.outbox.keep_snapshots(|other| other != camera);
         }
     }
 
@@ -351,10 +351,11 @@ impl Publisher {
         topics.into_iter().for_each(|topic| self.shared.post(topic, ContentType::Text, ""));
     }
 
-    /// The topics on which something may stand retained where there are these cameras.
-    pub fn retained<'a>(&self, cameras: impl IntoIterator<Item = &'a CameraId>) -> BTreeSet<String> {
+    /// The topics on which something may stand retained, those of all announced cameras included.
+    pub fn retained(&self) -> BTreeSet<String> {
         let node = [self.shared.topics.status(), self.shared.topics.info()];
-        node.into_iter().chain(cameras.into_iter().flat_map(|camera| self.shared.retained(camera))).collect()
+        let cameras = self.shared.cameras();
+        node.into_iter().chain(cameras.iter().flat_map(|camera| self.shared.retained(camera))).collect()
     }
 
     /// What stands retained of the cameras' newest events.

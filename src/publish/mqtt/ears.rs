@@ -49,8 +49,8 @@ impl<'a> Ears<'a> {
         }
     }
 
-    /// Somebody says something.
-    pub fn hear(&mut self, topic: &[u8], payload: &[u8]) {
+    /// Somebody says something, or said it once and had the broker retain it.
+    pub fn hear(&mut self, topic: &[u8], payload: &[u8], retained: bool) {
         let shared = self.shared;
         if let Some(discovery) = &shared.discovery
             && topic == discovery.birth_topic().as_bytes()
@@ -60,7 +60,8 @@ impl<'a> Ears<'a> {
             }
             return;
         }
-        let Some(commands) = &shared.commands else { return };
+        // Whoever wants something says so live: it would be obeyed again at every start.
+        let Some(commands) = shared.commands.as_ref().filter(|_| !retained) else { return };
         let command = match Command::read(&shared.topics, topic, payload) {
             Ok(command) => command,
             Err(bad) => return self.complain(topic, &bad.to_string()),

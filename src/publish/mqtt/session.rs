@@ -119,6 +119,8 @@ pub(super) struct Session<'a> {
     /// Topics whose messages the broker does not take; told once.
     told: HashSet<String>,
     ears: Ears<'a>,
+    /// At the last look the broker owed an answer to what they want to hear.
+    waited: bool,
 }
 
 impl<'a> Session<'a> {
@@ -173,6 +175,7 @@ impl<'a> Session<'a> {
             progress: false,
             told: HashSet::new(),
             ears,
+            waited: false,
         })
     }
 
@@ -255,8 +258,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// What was not possible before may be now.
+    /// Once in a while: what was not possible before may be now. Nothing is sent to who leaves a
+    /// subscription unanswered for so long.
     fn try_again(&mut self) -> Result<(), End> {
+        if std::mem::replace(&mut self.waited, self.ears.waiting) && self.ears.waiting {
+            return Err(self.go_deaf("the broker does not answer when it is asked for commands".into()));
+        }
         self.shared.board().resend_postponed();
         if self.memory.deaf.is_some_and(|until| until <= Instant::now()) {
             self.memory.deaf = None;
@@ -264,6 +271,13 @@ impl<'a> Session<'a> {
             self.ears.open(&self.client).map_err(full)?;
         }
         Ok(())
+    }
+
+    /// The broker is not asked for anything for a while: messages are more important.
+    fn go_deaf(&mut self, why: String) -> End {
+        self.memory.deaf = Some(Instant::now() + DEAF);
+        tracing::warn!("{why}; nothing is listened to for ten minutes");
+        End::Lost { why, progress: true }
     }
 
     /// Nothing is under way and every state is out.
@@ -282,7 +296,7 @@ impl<'a> Session<'a> {
     /// Hands over as much as the broker allows: states first, they are few.
     fn send_what_is_due(&mut self, leaving: bool) -> Result<(), End> {
         let window = if self.memory.suspects.is_empty() { self.limits.window } else { 1 };
-        // A subscription has a packet id, too, which no message must have before it is answered.
+        // A subscription has a packet id, too, which no message should have before it is answered.
         let window = window.saturating_sub(usize::from(self.ears.waiting));
         while self.under_way() < window {
             let due = self.shared.board().take();
@@ -367,13 +381,12 @@ impl<'a> Session<'a> {
                     Verdict::Refused(why) | Verdict::Unclear(why) => self.refused(sent, why),
                 }
             }
-            // A retained one is old news: whoever wants something says so live.
-            Heard::Message { topic, payload, retained: false } => self.ears.hear(&topic, &payload),
+            Heard::Message { topic, payload, retained } => self.ears.hear(&topic, &payload, retained),
             Heard::Subscribed(stand) => {
                 self.ears.opened(&stand);
                 self.memory.unheard = 0;
             }
-            Heard::Connected(_) | Heard::Message { .. } | Heard::Other => {}
+            Heard::Connected(_) | Heard::Other => {}
         }
         Ok(())
     }
@@ -461,13 +474,11 @@ impl<'a> Session<'a> {
         }
         // Some brokers end the connection of who may not listen: no message is to blame for that.
         if self.ears.waiting {
-            self.memory.unheard += u32::from(matches!(ending, Ending::HungUp(_)));
+            self.memory.unheard += 1;
             let rejected = matches!(ending, Ending::Rejected { .. });
             if rejected || self.memory.unheard >= HANG_UPS {
-                self.memory.deaf = Some(Instant::now() + DEAF);
                 let why = format!("the broker hangs up when it is asked for commands: {}", ending.why());
-                tracing::warn!("{why}; nothing is listened to for ten minutes");
-                return End::Lost { why, progress: true };
+                return self.go_deaf(why);
             }
             return End::Lost { why: ending.why(), progress: self.progress };
         }

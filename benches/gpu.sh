@@ -2,12 +2,12 @@
 # Everything that is to be measured on a GPU, in one go: golden cases, the benchmark, and transformers
 # on the same work; golden cases and the first shape also without CUDA graphs, and with candle's operations
 # in place of our own kernels, which shows what these are worth. Needs CUDA's driver and libraries (cuBLAS,
-# cuBLASLt, cuRAND), for the comparison a Python with torch, torchvision, transformers, num2words, numpy and
-# pillow, and two programs that need no GStreamer:
+# cuBLASLt, cuRAND), for the comparison a Python with torch, torchvision, transformers (5 or later), numpy
+# and pillow, and two programs that need no GStreamer:
 #
 #   make gpu-bench      # elsewhere, with nvcc: target/HOST/release/bench and target/HOST/release/golden
 #   sh gpu.sh --bench FILE [--golden FILE --data DIR] [--out DIR] [--python PYTHON] [--device cuda|cpu]
-#             [--shapes 256M,500M,2.2B] [--batches 1,2,4] [--frames 8] [--new-tokens 64] [--repeat 2]
+#             [--shapes 256M,500M,2.2B] [--batches 1,2,4] [--frames 8] [--new-tokens 64] [--repeat 3]
 #             [--periods 3]
 #
 # Carry this file and reference.py, side by side. DIR of --data holds golden/ and ckpt/. A step that
@@ -40,10 +40,11 @@ mkdir -p "$out" || exit 1
 results=$out/results.md
 failed=0
 
-# torch brings CUDA libraries of its own: they serve where the machine has none installed.
-brought=$("$python" -c 'import glob, sysconfig
-print(":".join(glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/*/lib")))' 2>/dev/null)
-export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:-}${LD_LIBRARY_PATH:+:}$brought"
+# torch brings CUDA libraries of its own: they serve where the environment names no others.
+brought=$("$python" -c 'import glob, importlib.util, os
+torch = os.path.dirname(importlib.util.find_spec("torch").origin)
+print(":".join(glob.glob(os.path.join(os.path.dirname(torch), "nvidia", "*", "lib"))))' 2>/dev/null)
+[ -z "$brought" ] || export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$brought"
 
 # step TITLE COMMAND…: its output goes to the terminal and, under the title, into the results.
 step() {
@@ -82,21 +83,27 @@ for dtype in $dtypes; do
     done
 done
 
+# Where our own kernels do not run, what does is measured.
 rm -f "$out/bench.json"
-# shellcheck disable=SC2086  # options are words
-step "camscribe" "$bench" --device "$device" --json "$out/bench.json" $options
+for kernels in graphs $others; do
+    # shellcheck disable=SC2086  # options are words
+    step "camscribe, kernels: $kernels" "$bench" --device "$device" --json "$out/bench.json" $options \
+        --kernels "$kernels"
+    [ ! -s "$out/bench.json" ] || break
+done
 
 # What the kernels are worth: the first shape without graphs, and with candle's operations.
 for kernels in $others; do
     # shellcheck disable=SC2086  # the last of an option counts
-    step "camscribe, kernels: $kernels" "$bench" --device "$device" $options --shapes "$first" --periods 0 \
+    step "camscribe $first, kernels: $kernels" "$bench" --device "$device" $options --shapes "$first" --periods 0 \
         --kernels "$kernels"
 done
 
 if ! [ -s "$out/bench.json" ]; then
     not_run "Beside transformers" "there is nothing to compare with"
-elif ! "$python" -c 'import torch, torchvision, transformers, num2words, PIL' 2>/dev/null; then
-    not_run "Beside transformers" "$python lacks torch, torchvision, transformers, num2words or pillow"
+elif ! "$python" -c 'import numpy, torch, torchvision, transformers, PIL
+raise SystemExit(int(transformers.__version__.split(".")[0]) < 5)' 2>/dev/null; then
+    not_run "Beside transformers" "$python lacks torch, torchvision, transformers (5 or later), numpy or pillow"
 else
     step "Beside transformers" "$python" "$here/reference.py" --ours "$out/bench.json" --json "$out/reference.json"
 fi

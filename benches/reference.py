@@ -10,7 +10,7 @@ so that what else the machine does falls on all of them; `--ours` takes what it 
 reference gets the same sizes, random weights of its own, prompts of as many tokens, and our batch sizes
 up to the one with the most clips a second. Nothing is downloaded. Its loop asks for no token before the
 last one, so that a GPU never waits for Python's sake. Prints Markdown: medians, and ratios above 1 where
-ours is faster, or smaller. Needs torch, torchvision, transformers, num2words, numpy and pillow.
+ours is faster, or smaller. Needs torch, torchvision, transformers (5 or later), numpy and pillow.
 """
 import argparse, json, os, pathlib, statistics, subprocess, sys, tempfile, time
 
@@ -65,8 +65,9 @@ def peak_memory_mb(device):
     if device == "cpu":
         status = pathlib.Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) // 1024
-    free, total = torch.cuda.mem_get_info()  # torch gives nothing back in between
-    return (total - free) >> 20
+    # What torch keeps for later is no need; what others take is.
+    free, total = torch.cuda.mem_get_info()
+    return (total - free - torch.cuda.memory_reserved() + torch.cuda.max_memory_allocated()) >> 20
 
 
 def one_run(model, processor, work, batch, device):
@@ -126,6 +127,8 @@ def reference(work):
         for batch in work["batches"]:
             if device == "cpu":
                 pathlib.Path("/proc/self/clear_refs").write_text("5")
+            else:
+                torch.cuda.reset_peak_memory_stats()
             try:
                 runs = [one_run(model, processor, work, batch, device) for _ in range(work["repeat"] + 1)][1:]
             except torch.cuda.OutOfMemoryError:
@@ -183,38 +186,45 @@ def theirs(a, document, shape, dtype):
     best = max(shape["batches"], key=lambda row: row["clips_per_s"])["batch"]
     work = dict(config=shape["config"], prompt_tokens=shape["prompt_tokens"], frames=document["frames"],
                 new_tokens=document["new_tokens"], repeat=document["repeat"], device=document["device"], dtype=dtype,
-                threads=a.threads, batches=[row["batch"] for row in shape["batches"] if row["batch"] <= best])
+                threads=threads(a, document),
+                batches=[row["batch"] for row in shape["batches"] if row["batch"] <= best])
     print(f"reference {dtype}, {shape['shape']}:", file=sys.stderr)
     command = [sys.executable, __file__, "--reference"]
-    out, others = run(command, a.threads, input=json.dumps(work), stdout=subprocess.PIPE)
+    out, others = run(command, work["threads"], input=json.dumps(work), stdout=subprocess.PIPE)
     return json.loads(out.splitlines()[-1]) | dict(others=others)
 
 
-def collect(a):
-    """[(shape's name, {program's name: [what it reported, by round]})], and our documents."""
-    documents = [json.loads(pathlib.Path(file).read_text()) for file in a.ours]
-    names = a.shapes.split(",") if a.bench else [s["shape"] for s in documents[0]["shapes"] if s["batches"]]
-    found = []
+def threads(a, document):
+    """On the CPU: of every program, as many as ours had; 0 on a GPU."""
+    return (a.threads or document["threads"]) if document["device"] == "cpu" else 0
+
+
+def collect(a, failed):
+    """Of one shape after another: its name, {program's name: [what it reported, by round]}, and our documents. What
+    the reference could not do goes to `failed`."""
+    taken = [json.loads(pathlib.Path(file).read_text()) for file in a.ours]
+    names = a.shapes.split(",") if a.bench else [s["shape"] for s in taken[0]["shapes"] if s["batches"]]
     for name in names:
-        results = {}
+        results, documents = {}, []
         for number in range(a.rounds):
             print(f"{name}, round {number + 1} of {a.rounds}", file=sys.stderr)
-            if a.bench:
-                fresh = [ours(a, name, dtype) for dtype in a.dtypes.split(",")]
-                documents += fresh
-            else:
-                fresh = documents
+            fresh = [ours(a, name, dtype) for dtype in a.dtypes.split(",")] if a.bench else taken
+            documents += fresh
             shapes = [(d, s) for d in fresh for s in d["shapes"] if s["shape"] == name]
             for document, shape in shapes:
                 results.setdefault(f"ours {document['dtype']}", []).append(shape)
             on_cpu = fresh[0]["device"] == "cpu"
             for dtype in (a.reference_dtypes or ("f32,bf16" if on_cpu else fresh[0]["dtype"])).split(","):
-                results.setdefault(f"reference {dtype}", []).append(theirs(a, *shapes[0], dtype))
+                try:
+                    results.setdefault(f"reference {dtype}", []).append(theirs(a, *shapes[0], dtype))
+                except subprocess.CalledProcessError as error:
+                    failed.append(f"{name}: the reference in {dtype} failed (exit code {error.returncode})")
+                    print(failed[-1], file=sys.stderr)
+        results = {program: reports for program, reports in results.items() if reports}
         for program, reports in results.items():
             quiet = sorted(reports, key=lambda r: r.get("others", 0))
             results[program] = quiet[:a.keep or None]
-        found.append((name, results))
-    return found, documents
+        yield name, results, documents
 
 
 # ----------------------------------------------------------------------------- tables
@@ -275,26 +285,26 @@ def shares(program, results, batch):
     return f"{program}, batch {batch}: " + ", ".join(parts)
 
 
-def report(found, documents, threads):
-    d = documents[0]
-    reference = next(r for _, results in found for p, rs in results.items() if p.startswith("reference") for r in rs)
-    print(f"{d['hardware']} ({d['device']}), {threads or d['threads']} threads; {d['frames']} frames a clip, "
-          f"{d['new_tokens']} new tokens; {reference['versions']}")
-    for name, results in found:
-        first = next(iter(results))
-        batches = [row["batch"] for row in results[first][0]["batches"]]
-        best = max(batches, key=lambda batch: median(results[first], batch, "clips_per_s"))
-        for other in [program for program in results if program != first]:
-            whole_table(name, first, other, results)
-        for batch in sorted({batches[0], best}):
-            stage_table(name, batch, first, results)
-        print("\nOf the matrix rate (vision, prefill) and bandwidth (decode) measured in the same runs:\n")
-        for program in [program for program in results if program.startswith("ours")]:
-            print("- " + "; ".join(shares(program, results, batch) for batch in sorted({batches[0], best})))
-        for program, reports in results.items():
-            if program.startswith("reference"):
-                rates = [r["matrix_tflop_per_s"] for r in reports]
-                print(f"- {program}: torch's own large matrix product reaches {statistics.median(rates):.4g} TFLOP/s")
+def report_shape(name, results):
+    first = next(iter(results))
+    batches = [row["batch"] for row in results[first][0]["batches"]]
+    best = max(batches, key=lambda batch: median(results[first], batch, "clips_per_s"))
+    for other in [program for program in results if program != first]:
+        whole_table(name, first, other, results)
+    for batch in sorted({batches[0], best}):
+        stage_table(name, batch, first, results)
+    print("\n(Ours makes numbers of bytes, and brings them to a GPU, in its vision stage, the reference before it.)\n\n"
+          "Of the matrix rate (vision, prefill) and bandwidth (decode) measured in the same runs:\n")
+    for program in [program for program in results if program.startswith("ours")]:
+        print("- " + "; ".join(shares(program, results, batch) for batch in sorted({batches[0], best})))
+    for program, reports in results.items():
+        if program.startswith("reference"):
+            rates = [r["matrix_tflop_per_s"] for r in reports]
+            print(f"- {program}: torch's own large matrix product reaches {statistics.median(rates):.4g} TFLOP/s; "
+                  f"{reports[0]['versions']}")
+
+
+def report_rest(found, documents):
     others = [r["others"] for _, results in found for rs in results.values() for r in rs if "others" in r]
     if others:
         print(f"- meanwhile other programs took {100 * min(others):.0f} to {100 * max(others):.0f} % of the CPU time "
@@ -327,14 +337,27 @@ def main():
     a = p.parse_args()
     if a.reference:
         return reference(json.load(sys.stdin))
-    if a.device == "cpu" and not a.threads:
+    if a.bench and a.device == "cpu" and not a.threads:
         a.threads = len(os.sched_getaffinity(0))
-    found, documents = collect(a)
-    if a.json:
-        everything = dict(ours=documents, results=[dict(shape=name, programs=results) for name, results in found])
-        pathlib.Path(a.json).write_text(json.dumps(everything, indent=1) + "\n")
-    report(found, documents, a.threads)
+    found, documents, failed = [], [], []
+    for name, results, fresh in collect(a, failed):
+        if not found:
+            d = fresh[0]
+            print(f"{d['hardware']} ({d['device']}), {a.threads or d['threads']} threads; {d['frames']} frames a clip, "
+                  f"{d['new_tokens']} new tokens")
+        found.append((name, results))
+        documents += [document for document in fresh if document not in documents]
+        # Shape by shape, so that a run that is cut short leaves what it has.
+        report_shape(name, results)
+        sys.stdout.flush()
+        if a.json:
+            everything = dict(ours=documents, results=[dict(shape=name, programs=results) for name, results in found])
+            pathlib.Path(a.json).write_text(json.dumps(everything, indent=1) + "\n")
+    report_rest(found, documents)
+    for why in failed:
+        print(f"- FAILED: {why}")
+    return bool(failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

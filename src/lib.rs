@@ -35,6 +35,7 @@ pub mod device;
 pub mod event;
 pub mod frame;
 pub mod gate;
+pub mod logging;
 pub mod pace;
 pub mod progress;
 pub mod queue;
@@ -50,8 +51,6 @@ pub mod config;
 pub mod http;
 #[cfg(feature = "daemon")]
 pub mod hub;
-#[cfg(feature = "daemon")]
-pub mod logging;
 #[cfg(feature = "daemon")]
 pub mod metrics;
 #[cfg(feature = "daemon")]

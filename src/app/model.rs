@@ -171,8 +171,8 @@ impl Describer for Counted<'_> {
         self.model.progress()
     }
 
-    fn most_clips(&self) -> Option<NonZeroUsize> {
-        self.model.most_clips()
+    fn most_clips(&self, frames: usize) -> Option<NonZeroUsize> {
+        self.model.most_clips(frames)
     }
 
     fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {

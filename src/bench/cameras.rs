@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::model::Model;
@@ -27,7 +27,7 @@ const PERIOD: Duration = Duration::from_secs(8);
 /// The product's default.
 const LINGER: Duration = Duration::from_millis(20);
 /// The most that the configuration takes.
-const MAX_BATCH: usize = 64;
+pub const MAX_BATCH: usize = 64;
 /// Numbers of cameras tried before giving up, each a tenth below the last.
 const TRIES: usize = 5;
 
@@ -36,7 +36,8 @@ const TRIES: usize = 5;
 pub struct Cameras {
     /// Seconds from one clip of a camera to its next.
     pub period_s: f64,
-    /// Most clips in a batch: of those measured, the size with the most clips a second.
+    /// Most clips in a batch: of those measured that the configuration takes, the size with the most clips a
+    /// second.
     pub max_batch: usize,
     /// Seconds that an incomplete batch waits.
     pub linger_s: f64,
@@ -71,8 +72,8 @@ pub fn sustained(
     periods: u64,
     seed: u64,
 ) -> Result<Cameras> {
-    let max_batch = max_batch.clamp(1, MAX_BATCH);
-    let batching = Batching { max_batch: NonZeroUsize::MIN.saturating_add(max_batch - 1), linger: LINGER };
+    let batching =
+        Batching { max_batch: NonZeroUsize::new(max_batch).context("a batch has a clip")?, linger: LINGER };
     let mut cameras = (clips_per_s * PERIOD.as_secs_f64()) as usize;
     let mut trials: Vec<Trial> = vec![];
     while cameras > 0 && trials.len() < TRIES && !trials.last().is_some_and(|trial| trial.kept_up) {

@@ -45,7 +45,7 @@ pub struct Settings {
     pub new_tokens: usize,
     /// Timed runs of each batch, of which the median counts.
     pub repeat: usize,
-    /// Clips that each camera makes in a trial of how many cameras are kept up with; 0 tries none.
+    /// Clips that each camera makes in a trial of how many cameras are kept up with: at least 3; 0 tries none.
     pub periods: u64,
     /// Of the random weights, and of the moments at which cameras make their clips.
     pub seed: u64,
@@ -66,7 +66,7 @@ impl Default for Settings {
             batches: vec![],
             frames: 8,
             new_tokens: 64,
-            repeat: 2,
+            repeat: 3,
             periods: 3,
             seed: 1,
             device: DeviceChoice::Auto,
@@ -86,6 +86,10 @@ pub fn run(settings: &Settings) -> Result<()> {
     ensure!(settings.frames > 0, "a clip has at least one frame");
     ensure!(settings.new_tokens > 1, "an answer has at least two tokens: the time between them is measured");
     ensure!(settings.repeat > 0, "a batch is run at least once");
+    ensure!(
+        settings.periods == 0 || settings.periods > 2,
+        "delays that grow show after three periods: 0, or at least 3"
+    );
     ensure!(settings.batches.is_sorted() && !settings.batches.contains(&0), "batches must be ascending");
     let chosen = Chosen { kernels: settings.kernels, ..device::choose(settings.device, settings.dtype)? };
     let rates = Rates::measure(&chosen)?;
@@ -150,7 +154,8 @@ fn measure(
         }
         output.write()?;
     }
-    let best = output.shape()?.batches.iter().max_by(|a, b| a.clips_per_s.total_cmp(&b.clips_per_s));
+    let possible = output.shape()?.batches.iter().filter(|row| row.batch <= cameras::MAX_BATCH);
+    let best = possible.max_by(|a, b| a.clips_per_s.total_cmp(&b.clips_per_s));
     if let Some(best) = best.map(|row| (row.batch, row.clips_per_s)).filter(|_| settings.periods > 0) {
         let cameras = cameras::sustained(&mut model, best, settings.periods, settings.seed)?;
         output.say(&format!("\n{cameras}"))?;

@@ -167,6 +167,8 @@ impl Model {
         let made = self.network.generate(&requests, features.as_ref(), &mut |stage, _| {
             step();
             if stage == Stage::Logits && prefill.is_none() {
+                // What the CPU does while it waits for the GPU is part of it.
+                self.network.chosen.device.synchronize()?;
                 prefill = Some(clock.spent());
             }
             Ok(())
@@ -183,7 +185,6 @@ impl Model {
             wall: Seconds {
                 preprocess_s: preprocess.wall,
                 vision_s: vision.wall,
-                // Not `prefill.wall`: a GPU is not done yet when it has been told.
                 prefill_s: made.prefill.as_secs_f64(),
                 decode_s: made.decode.as_secs_f64(),
             },

@@ -21,7 +21,7 @@ pub struct Report {
     pub device: String,
     /// What the maker calls the device.
     pub hardware: String,
-    /// `f32`, `bf16` or `f16`.
+    /// `f32`, `bf16`, `f16` or `q8`.
     pub dtype: &'static str,
     /// Threads that compute on the CPU.
     pub threads: usize,
@@ -189,9 +189,11 @@ impl fmt::Display for Report {
 impl fmt::Display for Cameras {
     /// What the trials said, in sentences.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fewer = self.trials.last().filter(|trial| !trial.kept_up);
+        let sustained =
+            fewer.map_or(self.sustained.to_string(), |trial| format!("fewer than {}", trial.cameras));
         let mut text = format!(
-            "cameras sustained: {} (a clip every {} s each; batches of up to {}, linger {} ms)",
-            self.sustained,
+            "cameras sustained: {sustained} (a clip every {} s each; batches of up to {}, linger {} ms)",
             self.period_s,
             self.max_batch,
             self.linger_s * 1000.

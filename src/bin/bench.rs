@@ -4,13 +4,17 @@
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
-use camscribe::bench::{Settings, run};
+use camscribe::{
+    bench::{Settings, run},
+    logging,
+};
 
 const USAGE: &str = "bench [--shapes 256M,500M,2.2B] [--batches 1,2,…] [--frames N] [--new-tokens N] \
 [--repeat N] [--periods N] [--seed N] [--device auto|cpu|cuda|cuda:N] [--dtype auto|f32|bf16|f16|q8] \
 [--kernels candle|own|graphs] [--json FILE]";
 
 fn main() -> Result<()> {
+    logging::init(true);
     let mut settings = Settings::default();
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use camscribe::{
     describe::smolvlm::device::{Chosen, choose},
     device::{DeviceChoice, DtypeChoice, KernelChoice},
+    logging,
 };
 
 #[path = "../../tests/support/golden.rs"]
@@ -18,6 +19,7 @@ mod golden;
 use golden::{Outcome, Runner};
 
 fn main() -> Result<ExitCode> {
+    logging::init(true);
     let (mut device, mut dtype, mut roots) = (DeviceChoice::Auto, DtypeChoice::Auto, vec![]);
     let mut kernels = KernelChoice::default();
     let mut arguments = std::env::args().skip(1);

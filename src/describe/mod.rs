@@ -80,9 +80,9 @@ pub trait Describer: Send {
         None
     }
 
-    /// How many clips of usual length fit into the memory that the device has free now. None where that is
-    /// not known, as on the CPU.
-    fn most_clips(&self) -> Option<NonZeroUsize> {
+    /// How many clips of so many frames fit into the memory that is free now: at least one. None where that
+    /// is not known.
+    fn most_clips(&self, _frames: usize) -> Option<NonZeroUsize> {
         None
     }
 

@@ -51,7 +51,7 @@ pub fn run(
 ) -> Result<(), DescribeError> {
     let mut scribe = Scribe::new(node, describer.model());
     let progress = describer.progress();
-    let mut room = Room::new(batching.max_batch, describer.most_clips());
+    let mut room = Room::new(batching.max_batch);
     while let Some(batch) = queue.pop_batch(room.most, batching.linger) {
         progress.step();
         let started = Instant::now();
@@ -97,19 +97,16 @@ struct Room {
     most: NonZeroUsize,
     /// Batches in a row that fitted.
     good: u32,
+    /// The fewest that was told of.
+    told: NonZeroUsize,
 }
 
 /// After so many batches that fitted, more clips are tried again: who took the memory may be gone.
 const GOOD: u32 = 200;
 
 impl Room {
-    fn new(max: NonZeroUsize, fit: Option<NonZeroUsize>) -> Self {
-        let fit = fit.filter(|fit| *fit < max);
-        if let Some(fit) = fit {
-            tracing::info!("at most {fit} clips are described at once: the device has no memory for more");
-        }
-        let max = fit.unwrap_or(max);
-        Self { max, most: max, good: 0 }
+    fn new(max: NonZeroUsize) -> Self {
+        Self { max, most: max, good: 0, told: max }
     }
 
     /// Describes clips, in parts of at most as many as fit: half as many, whenever the device has too
@@ -121,7 +118,7 @@ impl Room {
     ) -> (Vec<Result<Description, DescribeError>>, Option<DescribeError>) {
         let mut described = Vec::with_capacity(clips.len());
         while let Some(left) = clips.get(described.len()..).filter(|left| !left.is_empty()) {
-            let part = &left[..self.most.get().min(left.len())];
+            let part = &left[..self.fitting(describer, left).min(left.len())];
             match describer.describe(part) {
                 Ok(done) => {
                     described.extend(done);
@@ -145,6 +142,19 @@ impl Room {
             }
         }
         (described, None)
+    }
+
+    /// How many of these clips are tried at once.
+    fn fitting(&mut self, describer: &dyn Describer, clips: &[Clip]) -> usize {
+        let frames = clips.iter().map(|clip| clip.frames.len()).max().unwrap_or_default();
+        let fit = describer.most_clips(frames).unwrap_or(self.most).min(self.most);
+        if fit < self.most.min(self.told) && fit.get() < clips.len() {
+            self.told = fit;
+            tracing::info!(
+                "at most {fit} clips of {frames} frames are described at once: there is no memory for more"
+            );
+        }
+        fit.get()
     }
 
     fn fitted(&mut self) {
@@ -366,8 +376,8 @@ mod tests {
             Arc::default()
         }
 
-        fn most_clips(&self) -> Option<NonZeroUsize> {
-            self.said.and_then(NonZeroUsize::new)
+        fn most_clips(&self, frames: usize) -> Option<NonZeroUsize> {
+            NonZeroUsize::new(self.said? / frames)
         }
 
         fn describe(
@@ -432,7 +442,7 @@ mod tests {
     }
 
     fn room(max: usize) -> Room {
-        Room::new(NonZeroUsize::new(max).unwrap(), None)
+        Room::new(NonZeroUsize::new(max).unwrap())
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub struct ModelConfig {
     /// Pixel shuffle factor of the connector.
     pub scale_factor: usize,
     pub image_token_id: u32,
-    /// The tokens that end an answer, from generation_config.json; at least one.
+    /// The tokens that end an answer, from generation_config.json.
     pub eos_token_ids: Vec<u32>,
     /// What fills the left of a shorter row in a batch.
     pub pad_token_id: u32,
@@ -120,6 +120,9 @@ impl ModelConfig {
         let eos_token_ids = g.tokens("eos_token_id", text.vocab_size)?;
         // Padding is masked: any word will do.
         let pad_token_id = g.token("pad_token_id", eos_token_ids[0], text.vocab_size)?;
+        if pad_token_id == image_token_id {
+            return Err(g.wrong("pad_token_id", format!("is {pad_token_id}: that is image_token_id")));
+        }
         Ok(Self { vision, text, scale_factor, image_token_id, eos_token_ids, pad_token_id })
     }
 

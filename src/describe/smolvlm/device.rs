@@ -1,7 +1,7 @@
 //! Which device the model runs on, and in which number format. The user's wish comes in (`auto`
 //! takes a GPU where one works and falls back to the CPU); a candle device and dtype go out.
 
-use std::fmt;
+use std::{fmt, fs, path::Path};
 
 use candle_core::{DType, Device, DeviceLocation};
 
@@ -75,6 +75,14 @@ impl Chosen {
         Some(DeviceMemory { used: total.saturating_sub(free).saturating_sub(kept.unwrap_or(0)), total })
     }
 
+    /// Bytes that a batch may take; nothing where that is not known.
+    pub fn free_memory(&self) -> Option<usize> {
+        if self.device.is_cpu() {
+            return available();
+        }
+        self.memory().map(|DeviceMemory { used, total }| total - used)
+    }
+
     /// Gives memory back to the GPU that was kept for later, after a batch that was too large.
     pub fn give_back(&self) {
         #[cfg(feature = "cuda")]
@@ -134,9 +142,32 @@ impl Chosen {
 
 /// The processor's name, as Linux tells it.
 fn processor() -> Option<String> {
-    let info = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let info = fs::read_to_string("/proc/cpuinfo").ok()?;
     let line = info.lines().find(|line| line.starts_with("model name"))?;
     Some(line.split_once(':')?.1.trim().into())
+}
+
+/// Bytes that this process may take before the machine runs short of memory, or the limit of its control
+/// group is reached (proc_meminfo(5); memory.max and memory.stat of the kernel's cgroup v2).
+fn available() -> Option<usize> {
+    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let free = line.trim().strip_suffix(" kB")?.parse::<usize>().ok()? * 1024;
+    let group = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let group = group.lines().find_map(|line| line.strip_prefix("0::/"));
+    let limit = group.and_then(|group| left_of_limit(&Path::new("/sys/fs/cgroup").join(group)));
+    Some(limit.map_or(free, |limit| limit.min(free)))
+}
+
+/// Nothing where the group has no limit.
+fn left_of_limit(group: &Path) -> Option<usize> {
+    let read = |name: &str| fs::read_to_string(group.join(name)).ok();
+    let bytes = |name: &str| read(name)?.trim().parse::<usize>().ok();
+    let (most, taken) = (bytes("memory.max")?, bytes("memory.current")?);
+    // What was read from files goes when its memory is wanted.
+    let files =
+        read("memory.stat")?.lines().find_map(|line| line.strip_prefix("file ")?.parse::<usize>().ok())?;
+    Some((most + files).saturating_sub(taken))
 }
 
 /// Opens the device that is asked for. `auto` never fails: it logs why it settles for the CPU.
@@ -344,6 +375,20 @@ mod tests {
         let chosen = choose(DeviceChoice::Auto, DtypeChoice::Auto).unwrap();
         let expected = if chosen.device.is_cuda() { "cuda:0, bf16" } else { "cpu, f32" };
         assert_eq!(chosen.to_string(), expected);
+    }
+
+    #[test]
+    fn free_memory_heeds_the_limit_of_the_group() {
+        let chosen = choose(DeviceChoice::Cpu, DtypeChoice::Auto).unwrap();
+        assert!(chosen.free_memory() > Some(1 << 20));
+        let group = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(group.path().join(name), text).unwrap();
+        write("memory.max", "max\n");
+        write("memory.current", "700\n");
+        write("memory.stat", "anon 400\nfile 300\nfile_mapped 9\n");
+        assert_eq!(left_of_limit(group.path()), None);
+        write("memory.max", "1000\n");
+        assert_eq!(left_of_limit(group.path()), Some(600));
     }
 
     #[test]

@@ -93,22 +93,27 @@ pub fn generate(
     let mut cache = decoder.cache(starts, prompt + longest)?;
     let vectors = splice(decoder, config, requests, prompt, features)?;
     let mut next = Next::of(decoder.forward(ops, vectors, &mut cache, watch)?)?;
-    for (row, sum) in rows.iter_mut().zip(next.logits.sum(D::Minus1)?.to_vec1::<f32>()?) {
-        if !sum.is_finite() {
-            row.end = Some(Err(NotFinite));
-        }
+    // The rows that are still in the batch, by number.
+    let mut batch: Vec<usize> = (0..rows.len()).collect();
+    for i in not_finite(&next.logits, &batch)? {
+        rows[i].end = Some(Err(NotFinite));
     }
     let prefill = start.elapsed();
 
     let start = Instant::now();
-    // The rows that are still in the batch, by number.
-    let mut batch: Vec<usize> = (0..rows.len()).collect();
     let mut way = steps(ops, decoder, &cache)?;
     let one_in = if decoder.embeddings.device().is_cpu() { DONE_CPU } else { DONE_GPU };
     loop {
         let Next { logits, mut likeliest } = next;
+        let mut ended = Vec::new();
         for (i, (row, token)) in batch.iter().zip(&mut likeliest).enumerate() {
-            rows[*row].push(token, &logits, i, &config.eos_token_ids)?;
+            if rows[*row].push(token, &logits, i, &config.eos_token_ids)? {
+                ended.push(i);
+            }
+        }
+        // What is no number once is none any more.
+        for i in not_finite(&logits, &ended)? {
+            rows[batch[i]].end = Some(Err(NotFinite));
         }
         let going: Vec<usize> = (0..batch.len()).filter(|i| rows[batch[*i]].end.is_none()).collect();
         if going.is_empty() {
@@ -127,6 +132,15 @@ pub fn generate(
     Ok(Generated { answers: rows.into_iter().map(Row::answer).collect(), prefill, decode: start.elapsed() })
 }
 
+/// Those of the rows `which` whose scores are not all numbers.
+fn not_finite(logits: &Tensor, which: &[usize]) -> Result<Vec<usize>> {
+    if which.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sums = logits.sum(D::Minus1)?.to_vec1::<f32>()?;
+    Ok(which.iter().copied().filter(|row| !sums[*row].is_finite()).collect())
+}
+
 /// Vectors of the left-padded prompts, `(rows, slots, width)`, pictures in the places of `<image>`.
 fn splice(
     decoder: &Decoder,
@@ -140,7 +154,7 @@ fn splice(
         ids.extend(std::iter::repeat_n(config.pad_token_id, slots - request.ids.len()));
         ids.extend_from_slice(&request.ids);
     }
-    // The padding token cannot be `<image>`: both are known control tokens of the tokenizer.
+    // The padding token is not `<image>`: `ModelConfig` takes none such.
     let image = |id: &u32| *id == config.image_token_id;
     let words: Vec<u32> = ids.iter().copied().filter(|id| !image(id)).collect();
     let (wanted, given) = (ids.len() - words.len(), features.map_or(0, |f| f.dims()[0]));
@@ -176,23 +190,23 @@ impl Row {
     }
 
     /// Takes the next token: `token`, the likeliest, unless the row draws its own, which is then
-    /// left there.
-    fn push(&mut self, token: &mut u32, logits: &Tensor, index: usize, stop: &[u32]) -> Result<()> {
+    /// left there. Gives whether that was its last.
+    fn push(&mut self, token: &mut u32, logits: &Tensor, index: usize, stop: &[u32]) -> Result<bool> {
         if self.end.is_some() {
-            return Ok(());
+            return Ok(false);
         }
         if let Some(sampler) = &mut self.sampler {
             *token = sampler.sample(&logits.get(index)?)?;
         }
         if stop.contains(token) {
             self.end = Some(Ok(FinishReason::Stop));
-            return Ok(());
+            return Ok(true);
         }
         self.answer.push(*token);
         if self.answer.len() == self.limit {
             self.end = Some(Ok(FinishReason::Length));
         }
-        Ok(())
+        Ok(self.end.is_some())
     }
 
     fn answer(self) -> Result<Answer, NotFinite> {

@@ -44,9 +44,7 @@ mod trial;
 pub mod vision;
 pub mod weights;
 
-/// A clip of usual length: frames, and tokens of a frame beside its picture, of the other words and of
-/// the answer.
-const USUAL_FRAMES: usize = 8;
+/// A usual clip: tokens of a frame beside its picture, of the other words and of the answer.
 const FRAME_TOKENS: usize = 13;
 const WORDS: usize = 64;
 const USUAL_ANSWER: usize = 96;
@@ -229,10 +227,9 @@ impl Describer for SmolVlm {
         self.network.chosen.gpu.clone()
     }
 
-    fn most_clips(&self) -> Option<NonZeroUsize> {
-        let DeviceMemory { used, total } = self.network.chosen.memory()?;
-        let prompt = USUAL_FRAMES * (self.network.config.tokens_per_tile() + FRAME_TOKENS) + WORDS;
-        let fit = (total - used) / 4 * 3 / self.network.row_bytes(prompt + USUAL_ANSWER);
+    fn most_clips(&self, frames: usize) -> Option<NonZeroUsize> {
+        let prompt = frames * (self.network.config.tokens_per_tile() + FRAME_TOKENS) + WORDS;
+        let fit = self.network.chosen.free_memory()? / 4 * 3 / self.network.row_bytes(prompt + USUAL_ANSWER);
         NonZeroUsize::new(fit.max(1))
     }
 

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::{
     super::Result,
-    Strides, multiply, numbers,
+    Strides, add_by_row, multiply, numbers,
     vector::{dot, vectorised},
     with_numbers,
 };
@@ -17,10 +17,12 @@ const FEW_ROWS: usize = 4;
 const WEIGHT_ROWS: usize = 64;
 
 vectorised! {
-    /// `out[i] += x . weights[i]`
-    fn add_dots(x: &[f32], weights: &[f32], out: &mut [f32]) {
-        for (out, row) in out.iter_mut().zip(weights.chunks_exact(x.len())) {
-            *out += dot(x, row);
+    /// `out[output * rows + row] = x[row] . weights[output]`
+    fn dots(x: &[f32], inputs: usize, weights: &[f32], out: &mut [f32]) {
+        for (out, weights) in out.chunks_exact_mut(x.len() / inputs).zip(weights.chunks_exact(inputs)) {
+            for (out, x) in out.iter_mut().zip(x.chunks_exact(inputs)) {
+                *out = dot(x, weights);
+            }
         }
     }
 }
@@ -46,10 +48,12 @@ impl CustomOp1 for LinearOp<'_> {
         };
         with_numbers(self.weight, |weight| {
             if rows <= FEW_ROWS {
-                for (x, out) in x.chunks_exact(inputs).zip(out.chunks_exact_mut(outputs)) {
-                    let weights = weight.par_chunks(WEIGHT_ROWS * inputs);
-                    out.par_chunks_mut(WEIGHT_ROWS).zip(weights).for_each(|(out, w)| add_dots(x, w, out));
-                }
+                let mut by_output = vec![0.; out.len()];
+                by_output
+                    .par_chunks_mut(WEIGHT_ROWS * rows)
+                    .zip(weight.par_chunks(WEIGHT_ROWS * inputs))
+                    .for_each(|(out, weights)| dots(x, inputs, weights, out));
+                add_by_row(&by_output, rows, &mut out);
             } else {
                 multiply(
                     (rows, outputs, inputs),

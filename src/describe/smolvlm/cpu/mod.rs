@@ -78,6 +78,17 @@ impl Strides {
     }
 }
 
+/// Adds `(outputs, rows)` to `(rows, outputs)`. Few rows are computed by output: so each weight is read once
+/// for all of them.
+fn add_by_row(by_output: &[f32], rows: usize, out: &mut [f32]) {
+    let outputs = out.len() / rows;
+    for (output, column) in by_output.chunks_exact(rows).enumerate() {
+        for (row, value) in column.iter().enumerate() {
+            out[row * outputs + output] += value;
+        }
+    }
+}
+
 /// `dst = keep * dst + a b` for an `m` by `k` matrix `a` and a `k` by `n` matrix `b`.
 fn multiply(
     (m, n, k): (usize, usize, usize),

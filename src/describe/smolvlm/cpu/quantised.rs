@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::{
     super::Result,
-    Strides, multiply, numbers,
+    Strides, add_by_row, multiply, numbers,
     vector::{LANES, total, vectorised},
     with_numbers,
 };
@@ -75,7 +75,7 @@ impl QuantisedOp {
     }
 
     fn few(&self, x: &[f32], out: &mut [f32]) {
-        let (rows, blocks, outputs) = (x.len() / self.inputs, self.blocks(), self.outputs());
+        let (rows, blocks) = (x.len() / self.inputs, self.blocks());
         let x = interleaved(x, self.inputs);
         // By output first, so that one task has its weights in its cache for every row.
         let mut by_output = vec![0.; out.len()];
@@ -84,11 +84,7 @@ impl QuantisedOp {
             .zip(self.weights.par_chunks(WEIGHT_ROWS * blocks))
             .zip(self.scales.par_chunks(WEIGHT_ROWS * blocks))
             .for_each(|((out, weights), scales)| dots(&x, rows, weights, scales, out));
-        for (output, column) in by_output.chunks_exact(rows).enumerate() {
-            for (row, value) in column.iter().enumerate() {
-                out[row * outputs + output] = *value;
-            }
-        }
+        add_by_row(&by_output, rows, out);
     }
 
     fn many(&self, x: &[f32], out: &mut [f32]) {

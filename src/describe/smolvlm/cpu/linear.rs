@@ -1,5 +1,7 @@
 //! Linear layers on f32 weights.
 
+use std::array;
+
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use gemm::Parallelism;
 use rayon::prelude::*;
@@ -7,22 +9,55 @@ use rayon::prelude::*;
 use super::{
     super::Result,
     Strides, add_by_row, multiply, numbers,
-    vector::{dot, vectorised},
+    vector::{LANES, dot, total, vectorised},
     with_numbers,
 };
 
 /// Up to so many rows a matrix product is bound by reading the weights, not by arithmetic.
-const FEW_ROWS: usize = 4;
+const FEW_ROWS: usize = 16;
+/// Rows that a weight is multiplied for while it is in a register: their sums fill the others.
+const ROWS_AT_ONCE: usize = 4;
 /// Weight rows in one task of such a product.
-const WEIGHT_ROWS: usize = 64;
+const WEIGHT_ROWS: usize = 32;
 
 vectorised! {
     /// `out[output * rows + row] = x[row] . weights[output]`
     fn dots(x: &[f32], inputs: usize, weights: &[f32], out: &mut [f32]) {
-        for (out, weights) in out.chunks_exact_mut(x.len() / inputs).zip(weights.chunks_exact(inputs)) {
-            for (out, x) in out.iter_mut().zip(x.chunks_exact(inputs)) {
-                *out = dot(x, weights);
+        let rows = x.len() / inputs;
+        for (i, x) in x.chunks(ROWS_AT_ONCE * inputs).enumerate() {
+            let out = out.chunks_exact_mut(rows).map(|out| &mut out[i * ROWS_AT_ONCE..]);
+            let outputs = weights.chunks_exact(inputs).zip(out);
+            match x.len() / inputs {
+                1 => outputs.for_each(|(weights, out)| out[0] = dot(x, weights)),
+                2 => dots_of::<2>(x, inputs, outputs),
+                3 => dots_of::<3>(x, inputs, outputs),
+                _ => dots_of::<ROWS_AT_ONCE>(x, inputs, outputs),
             }
+        }
+    }
+}
+
+#[inline(always)]
+fn dots_of<'a, const ROWS: usize>(
+    x: &[f32],
+    inputs: usize,
+    outputs: impl Iterator<Item = (&'a [f32], &'a mut [f32])>,
+) {
+    let x: [_; ROWS] = array::from_fn(|row| x[row * inputs..][..inputs].as_chunks::<LANES>());
+    for (weights, out) in outputs {
+        let (chunks, rest) = weights.as_chunks::<LANES>();
+        let mut lanes = [[0f32; LANES]; ROWS];
+        for (at, weights) in chunks.iter().enumerate() {
+            let x: [_; ROWS] = array::from_fn(|row| &x[row].0[at]);
+            // In this order: with the rows outside, two or three of them take four times as long.
+            for i in 0..LANES {
+                for row in 0..ROWS {
+                    lanes[row][i] += weights[i] * x[row][i];
+                }
+            }
+        }
+        for ((out, lanes), (_, x)) in out.iter_mut().zip(lanes).zip(&x) {
+            *out = total(lanes) + rest.iter().zip(*x).map(|(w, x)| w * x).sum::<f32>();
         }
     }
 }

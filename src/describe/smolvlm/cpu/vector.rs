@@ -1,5 +1,7 @@
 //! Loops that the compiler turns into the widest vector instructions that the processor has.
 
+use std::array;
+
 /// Independent sums in a reduction: enough to fill the vector units.
 pub const LANES: usize = 32;
 
@@ -60,8 +62,11 @@ pub fn gated(x: f32, y: f32) -> f32 {
 
 /// Sums the lanes in halves, as vector units do.
 #[inline(always)]
-pub fn total<const N: usize>(mut lanes: [f32; N]) -> f32 {
-    let mut width = N / 2;
+pub fn total(lanes: [f32; LANES]) -> f32 {
+    // A new array: else the compiler shuffles several sums' lanes into each other where they are summed up, which
+    // can take four times as long.
+    let mut lanes: [f32; LANES / 2] = array::from_fn(|i| lanes[i] + lanes[i + LANES / 2]);
+    let mut width = LANES / 4;
     while width > 0 {
         for i in 0..width {
             lanes[i] += lanes[i + width];

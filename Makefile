@@ -79,7 +79,7 @@ endef
 deb: build ## the Debian package, into target/debian
 	$(call package,target/release)
 
-deb-cuda: cuda ## the same with CUDA, into target/HOST/debian
+deb-cuda: cuda ## the same with CUDA
 	$(call package,target/$(HOST)/release,--target $(HOST))
 
 test-deb: deb ## install the package on a clean Debian 12, use it, and purge it; needs root

@@ -209,7 +209,7 @@ def collect(a, failed):
         for number in range(a.rounds):
             print(f"{name}, round {number + 1} of {a.rounds}", file=sys.stderr)
             fresh = [ours(a, name, dtype) for dtype in a.dtypes.split(",")] if a.bench else taken
-            documents += fresh
+            documents += fresh if a.bench or not documents else []
             shapes = [(d, s) for d in fresh for s in d["shapes"] if s["shape"] == name]
             for document, shape in shapes:
                 results.setdefault(f"ours {document['dtype']}", []).append(shape)
@@ -267,17 +267,17 @@ def whole_table(name, first, other, results):
 def stage_table(name, batch, first, results):
     """One batch stage by stage, ours beside all other programs."""
     others = [program for program in results if program != first]
-    print(f"\n{name}, batch {batch}\n\n| | {first} | " + " | ".join(f"{p} | ratio" for p in others) + " |")
+    print(f"\n{name}, batch {batch}\n\n| | " + " | ".join([first] + [f"{p} | ratio" for p in others]) + " |")
     print("|---" * (2 + 2 * len(others)) + "|")
     for key, title in (WALL | CPU | {"peak_memory_mb": "peak memory, MB"}).items():
         own = median(results[first], batch, key)
         if own is None:
             continue
-        cells = []
+        cells = [f"{own:.4g}"]
         for program in others:
             other = median(results[program], batch, key)
             cells.append("– | –" if other is None else f"{other:.4g} | {ratio(key, own, other)}")
-        print(f"| {title} | {own:.4g} | " + " | ".join(cells) + " |")
+        print(f"| {title} | " + " | ".join(cells) + " |")
 
 
 def shares(program, results, batch):

@@ -226,8 +226,9 @@ fn describe(
             unread += 1;
         }
     }
-    printer.finish()?;
+    let described = printer.finish()?;
     match unread {
+        0 if described == 0 => bail!("nothing was described"),
         0 => Ok(()),
         n => bail!("{n} of {} sources could not be described", sources.len()),
     }

@@ -182,6 +182,7 @@ impl Layers {
 
 /// The section that a line begins, if it may be shown: anything else may hold a secret.
 fn header(line: &str) -> Option<&str> {
+    let line = line.trim_start();
     let header = &line[..=line.find(']')?];
     let harmless = |c: char| c.is_ascii_alphanumeric() || "[]._- ".contains(c);
     (header.starts_with('[') && header.chars().all(harmless)).then_some(header)

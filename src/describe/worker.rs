@@ -52,7 +52,7 @@ pub fn run(
     let mut scribe = Scribe::new(node, describer.model());
     let progress = describer.progress();
     let mut room = Room::new(batching.max_batch);
-    while let Some(batch) = queue.pop_batch(room.most, batching.linger) {
+    while let Some(batch) = queue.pop_batch(room.at_once(), batching.linger) {
         progress.step();
         let started = Instant::now();
         let (mut asked, mut clips) = (Vec::<Asked>::new(), Vec::<Clip>::new());
@@ -97,6 +97,8 @@ struct Room {
     most: NonZeroUsize,
     /// Batches in a row that fitted.
     good: u32,
+    /// What the last batch's clips left room for.
+    fit: NonZeroUsize,
     /// The fewest that was told of.
     told: NonZeroUsize,
 }
@@ -106,7 +108,13 @@ const GOOD: u32 = 200;
 
 impl Room {
     fn new(max: NonZeroUsize) -> Self {
-        Self { max, most: max, good: 0, told: max }
+        Self { max, most: max, good: 0, fit: max, told: max }
+    }
+
+    /// How many clips are worth taking out of the queue: those that wait there can still make room for newer
+    /// ones.
+    fn at_once(&self) -> NonZeroUsize {
+        self.most.min(self.fit)
     }
 
     /// Describes clips, in parts of at most as many as fit: half as many, whenever the device has too
@@ -147,14 +155,15 @@ impl Room {
     /// How many of these clips are tried at once.
     fn fitting(&mut self, describer: &dyn Describer, clips: &[Clip]) -> usize {
         let frames = clips.iter().map(|clip| clip.frames.len()).max().unwrap_or_default();
-        let fit = describer.most_clips(frames).unwrap_or(self.most).min(self.most);
-        if fit < self.most.min(self.told) && fit.get() < clips.len() {
-            self.told = fit;
+        self.fit = describer.most_clips(frames).unwrap_or(self.max);
+        if self.fit < self.told {
+            self.told = self.fit;
             tracing::info!(
-                "at most {fit} clips of {frames} frames are described at once: there is no memory for more"
+                "at most {} clips of {frames} frames are described at once: there is no memory for more",
+                self.fit
             );
         }
-        fit.get()
+        self.at_once().get()
     }
 
     fn fitted(&mut self) {

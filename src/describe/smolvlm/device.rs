@@ -153,10 +153,12 @@ fn available() -> Option<usize> {
     let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let free = line.trim().strip_suffix(" kB")?.parse::<usize>().ok()? * 1024;
-    let group = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let group = group.lines().find_map(|line| line.strip_prefix("0::/"));
-    let limit = group.and_then(|group| left_of_limit(&Path::new("/sys/fs/cgroup").join(group)));
-    Some(limit.map_or(free, |limit| limit.min(free)))
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let root = Path::new("/sys/fs/cgroup");
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).map(|group| root.join(group));
+    // Each group above it may have a limit, too.
+    let above = own.iter().flat_map(|group| group.ancestors()).take_while(|group| group.starts_with(root));
+    Some(above.filter_map(left_of_limit).fold(free, usize::min))
 }
 
 /// Nothing where the group has no limit.
@@ -164,9 +166,10 @@ fn left_of_limit(group: &Path) -> Option<usize> {
     let read = |name: &str| fs::read_to_string(group.join(name)).ok();
     let bytes = |name: &str| read(name)?.trim().parse::<usize>().ok();
     let (most, taken) = (bytes("memory.max")?, bytes("memory.current")?);
-    // What was read from files goes when its memory is wanted.
-    let files =
-        read("memory.stat")?.lines().find_map(|line| line.strip_prefix("file ")?.parse::<usize>().ok())?;
+    let stat = read("memory.stat")?;
+    let of = |name: &str| stat.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<usize>().ok());
+    // What was read from files goes when its memory is wanted; files that are nowhere else do not.
+    let files = of("file ")?.saturating_sub(of("shmem ")?);
     Some((most + files).saturating_sub(taken))
 }
 
@@ -385,10 +388,10 @@ mod tests {
         let write = |name: &str, text: &str| fs::write(group.path().join(name), text).unwrap();
         write("memory.max", "max\n");
         write("memory.current", "700\n");
-        write("memory.stat", "anon 400\nfile 300\nfile_mapped 9\n");
+        write("memory.stat", "anon 400\nfile 300\nshmem 50\nfile_mapped 9\n");
         assert_eq!(left_of_limit(group.path()), None);
         write("memory.max", "1000\n");
-        assert_eq!(left_of_limit(group.path()), Some(600));
+        assert_eq!(left_of_limit(group.path()), Some(550));
     }
 
     #[test]

@@ -477,7 +477,8 @@ impl<'a> Session<'a> {
             self.memory.unheard += 1;
             let rejected = matches!(ending, Ending::Rejected { .. });
             if rejected || self.memory.unheard >= HANG_UPS {
-                let why = format!("the broker hangs up when it is asked for commands: {}", ending.why());
+                let why =
+                    format!("the connection ends when the broker is asked for commands: {}", ending.why());
                 return self.go_deaf(why);
             }
             return End::Lost { why: ending.why(), progress: self.progress };

@@ -8,17 +8,10 @@ use rayon::prelude::*;
 
 use super::{
     super::Result,
-    Strides, add_by_row, multiply, numbers,
+    FEW_ROWS, ROWS_AT_ONCE, Strides, WEIGHT_ROWS, add_by_row, multiply, numbers,
     vector::{LANES, dot, total, vectorised},
     with_numbers,
 };
-
-/// Up to so many rows a matrix product is bound by reading the weights, not by arithmetic.
-const FEW_ROWS: usize = 16;
-/// Rows that a weight is multiplied for while it is in a register: their sums fill the others.
-const ROWS_AT_ONCE: usize = 4;
-/// Weight rows in one task of such a product.
-const WEIGHT_ROWS: usize = 32;
 
 vectorised! {
     /// `out[output * rows + row] = x[row] . weights[output]`

@@ -78,6 +78,13 @@ impl Strides {
     }
 }
 
+/// Up to so many rows a matrix product is bound by reading the weights, not by arithmetic.
+const FEW_ROWS: usize = 16;
+/// Rows that a weight is multiplied for while it is in a register: their sums fill the others.
+const ROWS_AT_ONCE: usize = 4;
+/// Weight rows in one task of such a product.
+const WEIGHT_ROWS: usize = 32;
+
 /// Adds `(outputs, rows)` to `(rows, outputs)`. Few rows are computed by output: so each weight is read once
 /// for all of them.
 fn add_by_row(by_output: &[f32], rows: usize, out: &mut [f32]) {

@@ -9,19 +9,13 @@ use rayon::prelude::*;
 
 use super::{
     super::Result,
-    Strides, add_by_row, multiply, numbers,
+    FEW_ROWS, ROWS_AT_ONCE, Strides, WEIGHT_ROWS, add_by_row, multiply, numbers,
     vector::{LANES, total, vectorised},
     with_numbers,
 };
 
 /// Neighbouring weights of one row that share a scale, as in GGML's Q8_0; one for each lane.
 const BLOCK: usize = LANES;
-/// Up to so many rows of input, weights are used in registers as they are widened.
-const FEW_ROWS: usize = 16;
-/// Rows of input that take turns with the same widened weights: their sums fill the registers.
-const ROWS_AT_ONCE: usize = 4;
-/// Weight rows in one task.
-const WEIGHT_ROWS: usize = 32;
 /// Weights that are widened at a time for many rows: 4 MiB, which stay in a cache until they are
 /// multiplied.
 const PANEL: usize = 1 << 20;

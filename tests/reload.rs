@@ -248,16 +248,18 @@ fn a_camera_that_could_not_be_watched_is_tried_again_by_a_reload() {
     let broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), "camscribe/#");
     let own = format!("{GOES}pipeline = \"own\"\n");
-    let toml = toml(broker.port(), &[STAYS, &own]);
-    let daemon = Daemon::with(&toml, |home, _| {
+    let daemon = Daemon::with(&toml(broker.port(), &[STAYS]), |home, _| {
         std::fs::create_dir(home.join("pipelines")).unwrap();
         std::fs::write(home.join("pipelines/own.txt"), "nosuchelement name=source ! fakesink").unwrap();
     });
-    let status = "camscribe/edge1/goes/status";
-    subscriber.until(|m| m.topic == status && m.text().contains("nosuchelement"));
     // That another one is left alone, and may come back, changes nothing.
+    subscriber.until(|m| m.topic == "camscribe/edge1/stays/description");
     broker::publish(broker.port(), "camscribe/edge1/stays/set/enabled", "OFF");
     subscriber.until(|m| m.topic == "camscribe/edge1/stays/status" && m.text().contains("disabled"));
+    let toml = toml(broker.port(), &[STAYS, &own]);
+    daemon.reload(&toml);
+    let status = "camscribe/edge1/goes/status";
+    subscriber.until(|m| m.topic == status && m.text().contains("nosuchelement"));
     let shapes = include_str!("../pipelines/shapes.txt");
     std::fs::write(daemon.path("pipelines/own.txt"), shapes).unwrap();
     daemon.reload(&toml);

@@ -18,12 +18,12 @@ use self::{
     reload::InForce,
 };
 use crate::{
+    camera::CameraId,
     config::{self, Config},
     describe::{
         Describer,
         smolvlm::{Options, SmolVlm},
     },
-    frame::CameraId,
     http, hub,
     metrics::{Metrics, Readings},
     publish::{

@@ -5,21 +5,11 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 
 use crate::{
-    frame::{CameraId, Clock, Frame},
-    gate::GateConfig,
-    pace::Pace,
+    camera::CameraId,
+    frame::{Clock, Frame},
+    interval::IntervalTracker,
+    prompt_spec::PromptSpec,
 };
-
-/// What is asked of the model about a clip.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// The user's prompt, as configured.
-    pub prompt: String,
-    /// The longest answer, in tokens.
-    pub max_tokens: usize,
-    /// When it need not be asked again; none: about every clip.
-    pub gate: Option<GateConfig>,
-}
 
 /// A window's worth of frames from one camera: what the model describes.
 #[derive(Clone, Debug)]
@@ -44,7 +34,7 @@ pub struct Clip {
     /// was set back, so that `start` is before that of the clip before.
     pub gap: bool,
     /// What to ask about it.
-    pub question: Arc<Question>,
+    pub prompt_spec: Arc<PromptSpec>,
 }
 
 impl Clip {
@@ -142,7 +132,7 @@ impl WindowConfig {
 #[derive(Debug)]
 pub struct Windower {
     config: WindowConfig,
-    question: Arc<Question>,
+    prompt_spec: Arc<PromptSpec>,
     open: Vec<Open>,
     /// Where the next window starts; none before the first frame and after a discontinuity.
     next_start: Option<Duration>,
@@ -150,7 +140,7 @@ pub struct Windower {
     last: Duration,
     heard: Duration,
     /// Time between the frames heard of.
-    pace: Pace,
+    frame_intervals: IntervalTracker,
     /// Frames were lost before the latest one heard of, which is still to be taken in.
     lost: bool,
     /// When the latest clip started.
@@ -200,17 +190,17 @@ impl Open {
 
 impl Windower {
     /// A windower that has seen nothing yet.
-    pub fn new(config: WindowConfig, question: Arc<Question>) -> Result<Self, BadWindow> {
+    pub fn new(config: WindowConfig, prompt_spec: Arc<PromptSpec>) -> Result<Self, BadWindow> {
         config.validate()?;
         let nothing = Duration::ZERO;
         Ok(Self {
             config,
-            question,
+            prompt_spec,
             open: Vec::new(),
             next_start: None,
             last: nothing,
             heard: nothing,
-            pace: Pace::default(),
+            frame_intervals: IntervalTracker::default(),
             lost: false,
             last_start: None,
             seq: 0,
@@ -297,8 +287,8 @@ impl Windower {
     fn hear(&mut self, pts: Duration) {
         let interval = pts.saturating_sub(self.heard);
         if self.next_start.is_some() {
-            self.lost |= self.pace.longest(USUAL).is_some_and(|usual| interval > usual * LOSS);
-            self.pace.note(interval);
+            self.lost |= self.frame_intervals.longest(USUAL).is_some_and(|usual| interval > usual * LOSS);
+            self.frame_intervals.record(interval);
         }
         self.heard = self.heard.max(pts);
     }
@@ -308,7 +298,7 @@ impl Windower {
         self.next_start = None;
         self.last = Duration::ZERO;
         self.heard = Duration::ZERO;
-        self.pace = Pace::default();
+        self.frame_intervals = IntervalTracker::default();
         self.lost = false;
         clips
     }
@@ -361,7 +351,7 @@ impl Windower {
             duration,
             frames: w.frames,
             gap: ending == Ending::Cut || w.gap || set_back,
-            question: self.question.clone(),
+            prompt_spec: self.prompt_spec.clone(),
         })
     }
 }

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
-use crate::frame::{CameraId, Clock};
+use crate::{camera::CameraId, frame::Clock};
 
 /// The number of the contract below.
 pub const SCHEMA: u32 = 1;

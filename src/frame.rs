@@ -1,64 +1,12 @@
 //! One picture from one camera: what capture produces and everything later stands on.
 
-use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The name of a camera: 1 to 64 of `a-z`, `0-9`, `_` and `-`.
-///
-/// Lower case only, so that an environment variable can name a camera and so that no topic
-/// wildcard, level separator or path part can hide in it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
-pub struct CameraId(Arc<str>);
-
-/// A camera name with a character that is not allowed, or of a length that is not.
-#[derive(Debug, thiserror::Error)]
-#[error("{0:?} cannot name a camera: use 1 to 64 of a-z, 0-9, '_' and '-'")]
-pub struct BadCameraId(String);
-
-impl CameraId {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for CameraId {
-    type Err = BadCameraId;
-
-    fn from_str(s: &str) -> Result<Self, BadCameraId> {
-        let allowed = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
-        if (1..=64).contains(&s.len()) && s.bytes().all(allowed) {
-            Ok(Self(s.into()))
-        } else {
-            Err(BadCameraId(s.into()))
-        }
-    }
-}
-
-impl TryFrom<String> for CameraId {
-    type Error = BadCameraId;
-
-    fn try_from(s: String) -> Result<Self, BadCameraId> {
-        s.parse()
-    }
-}
-
-impl From<CameraId> for String {
-    fn from(id: CameraId) -> String {
-        id.0.to_string()
-    }
-}
-
-impl fmt::Display for CameraId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+use crate::camera::CameraId;
 
 /// Where a frame's UTC time comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

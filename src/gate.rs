@@ -7,62 +7,54 @@
 //! contrast), the shimmer of compression. What it does not see: colours of the same brightness, and
 //! what is smaller than two blocks, a 64th of the width each.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use crate::{
-    clip::{Clip, Question},
-    frame::Frame,
-};
-
-/// When a clip is not worth a description.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GateConfig {
-    /// How much brighter or darker a block must become to count, of 255.
-    pub threshold: u8,
-    /// A still picture is described again after so long.
-    pub heartbeat: Duration,
-}
+use crate::{clip::Clip, frame::Frame, prompt_spec::PromptSpec};
 
 /// What a clip looks like to the gate.
 #[derive(Clone, Debug)]
-pub struct Look {
-    frames: Vec<Sketch>,
+pub struct Fingerprint {
+    frames: Vec<LumaGrid>,
     start: DateTime<Utc>,
-    question: Arc<Question>,
+    prompt_spec: Arc<PromptSpec>,
 }
 
-impl Look {
+impl Fingerprint {
     /// Looks at a clip; none where its camera has no gate.
-    pub fn at(clip: &Clip) -> Option<Self> {
-        clip.question.gate?;
-        let frames: Vec<_> = clip.frames.iter().map(Sketch::of).collect::<Option<_>>()?;
-        (!frames.is_empty()).then(|| Self { frames, start: clip.start, question: clip.question.clone() })
+    pub fn of(clip: &Clip) -> Option<Self> {
+        clip.prompt_spec.gate?;
+        let frames: Vec<_> = clip.frames.iter().map(LumaGrid::of).collect::<Option<_>>()?;
+        (!frames.is_empty()).then(|| Self {
+            frames,
+            start: clip.start,
+            prompt_spec: clip.prompt_spec.clone(),
+        })
     }
 
     /// Whether nothing has moved since the clip that `described` was made of, and nobody waits for
     /// another description yet. A clock that was set back means that nobody knows how long ago that was.
     pub fn repeats(&self, described: &Self) -> bool {
-        let (Some(gate), Some(reference)) = (self.question.gate, described.frames.last()) else {
+        let (Some(gate), Some(reference)) = (self.prompt_spec.gate, described.frames.last()) else {
             return false;
         };
         let age = (self.start - described.start).to_std();
-        let still = |now: &Sketch, before: &Sketch| !now.differs(before, f32::from(gate.threshold));
-        self.question == described.question
+        let still = |now: &LumaGrid, before: &LumaGrid| !now.differs(before, f32::from(gate.threshold));
+        self.prompt_spec == described.prompt_spec
             && age.is_ok_and(|age| age < gate.heartbeat)
             && self.frames.iter().all(|frame| still(frame, reference))
             && self.frames.windows(2).all(|pair| still(&pair[1], &pair[0]))
     }
 
-    /// Forgets all but what later clips are compared with.
-    pub fn end(mut self) -> Self {
+    /// Keeps the last frame only: later clips are compared with nothing else.
+    pub fn keep_last_frame(mut self) -> Self {
         self.frames.drain(..self.frames.len().saturating_sub(1));
         self
     }
 }
 
-/// Blocks of a sketch.
+/// Blocks of a grid.
 const WIDTH: usize = 64;
 const HEIGHT: usize = 36;
 /// Pixels that are looked at in a block, in each direction: more would only average the same noise away.
@@ -70,7 +62,7 @@ const SAMPLES: usize = 8;
 
 /// The brightness of a frame's blocks, 0 to 255.
 #[derive(Clone, Debug)]
-struct Sketch(Box<[f32]>);
+struct LumaGrid(Box<[f32]>);
 
 /// How one picture follows from another when only the exposure differs.
 struct Exposure {
@@ -91,7 +83,7 @@ const NOISE: f32 = 4.0;
 /// More than this is not noise: over half of the picture has changed.
 const NOISE_LIMIT: f32 = 24.0;
 
-impl Sketch {
+impl LumaGrid {
     /// Reduces a frame; none if it has no pixels, or not as many as it says.
     fn of(frame: &Frame) -> Option<Self> {
         let (width, height) = (frame.width as usize, frame.height as usize);

@@ -4,7 +4,8 @@
 //!
 //! | room | what it is for |
 //! |---|---|
-//! | [`frame`], [`clip`], [`pace`] | what cameras give, and how it is cut into clips |
+//! | [`camera`], [`frame`], [`clip`], [`interval`] | what cameras give, and how it is cut into clips |
+//! | [`prompt_spec`] | what the model is asked about a clip |
 //! | [`gate`] | whether a clip shows anything new |
 //! | [`resize`] | pictures made smaller, as the model does it |
 //! | [`device`] | where the model is wanted to compute |
@@ -27,6 +28,7 @@
 extern crate self as camscribe;
 
 pub mod bench;
+pub mod camera;
 #[cfg(feature = "daemon")]
 pub mod capture;
 pub mod clip;
@@ -35,9 +37,10 @@ pub mod device;
 pub mod event;
 pub mod frame;
 pub mod gate;
+pub mod interval;
 pub mod logging;
-pub mod pace;
 pub mod progress;
+pub mod prompt_spec;
 pub mod queue;
 pub mod resize;
 

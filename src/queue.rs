@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{clip::Clip, frame::CameraId};
+use crate::{camera::CameraId, clip::Clip};
 
 /// Clips of one camera that wait for the model: one to be taken next, one behind it. More would
 /// only make descriptions older.

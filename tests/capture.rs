@@ -4,7 +4,8 @@
 use std::{fs, time::Duration};
 
 use camscribe::{
-    capture::{self, CaptureError, State},
+    camera::CameraState,
+    capture::{self, CaptureError},
     config::{Login, ParsedSource, Sampling, Secret, Source, Transport, mask, scene::Picture},
     frame::Clock,
 };
@@ -217,7 +218,7 @@ async fn what_is_no_video_gets_one_clear_sentence() {
         assert!(played.result.is_err(), "{name}: {played:?}");
         assert!(played.error().ends_with(expected), "{name}: {} ({:?})", played.error(), played.result);
         assert!(played.error().contains(folder.path().to_str().unwrap()));
-        assert_eq!(played.status.state, State::Offline);
+        assert_eq!(played.status.state, CameraState::Offline);
     }
 }
 
@@ -315,7 +316,7 @@ async fn a_camera_wants_the_right_password() {
         config.login = wrong;
         let played = play(config.clone(), 1).await;
         assert!(matches!(played.result, Err(CaptureError::Unauthorised(_))), "{:?}", played.result);
-        assert_eq!(played.status.state, State::Unauthorised);
+        assert_eq!(played.status.state, CameraState::Unauthorised);
         assert!(!format!("{:?}", played.result).contains("wrong-one"));
     }
 }
@@ -380,9 +381,12 @@ async fn a_camera_that_vanishes_and_returns_is_seen_again() {
     let played = playing.await.unwrap();
     assert_eq!(played.clips.len(), 4, "{:?}", played.states);
     assert!(played.clips.iter().map(|c| c.seq).eq(0..4));
-    let states: Vec<State> = played.states.iter().map(|s| s.state).collect();
-    let lost = states.iter().position(|s| *s == State::Offline).expect("it went offline");
-    assert!(states[..lost].contains(&State::Online) && states[lost..].contains(&State::Online), "{states:?}");
+    let states: Vec<CameraState> = played.states.iter().map(|s| s.state).collect();
+    let lost = states.iter().position(|s| *s == CameraState::Offline).expect("it went offline");
+    assert!(
+        states[..lost].contains(&CameraState::Online) && states[lost..].contains(&CameraState::Online),
+        "{states:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

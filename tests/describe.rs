@@ -4,7 +4,7 @@
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use camscribe::{
-    clip::{Clip, Question},
+    clip::Clip,
     describe::{
         DescribeError, Describer,
         smolvlm::{Options, SmolVlm, config::ModelConfig},
@@ -12,6 +12,7 @@ use camscribe::{
     device::DeviceChoice,
     event::ModelInfo,
     frame::{Clock, Frame},
+    prompt_spec::PromptSpec,
 };
 use chrono::{TimeDelta, Utc};
 use tempfile::TempDir;
@@ -50,7 +51,7 @@ fn describing_shows_that_it_gets_on() {
 }
 
 fn clip(frames: u64, width: u32, height: u32) -> Clip {
-    let camera: camscribe::frame::CameraId = "porch".parse().unwrap();
+    let camera: camscribe::camera::CameraId = "porch".parse().unwrap();
     let start = Utc::now();
     let frame = |i: u64| Frame {
         camera: camera.clone(),
@@ -72,7 +73,7 @@ fn clip(frames: u64, width: u32, height: u32) -> Clip {
         duration: Duration::from_secs(frames),
         frames: (0..frames).map(frame).collect(),
         gap: false,
-        question: Arc::new(Question { prompt: "What moves?".into(), max_tokens: 12, gate: None }),
+        prompt_spec: Arc::new(PromptSpec { prompt: "What moves?".into(), max_tokens: 12, gate: None }),
     }
 }
 

@@ -9,10 +9,10 @@ use std::{
 };
 
 use camscribe::{
+    camera::{CameraId, CameraState},
     event::EventKind,
-    frame::CameraId,
     publish::{
-        BrokerAddress, CameraState, Publisher, Settings,
+        BrokerAddress, Publisher, Settings,
         mqtt::{broker::EmbeddedBroker, subscribe},
         outbox::{Limits, Message, Outbox},
     },

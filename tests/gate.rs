@@ -4,9 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use camscribe::{
-    clip::{Clip, Question},
+    clip::Clip,
     frame::{Clock, Frame},
-    gate::{GateConfig, Look},
+    gate::Fingerprint,
+    prompt_spec::{GateConfig, PromptSpec},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
@@ -139,16 +140,16 @@ fn clip(start: DateTime<Utc>, frames: Vec<Frame>, gate: Option<GateConfig>) -> C
         duration: Duration::from_secs(8),
         frames,
         gap: false,
-        question: Arc::new(Question { prompt: "What happens?".into(), max_tokens: 8, gate }),
+        prompt_spec: Arc::new(PromptSpec { prompt: "What happens?".into(), max_tokens: 8, gate }),
     }
 }
 
 /// Whether `after` shows nothing new after `before`, by the default threshold.
 fn still(before: Vec<Frame>, after: Vec<Frame>) -> bool {
     let look = |seconds, frames| {
-        Look::at(&clip(DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds), frames, gate(10))).unwrap()
+        Fingerprint::of(&clip(DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds), frames, gate(10))).unwrap()
     };
-    look(CLIP, after).repeats(&look(0, before).end())
+    look(CLIP, after).repeats(&look(0, before).keep_last_frame())
 }
 
 prop_compose! {
@@ -229,7 +230,7 @@ fn a_higher_threshold_sees_less() {
         let look = |seconds, picture: &Picture| {
             let start = DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds);
             let frames = STEADY.films(std::slice::from_ref(picture), &mut Chance(5));
-            Look::at(&clip(start, frames, gate(threshold))).unwrap()
+            Fingerprint::of(&clip(start, frames, gate(threshold))).unwrap()
         };
         !look(CLIP, &faint).repeats(&look(0, &empty))
     };
@@ -239,16 +240,17 @@ fn a_higher_threshold_sees_less() {
 #[test]
 fn a_still_picture_is_described_again_when_it_is_time_and_when_something_else_is_asked() {
     let frames = STEADY.films(&[scene(1)], &mut Chance(1));
-    let look = |seconds, question: Question| {
+    let look = |seconds, prompt_spec: PromptSpec| {
         let start = DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds);
-        Look::at(&Clip { question: Arc::new(question), ..clip(start, frames.clone(), None) }).unwrap()
+        Fingerprint::of(&Clip { prompt_spec: Arc::new(prompt_spec), ..clip(start, frames.clone(), None) })
+            .unwrap()
     };
-    let question = Question { prompt: "What happens?".into(), max_tokens: 8, gate: gate(10) };
-    let described = look(1000, question.clone());
-    assert!(look(1599, question.clone()).repeats(&described));
-    assert!(!look(1600, question.clone()).repeats(&described));
-    assert!(!look(999, question.clone()).repeats(&described), "nobody knows how long ago that was");
-    let other = Question { prompt: "Is it raining?".into(), ..question };
+    let prompt_spec = PromptSpec { prompt: "What happens?".into(), max_tokens: 8, gate: gate(10) };
+    let described = look(1000, prompt_spec.clone());
+    assert!(look(1599, prompt_spec.clone()).repeats(&described));
+    assert!(!look(1600, prompt_spec.clone()).repeats(&described));
+    assert!(!look(999, prompt_spec.clone()).repeats(&described), "nobody knows how long ago that was");
+    let other = PromptSpec { prompt: "Is it raining?".into(), ..prompt_spec };
     assert!(!look(1010, other).repeats(&described));
 }
 
@@ -261,12 +263,12 @@ fn frames_of_any_size_are_looked_at_and_torn_ones_are_left_to_the_model() {
         assert!(!still(grey(20), grey(200)), "{width}x{height}");
     }
     let torn = vec![frame(64, 36, vec![0; 10])];
-    assert!(Look::at(&clip(DateTime::UNIX_EPOCH, torn, gate(10))).is_none());
-    assert!(Look::at(&clip(DateTime::UNIX_EPOCH, Vec::new(), gate(10))).is_none());
+    assert!(Fingerprint::of(&clip(DateTime::UNIX_EPOCH, torn, gate(10))).is_none());
+    assert!(Fingerprint::of(&clip(DateTime::UNIX_EPOCH, Vec::new(), gate(10))).is_none());
 }
 
 #[test]
 fn a_camera_without_a_gate_is_not_looked_at() {
     let frames = STEADY.films(&[scene(1)], &mut Chance(1));
-    assert!(Look::at(&clip(DateTime::UNIX_EPOCH, frames, None)).is_none());
+    assert!(Fingerprint::of(&clip(DateTime::UNIX_EPOCH, frames, None)).is_none());
 }

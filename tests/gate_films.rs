@@ -8,10 +8,12 @@ use std::{
 };
 
 use camscribe::{
-    capture::{self, CameraConfig, CameraStatus},
-    clip::{Clip, Question, WindowConfig},
+    camera::CameraStatus,
+    capture::{self, CameraConfig},
+    clip::{Clip, WindowConfig},
     config::Sampling,
-    gate::{GateConfig, Look},
+    gate::Fingerprint,
+    prompt_spec::{GateConfig, PromptSpec},
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +29,7 @@ async fn verdicts(uri: &str, window: u64) -> String {
     let config = CameraConfig {
         sampling: Sampling::Rate,
         window: WindowConfig { window, stride: window, frames: 8, min_frames: 2 },
-        question: Arc::new(Question { prompt: "What happens?".into(), max_tokens: 8, gate }),
+        prompt_spec: Arc::new(PromptSpec { prompt: "What happens?".into(), max_tokens: 8, gate }),
         // As the published models have it.
         edge: Some(512),
         ..media::camera(uri)
@@ -37,12 +39,12 @@ async fn verdicts(uri: &str, window: u64) -> String {
     let sink = move |clip| taken.lock().unwrap().push(clip);
     let (status, _) = watch::channel(CameraStatus::default());
     capture::run(config, sink, status, CancellationToken::new()).await.unwrap();
-    let mut described: Option<Look> = None;
+    let mut described: Option<Fingerprint> = None;
     let verdict = |clip: &Clip| {
-        let look = Look::at(clip).unwrap();
+        let look = Fingerprint::of(clip).unwrap();
         let still = described.as_ref().is_some_and(|described| look.repeats(described));
         if !still {
-            described = Some(look.end());
+            described = Some(look.keep_last_frame());
         }
         if still { '.' } else { 'D' }
     };

@@ -15,10 +15,11 @@ use std::{
 };
 
 use camscribe::{
+    camera::CameraState,
     config::{Login, Secret},
     event::Event,
     publish::{
-        CameraInfo, CameraState, Info, Settings,
+        CameraInfo, Info, Settings,
         outbox::{Message, Outbox},
     },
 };

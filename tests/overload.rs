@@ -14,7 +14,8 @@ use std::{
 };
 
 use camscribe::{
-    capture::{self, CameraConfig, CameraStatus},
+    camera::{CameraId, CameraStatus},
+    capture::{self, CameraConfig},
     clip::{Clip, WindowConfig},
     config::Sampling,
     describe::{
@@ -22,7 +23,6 @@ use camscribe::{
         worker::{self, Batching},
     },
     event::{FinishReason, ModelInfo, Tokens},
-    frame::CameraId,
     progress::Progress,
     queue::{ClipQueue, Overflow},
 };

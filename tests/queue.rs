@@ -12,8 +12,10 @@ use std::{
 };
 
 use camscribe::{
-    clip::{Clip, Question},
-    frame::{CameraId, Clock},
+    camera::CameraId,
+    clip::Clip,
+    frame::Clock,
+    prompt_spec::PromptSpec,
     queue::{ClipQueue, Closed, Overflow, Queued},
 };
 use chrono::DateTime;
@@ -42,7 +44,7 @@ fn clip(name: &str, seq: u64) -> Clip {
         duration: Duration::from_secs(8),
         frames: Vec::new(),
         gap: false,
-        question: Arc::new(Question { prompt: String::new(), max_tokens: 1, gate: None }),
+        prompt_spec: Arc::new(PromptSpec { prompt: String::new(), max_tokens: 1, gate: None }),
     }
 }
 

@@ -15,14 +15,16 @@ use std::{
 
 use camscribe::{
     app::life::Life,
-    clip::{Clip, Question},
+    camera::CameraId,
+    clip::Clip,
     describe::{
         DescribeError, Describer, Description, Stages,
         worker::{self, Batching},
     },
     event::{Event, FinishReason, ModelInfo, Tokens},
-    frame::{CameraId, Clock, Frame},
+    frame::{Clock, Frame},
     progress::Progress,
+    prompt_spec::PromptSpec,
     queue::{ClipQueue, Overflow},
 };
 use chrono::{TimeDelta, Utc};
@@ -277,7 +279,7 @@ fn clip() -> Clip {
             original: None,
         }],
         gap: false,
-        question: Arc::new(Question { prompt: "What?".into(), max_tokens: 1, gate: None }),
+        prompt_spec: Arc::new(PromptSpec { prompt: "What?".into(), max_tokens: 1, gate: None }),
     }
 }
 

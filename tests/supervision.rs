@@ -9,7 +9,8 @@ use std::{
 };
 
 use camscribe::{
-    capture::{CameraConfig, State},
+    camera::CameraState,
+    capture::CameraConfig,
     clip::{Clip, WindowConfig},
     config::{Login, Sampling, Secret},
 };
@@ -57,7 +58,7 @@ impl Neighbour {
     async fn start() -> Self {
         let server = RtspServer::start(&stream(SMALL));
         let mut watching = Watching::start(camera(&server.uri()));
-        watching.until("online", |s| s.state == State::Online).await;
+        watching.until("online", |s| s.state == CameraState::Online).await;
         Self { _server: server, watching }
     }
 
@@ -99,13 +100,13 @@ async fn a_camera_that_vanishes_and_comes_back_with_another_size_codec_and_rate_
     });
     porch.until("well into a window", |s| s.position > Duration::from_secs(3)).await;
     tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
-    let gone = porch.until("offline", |s| s.state == State::Offline).await;
+    let gone = porch.until("offline", |s| s.state == CameraState::Offline).await;
     assert!(!gone.why.is_empty());
     porch.more_clips(0).await;
     let other = "videotestsrc is-live=true ! video/x-raw,format=I420,width=480,height=272,framerate=10/1 \
                  ! jpegenc ! rtpjpegpay name=pay0 pt=26";
     let _again = RtspServer::start_at(other, port);
-    let back = porch.until("online again", |s| s.state == State::Online).await;
+    let back = porch.until("online again", |s| s.state == CameraState::Online).await;
     assert_eq!(back.size, Some((480, 272)));
     assert!(back.reconnects >= 1);
     porch.more_clips(1).await;
@@ -123,13 +124,13 @@ async fn a_camera_that_freezes_with_its_connection_open_is_started_again() {
     let neighbour = Neighbour::start().await;
     let server = RtspServer::start(&stream(SMALL));
     let mut porch = Watching::start(camera(&server.uri()));
-    porch.until("online", |s| s.state == State::Online).await;
+    porch.until("online", |s| s.state == CameraState::Online).await;
     porch.more_clips(2).await;
     server.suffer(Fault::Frozen);
-    let frozen = porch.until("offline", |s| s.state == State::Offline).await;
+    let frozen = porch.until("offline", |s| s.state == CameraState::Offline).await;
     assert!(frozen.why.ends_with("no picture for 5 s"), "{}", frozen.why);
     server.suffer(Fault::None);
-    porch.until("online again", |s| s.state == State::Online && s.reconnects >= 1).await;
+    porch.until("online again", |s| s.state == CameraState::Online && s.reconnects >= 1).await;
     porch.more_clips(2).await;
     let clips = porch.stop().await;
     assert_in_order(&clips);
@@ -143,14 +144,14 @@ async fn a_camera_that_sends_garbage_is_counted_and_started_again_and_none_of_it
     let server = RtspServer::start(&stream(SMALL));
     let mut porch =
         Watching::start(CameraConfig { opening: Duration::from_secs(3), ..camera(&server.uri()) });
-    porch.until("online", |s| s.state == State::Online).await;
+    porch.until("online", |s| s.state == CameraState::Online).await;
     porch.more_clips(2).await;
     server.suffer(Fault::Garbage);
-    let spoilt = porch.until("offline", |s| s.state == State::Offline).await;
+    let spoilt = porch.until("offline", |s| s.state == CameraState::Offline).await;
     assert!(spoilt.why.contains("no whole picture"), "{}", spoilt.why);
     assert!(spoilt.decode_errors >= 25, "{spoilt:?}");
     server.suffer(Fault::None);
-    let well = porch.until("online again", |s| s.state == State::Online).await;
+    let well = porch.until("online again", |s| s.state == CameraState::Online).await;
     assert!(well.reconnects >= 1 && well.decode_errors >= spoilt.decode_errors, "{well:?}");
     porch.more_clips(2).await;
     let clips = porch.stop().await;
@@ -176,7 +177,8 @@ async fn a_server_that_speaks_nonsense_is_tried_again_and_again() {
         }
     });
     let mut porch = Watching::start(CameraConfig { opening: Duration::from_secs(3), ..camera(&uri) });
-    let state = porch.until("tried twice more", |s| s.reconnects >= 2 && s.state == State::Offline).await;
+    let state =
+        porch.until("tried twice more", |s| s.reconnects >= 2 && s.state == CameraState::Offline).await;
     assert!(state.why.contains("127.0.0.1"), "{}", state.why);
     assert!(porch.stop().await.is_empty());
     neighbour.assert_untouched().await;
@@ -188,7 +190,7 @@ async fn a_camera_that_refuses_our_password_is_said_so_and_not_pestered() {
     let server = RtspServer::with_password(&stream(SMALL), "viewer", "right");
     let wrong = Login { username: "viewer".into(), password: Secret::new("wrong") };
     let mut porch = Watching::start(CameraConfig { login: Some(wrong), ..camera(&server.uri()) });
-    let refused = porch.until("refused", |s| s.state == State::Unauthorised).await;
+    let refused = porch.until("refused", |s| s.state == CameraState::Unauthorised).await;
     assert!(refused.why.contains("refuses user name or password"), "{}", refused.why);
     neighbour.watching.more_clips(5).await;
     assert_eq!(porch.status.borrow().reconnects, 0);
@@ -204,8 +206,8 @@ async fn a_camera_that_flaps_is_left_alone_for_longer_each_time() {
     let mut porch = Watching::start(camera(&server.uri()));
     let mut pauses = Vec::new();
     for time in 0..4 {
-        porch.until("online", |s| s.state == State::Online && s.reconnects == time).await;
-        porch.until("offline", |s| s.state == State::Offline).await;
+        porch.until("online", |s| s.state == CameraState::Online && s.reconnects == time).await;
+        porch.until("offline", |s| s.state == CameraState::Offline).await;
         let since = Instant::now();
         porch.until("tried again", |s| s.reconnects > time).await;
         pauses.push(since.elapsed());

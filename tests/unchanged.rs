@@ -4,15 +4,15 @@
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use camscribe::{
-    clip::{Clip, Question},
+    clip::Clip,
     describe::{
         DescribeError, Describer, Description, Stages,
         worker::{self, Batching},
     },
     event::{Event, EventKind, FinishReason, ModelInfo, Tokens},
     frame::{Clock, Frame},
-    gate::GateConfig,
     progress::Progress,
+    prompt_spec::{GateConfig, PromptSpec},
     queue::{ClipQueue, Overflow},
 };
 use chrono::{DateTime, TimeDelta};
@@ -73,7 +73,7 @@ fn clip(camera: &str, seq: u64, grey: u8, gate: Option<GateConfig>) -> Clip {
         duration: Duration::from_secs(8),
         frames: vec![frame.clone(), frame],
         gap: false,
-        question: Arc::new(Question { prompt: "What happens?".into(), max_tokens: 8, gate }),
+        prompt_spec: Arc::new(PromptSpec { prompt: "What happens?".into(), max_tokens: 8, gate }),
     }
 }
 

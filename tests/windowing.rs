@@ -3,8 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use camscribe::{
-    clip::{BadWindow, Clip, Question, WindowConfig, Windower},
+    clip::{BadWindow, Clip, WindowConfig, Windower},
     frame::{Clock, Frame, Original},
+    prompt_spec::PromptSpec,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
@@ -18,8 +19,8 @@ fn config(window: u64, stride: u64, frames: usize, min_frames: usize) -> WindowC
 }
 
 fn windower(config: &WindowConfig) -> Windower {
-    let question = Arc::new(Question { prompt: "What happens?".into(), max_tokens: 8, gate: None });
-    Windower::new(config.clone(), question).unwrap()
+    let prompt_spec = Arc::new(PromptSpec { prompt: "What happens?".into(), max_tokens: 8, gate: None });
+    Windower::new(config.clone(), prompt_spec).unwrap()
 }
 
 fn epoch() -> DateTime<Utc> {

@@ -11,12 +11,11 @@ use tokio::sync::watch;
 
 use super::former::Former;
 use crate::{
-    capture::{CameraStatus, State},
+    camera::{CameraId, CameraState, CameraStatus},
     device::Gpu,
     event::ModelInfo,
-    frame::CameraId,
-    metrics::{self, CameraReading, Metrics},
-    publish::{BrokerState, CameraInfo, CameraState, Info, Newest, Prepared, Publisher, outbox::Outbox},
+    metrics::{CameraReading, Metrics},
+    publish::{BrokerState, CameraInfo, Info, Newest, Prepared, Publisher, outbox::Outbox},
 };
 
 /// See above.
@@ -106,11 +105,7 @@ impl Board {
 
     /// A camera's status has changed; it also does with every frame.
     pub fn seen(&self, id: &CameraId, status: &CameraStatus) {
-        let state = match status.state {
-            State::Connecting => CameraState::Connecting,
-            State::Online => CameraState::Online,
-            State::Offline | State::Unauthorised => CameraState::Offline,
-        };
+        let state = status.state;
         let why = Some(status.why.as_str()).filter(|why| !why.is_empty());
         self.say(id, state, why);
         let mut inner = self.lock();
@@ -283,20 +278,11 @@ impl Inner {
 
 impl Camera {
     fn reading(&self) -> CameraReading {
+        let state = self.state;
         let Some(status) = &self.status else {
-            let state = metrics::CameraState::Disabled;
             return CameraReading { state, frames: 0, decode_errors: 0, too_few: 0 };
         };
-        let status = status.borrow();
-        // What was said last may be more than its status knows: that it has ended.
-        let state = match (self.state, status.state) {
-            (CameraState::Offline, State::Unauthorised) => metrics::CameraState::Unauthorised,
-            (CameraState::Offline, _) => metrics::CameraState::Offline,
-            (CameraState::Online, _) => metrics::CameraState::Online,
-            (CameraState::Connecting, _) => metrics::CameraState::Connecting,
-            (CameraState::Disabled, _) => metrics::CameraState::Disabled,
-        };
-        let CameraStatus { frames, decode_errors, too_few, .. } = *status;
+        let CameraStatus { frames, decode_errors, too_few, .. } = *status.borrow();
         CameraReading { state, frames, decode_errors, too_few }
     }
 }

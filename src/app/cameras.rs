@@ -12,13 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::board::Board;
 use crate::{
-    capture::{self, CameraConfig, CameraStatus, CaptureError},
-    clip::{Clip, Question, WindowConfig},
+    camera::{CameraId, CameraState, CameraStatus},
+    capture::{self, CameraConfig, CaptureError},
+    clip::{Clip, WindowConfig},
     config::{self, Config, Source},
-    frame::CameraId,
-    gate::GateConfig,
     metrics::{Metrics, Reason},
-    publish::CameraState,
+    prompt_spec::{GateConfig, PromptSpec},
     queue::{ClipQueue, Overflow},
 };
 
@@ -42,15 +41,15 @@ pub fn camera_config(id: &CameraId, camera: &config::Camera, pipelines: &Path) -
             frames: camera.frames,
             min_frames: camera.min_frames,
         },
-        question: question(camera),
+        prompt_spec: prompt_spec(camera),
         opening: OPENING,
         retry: true,
     }
 }
 
 /// What is asked about a camera's clips.
-fn question(camera: &config::Camera) -> Arc<Question> {
-    Arc::new(Question {
+fn prompt_spec(camera: &config::Camera) -> Arc<PromptSpec> {
+    Arc::new(PromptSpec {
         prompt: camera.prompt.clone(),
         max_tokens: camera.max_tokens,
         gate: Some(GateConfig { threshold: camera.change_threshold, heartbeat: camera.heartbeat })
@@ -101,7 +100,7 @@ pub struct Site {
 struct Running {
     task: Id,
     stop: CancellationToken,
-    question: watch::Sender<Arc<Question>>,
+    prompt_spec: watch::Sender<Arc<PromptSpec>>,
 }
 
 /// The cameras that are being watched.
@@ -130,17 +129,17 @@ impl Cameras {
         self.site.queue.join(&config.id, priority);
         let config = CameraConfig { edge: self.site.edge, ..config };
         let (id, stop) = (config.id.clone(), self.stop.child_token());
-        let (question, asked) = watch::channel(Arc::clone(&config.question));
+        let (prompt_spec, asked) = watch::channel(Arc::clone(&config.prompt_spec));
         let watching = watch_camera(config, asked, overflow, self.site.clone(), stop.clone());
         let task = self.tasks.spawn(watching).id();
         self.ended.remove(&id);
-        self.running.insert(id, Running { task, stop, question });
+        self.running.insert(id, Running { task, stop, prompt_spec });
     }
 
     /// Asks something else about the clips of a camera from now on, open windows included.
     pub fn ask(&mut self, id: &CameraId, camera: &config::Camera) {
         if let Some(running) = self.running.get(id) {
-            running.question.send_replace(question(camera));
+            running.prompt_spec.send_replace(prompt_spec(camera));
         }
     }
 
@@ -213,7 +212,7 @@ impl Cameras {
 /// Runs one camera, telling the board how it does. What is asked may change meanwhile.
 async fn watch_camera(
     config: CameraConfig,
-    question: watch::Receiver<Arc<Question>>,
+    prompt_spec: watch::Receiver<Arc<PromptSpec>>,
     overflow: Overflow,
     Site { queue, board, metrics, .. }: Site,
     cancel: CancellationToken,
@@ -224,7 +223,7 @@ async fn watch_camera(
     let camera = id.clone();
     let sink = move |clip: Clip| {
         metrics.clip(&camera);
-        let clip = Clip { question: Arc::clone(&question.borrow()), ..clip };
+        let clip = Clip { prompt_spec: Arc::clone(&prompt_spec.borrow()), ..clip };
         // It is stopped while it waits for room, or camscribe is: the clip has nowhere to go.
         if queue.push(clip, overflow).is_err() {
             metrics.dropped(&camera, Reason::Stopped);

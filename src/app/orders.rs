@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::state;
 use crate::{
+    camera::CameraId,
     config::{self, Config},
-    frame::CameraId,
     publish::command::{Command, Order},
 };
 

@@ -16,8 +16,8 @@ use super::{
     publish_settings,
 };
 use crate::{
+    camera::CameraId,
     config::{self, Config, Loaded},
-    frame::CameraId,
     publish::{Prepared, SettingsError, command::Command},
 };
 

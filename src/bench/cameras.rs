@@ -13,12 +13,12 @@ use serde::Serialize;
 
 use super::model::Model;
 use crate::{
+    camera::CameraId,
     clip::Clip,
     describe::{
         smolvlm::weights::random::mix,
         worker::{self, Batching},
     },
-    frame::CameraId,
     queue::{CLIPS_PER_CAMERA, ClipQueue, Overflow},
 };
 

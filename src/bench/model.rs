@@ -14,7 +14,8 @@ use super::{
     shapes::Shape,
 };
 use crate::{
-    clip::{Clip, Question},
+    camera::CameraId,
+    clip::Clip,
     describe::{
         DescribeError, Describer, Description, Stages,
         smolvlm::{
@@ -27,8 +28,9 @@ use crate::{
         },
     },
     event::{FinishReason, ModelInfo, Tokens},
-    frame::{CameraId, Clock as FrameClock, Frame},
+    frame::{Clock as FrameClock, Frame},
     progress::Progress,
+    prompt_spec::PromptSpec,
 };
 
 /// Tokens before the first frame, up to the empty line: "User: You are provided …".
@@ -128,7 +130,7 @@ impl Model {
             original: None,
         };
         let seconds = self.pictures.len();
-        let question = Question { prompt: String::new(), max_tokens: self.new_tokens, gate: None };
+        let prompt_spec = PromptSpec { prompt: String::new(), max_tokens: self.new_tokens, gate: None };
         Clip {
             camera: camera.clone(),
             seq,
@@ -139,7 +141,7 @@ impl Model {
             duration: Duration::from_secs(seconds as u64),
             frames: self.pictures.iter().enumerate().map(frame).collect(),
             gap: false,
-            question: Arc::new(question),
+            prompt_spec: Arc::new(prompt_spec),
         }
     }
 

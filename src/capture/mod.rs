@@ -15,9 +15,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clip::{Clip, Question, WindowConfig, Windower},
+    camera::{CameraId, CameraState, CameraStatus},
+    clip::{Clip, WindowConfig, Windower},
     config::{Login, Sampling, Source, Transport},
-    frame::CameraId,
+    prompt_spec::PromptSpec,
 };
 
 mod backoff;
@@ -65,56 +66,12 @@ pub struct CameraConfig {
     /// How frames are cut into clips.
     pub window: WindowConfig,
     /// What to ask about each clip.
-    pub question: Arc<Question>,
+    pub prompt_spec: Arc<PromptSpec>,
     /// A source that gives no picture for so long after it was opened has failed. Later on, a live
     /// source's own pace says what is too long.
     pub opening: Duration,
     /// Whether a live source that fails is tried again, for ever.
     pub retry: bool,
-}
-
-/// How a camera is doing.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct CameraStatus {
-    /// In one word.
-    pub state: State,
-    /// In one sentence, where there is something to say: why it is not online, or gives no clips.
-    pub why: String,
-    /// GStreamer's name of the video decoder; none for raw pictures and before the first.
-    pub decoder: Option<String>,
-    /// How frames are thinned, once the stream's rhythm is known.
-    pub sampling: Option<String>,
-    /// Width and height of its pictures.
-    pub size: Option<(u32, u32)>,
-    /// Pictures per second, where the stream says so.
-    pub frame_rate: Option<f64>,
-    /// Frames that it gave since it was started, however often it was lost in between.
-    pub frames: u64,
-    /// Stream time of the latest frame.
-    pub position: Duration,
-    /// Length of a file, where it says so.
-    pub duration: Option<Duration>,
-    /// Times that it was opened again after a fault, since the start.
-    pub reconnects: u64,
-    /// Errors of its decoder since the start: what it complained about, pictures that were not whole,
-    /// and what it got before a restart without giving any picture.
-    pub decode_errors: u64,
-    /// Windows given up because they had too few frames, since the start.
-    pub too_few: u64,
-}
-
-/// How a camera is doing, in one word.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum State {
-    /// Being opened; no picture yet.
-    #[default]
-    Connecting,
-    /// Pictures are coming.
-    Online,
-    /// No pictures; it is tried again later unless the source is over.
-    Offline,
-    /// The camera refuses our user name or password.
-    Unauthorised,
 }
 
 /// What came of a source that ended, or was ended.
@@ -144,7 +101,7 @@ pub async fn run(
     cancel: CancellationToken,
 ) -> Result<Summary, CaptureError> {
     gst::init().map_err(CaptureError::Gstreamer)?;
-    let windower = Windower::new(config.window.clone(), config.question.clone())?;
+    let windower = Windower::new(config.window.clone(), config.prompt_spec.clone())?;
     let intake = Arc::new(Mutex::new(Intake::new(windower, sink)));
     let status = Arc::new(status);
     let mut backoff = Backoff::new();
@@ -173,7 +130,8 @@ pub async fn run(
             Ok(supervise::End::Cancelled { position }) => return summary(&intake, position, None).await,
             Ok(supervise::End::Over { position, warning }) if config.source.may_end() => {
                 close(&intake, Windower::finish).await;
-                status.send_modify(|s| (s.state, s.why) = (State::Offline, "the stream is over".into()));
+                status
+                    .send_modify(|s| (s.state, s.why) = (CameraState::Offline, "the stream is over".into()));
                 return summary(&intake, position, warning).await;
             }
             Ok(supervise::End::Over { .. }) => CaptureError::Ended(config.source.to_string()),
@@ -181,8 +139,8 @@ pub async fn run(
         };
         close(&intake, Windower::discontinuity).await;
         let state = match fault {
-            CaptureError::Unauthorised(_) => State::Unauthorised,
-            _ => State::Offline,
+            CaptureError::Unauthorised(_) => CameraState::Unauthorised,
+            _ => CameraState::Offline,
         };
         let why = fault.in_one_line();
         status.send_modify(|s| (s.state, s.why) = (state, why.clone()));
@@ -190,7 +148,7 @@ pub async fn run(
             return Err(fault);
         }
         let pause = match state {
-            State::Unauthorised => REFUSED,
+            CameraState::Unauthorised => REFUSED,
             _ => backoff.after(up),
         };
         let pause = pause.mul_f64(jitter());

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{CameraConfig, CameraStatus, CaptureError, run};
+use super::{CameraConfig, CaptureError, run};
+use crate::camera::CameraStatus;
 
 /// How long to wait, once there is a picture, for the second keyframe: many cameras send one every
 /// one to four seconds.

@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CameraConfig, CameraStatus, CaptureError,
+    CameraConfig, CaptureError,
     error::{Report, diagnose, explain, missing_plugin},
     pipeline::{Built, build},
     sampler::Rhythm,
@@ -22,7 +22,10 @@ use super::{
     tap::{Intake, Tap, is_video_decoder, lock},
     vigil::Trouble,
 };
-use crate::{config::Source, frame::CameraId};
+use crate::{
+    camera::{CameraId, CameraStatus},
+    config::Source,
+};
 
 /// How a run ended, other than by a fault.
 pub(super) enum End {

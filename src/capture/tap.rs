@@ -18,14 +18,15 @@ use gstreamer_video::prelude::*;
 use tokio::sync::watch;
 
 use super::{
-    CameraConfig, CameraStatus, CaptureError, State,
+    CameraConfig, CaptureError,
     sampler::{Finding, Mode, Rhythm},
     stamp::Stamper,
     vigil::{Trouble, Vigil},
 };
 use crate::{
+    camera::{CameraId, CameraState, CameraStatus},
     clip::{Clip, Windower},
-    frame::{CameraId, Frame, Original},
+    frame::{Frame, Original},
     resize::{Filters, Picture, shrunk},
 };
 
@@ -330,9 +331,9 @@ impl Tap {
         let (rgb, width, height) = pixels(buffer, caps).ok_or(gst::FlowError::NotNegotiated)?;
         self.reached(pts);
         self.status.send_if_modified(|s| {
-            let fresh = s.state != State::Online || s.size != Some((width, height));
+            let fresh = s.state != CameraState::Online || s.size != Some((width, height));
             s.frame_rate = frame_rate(caps);
-            s.state = State::Online;
+            s.state = CameraState::Online;
             s.size = Some((width, height));
             s.position = pts;
             s.frames += 1;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::pace::Pace;
+use crate::interval::IntervalTracker;
 
 /// A stream is dead when nothing has come for so many times its usual interval…
 const INTERVALS: u32 = 5;
@@ -40,7 +40,7 @@ pub(super) struct Vigil {
     opening: Duration,
     latest: Duration,
     begun: bool,
-    pace: Pace,
+    intervals: IntervalTracker,
     first_picture: Option<Duration>,
     wasted: Option<Wasted>,
 }
@@ -62,7 +62,7 @@ impl Vigil {
             opening,
             latest: start,
             begun: false,
-            pace: Pace::default(),
+            intervals: IntervalTracker::default(),
             first_picture: None,
             wasted: None,
         }
@@ -71,7 +71,7 @@ impl Vigil {
     /// Something has come from the camera.
     pub fn alive(&mut self, now: Duration) {
         if std::mem::replace(&mut self.begun, true) {
-            self.pace.note(now.saturating_sub(self.latest));
+            self.intervals.record(now.saturating_sub(self.latest));
         }
         self.latest = now;
     }
@@ -125,7 +125,7 @@ impl Vigil {
     /// How long the stream may be silent.
     fn limit(&self) -> Duration {
         let by_pace = |longest: Duration| (longest * INTERVALS).clamp(SHORTEST, LONGEST);
-        match (self.pace.longest(USUAL), self.pace.longest(1)) {
+        match (self.intervals.longest(USUAL), self.intervals.longest(1)) {
             (Some(longest), _) => by_pace(longest),
             (None, Some(longest)) => by_pace(longest).max(self.opening),
             (None, None) if self.begun => self.opening * FIRST_INTERVAL,

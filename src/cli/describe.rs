@@ -24,8 +24,9 @@ use super::{
 };
 use crate::{
     app,
-    capture::{self, CameraConfig, CameraStatus, Summary},
-    clip::{Clip, Question, WindowConfig},
+    camera::{CameraId, CameraStatus},
+    capture::{self, CameraConfig, Summary},
+    clip::{Clip, WindowConfig},
     config::{self, Login, ParsedSource, Sampling, Source, Transport, units},
     describe::{
         Describer,
@@ -33,8 +34,8 @@ use crate::{
         worker::{self, Batching, Outcome},
     },
     device::{DeviceChoice, DtypeChoice, KernelChoice},
-    frame::CameraId,
     logging,
+    prompt_spec::PromptSpec,
     queue::{ClipQueue, Overflow},
     shutdown,
 };
@@ -369,7 +370,7 @@ fn whole_file(
         start_pts: Duration::ZERO,
         duration,
         gap: false,
-        question: Arc::new(Question {
+        prompt_spec: Arc::new(PromptSpec {
             prompt: args.prompt(),
             max_tokens: args.max_tokens.into(),
             gate: None,

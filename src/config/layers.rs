@@ -18,7 +18,7 @@ use super::{
     mistake::{Place, Report},
     value::Raw,
 };
-use crate::frame::CameraId;
+use crate::camera::CameraId;
 
 /// Far above any real configuration, far below what would hurt.
 const MAX_BYTES: u64 = 1 << 20;
@@ -170,7 +170,7 @@ impl Layers {
 
     /// A variable's name cannot hold `-`: FRONT_DOOR means the camera `front-door` when the file
     /// has that one and no `front_door`.
-    fn camera_named(&self, name: &str) -> Result<CameraId, crate::frame::BadCameraId> {
+    fn camera_named(&self, name: &str) -> Result<CameraId, crate::camera::BadCameraId> {
         let id: CameraId = name.parse()?;
         let same = |known: &&CameraId| known.as_str().replace('-', "_") == name;
         if self.cameras.contains_key(&id) {

@@ -10,8 +10,8 @@ use std::{
 };
 
 use crate::{
+    camera::CameraId,
     device::{DeviceChoice, DtypeChoice, KernelChoice},
-    frame::CameraId,
     hub,
 };
 

@@ -13,10 +13,12 @@ use uuid::Uuid;
 
 use super::{DescribeError, Describer, Description};
 use crate::{
-    clip::{Clip, Question},
+    camera::{BadCameraId, CameraId},
+    clip::Clip,
     event::{ClipInfo, Dropped, Event, EventKind, FrameInfo, ModelInfo, SCHEMA, Timing, Tokens},
-    frame::{BadCameraId, CameraId, Clock, Frame},
-    gate::Look,
+    frame::{Clock, Frame},
+    gate::Fingerprint,
+    prompt_spec::PromptSpec,
     queue::{ClipQueue, Queued},
 };
 
@@ -58,7 +60,7 @@ pub fn run(
         let (mut asked, mut clips) = (Vec::<Asked>::new(), Vec::<Clip>::new());
         for queued in batch {
             let (wait, clip) = Wait::split(queued, started);
-            let look = Look::at(&clip);
+            let look = Fingerprint::of(&clip);
             // What an earlier clip of this batch will be described as is not known yet.
             let first = clips.iter().all(|earlier| earlier.camera != clip.camera);
             match look.as_ref().filter(|_| first).and_then(|look| scribe.unchanged(&clip, look, &wait)) {
@@ -213,21 +215,21 @@ fn grey() -> Result<Clip, BadCameraId> {
         duration: Duration::from_secs(1),
         frames: vec![frame],
         gap: false,
-        question: Arc::new(Question { prompt: "What is this?".into(), max_tokens: 1, gate: None }),
+        prompt_spec: Arc::new(PromptSpec { prompt: "What is this?".into(), max_tokens: 1, gate: None }),
     })
 }
 
 /// What is remembered of a clip while the model looks at it.
 struct Asked {
     wait: Wait,
-    look: Option<Look>,
+    look: Option<Fingerprint>,
 }
 
 /// Writes events. Remembers what was last said about each camera.
 struct Scribe<'a> {
     node: &'a str,
     model: ModelInfo,
-    last: BTreeMap<CameraId, (Look, Event)>,
+    last: BTreeMap<CameraId, (Fingerprint, Event)>,
     /// What was lost since the camera's last event: clips that the model could not describe, and those that
     /// were dropped before them.
     lost: BTreeMap<CameraId, Dropped>,
@@ -239,7 +241,7 @@ impl<'a> Scribe<'a> {
     }
 
     /// The event of a clip that shows nothing new; none if it has to be described.
-    fn unchanged(&mut self, clip: &Clip, look: &Look, wait: &Wait) -> Option<Event> {
+    fn unchanged(&mut self, clip: &Clip, look: &Fingerprint, wait: &Wait) -> Option<Event> {
         let (described, last) = self.last.get(&clip.camera)?;
         // A camera that was started anew begins to count anew, and may look somewhere else.
         if clip.seq <= last.clip.seq || !look.repeats(described) {
@@ -278,7 +280,7 @@ impl<'a> Scribe<'a> {
         };
         let event = self.event(clip, description, &wait, dropped);
         match look {
-            Some(look) => drop(self.last.insert(camera.clone(), (look.end(), event.clone()))),
+            Some(look) => drop(self.last.insert(camera.clone(), (look.keep_last_frame(), event.clone()))),
             None => drop(self.last.remove(camera)),
         }
         Ok(event)
@@ -300,7 +302,7 @@ impl<'a> Scribe<'a> {
             description: d.text,
             repeats: None,
             clip: info(clip),
-            prompt: clip.question.prompt.clone(),
+            prompt: clip.prompt_spec.prompt.clone(),
             finish_reason: d.finish_reason,
             model: self.model.clone(),
             tokens: d.tokens,
@@ -405,10 +407,10 @@ mod tests {
         (0..count).map(|seq| Clip { seq, ..grey().unwrap() }).collect()
     }
 
-    fn look(clip: &Clip) -> Look {
-        let gate = crate::gate::GateConfig { threshold: 10, heartbeat: Duration::from_secs(600) };
-        let question = Arc::new(Question { gate: Some(gate), ..(*clip.question).clone() });
-        Look::at(&Clip { question, ..clip.clone() }).unwrap()
+    fn look(clip: &Clip) -> Fingerprint {
+        let gate = crate::prompt_spec::GateConfig { threshold: 10, heartbeat: Duration::from_secs(600) };
+        let prompt_spec = Arc::new(PromptSpec { gate: Some(gate), ..(*clip.prompt_spec).clone() });
+        Fingerprint::of(&Clip { prompt_spec, ..clip.clone() }).unwrap()
     }
 
     fn wait(dropped: u64) -> Wait {

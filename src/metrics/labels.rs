@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
 
-use crate::frame::CameraId;
+use crate::camera::{CameraId, CameraState};
 
 /// Values of a label.
 macro_rules! label {
@@ -60,28 +60,6 @@ impl Reason {
 }
 
 label! {
-    /// How a camera is doing.
-    CameraState {
-        /// Pictures are coming.
-        Online = "online",
-        /// It is being connected to.
-        Connecting = "connecting",
-        /// No pictures.
-        Offline = "offline",
-        /// It refuses our user name or password.
-        Unauthorised = "unauthorised",
-        /// Switched off by its owner.
-        Disabled = "disabled",
-    }
-}
-
-impl CameraState {
-    /// Each of them.
-    pub const ALL: [Self; 5] =
-        [Self::Online, Self::Connecting, Self::Offline, Self::Unauthorised, Self::Disabled];
-}
-
-label! {
     /// What tokens were for.
     TokenKind {
         /// Of the prompts, those of pictures included.
@@ -90,6 +68,12 @@ label! {
         Image = "image",
         /// Of the answers.
         Generated = "generated",
+    }
+}
+
+impl EncodeLabelValue for CameraState {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        encoder.write_str(self.as_str())
     }
 }
 

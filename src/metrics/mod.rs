@@ -15,12 +15,12 @@ use prometheus_client::{
     registry::Registry,
 };
 
-pub use self::labels::{CameraState, Reason, Stage, TokenKind};
 use self::labels::{OfCamera, OfDevice, OfDrop, OfGpu, OfModel, OfStage, OfState, OfTokens};
+pub use self::labels::{Reason, Stage, TokenKind};
 use crate::{
+    camera::{CameraId, CameraState},
     device::Gpu,
     event::{Event, ModelInfo},
-    frame::CameraId,
 };
 
 mod labels;

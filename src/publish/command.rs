@@ -6,7 +6,7 @@
 use std::fmt;
 
 use super::topics::Topics;
-use crate::{config, frame::CameraId};
+use crate::{camera::CameraId, config};
 
 /// `ON` and `OFF`: what Home Assistant's switches say, in any case.
 const ON: &str = "ON";

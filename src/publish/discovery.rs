@@ -6,7 +6,7 @@
 use serde_json::{Value, json};
 
 use super::topics::{BadTopic, Topics};
-use crate::{config, frame::CameraId};
+use crate::{camera::CameraId, config};
 
 /// Home Assistant's side of the broker: where it reads configurations and says that it is up.
 #[derive(Clone, Debug)]

@@ -30,10 +30,10 @@ use self::{
     topics::{BadTopic, Topics},
 };
 use crate::{
+    camera::{CameraId, CameraState},
     config::{Login, MqttVersion},
     device::Gpu,
     event::ModelInfo,
-    frame::CameraId,
 };
 
 pub mod command;
@@ -105,18 +105,13 @@ pub enum SettingsError {
     Tls(#[from] mqtt::TlsError),
 }
 
-/// How a camera is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CameraState {
-    /// Frames arrive.
-    Online,
-    /// It is being connected to.
-    Connecting,
-    /// No frames; being retried.
-    Offline,
-    /// Switched off by its owner.
-    Disabled,
+/// The `state` of a camera's status topic. The contract has four words: a camera that refuses our
+/// credentials is offline, and `why` says so.
+fn status_word(state: CameraState) -> &'static str {
+    match state {
+        CameraState::Unauthorised => CameraState::Offline.as_str(),
+        other => other.as_str(),
+    }
 }
 
 /// What runs here: the node's `info` topic.
@@ -372,9 +367,9 @@ impl Publisher {
         }
     }
 
-    /// Says how a camera is, and why.
+    /// Publishes how a camera is doing, and why.
     pub fn camera_status(&self, camera: &CameraId, state: CameraState, why: Option<&str>) {
-        let payload = json!({ "state": state, "why": why }).to_string();
+        let payload = json!({ "state": status_word(state), "why": why }).to_string();
         self.shared.post(self.shared.topics.camera_status(camera), ContentType::Json, payload);
     }
 

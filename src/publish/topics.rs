@@ -1,7 +1,7 @@
 //! The names of what is published. A node and a prefix come in once and are checked; from then on
 //! no topic can hold a wildcard, because camera ids cannot either.
 
-use crate::{config, frame::CameraId};
+use crate::{camera::CameraId, config};
 
 /// The topics of one node.
 #[derive(Clone, Debug)]

@@ -7,9 +7,11 @@ use std::{
 };
 
 use camscribe::{
-    capture::{self, CameraConfig, CameraStatus, CaptureError, Summary},
-    clip::{Clip, Question, WindowConfig},
+    camera::CameraStatus,
+    capture::{self, CameraConfig, CaptureError, Summary},
+    clip::{Clip, WindowConfig},
     config::{ParsedSource, Sampling, Transport},
+    prompt_spec::PromptSpec,
 };
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -62,7 +64,7 @@ pub fn camera(uri: &str) -> CameraConfig {
         edge: None,
         sampling: Sampling::Auto,
         window: WindowConfig { window: s(2), stride: s(2), frames: 4, min_frames: 2 },
-        question: Arc::new(Question { prompt: "What happens?".into(), max_tokens: 16, gate: None }),
+        prompt_spec: Arc::new(PromptSpec { prompt: "What happens?".into(), max_tokens: 16, gate: None }),
         opening: s(10),
         retry: false,
     }

@@ -4,10 +4,11 @@
 use std::{sync::Arc, time::Duration};
 
 use camscribe::{
+    camera::CameraId,
     event::{
         ClipInfo, Dropped, Event, EventKind, FinishReason, FrameInfo, ModelInfo, SCHEMA, Timing, Tokens,
     },
-    frame::{CameraId, Clock},
+    frame::Clock,
     publish::{
         BrokerAddress, BrokerState, Publisher, Settings,
         outbox::{Limits, Message, Outbox},

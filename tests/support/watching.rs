@@ -6,7 +6,8 @@ use std::{
 };
 
 use camscribe::{
-    capture::{self, CameraConfig, CameraStatus, CaptureError, Summary},
+    camera::CameraStatus,
+    capture::{self, CameraConfig, CaptureError, Summary},
     clip::Clip,
 };
 use tokio::{sync::watch, task::JoinHandle, time::timeout};

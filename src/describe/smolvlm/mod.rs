@@ -262,7 +262,7 @@ impl Describer for SmolVlm {
             .zip(clips)
             .filter_map(|(prepared, clip)| {
                 let (prompt, _) = prepared.as_ref().ok()?;
-                let max_tokens = clip.question.max_tokens;
+                let max_tokens = clip.prompt_spec.max_tokens;
                 Some(Request { ids: prompt.ids.clone(), max_tokens, sampling: self.sampling })
             })
             .collect();

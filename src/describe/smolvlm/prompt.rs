@@ -150,7 +150,7 @@ impl Prompter {
     pub fn clip(&self, clip: &Clip) -> Result<Prompt, PromptError> {
         let times = (0..clip.frames.len()).map(|i| clip.offset(i)).collect();
         let video = Part::Video { times, duration: clip.duration };
-        let question = Part::Text(clip.question.prompt.clone());
+        let question = Part::Text(clip.prompt_spec.prompt.clone());
         self.build(&[Message { role: Role::User, parts: vec![video, question] }])
     }
 

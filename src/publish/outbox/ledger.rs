@@ -12,7 +12,7 @@ use super::{
     memory::Memory,
     store::{Change, Fault, Found, Outline, Reader},
 };
-use crate::{event::EventKind, frame::CameraId};
+use crate::{camera::CameraId, event::EventKind};
 
 /// Rows that are written or removed in one go: enough to make light of the wait for the disk.
 const BATCH: usize = 1000;

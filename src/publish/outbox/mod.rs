@@ -27,8 +27,8 @@ use self::{
     store::{Change, OpenError, Opened, Store},
 };
 use crate::{
+    camera::CameraId,
     event::{Event, EventKind},
-    frame::CameraId,
 };
 
 mod ledger;

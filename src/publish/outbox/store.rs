@@ -19,7 +19,7 @@ use tokio_util::bytes::Bytes;
 use uuid::Uuid;
 
 use super::{Item, Key, Row, Table};
-use crate::frame::CameraId;
+use crate::camera::CameraId;
 
 /// The database's name in its folder.
 const FILE: &str = "outbox.db";

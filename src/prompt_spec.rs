@@ -1,0 +1,23 @@
+//! What the model is asked about a camera's clips.
+
+use std::time::Duration;
+
+/// The prompt of a clip, and when the prompt need not be asked again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromptSpec {
+    /// The user's prompt, as configured.
+    pub prompt: String,
+    /// The longest answer, in tokens.
+    pub max_tokens: usize,
+    /// When a clip is not worth a description. `None`: every clip is described.
+    pub gate: Option<GateConfig>,
+}
+
+/// When a clip shows nothing new, so that the last description still holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GateConfig {
+    /// By how much a block's brightness must change to count, of 255.
+    pub threshold: u8,
+    /// An unchanged scene is described again after this time.
+    pub heartbeat: Duration,
+}

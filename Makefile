@@ -43,7 +43,8 @@ deny: ## advisories and licences of every dependency
 
 chaos: ## everything fails at random for 15 minutes (CAMSCRIBE_CHAOS_SECONDS, CAMSCRIBE_CHAOS_SEED)
 	@.ci/install-deps test
-	CAMSCRIBE_CHAOS_SECONDS=$${CAMSCRIBE_CHAOS_SECONDS:-900} $(CARGO) test --locked --test chaos -- --nocapture
+	CAMSCRIBE_CHAOS_SECONDS=$${CAMSCRIBE_CHAOS_SECONDS:-900} CAMSCRIBE_CHAOS_SEED=$${CAMSCRIBE_CHAOS_SEED:-$$(date +%s)} \
+	    $(CARGO) test --locked --test daemon chaos:: -- --nocapture
 
 fuzz: ## hostile input for FUZZ_SECONDS a target; needs a nightly compiler
 	@.ci/install-deps test

@@ -1,6 +1,5 @@
 //! A real mosquitto on a free loopback port, and mosquitto_sub as a subscriber that shares no line
 //! of code with us. Both end with the test.
-#![allow(dead_code)] // each test takes what it needs
 
 use std::{
     fs,

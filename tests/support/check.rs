@@ -1,5 +1,4 @@
 //! `camscribe check` on configurations of the tests' own.
-#![allow(dead_code)] // each test takes what it needs
 
 use std::{
     fs,

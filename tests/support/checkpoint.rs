@@ -8,7 +8,6 @@ use camscribe::describe::smolvlm::{
 };
 use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
 
-#[allow(dead_code, reason = "not every test that shares this file needs it")]
 /// A very small SmolVLM2: 4 image tokens a tile, grouped query heads.
 pub fn tiny() -> ModelConfig {
     ModelConfig {

@@ -1,6 +1,5 @@
 //! `camscribe run` as the service manager runs it: a process with a home of its own, whose output
 //! goes to files, that is asked over HTTP and told by signals.
-#![allow(dead_code)] // each test takes what it needs
 
 use std::{
     collections::HashMap,
@@ -200,25 +199,4 @@ pub fn made(log: &str) -> HashMap<String, Vec<String>> {
         made.entry(field("camera=")).or_default().push(field("id="));
     }
     made
-}
-
-/// Whether this user may mount something where only a child sees it.
-pub fn may_mount() -> bool {
-    let tried = Command::new("unshare").args(["-m", "true"]).output();
-    tried.is_ok_and(|it| it.status.success())
-}
-
-/// Has `command` run where it sees what the shell's `mounts` have mounted, and nobody else does.
-pub fn apart(home: &Path, command: &mut Command, mounts: &str) {
-    let script = home.join("apart");
-    fs::write(&script, format!("{mounts} && exec {} \"$@\"", env!("CARGO_BIN_EXE_camscribe"))).unwrap();
-    let mut apart = Command::new("unshare");
-    apart.args(["-m", "sh"]).arg(&script).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => apart.env(name, value),
-            None => apart.env_remove(name),
-        };
-    }
-    *command = apart;
 }

@@ -39,11 +39,26 @@ pub enum Outcome {
 }
 
 /// One case of one set.
+#[derive(Clone)]
 pub struct Case {
     /// `<set>/<case>`.
     pub name: String,
+    /// The folder below `ckpt` whose weights it needs.
+    pub checkpoint: String,
     root: PathBuf,
     json: PathBuf,
+}
+
+impl Case {
+    /// Returns whether the weights that it needs are there.
+    pub fn has_weights(&self) -> bool {
+        let dir = self.weights();
+        dir.join("model.safetensors").exists() || dir.join("model.safetensors.index.json").exists()
+    }
+
+    fn weights(&self) -> PathBuf {
+        self.root.join("ckpt").join(&self.checkpoint)
+    }
 }
 
 /// All cases below a root, sorted by name.
@@ -58,7 +73,8 @@ pub fn cases(root: &Path) -> Result<Vec<Case>> {
             if json.extension().is_some_and(|e| e == "json") && json.with_extension("safetensors").exists() {
                 let name = json.with_extension("");
                 let name = name.strip_prefix(&golden)?.display().to_string();
-                found.push(Case { name, root: root.into(), json });
+                let checkpoint = expected(&json)?.checkpoint.shape;
+                found.push(Case { name, checkpoint, root: root.into(), json });
             }
         }
     }
@@ -66,17 +82,16 @@ pub fn cases(root: &Path) -> Result<Vec<Case>> {
     Ok(found)
 }
 
+fn expected(json: &Path) -> Result<Expected> {
+    serde_json::from_str(&fs::read_to_string(json)?)
+        .with_context(|| format!("{} is not understood", json.display()))
+}
+
 /// The roots that exist: the project's own data, and the folder that `CAMSCRIBE_GOLDEN` names.
 pub fn roots(repository: &Path) -> Vec<PathBuf> {
     let own = repository.join("tests/golden-data");
     let named = std::env::var_os("CAMSCRIBE_GOLDEN").map(PathBuf::from);
     iter::once(own).filter(|root| root.join("golden").is_dir()).chain(named).collect()
-}
-
-/// The oracle beside the repository, where it is.
-#[allow(dead_code, reason = "not every program that has this file needs it")]
-pub fn beside(repository: &Path) -> Option<PathBuf> {
-    Some(repository.join("../shared/oracle")).filter(|root| root.join("golden").is_dir())
 }
 
 #[derive(Deserialize)]
@@ -199,15 +214,10 @@ impl Runner {
     }
 
     fn compare(&mut self, case: &Case) -> Result<Outcome> {
-        let expected: Expected = serde_json::from_str(&fs::read_to_string(&case.json)?)
-            .with_context(|| format!("{} is not understood", case.json.display()))?;
-        let dir = case.root.join("ckpt").join(&expected.checkpoint.shape);
-        if !dir.join("model.safetensors").exists() && !dir.join("model.safetensors.index.json").exists() {
-            return Ok(Outcome::NotRun(format!(
-                "the weights of {:?} are not there",
-                expected.checkpoint.shape
-            )));
+        if !case.has_weights() {
+            return Ok(Outcome::NotRun(format!("the weights of {:?} are not there", case.checkpoint)));
         }
+        let (expected, dir) = (expected(&case.json)?, case.weights());
         let config = ModelConfig::load(&dir)?;
         let mut processor = ProcessorConfig::load(&dir, &config)?;
         processor.video_edge = expected.video_edge;

@@ -19,7 +19,6 @@ const TRICKLE: usize = 64;
 
 /// How the line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code)] // each test takes what it needs
 pub enum Line {
     Pass,
     /// Connections end at once.

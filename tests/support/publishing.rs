@@ -1,5 +1,4 @@
 //! What tests of publishing share: events, settings, and waiting for what becomes of them.
-#![allow(dead_code)] // each test takes what it needs
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +17,7 @@ use chrono::DateTime;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::broker::{PATIENCE, Received};
+use super::broker::{PATIENCE, Received};
 
 pub const LIMITS: Limits = Limits { events: 16 << 20, snapshots: 16 << 20 };
 

@@ -1,8 +1,6 @@
 //! A real RTSP server on loopback. It is given what it serves as a gst-launch text and picks a free
 //! port; dropping it disconnects its clients and stops it.
 
-#![allow(dead_code)] // each test takes what it needs
-
 use std::{
     sync::{
         Arc,
@@ -14,6 +12,11 @@ use std::{
 use gstreamer_rtsp_server::{
     RTSPAuth, RTSPFilterResult, RTSPMediaFactory, RTSPServer, RTSPToken, glib, gst, prelude::*,
 };
+
+/// What a live camera of 320x240 pixels and 10 frames a second serves, with a keyframe a second.
+pub const LIVE: &str = "videotestsrc is-live=true pattern=ball \
+     ! video/x-raw,format=I420,width=320,height=240,framerate=10/1 \
+     ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 ! rtph264pay name=pay0 pt=96";
 
 /// What is wrong with a camera; can be changed while it streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,83 @@
+//! The change gate behind real pictures: synthetic scenes of which it is known when they move, and
+//! any films of one's own, of which it prints what is skipped:
+//! `CAMSCRIBE_GATE_FILMS='a.mp4 b.mp4' cargo test --test capture gate_films:: -- --nocapture`.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use camscribe::{
+    camera::CameraStatus,
+    capture::{self, CameraConfig},
+    clip::{Clip, WindowConfig},
+    config::Sampling,
+    gate::Fingerprint,
+    prompt_spec::{GateConfig, PromptSpec},
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::media;
+
+/// A letter a clip: `D` is described, `.` is skipped. With the default threshold.
+async fn verdicts(uri: &str, window: u64) -> String {
+    let window = Duration::from_secs(window);
+    let gate = Some(GateConfig { threshold: 10, heartbeat: Duration::from_secs(600) });
+    let config = CameraConfig {
+        sampling: Sampling::Rate,
+        window: WindowConfig { window, stride: window, frames: 8, min_frames: 2 },
+        prompt_spec: Arc::new(PromptSpec { prompt: "What happens?".into(), max_tokens: 8, gate }),
+        // As the published models have it.
+        edge: Some(512),
+        ..media::camera(uri)
+    };
+    let clips = Arc::new(Mutex::new(Vec::<Clip>::new()));
+    let taken = clips.clone();
+    let sink = move |clip| taken.lock().unwrap().push(clip);
+    let (status, _) = watch::channel(CameraStatus::default());
+    capture::run(config, sink, status, CancellationToken::new()).await.unwrap();
+    let mut described: Option<Fingerprint> = None;
+    let verdict = |clip: &Clip| {
+        let look = Fingerprint::of(clip).unwrap();
+        let still = described.as_ref().is_some_and(|described| look.repeats(described));
+        if !still {
+            described = Some(look.keep_last_frame());
+        }
+        if still { '.' } else { 'D' }
+    };
+    clips.lock().unwrap().iter().map(verdict).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_moves_is_described_and_what_does_not_is_described_once() {
+    let shapes = |options: &str| format!("test://shapes?live=false&duration=32s&{options}");
+    let still =
+        verdicts(&shapes("object=red-circle-still&object=blue-square-still&background=white"), 2).await;
+    assert_eq!(still, "D...............");
+    // Every two seconds of a movement that takes eight.
+    let moving = verdicts(&shapes("object=red-circle-left&period=8s"), 2).await;
+    assert_eq!(moving, "DDDDDDDDDDDDDDDD");
+    // It comes in the middle of its eight seconds, and goes with their end.
+    let appears = verdicts(&shapes("object=yellow-triangle-appears&period=8s"), 2).await;
+    assert_eq!(appears, "D.D.D.D.D.D.D.D.");
+    assert_eq!(verdicts(&shapes("period=8s"), 8).await, "DDDD");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn films_are_counted_and_one_in_which_something_always_moves_is_described_throughout() {
+    let folder = tempfile::tempdir().unwrap();
+    let ball = media::ball(folder.path(), "ball.mp4", &format!("{} ! mp4mux", media::h264(30)));
+    let moving = verdicts(&ball.display().to_string(), 2).await;
+    assert!(!moving.is_empty() && !moving.contains('.'), "{moving}");
+
+    let named = std::env::var("CAMSCRIBE_GATE_FILMS").unwrap_or_default();
+    for film in named.split_whitespace() {
+        for window in [2, 4, 8] {
+            let verdicts = verdicts(film, window).await;
+            assert!(verdicts.starts_with('D'), "there is nothing yet that a first clip could repeat");
+            let skipped = verdicts.matches('.').count();
+            println!("{film}, {window} s: {skipped} of {} clips skipped: {verdicts}", verdicts.len());
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Cameras that offer more than the model can describe: everyone's fair share, every drop counted,
+//! and no more memory after an hour than after a minute. `CAMSCRIBE_SOAK_SECONDS` makes it longer.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    num::NonZeroUsize,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use camscribe::{
+    camera::{CameraId, CameraStatus},
+    capture::{self, CameraConfig},
+    clip::{Clip, WindowConfig},
+    config::Sampling,
+    describe::{
+        DescribeError, Describer, Description, Stages,
+        worker::{self, Batching},
+    },
+    event::{FinishReason, ModelInfo, Tokens},
+    progress::Progress,
+    queue::{ClipQueue, Overflow},
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{media, own_process};
+
+const CAMERAS: usize = 8;
+/// Clips that a camera makes in a second.
+const OFFERED: u32 = 20;
+/// What the stand-in for a model takes for a clip: a quarter of what is offered can be described.
+const A_CLIP: Duration = Duration::from_millis(4 * 1000 / (OFFERED as u64 * CAMERAS as u64));
+
+#[derive(Default)]
+struct Slow(Arc<Progress>);
+
+impl Describer for Slow {
+    fn model(&self) -> ModelInfo {
+        ModelInfo { id: "slow".into(), revision: String::new(), device: "cpu".into(), dtype: "f32".into() }
+    }
+
+    fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.0)
+    }
+
+    fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
+        thread::sleep(A_CLIP * clips.len() as u32);
+        let description = Description {
+            text: "Something.".into(),
+            finish_reason: FinishReason::Stop,
+            tokens: Tokens::default(),
+            stages: Stages::default(),
+        };
+        Ok(clips.iter().map(|_| Ok(description.clone())).collect())
+    }
+}
+
+/// What became of one camera's clips.
+#[derive(Debug, Default)]
+struct Fate {
+    made: u64,
+    described: u64,
+    /// As its events said.
+    said_dropped: u64,
+    /// Described while all cameras were there.
+    share: u64,
+}
+
+/// Memory of this process that is really in use, in KiB.
+fn resident() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches("kB").trim().parse().unwrap()
+}
+
+async fn overload(priorities: [u64; CAMERAS], time: Duration) -> Vec<Fate> {
+    let queue = Arc::new(ClipQueue::new(NonZeroUsize::new(2).unwrap()));
+    let fates = Arc::new(Mutex::new(BTreeMap::<CameraId, Fate>::new()));
+    let made: Vec<Arc<AtomicU64>> = (0..CAMERAS).map(|_| Arc::default()).collect();
+    let cancel = CancellationToken::new();
+    let window = Duration::from_secs(1) / OFFERED;
+    let mut cameras = Vec::new();
+    for (i, priority) in priorities.into_iter().enumerate() {
+        let id: CameraId = format!("cam{i}").parse().unwrap();
+        queue.join(&id, priority);
+        let config = CameraConfig {
+            id,
+            sampling: Sampling::Rate,
+            window: WindowConfig { window, stride: window, frames: 2, min_frames: 1 },
+            ..media::camera(&format!("test://ball?width=64&height=64&fps={}", 2 * OFFERED))
+        };
+        let (queue, made) = (queue.clone(), made[i].clone());
+        let sink = move |clip| {
+            made.fetch_add(1, Ordering::SeqCst);
+            queue.push(clip, Overflow::DropOldest).unwrap();
+        };
+        let (status, _) = watch::channel(CameraStatus::default());
+        cameras.push(tokio::spawn(capture::run(config, sink, status, cancel.clone())));
+    }
+    // Shares are counted once everybody is there.
+    while made.iter().any(|made| made.load(Ordering::SeqCst) < u64::from(OFFERED)) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let model = thread::spawn({
+        let (queue, fates, cancel) = (queue.clone(), fates.clone(), cancel.clone());
+        move || {
+            let batching = Batching { max_batch: NonZeroUsize::new(16).unwrap(), linger: Duration::ZERO };
+            worker::run(&mut Slow::default(), &queue, batching, "edge1", |outcome| {
+                let event = outcome.event.unwrap();
+                let mut fates = fates.lock().unwrap();
+                let fate = fates.entry(event.camera).or_default();
+                fate.described += 1;
+                fate.share += u64::from(!cancel.is_cancelled());
+                fate.said_dropped += event.dropped.clips;
+            })
+            .unwrap();
+        }
+    });
+    let mut memory = Vec::new();
+    for _ in 0..3 {
+        tokio::time::sleep(time / 3).await;
+        assert!(queue.len() <= 2 * CAMERAS);
+        memory.push(resident());
+    }
+    println!("resident after a third, two thirds and all of {time:?}: {memory:?} KiB");
+    assert!(memory[2] < memory[0] + 4 * 1024, "memory grows: {memory:?} KiB");
+    cancel.cancel();
+    for camera in cameras {
+        camera.await.unwrap().unwrap();
+    }
+    queue.close();
+    model.join().unwrap();
+
+    let dropped = queue.dropped();
+    let mut fates = std::mem::take(&mut *fates.lock().unwrap());
+    let fates: Vec<Fate> = fates
+        .iter_mut()
+        .zip(&made)
+        .map(|((id, fate), made)| {
+            let mut fate = std::mem::take(fate);
+            fate.made = made.load(Ordering::SeqCst);
+            // Nothing waits any more.
+            assert_eq!(fate.made, fate.described + dropped[id], "{id}: {fate:?}");
+            assert_eq!(fate.said_dropped, dropped[id], "{id}: {fate:?}");
+            fate
+        })
+        .collect();
+    println!("{fates:#?}");
+    assert_eq!(fates.len(), CAMERAS);
+    let sum = |of: fn(&Fate) -> u64| fates.iter().map(of).sum::<u64>();
+    assert!(sum(|f| f.made) > 3 * sum(|f| f.described), "the model is meant to be overloaded: {fates:?}");
+    let (total, weights) = (sum(|f| f.share), priorities.iter().sum::<u64>());
+    for (fate, priority) in fates.iter().zip(priorities) {
+        let fair = (total * priority) as f64 / weights as f64;
+        assert!((fate.share as f64 - fair).abs() <= 0.1 * fair, "{fair} would be fair: {fates:?}");
+    }
+    fates
+}
+
+#[test]
+fn eight_cameras_at_four_times_what_the_model_can_do_share_it_fairly_and_every_drop_is_counted() {
+    let name = "eight_cameras_at_four_times_what_the_model_can_do_share_it_fairly_and_every_drop_is_counted";
+    // The memory of the other tests is none of its business.
+    if own_process::ran(module_path!(), name) {
+        return;
+    }
+    let seconds = std::env::var("CAMSCRIBE_SOAK_SECONDS").ok().map_or(6, |text| text.parse().unwrap());
+    let time = Duration::from_secs(seconds);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        overload([1; CAMERAS], time).await;
+        // The door matters three times as much.
+        overload([1, 1, 1, 3, 1, 1, 1, 1], time).await;
+    });
+}

@@ -1,0 +1,390 @@
+//! Everything fails or changes, at random moments and at once: the broker, the line to it, the daemon, the
+//! cameras, the configuration, the commands of subscribers. At the end the ids prove that every description
+//! was delivered at least once and in each camera's order, and that the camera that nobody touched lost
+//! nothing.
+//!
+//! `cargo test` makes a short run with a fixed seed. `make chaos` makes a long one
+//! (`CAMSCRIBE_CHAOS_SECONDS`) with another seed each time; `CAMSCRIBE_CHAOS_SEED` repeats one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env, fmt, fs, thread,
+    time::{Duration, Instant},
+};
+
+use camscribe::event::{Event, EventKind};
+
+use crate::support::{
+    broker::{self, Mosquitto, Received, Subscriber},
+    daemon::{self, Daemon},
+    proxy::{Line, Proxy},
+    rtsp::{Fault, RtspServer},
+};
+
+/// How long the short run goes on.
+const SHORT: u64 = 40;
+/// The choices of the short run.
+const SEED: u64 = 20_260_701;
+/// The line is quiet when nothing came for so long.
+const QUIET: Duration = Duration::from_millis(700);
+/// A camera that nobody touches, one that much is done to, one that wants a password at times, and one
+/// that needs no network.
+const CAMERAS: [&str; 4] = ["steady", "flaky", "strict", "scene"];
+
+/// xorshift64: the same seed, the same choices.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+
+    fn millis(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(from + self.roll(to - from))
+    }
+}
+
+/// What is done to the world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Act {
+    BrokerKilled,
+    LineRefuses,
+    LineSlow,
+    LineStalls,
+    LineCut,
+    DaemonKilled,
+    DaemonStopped,
+    CameraGone,
+    CameraResized,
+    CameraFrozen,
+    CameraGarbage,
+    CredentialsRefused,
+    Reloaded,
+    BrokenReload,
+    Ordered,
+}
+
+const ACTS: [Act; 15] = [
+    Act::BrokerKilled,
+    Act::LineRefuses,
+    Act::LineSlow,
+    Act::LineStalls,
+    Act::LineCut,
+    Act::DaemonKilled,
+    Act::DaemonStopped,
+    Act::CameraGone,
+    Act::CameraResized,
+    Act::CameraFrozen,
+    Act::CameraGarbage,
+    Act::CredentialsRefused,
+    Act::Reloaded,
+    Act::BrokenReload,
+    Act::Ordered,
+];
+
+/// H.264 with a keyframe a second.
+fn stream(width: u32) -> String {
+    format!(
+        "videotestsrc is-live=true pattern=ball \
+         ! video/x-raw,format=I420,width={width},height=240,framerate=10/1 \
+         ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 \
+         ! video/x-h264,stream-format=byte-stream ! rtph264pay name=pay0 pt=96"
+    )
+}
+
+struct World {
+    dice: Dice,
+    broker: Mosquitto,
+    line: Proxy,
+    subscriber: Subscriber,
+    received: Vec<Received>,
+    daemon: Daemon,
+    toml: String,
+    flaky: Option<RtspServer>,
+    flaky_port: u16,
+    strict: Option<RtspServer>,
+    strict_port: u16,
+    done: BTreeMap<Act, u32>,
+}
+
+impl World {
+    fn new(seed: u64, steady: &RtspServer) -> Self {
+        let broker = Mosquitto::start("max_queued_messages 0");
+        let line = Proxy::start(broker.port());
+        let subscriber = Subscriber::to(broker.port(), "camscribe/+/+/description");
+        let (flaky, strict) = (RtspServer::start(&stream(320)), RtspServer::start(&stream(320)));
+        let (flaky_port, strict_port) = (flaky.port(), strict.port());
+        let toml = format!(
+            r#"
+            node.id = "edge1"
+            model = {{ id = "shapes", max_batch = 4 }}
+            mqtt.url = "mqtt://127.0.0.1:{}"
+            defaults = {{ window = "2s", frames = 2, max_tokens = 8, prompt = "PROMPT", change_threshold = 0 }}
+            cameras.steady.uri = "{}"
+            cameras.flaky.uri = "{}"
+            cameras.strict.uri = "{}"
+            cameras.scene.uri = "test://shapes"
+            "#,
+            line.port(),
+            steady.uri(),
+            flaky.uri(),
+            strict.uri(),
+        );
+        let daemon = Daemon::with(&toml.replace("PROMPT", "Describe this."), |_, command| {
+            command.env("RUST_LOG", "info,camscribe=debug");
+        });
+        // A camera that is refused rests for minutes: whatever comes first, each has said something before.
+        daemon::wait("a description of every camera", || {
+            (daemon::made(&daemon.log()).len() == CAMERAS.len()).then_some(())
+        });
+        let (flaky, strict) = (Some(flaky), Some(strict));
+        let (dice, received, done) = (Dice(seed | 1), Vec::new(), BTreeMap::new());
+        Self {
+            dice,
+            broker,
+            line,
+            subscriber,
+            received,
+            daemon,
+            toml,
+            flaky,
+            flaky_port,
+            strict,
+            strict_port,
+            done,
+        }
+    }
+
+    fn listen(&mut self, time: Duration) {
+        self.received.extend(self.subscriber.all_within(time));
+    }
+
+    /// Listens until nothing comes any more.
+    fn listen_until_quiet(&mut self) {
+        loop {
+            let more = self.subscriber.all_within(QUIET);
+            if more.is_empty() {
+                return;
+            }
+            self.received.extend(more);
+        }
+    }
+
+    fn act_at_random(&mut self) {
+        let act = ACTS[self.dice.roll(ACTS.len() as u64) as usize];
+        self.act(act);
+    }
+
+    fn act(&mut self, act: Act) {
+        let time = self.dice.millis(300, 4000);
+        println!("{act:?} {time:?}");
+        *self.done.entry(act).or_default() += 1;
+        match act {
+            Act::BrokerKilled => {
+                // What the broker has acknowledged and not passed on dies with it: it is given time, so
+                // that what is missing at the end is missing because of us.
+                self.line.set(Line::Refuse);
+                self.listen_until_quiet();
+                self.broker.kill();
+                thread::sleep(time);
+                self.broker.run();
+                self.subscriber = Subscriber::to(self.broker.port(), "camscribe/+/+/description");
+                self.line.set(Line::Pass);
+            }
+            Act::LineRefuses => self.fault(Line::Refuse, time),
+            Act::LineSlow => self.fault(Line::Slow, time),
+            Act::LineStalls => self.fault(Line::Stall, time),
+            Act::LineCut => {
+                let bytes = self.dice.roll(4000);
+                self.fault(Line::Cut(bytes), time);
+            }
+            Act::DaemonKilled => {
+                self.daemon.kill();
+                self.daemon.restart();
+            }
+            Act::DaemonStopped => {
+                self.daemon.signal("TERM");
+                assert_eq!(self.daemon.wait(), Some(0), "{}", self.daemon.log());
+                self.daemon.restart();
+            }
+            Act::CameraGone => self.flaky_again(320, time),
+            Act::CameraResized => {
+                let width = 160 + 16 * self.dice.roll(20) as u32;
+                self.flaky_again(width, time);
+            }
+            Act::CameraFrozen => self.suffer(Fault::Frozen, time),
+            Act::CameraGarbage => self.suffer(Fault::Garbage, time),
+            Act::CredentialsRefused => {
+                self.strict = None;
+                let locked = RtspServer::locked_at(&stream(320), self.strict_port);
+                self.listen(time);
+                drop(locked);
+                self.strict = Some(RtspServer::start_at(&stream(320), self.strict_port));
+            }
+            Act::Reloaded => {
+                let prompt = format!("Describe this, {}.", self.dice.roll(1000));
+                self.daemon.reload(&self.toml.replace("PROMPT", &prompt));
+            }
+            Act::BrokenReload => {
+                self.daemon.reload("cameras.steady.uri = 7");
+                self.listen(time);
+                // For the next start of the daemon.
+                fs::write(self.daemon.path("camscribe.toml"), self.toml.replace("PROMPT", "Describe this."))
+                    .unwrap();
+            }
+            Act::Ordered => {
+                let prompt = format!("Describe this, {}.", self.dice.roll(1000));
+                self.order("scene", "prompt", &prompt);
+                self.order("flaky", "enabled", "OFF");
+                self.listen(time);
+                // Nobody hears an order while the daemon is not connected.
+                for _ in 0..3 {
+                    self.order("flaky", "enabled", "ON");
+                    self.listen(QUIET);
+                }
+            }
+        }
+        let pause = self.dice.millis(200, 3000);
+        self.listen(pause);
+    }
+
+    fn order(&self, camera: &str, what: &str, payload: &str) {
+        broker::publish(self.broker.port(), &format!("camscribe/edge1/{camera}/set/{what}"), payload);
+    }
+
+    fn fault(&mut self, fault: Line, time: Duration) {
+        self.line.set(fault);
+        self.listen(time);
+        self.line.set(Line::Pass);
+    }
+
+    fn flaky_again(&mut self, width: u32, time: Duration) {
+        self.flaky = None;
+        self.listen(time);
+        self.flaky = Some(RtspServer::start_at(&stream(width), self.flaky_port));
+    }
+
+    fn suffer(&mut self, fault: Fault, time: Duration) {
+        self.flaky.as_ref().unwrap().suffer(fault);
+        self.listen(time);
+        self.flaky.as_ref().unwrap().suffer(Fault::None);
+    }
+
+    /// Ends the daemon and starts it once more with nothing to watch, until all is delivered.
+    fn drain(&mut self) {
+        self.daemon.signal("TERM");
+        assert_eq!(self.daemon.wait(), Some(0), "{}", self.daemon.log());
+        let nothing = self.toml.replace("PROMPT", "Describe this.");
+        let off: String = CAMERAS.iter().map(|c| format!("cameras.{c}.enabled = false\n")).collect();
+        fs::write(self.daemon.path("camscribe.toml"), nothing + &off).unwrap();
+        self.daemon.restart();
+        daemon::wait("an empty outbox", || {
+            (self.daemon.metric("camscribe_outbox_messages") == Some(0.0)).then_some(())
+        });
+        self.listen_until_quiet();
+        self.daemon.signal("TERM");
+        assert_eq!(self.daemon.wait(), Some(0), "{}", self.daemon.log());
+    }
+
+    /// Drains the outbox and holds what arrived against what the daemon said that it made.
+    fn prove(mut self) {
+        self.drain();
+        let events: Vec<Event> =
+            self.received.iter().map(|m| serde_json::from_slice(&m.payload).expect("an event")).collect();
+        let ids: BTreeSet<_> = events.iter().map(|e| e.id).collect();
+        println!("{}", Report { done: &self.done, events: &events, unique: ids.len() });
+        let log = self.daemon.log();
+        let made = daemon::made(&log);
+        for camera in CAMERAS {
+            let once = once(&events, camera);
+            let arrived: Vec<String> = once.iter().map(|e| e.id.to_string()).collect();
+            // Killed between writing to disk and saying so, the daemon delivers what it did not say.
+            let said: BTreeSet<&String> = made[camera].iter().collect();
+            let told: Vec<&String> = arrived.iter().filter(|id| said.contains(id)).collect();
+            assert_eq!(
+                told,
+                made[camera].iter().collect::<Vec<_>>(),
+                "{camera}: made, and delivered in that order"
+            );
+            let kills = self.done.get(&Act::DaemonKilled).copied().unwrap_or(0) as usize;
+            assert!(
+                arrived.len() - told.len() <= kills,
+                "{camera}: {} nobody knows of",
+                arrived.len() - told.len()
+            );
+            let clips: BTreeSet<_> = once.iter().map(|e| e.clip.start).collect();
+            assert_eq!(clips.len(), once.len(), "{camera}: a clip under two ids");
+            assert!(once.iter().all(|e| e.kind == EventKind::Description));
+        }
+        // Each life of the daemon counts its clips from 0.
+        for pair in once(&events, "steady").windows(2) {
+            let (before, after) = (pair[0], pair[1]);
+            assert!(!after.clip.gap, "{after:?}");
+            let missed = after.dropped.clips + after.dropped.failed;
+            let next = [before.clip.seq + 1 + missed, missed];
+            assert!(next.contains(&after.clip.seq), "{before:?}\n{after:?}");
+        }
+        assert!(!log.contains("panicked"), "{log}");
+    }
+}
+
+/// What a camera said, once each, in the order in which it first arrived.
+fn once<'a>(events: &'a [Event], camera: &str) -> Vec<&'a Event> {
+    let mut seen = BTreeSet::new();
+    events.iter().filter(|e| e.camera.as_str() == camera && seen.insert(e.id)).collect()
+}
+
+struct Report<'a> {
+    done: &'a BTreeMap<Act, u32>,
+    events: &'a [Event],
+    unique: usize,
+}
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { done, events, unique } = self;
+        writeln!(f, "{done:?}")?;
+        for camera in CAMERAS {
+            let once = once(events, camera);
+            let dropped: u64 = once.iter().map(|e| e.dropped.clips).sum();
+            let gaps = once.iter().filter(|e| e.clip.gap).count();
+            writeln!(f, "{camera}: {} descriptions, {gaps} with a gap, {dropped} clips dropped", once.len())?;
+        }
+        write!(f, "{} messages, {unique} events, {} duplicates", events.len(), events.len() - unique)
+    }
+}
+
+fn seed() -> u64 {
+    let seed = number("CAMSCRIBE_CHAOS_SEED").unwrap_or(SEED);
+    println!("seed {seed}: set CAMSCRIBE_CHAOS_SEED for the same choices");
+    seed
+}
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|it| it.parse().expect("a number"))
+}
+
+#[test]
+fn whatever_fails_every_description_is_delivered_in_order_and_the_steady_camera_loses_nothing() {
+    let steady = RtspServer::start(&stream(320));
+    let mut world = World::new(seed(), &steady);
+    let time = Duration::from_secs(number("CAMSCRIBE_CHAOS_SECONDS").unwrap_or(SHORT));
+    let start = Instant::now();
+    while start.elapsed() < time {
+        world.act_at_random();
+    }
+    world.prove();
+}
+
+#[test]
+fn thirty_times_killed_the_daemon_loses_nothing_and_says_nothing_under_two_ids() {
+    let steady = RtspServer::start(&stream(320));
+    let mut world = World::new(seed(), &steady);
+    for _ in 0..30 {
+        world.act(Act::DaemonKilled);
+    }
+    world.prove();
+}

@@ -1,0 +1,194 @@
+//! What subscribers may ask of a camera over MQTT, and what they may not.
+
+use std::{collections::BTreeSet, fs, process::Command};
+
+use crate::support::{
+    broker::{Mosquitto, Received, Subscriber, publish},
+    daemon::Daemon,
+};
+
+const NODE: &str = "camscribe/edge1";
+
+fn toml(port: u16, extra: &str) -> String {
+    format!(
+        r#"
+        node.id = "edge1"
+        model.id = "shapes"
+        mqtt.url = "mqtt://127.0.0.1:{port}"
+        {extra}
+        [defaults]
+        window = "2s"
+        frames = 2
+        prompt = "Describe what happens in this video."
+        [cameras.one]
+        uri = "test://shapes"
+        [cameras.two]
+        uri = "test://shapes"
+        "#
+    )
+}
+
+fn order(port: u16, camera: &str, what: &str, payload: &str) {
+    publish(port, &format!("{NODE}/{camera}/set/{what}"), payload);
+}
+
+fn said(topic: &str, payload: &str) -> impl FnMut(&Received) -> bool {
+    let (topic, payload) = (format!("{NODE}/{topic}"), payload.to_owned());
+    move |m| m.topic == topic && m.text() == payload
+}
+
+/// The next event of a camera that answers `prompt`, and every message until then.
+fn answer(subscriber: &Subscriber, camera: &str, prompt: &str) -> Vec<Received> {
+    let topic = format!("{NODE}/{camera}/description");
+    subscriber.until(|m| m.topic == topic && m.json()["prompt"] == prompt)
+}
+
+/// Numbers of the clips of a camera, once each: QoS 1 may bring a message twice.
+fn numbers(messages: &[Received], camera: &str) -> Vec<u64> {
+    let topic = format!("{NODE}/{camera}/description");
+    let mut seen = BTreeSet::new();
+    let descriptions = messages.iter().filter(|m| m.topic == topic);
+    let numbers = descriptions.map(|m| m.json()["clip"]["seq"].as_u64().unwrap());
+    numbers.filter(|&number| seen.insert(number)).collect()
+}
+
+#[test]
+fn cameras_are_switched_and_asked_something_else_until_it_is_taken_back() {
+    let broker = Mosquitto::start("");
+    let port = broker.port();
+    let subscriber = Subscriber::to(port, &format!("{NODE}/#"));
+    let configured = "Describe what happens in this video.";
+    let mut daemon = Daemon::start(&toml(port, ""));
+    subscriber.until(said("one/state/enabled", "ON"));
+    let mut seen = answer(&subscriber, "one", configured);
+
+    // The camera goes on: no window is lost by another question, and none of the other camera.
+    order(port, "one", "prompt", "What moves?");
+    seen.extend(subscriber.until(said("one/state/prompt", "What moves?")));
+    seen.extend(answer(&subscriber, "one", "What moves?"));
+    seen.extend(answer(&subscriber, "two", configured));
+    let all = numbers(&seen, "one");
+    assert!(all.is_sorted(), "{all:?}");
+
+    order(port, "two", "enabled", "off");
+    subscriber.until(|m| m.topic == format!("{NODE}/two/status") && m.text().contains("disabled"));
+    subscriber.until(said("two/state/enabled", "OFF"));
+
+    // The power fails: what was ordered stands.
+    daemon.kill();
+    daemon.restart();
+    daemon.logged("as ordered over MQTT: one, two");
+    subscriber.until(said("two/state/enabled", "OFF"));
+    answer(&subscriber, "one", "What moves?");
+    assert_eq!(daemon.metric("camscribe_camera_state{camera=\"two\",state=\"disabled\"}"), Some(1.0));
+    // A file that says something else leaves it standing, and what it says is asked once it is taken back.
+    daemon.reload(&toml(port, "").replace("Describe what happens", "Say what happens"));
+    daemon.logged("the configuration is in force");
+    order(port, "one", "prompt", "");
+    let again = "Say what happens in this video.";
+    subscriber.until(said("one/state/prompt", again));
+    answer(&subscriber, "one", again);
+    order(port, "two", "enabled", "ON");
+    subscriber.until(said("two/state/enabled", "ON"));
+    answer(&subscriber, "two", again);
+    assert_eq!(fs::read_to_string(daemon.path("state/orders.json")).unwrap(), "{}");
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn with_every_camera_switched_off_the_daemon_waits() {
+    let broker = Mosquitto::start("");
+    let port = broker.port();
+    let subscriber = Subscriber::to(port, &format!("{NODE}/#"));
+    let daemon = Daemon::start(&toml(port, ""));
+    subscriber.until(said("two/state/enabled", "ON"));
+    for camera in ["one", "two"] {
+        order(port, camera, "enabled", "OFF");
+        subscriber.until(said(&format!("{camera}/state/enabled"), "OFF"));
+    }
+    assert_eq!(daemon.get("/readyz").0, 200);
+    order(port, "one", "enabled", "ON");
+    subscriber.until(|m| m.topic == format!("{NODE}/one/description"));
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+/// Somebody has the broker keep a command.
+fn retain_off(port: u16) {
+    let topic = format!("{NODE}/one/set/enabled");
+    let retained = Command::new("mosquitto_pub")
+        .args(["-r", "-h", "127.0.0.1", "-p", &port.to_string(), "-t", &topic, "-m", "OFF"])
+        .status();
+    assert!(retained.unwrap().success());
+}
+
+#[test]
+fn what_is_no_command_changes_nothing() {
+    let broker = Mosquitto::start("");
+    let port = broker.port();
+    // A retained command is old news; it would be obeyed again at every start.
+    retain_off(port);
+    let subscriber = Subscriber::to(port, &format!("{NODE}/#"));
+    let daemon = Daemon::start(&toml(port, ""));
+    // The last of what is told of each camera at the start.
+    subscriber.until(said("two/state/prompt", "Describe what happens in this video."));
+    let pause = || std::thread::sleep(std::time::Duration::from_millis(1100));
+    for (camera, what, payload, told) in [
+        ("one", "enabled", "maybe", "write ON or OFF"),
+        ("one", "prompt", "<image> of what?", "means something to the model"),
+        ("one", "uri", "rtsp://evil.example", "there are no commands but"),
+        ("three", "enabled", "OFF", "there is no such camera"),
+    ] {
+        order(port, camera, what, payload);
+        daemon.logged(told);
+        pause(); // complaints are told once a second
+    }
+    retain_off(port);
+    // Long enough for what was obeyed to be told.
+    let seen = subscriber.all_within(std::time::Duration::from_secs(3));
+    assert!(!seen.iter().any(|m| m.topic.contains("/state/")), "nothing has changed");
+    answer(&subscriber, "one", "Describe what happens in this video.");
+    assert!(!daemon.path("state/orders.json").exists());
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn without_leave_nobody_is_listened_to() {
+    let broker = Mosquitto::start("");
+    let port = broker.port();
+    let subscriber = Subscriber::to(port, &format!("{NODE}/#"));
+    let daemon = Daemon::start(&toml(port, "mqtt.commands = false"));
+    subscriber.until(|m| m.topic == format!("{NODE}/one/description"));
+    order(port, "one", "enabled", "OFF");
+    let seen = answer(&subscriber, "one", "Describe what happens in this video.");
+    assert!(!seen.iter().any(|m| m.topic.contains("/state/")));
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn a_flood_of_bytes_harms_neither_version() {
+    let broker = Mosquitto::start("");
+    let port = broker.port();
+    let huge = "x".repeat(300_000);
+    for version in ["5", "3.1.1"] {
+        let subscriber = Subscriber::to(port, &format!("{NODE}/#"));
+        let daemon = Daemon::start(&toml(port, &format!("mqtt.version = \"{version}\"")));
+        subscriber.until(|m| m.topic == format!("{NODE}/one/description"));
+        let file = daemon.path("huge");
+        fs::write(&file, &huge).unwrap();
+        let sent = Command::new("mosquitto_pub")
+            .args(["-r", "-q", "1", "-h", "127.0.0.1", "-p", &port.to_string(), "-f"])
+            .arg(&file)
+            .args(["-t", &format!("{NODE}/one/set/prompt")])
+            .status();
+        assert!(sent.unwrap().success());
+        if version == "3.1.1" {
+            daemon.logged("somebody publishes far too much");
+        }
+        // Some that were made before, and then some more.
+        for _ in 0..4 {
+            subscriber.until(|m| m.topic == format!("{NODE}/two/description"));
+        }
+        assert_eq!(daemon.metric("camscribe_broker_connected"), Some(1.0));
+        assert_eq!(daemon.stop().0, Some(0));
+    }
+}

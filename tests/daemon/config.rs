@@ -1,0 +1,239 @@
+//! What the configuration takes and what it comes to, seen through the real binary.
+
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
+
+use camscribe::config::keys;
+
+use crate::support::check::{Check, PORCH};
+
+#[test]
+fn the_environment_is_read_by_each_keys_type_and_mistakes_name_the_variable() {
+    for (variable, value, text) in [
+        ("CAMSCRIBE__DEFAULTS__ENABLED", "yes", "true or false, not \"yes\""),
+        ("CAMSCRIBE__DEFAULTS__ENABLED", "True", "true or false, not \"True\""),
+        ("CAMSCRIBE__MODEL__MAX_BATCH", "16.0", "a whole number from 1 to 64, not \"16.0\""),
+        ("CAMSCRIBE__MODEL__MAX_BATCH", "+4", "a whole number from 1 to 64"),
+        ("CAMSCRIBE__MODEL__MAX_BATCH", "", "a whole number from 1 to 64"),
+        ("CAMSCRIBE__MODEL__LINGER", "20", "has no unit"),
+        ("CAMSCRIBE__MODEL__LNGER", "20ms", "did you mean linger?"),
+        ("CAMSCRIBE__MODELS__LINGER", "20ms", "did you mean model?"),
+        ("CAMSCRIBE__MODEL", "x", "CAMSCRIBE__SECTION__KEY"),
+        ("CAMSCRIBE__CAMERAS__PORCH", "x", "CAMSCRIBE__CAMERAS__PORCH__URI"),
+        ("CAMSCRIBE__CAMERAS__PORCH__PASSWORD", "hunter2", "name that file with password_file"),
+        ("CAMSCRIBE__CAMERAS__PORCH__URI", "http://me:hunter2@h", "unknown scheme"),
+        ("CAMSCRIBE__CAMERAS__PÖRCH__URI", "/x.mp4", "cannot name a camera"),
+        ("CAMSCRIBE__MQTT__URL", "mqtt://me:hunter2@h", "holds credentials"),
+    ] {
+        let answer = Check::of(PORCH).env(variable, value).run();
+        assert_eq!(answer.code, Some(78), "{variable}: {answer:?}");
+        let place = format!("environment variable {variable}: ");
+        assert!(answer.err.contains(&place) && answer.err.contains(text), "{}", answer.err);
+        assert!(!answer.err.contains("hunter2"), "{}", answer.err);
+    }
+}
+
+#[test]
+fn the_environment_overrides_the_file_and_can_name_any_camera() {
+    let toml = format!("{PORCH}[cameras.front-door]\nuri = \"/a.mp4\"\nframes = 3\n[model]\nmax_batch = 4\n");
+    let toml = Check::of(&toml)
+        .env("CAMSCRIBE__MODEL__MAX_BATCH", "5")
+        .env("CAMSCRIBE__DEFAULTS__ENABLED", "false")
+        .env("CAMSCRIBE__CAMERAS__FRONT_DOOR__FRAMES", "7")
+        .env("CAMSCRIBE__CAMERAS__YARD__URI", "test://smpte")
+        .env("CAMSCRIBE__CAMERAS__YARD__ENABLED", "true")
+        .env("CAMSCRIBE_OTHER", "is not ours")
+        .run()
+        .toml();
+    assert_eq!(toml["model"]["max_batch"].as_integer(), Some(5));
+    let cameras = toml["cameras"].as_table().unwrap();
+    assert_eq!(cameras.keys().collect::<Vec<_>>(), ["front-door", "porch", "yard"]);
+    assert_eq!(cameras["front-door"]["frames"].as_integer(), Some(7));
+    assert_eq!(cameras["porch"]["enabled"].as_bool(), Some(false));
+    assert_eq!(cameras["yard"]["enabled"].as_bool(), Some(true));
+}
+
+#[test]
+fn the_state_directory_is_the_configured_one_else_systemds_else_the_usual_one() {
+    let of = |mut check: Check| check.run().toml()["node"]["state_dir"].as_str().unwrap().to_owned();
+    assert_eq!(of(Check::of(PORCH)), "/var/lib/camscribe");
+    assert_eq!(of(Check::of(PORCH).env("STATE_DIRECTORY", "/var/lib/a:/var/lib/b")), "/var/lib/a");
+    let written = format!("[node]\nstate_dir = \"/srv/c\"\n{PORCH}");
+    assert_eq!(of(Check::of(&written).env("STATE_DIRECTORY", "/var/lib/a")), "/srv/c");
+}
+
+#[test]
+fn a_window_alone_moves_the_stride_and_few_frames_alone_the_minimum() {
+    let toml = Check::of(&format!("{PORCH}window = \"4s\"\nframes = 1\n")).run().toml();
+    let porch = &toml["cameras"]["porch"];
+    assert_eq!((porch["stride"].as_str(), porch["min_frames"].as_integer()), (Some("4s"), Some(1)));
+}
+
+#[test]
+fn the_model_inside_is_asked_what_it_was_made_for_unless_something_else_is_written() {
+    let asked = |defaults: &str| {
+        let toml = Check::of(&format!("{PORCH}[model]\nid = \"shapes\"\n{defaults}")).run().toml();
+        toml["cameras"]["porch"]["prompt"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(asked(""), "Describe what happens in this video.");
+    assert_eq!(asked("[defaults]\nprompt = \"What moves?\"\n"), "What moves?");
+}
+
+#[test]
+fn a_variable_with_one_underscore_is_told_to_be_none_of_ours() {
+    let answer = Check::of(PORCH).env("CAMSCRIBE_MQTT_URL", "mqtt://h").env("CAMSCRIBE_OTHER", "x").run();
+    assert_eq!(answer.toml()["mqtt"]["url"].as_str(), Some("mqtt://localhost:1883"));
+    assert!(answer.err.contains("CAMSCRIBE_MQTT_URL: is not read"), "{}", answer.err);
+    assert_eq!(answer.err.lines().count(), 1, "{}", answer.err);
+}
+
+#[test]
+fn what_check_prints_is_a_configuration_that_checks_to_the_same() {
+    let first =
+        Check::of(&format!("{PORCH}window = \"1m30s\"\nprompt = \"two\\nlines, a \\\"quote\\\"\"\n")).run();
+    first.toml();
+    let second = Check::of(&first.out).run();
+    assert_eq!(first.out, second.out);
+}
+
+#[test]
+fn secrets_are_used_and_never_shown() {
+    let toml = "[mqtt]\nusername = \"me\"\npassword_file = \"broker\"\n\
+                [cameras.a]\nuri = \"rtsp://viewer:hunter2@192.0.2.10/s\"\n\
+                [cameras.b]\nuri = \"rtsp://192.0.2.10/s?password=hunter2\"\nusername = \"viewer\"\npassword_file = \"camera\"\n";
+    let answer = Check::of(toml)
+        .file("broker", "hunter2-broker\n", 0o600)
+        .file("camera", "hunter2-camera", 0o644)
+        .credentials()
+        .run();
+    let shown = format!("{}{}", answer.out, answer.err);
+    assert!(!shown.contains("hunter2"), "{shown}");
+    assert_eq!(answer.toml()["cameras"]["a"]["uri"].as_str(), Some("rtsp://***@192.0.2.10/s"));
+    let warnings: Vec<_> = answer.err.lines().collect();
+    assert_eq!(warnings.len(), 2, "{}", answer.err);
+    assert!(warnings[0].contains("c.toml:5: cameras.a.uri: holds credentials"), "{}", answer.err);
+    assert!(warnings[1].contains("cameras.b.password_file: every user can read"), "{}", answer.err);
+}
+
+#[test]
+fn a_client_certificate_and_its_key_go_together() {
+    let both = format!(
+        "{PORCH}[mqtt]\nurl = \"mqtts://h\"\nclient_cert_file = \"c.pem\"\nclient_key_file = \"k.pem\"\n"
+    );
+    for (toml, text) in [
+        // What is in these files is no certificate.
+        (both.clone(), "mqtt.client_cert_file "),
+        (
+            both.replace("client_key_file", "ca_file"),
+            "mqtt.client_cert_file: needs client_key_file beside it",
+        ),
+        (
+            both.replace("client_cert_file", "ca_file"),
+            "mqtt.client_key_file: needs client_cert_file beside it",
+        ),
+    ] {
+        let pem = |label| format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
+        let pem = [pem("CERTIFICATE"), pem("PRIVATE KEY")].concat();
+        let answer = Check::of(&toml).file("c.pem", &pem, 0o600).file("k.pem", &pem, 0o600).run();
+        assert_eq!(answer.code, Some(78), "{answer:?}");
+        assert!(answer.err.contains(text), "{}", answer.err);
+    }
+}
+
+#[test]
+fn a_password_file_holds_exactly_one_password() {
+    let toml = format!("{PORCH}[mqtt]\nusername = \"me\"\npassword_file = \"secret\"\n");
+    for (content, text) in [
+        ("", "is empty"),
+        ("\n", "is empty"),
+        ("hunter2\nhunter3\n", "more than one line"),
+        (&"x".repeat(5000), "longer than 4096 bytes"),
+    ] {
+        let answer = Check::of(&toml).file("secret", content, 0o600).credentials().run();
+        assert_eq!(answer.code, Some(78), "{answer:?}");
+        assert!(answer.err.contains("mqtt.password_file: ") && answer.err.contains(text), "{}", answer.err);
+        assert!(!answer.err.contains("hunter"), "{}", answer.err);
+    }
+    let mut check = Check::of(&toml).credentials();
+    fs::create_dir(check.path("secret")).unwrap();
+    assert!(check.run().err.contains("is not a file"));
+}
+
+#[test]
+fn a_file_that_is_missing_or_names_no_camera_is_refused() {
+    let mut check = Check::of("");
+    let answer = check.run();
+    assert!(
+        answer.err.contains("c.toml: there is no camera: write a [cameras.<id>] section"),
+        "{}",
+        answer.err
+    );
+    fs::remove_file(check.path("c.toml")).unwrap();
+    let answer = check.run();
+    assert_eq!(answer.code, Some(78));
+    assert!(answer.err.contains("c.toml: cannot be read: No such file"), "{}", answer.err);
+    fs::write(check.path("c.toml"), [b'#', 0xff]).unwrap();
+    assert!(check.run().err.contains("UTF-8"));
+    fs::write(check.path("c.toml"), "# much too long\n".repeat(100_000)).unwrap();
+    assert!(check.run().err.contains("larger than 1 MiB"));
+}
+
+#[test]
+fn wrong_usage_has_its_own_exit_code() {
+    for arguments in [&["check", "--wibble"][..], &["wibble"], &[], &["completions", "wibble"]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_camscribe")).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_schema_is_json_each_shell_gets_its_completions_and_the_manual_page_knows_every_command() {
+    let camscribe = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_camscribe")).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let schema: serde_json::Value = serde_json::from_str(&camscribe(&["schema"])).unwrap();
+    assert_eq!(schema["title"], "camscribe event");
+    assert!(jsonschema::validator_for(&schema).is_ok());
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        assert!(camscribe(&["completions", shell]).contains("describe"), "{shell}");
+    }
+    let page = camscribe(&["man"]);
+    assert!(page.contains("\n.TH camscribe 1"), "{page}");
+    for command in ["RUN", "DESCRIBE", "CHECK", "PULL", "DEMO", "SCHEMA", "COMPLETIONS"] {
+        assert!(page.contains(&format!("\n.SH CAMSCRIBE {command}\n")), "{command}");
+    }
+    assert!(!page.contains("CAMSCRIBE MAN"), "it is for packagers");
+}
+
+#[test]
+fn the_reference_file_explains_every_key_gives_its_default_and_checks() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/camscribe.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let answer = Check::of(&text).run();
+    assert_eq!((answer.code, answer.err.as_str()), (Some(0), ""));
+
+    let toml: toml::Table = text.parse().unwrap();
+    let written: BTreeSet<String> = toml.keys().map(String::clone).collect();
+    let sections = keys::SECTIONS.iter().map(|(name, _)| name.to_string()).chain([keys::CAMERAS.into()]);
+    assert_eq!(written, sections.collect());
+    for (section, keys) in keys::SECTIONS {
+        let table = toml[*section].as_table().unwrap();
+        let written: BTreeSet<&str> = table.keys().map(String::as_str).collect();
+        assert_eq!(written, keys.iter().map(|key| key.name).collect(), "[{section}]");
+        for key in *keys {
+            let value = &table[key.name];
+            let value = value.as_str().map_or_else(|| value.to_string(), Into::into);
+            assert_eq!(Some(value.as_str()), key.default, "{section}.{}", key.name);
+        }
+    }
+    for (id, camera) in toml[keys::CAMERAS].as_table().unwrap() {
+        assert!(camera.get(keys::URI.name).is_some(), "{id}");
+    }
+    // Each key stands under a comment, or under a neighbour that does.
+    let lines: Vec<_> = text.lines().collect();
+    for (i, line) in lines.iter().enumerate().filter(|(_, l)| l.contains(" = ") && !l.starts_with('#')) {
+        let explained = lines[..i].iter().rev().take_while(|l| !l.is_empty()).any(|l| l.starts_with("# "));
+        assert!(explained, "nothing explains {line}");
+    }
+}

@@ -1,0 +1,31 @@
+//! The program as a whole, run as a user or a service manager runs it.
+
+#[path = "../support"]
+mod support {
+    pub mod broker;
+    pub mod check;
+    pub mod daemon;
+    pub mod delivered;
+    pub mod http;
+    pub mod media;
+    pub mod proxy;
+    pub mod rtsp;
+    pub mod test_source;
+    pub mod tls;
+}
+
+mod chaos;
+mod commands;
+mod config;
+mod config_mistakes;
+mod end_to_end;
+mod probe;
+mod pull;
+mod reload;
+mod secrets;
+mod service;
+mod state_directory;
+mod stopping;
+mod surroundings;
+mod tls;
+mod unit;

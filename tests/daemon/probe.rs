@@ -1,0 +1,175 @@
+//! `camscribe check --probe` against real brokers, cameras and files, through the real binary.
+
+use std::{fs, path::Path, process::Command};
+
+use tempfile::TempDir;
+
+use crate::support::{
+    broker::{Mosquitto, Subscriber, free_port, publish},
+    media,
+    rtsp::RtspServer,
+};
+
+/// What it printed and how it ended.
+#[derive(Debug)]
+struct Answer {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Answer {
+    /// The line about one thing.
+    fn line(&self, thing: &str) -> &str {
+        let about = |line: &&str| line[8..].starts_with(&format!("{thing}: "));
+        let mut lines = self.out.lines().filter(about);
+        let line = lines.next().unwrap_or_else(|| panic!("nothing about {thing}: {self:?}"));
+        assert_eq!(lines.next(), None, "{self:?}");
+        line
+    }
+
+    fn ok(&self, thing: &str, text: &str) {
+        let line = self.line(thing);
+        assert!(line.starts_with("ok ") && line.contains(text), "{line}");
+    }
+
+    /// It failed, and this is how the line ends.
+    fn failed(&self, thing: &str, text: &str) {
+        let line = self.line(thing);
+        assert!(line.starts_with("failed ") && line.ends_with(text), "{line}");
+    }
+}
+
+/// Probes the configuration `toml`, which is written into `folder`.
+fn probe(folder: &Path, toml: &str) -> Answer {
+    fs::write(folder.join("c.toml"), toml).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_camscribe"));
+    command.env_clear().envs(std::env::vars().filter(|(name, _)| !name.starts_with("CAMSCRIBE")));
+    command.env_remove("XDG_CACHE_HOME").env_remove("CACHE_DIRECTORY").env_remove("RUST_LOG");
+    command.env("HOME", folder).env("CREDENTIALS_DIRECTORY", folder).current_dir(folder);
+    let output = command.args(["check", "--config", "c.toml", "--probe"]).output().unwrap();
+    let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    Answer { code: output.status.code(), out, err }
+}
+
+/// A folder with two passwords in it.
+fn folder() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("right"), "hunter2\n").unwrap();
+    fs::write(folder.path().join("wrong"), "hunter3\n").unwrap();
+    folder
+}
+
+fn mqtt(port: u16, password: &str) -> String {
+    format!(
+        "[mqtt]\nurl = \"mqtt://127.0.0.1:{port}\"\nusername = \"camscribe\"\npassword_file = \"{password}\"\n"
+    )
+}
+
+fn rtsp_server() -> RtspServer {
+    let launch = "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=10/1 \
+                  ! x264enc tune=zerolatency key-int-max=10 speed-preset=ultrafast ! rtph264pay name=pay0";
+    RtspServer::with_password(launch, "viewer", "hunter2")
+}
+
+fn camera(server: &RtspServer, password: &str) -> String {
+    format!("uri = \"{}\"\nusername = \"viewer\"\npassword_file = \"{password}\"\n", server.uri())
+}
+
+#[test]
+fn what_works_is_told_in_a_line_each_and_the_exit_code_is_0() {
+    let folder = folder();
+    let broker = Mosquitto::with_password("camscribe", "hunter2");
+    let server = rtsp_server();
+    let film = media::ball(folder.path(), "film.mp4", &format!("{} ! mp4mux", media::h264(25)));
+    let mut toml = mqtt(broker.port(), "right");
+    toml +=
+        &format!("[model]\nid = \"shapes\"\ndevice = \"cpu\"\n[cameras.net]\n{}", camera(&server, "right"));
+    toml += &format!("[cameras.film]\nuri = \"{}\"\n", film.display());
+    toml += "[cameras.off]\nuri = \"/no/such/film.mp4\"\nenabled = false\n";
+    // More than are tried at once.
+    for n in 0..10 {
+        toml += &format!("[cameras.ball{n}]\nuri = \"test://ball?width=160&height=120\"\n");
+    }
+    let answer = probe(folder.path(), &toml);
+    assert_eq!((answer.code, answer.out.lines().count()), (Some(0), 14), "{answer:?}");
+    answer.ok("model shapes", "runs on cpu, f32");
+    answer.ok(&format!("broker 127.0.0.1:{}", broker.port()), "lets us in");
+    answer.ok("camera net", "pictures of 320x240, 10 a second, decoded by ");
+    // It is live: on a busy machine an interval is not quite the second that it should be.
+    answer.ok("camera net", "a keyframe every ");
+    answer.ok("camera film", "pictures of 320x240, 25 a second, decoded by ");
+    (0..10).for_each(|n| answer.ok(&format!("camera ball{n}"), "pictures of 160x120, 25 a second"));
+    assert!(!answer.out.contains("camera off"), "{answer:?}");
+}
+
+#[test]
+fn what_does_not_work_gets_a_sentence_that_says_what_to_do_and_hides_no_neighbour() {
+    let folder = folder();
+    let broker = Mosquitto::with_password("camscribe", "hunter2");
+    let server = rtsp_server();
+    fs::create_dir(folder.path().join("empty")).unwrap();
+    let mut toml = mqtt(broker.port(), "wrong");
+    toml += &format!("[model]\nid = \"./empty\"\n[cameras.net]\n{}", camera(&server, "wrong"));
+    toml += &format!("[cameras.gone]\nuri = \"rtsp://127.0.0.1:{}/stream\"\n", free_port());
+    toml += "[cameras.film]\nuri = \"gone.mp4\"\n[cameras.ball]\nuri = \"test://ball\"\n";
+    let answer = probe(folder.path(), &toml);
+    assert_eq!((answer.code, answer.out.lines().count()), (Some(1), 6), "{answer:?}");
+    assert!(answer.err.contains("error: 5 of 6 do not work: mend what the lines above say"), "{answer:?}");
+    answer.failed("model ./empty", "or its download is incomplete; download it again");
+    answer.failed(
+        &format!("broker 127.0.0.1:{}", broker.port()),
+        "(not authorized): check mqtt.username and mqtt.password_file",
+    );
+    answer.failed(
+        "camera net",
+        "the camera refuses user name or password: check username and password_file of this camera",
+    );
+    answer.failed("camera film", "gone.mp4: there is no such file: check its uri");
+    let gone = answer.line("camera gone");
+    assert!(
+        gone.contains("cannot connect to 127.0.0.1:") && gone.contains("check address and port"),
+        "{gone}"
+    );
+    answer.ok("camera ball", "pictures of 640x360");
+    assert!(!format!("{answer:?}").contains("hunter"), "{answer:?}");
+}
+
+#[test]
+fn a_broker_that_is_not_there_and_a_model_that_was_not_pulled_are_told() {
+    let folder = folder();
+    let toml = format!("{}[cameras.ball]\nuri = \"test://ball\"\n", mqtt(free_port(), "right"));
+    let answer = probe(folder.path(), &toml);
+    assert_eq!((answer.code, answer.out.lines().count()), (Some(1), 3), "{answer:?}");
+    let broker = answer.out.lines().find(|l| l.contains("broker")).unwrap();
+    assert!(
+        broker.contains("refused") && broker.ends_with("check mqtt.url, and that the broker runs"),
+        "{broker}"
+    );
+    let model = answer.out.lines().find(|l| l.contains("model")).unwrap();
+    assert!(model.starts_with("failed ") && model.contains("run camscribe pull"), "{model}");
+}
+
+#[test]
+fn a_broken_configuration_is_told_before_anything_is_tried() {
+    let folder = folder();
+    let answer = probe(folder.path(), "[model]\nid = \"/no/such/folder\"\n[cameras.a]\nuri = \"gone.mp4\"\n");
+    assert_eq!((answer.code, answer.out.as_str()), (Some(78), ""), "{answer:?}");
+    assert!(answer.err.contains("c.toml:2: model.id: "), "{answer:?}");
+}
+
+#[test]
+fn probing_a_broker_publishes_nothing_there() {
+    let folder = folder();
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "#");
+    let toml = format!(
+        "[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n[model]\nid = \"shapes\"\n[cameras.ball]\nuri = \"test://ball\"\n",
+        broker.port()
+    );
+    let answer = probe(folder.path(), &toml);
+    assert_eq!(answer.code, Some(0), "{answer:?}");
+    publish(broker.port(), "end", "");
+    let seen = subscriber.until(|message| message.topic == "end");
+    assert_eq!(seen.len(), 1, "{seen:?}");
+}

@@ -1,0 +1,265 @@
+//! SIGHUP: what changed in the configuration is applied, and nothing else is touched.
+
+use std::collections::BTreeSet;
+
+use camscribe::event::Event;
+
+use crate::support::{
+    broker::{self, Mosquitto, Received, Subscriber},
+    daemon::Daemon,
+};
+
+const STAYS: &str = "[cameras.stays]\nuri = \"test://shapes\"\n";
+const GOES: &str = "[cameras.goes]\nuri = \"test://shapes?period=2s\"\n";
+const COMES: &str = "[cameras.comes]\nuri = \"test://shapes?period=3s\"\n";
+
+fn toml(port: u16, cameras: &[&str]) -> String {
+    format!(
+        r#"
+        node.id = "edge1"
+        model.id = "shapes"
+        mqtt.url = "mqtt://127.0.0.1:{port}"
+        defaults = {{ window = "2s", frames = 2, prompt = "Describe what happens in this video." }}
+        {}"#,
+        cameras.concat()
+    )
+}
+
+/// Everything that a camera said.
+fn events(messages: &[Received], camera: &str) -> Vec<Event> {
+    let topic = format!("camscribe/edge1/{camera}/description");
+    let of_camera = messages.iter().filter(|m| m.topic == topic);
+    of_camera.map(|m| serde_json::from_value(m.json()).unwrap()).collect()
+}
+
+/// No clip is missing but those that were dropped for want of time, and none has a gap. At-least-once
+/// delivery may repeat one.
+fn check_whole(events: &[Event]) {
+    let mut seen = BTreeSet::new();
+    let once: Vec<_> = events.iter().filter(|event| seen.insert(event.id)).collect();
+    assert!(once.len() > 1);
+    for pair in once.windows(2) {
+        assert_eq!(pair[1].clip.seq, pair[0].clip.seq + 1 + pair[1].dropped.clips);
+    }
+    assert!(once.iter().all(|event| !event.clip.gap));
+}
+
+/// Topics that hold a retained message, below `filter`, up to a marker that is put there now.
+fn retained(port: u16, filter: &str, marker: &str) -> Vec<String> {
+    broker::publish(port, marker, "marker");
+    let subscriber = Subscriber::with(port, filter, &["-t", marker, "--retain-as-published"]);
+    broker::publish(port, marker, "marker");
+    let all = subscriber.until(|m| m.topic == marker && !m.retained);
+    all.into_iter().filter(|m| m.retained).map(|m| m.topic).collect()
+}
+
+#[test]
+fn a_reload_touches_only_the_cameras_that_changed() {
+    let broker = Mosquitto::start("");
+    let port = broker.port();
+    let subscriber = Subscriber::to(port, "camscribe/#");
+    let daemon = Daemon::start(&toml(port, &[STAYS, GOES]));
+    let described = |camera: &str| {
+        let topic = format!("camscribe/edge1/{camera}/description");
+        move |m: &Received| m.topic == topic
+    };
+    let mut seen = subscriber.until(described("goes"));
+    seen.extend(subscriber.until(described("stays")));
+    let of_goes = |topics: &[String]| topics.iter().filter(|t| t.contains("/goes")).count();
+    // Words, picture, switch and prompt.
+    assert_eq!(of_goes(&retained(port, "homeassistant/#", "a")), 4);
+
+    daemon.reload(&toml(port, &[STAYS, COMES]));
+    daemon.logged("the configuration is in force: started: comes; removed: goes");
+    seen.extend(subscriber.until(described("comes")));
+    seen.extend(subscriber.until(described("stays")));
+    assert_eq!(of_goes(&retained(port, "homeassistant/#", "b")), 0);
+    assert_eq!(retained(port, "homeassistant/#", "c").iter().filter(|t| t.contains("/comes")).count(), 4);
+    let info = Subscriber::to(port, "camscribe/edge1/info").next().json();
+    let names: Vec<_> = info["cameras"].as_object().unwrap().keys().cloned().collect();
+    assert_eq!(names, ["comes", "stays"]);
+
+    // A file with mistakes changes nothing, and each mistake is told.
+    let broken = toml(port, &[STAYS, "[cameras.goes]\nurl = \"x\"\n[cameras.third]\nuri = \"ftp://x\"\n"]);
+    daemon.reload(&broken);
+    daemon.logged("the configuration is not taken over");
+    daemon.logged("cameras.goes.url: ");
+    daemon.logged("cameras.third.uri: ");
+    // So does one whose source cannot be.
+    daemon.reload(&toml(port, &[STAYS, "[cameras.goes]\nuri = \"test://no-such-scene\"\n"]));
+    daemon.logged("cameras.goes.uri: test://no-such-scene does not exist");
+    seen.extend(subscriber.until(described("comes")));
+    seen.extend(subscriber.until(described("stays")));
+
+    // What only a restart can change is named; the rest of the same file is applied.
+    let other = toml(port, &[STAYS, COMES]).replace("\"edge1\"", "\"edge2\"") + "enabled = false\n";
+    daemon.reload(&other);
+    daemon.logged("the configuration is in force: switched off: comes");
+    daemon.logged("not taken over until camscribe is restarted: what changed in [node]");
+    seen.extend(
+        subscriber.until(|m| m.topic == "camscribe/edge1/comes/status" && m.text().contains("\"disabled\"")),
+    );
+    seen.extend(subscriber.until(described("stays")));
+    check_whole(&events(&seen, "stays"));
+    assert_eq!(daemon.metric("camscribe_camera_state{camera=\"comes\",state=\"disabled\"}"), Some(1.0));
+    let (code, log) = daemon.stop();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+#[test]
+fn a_changed_prompt_is_asked_from_the_next_clip_on() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "camscribe/#");
+    let daemon = Daemon::start(&toml(broker.port(), &[STAYS, GOES]));
+    let mut seen = subscriber.until(|m| m.topic == "camscribe/edge1/goes/description");
+    let changed = format!("{GOES}prompt = \"What moves?\"\n");
+    daemon.reload(&toml(broker.port(), &[STAYS, &changed]));
+    seen.extend(
+        subscriber
+            .until(|m| m.topic == "camscribe/edge1/goes/description" && m.json()["prompt"] == "What moves?"),
+    );
+    seen.extend(subscriber.until(|m| m.topic == "camscribe/edge1/stays/description"));
+    check_whole(&events(&seen, "stays"));
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn another_broker_gets_what_the_first_did_not() {
+    let (first, second) = (Mosquitto::start(""), Mosquitto::start(""));
+    let at_first = Subscriber::to(first.port(), "camscribe/#");
+    let at_second = Subscriber::to(second.port(), "camscribe/#");
+    let daemon = Daemon::start(&toml(first.port(), &[STAYS]));
+    let described = |m: &Received| m.topic == "camscribe/edge1/stays/description";
+    let mut seen = at_first.until(described);
+    daemon.reload(&toml(second.port(), &[STAYS]));
+    daemon.logged("the configuration is in force: connecting to the broker anew");
+    seen.extend(at_first.until(|m| m.topic == "camscribe/edge1/status" && m.text().is_empty()));
+    for _ in 0..2 {
+        seen.extend(at_second.until(described));
+    }
+    check_whole(&events(&seen, "stays"));
+    assert_eq!(retained(first.port(), "#", "a"), [] as [String; 0]);
+    assert!(retained(second.port(), "homeassistant/#", "a").iter().any(|t| t.contains("stays")));
+    let status = Subscriber::to(second.port(), "camscribe/edge1/stays/status").next();
+    assert_eq!(status.json()["state"], "online");
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn a_camera_that_is_removed_while_nobody_runs_leaves_no_ghost() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "camscribe/#");
+    let mut daemon = Daemon::start(&toml(broker.port(), &[STAYS, GOES]));
+    subscriber.until(|m| m.topic == "camscribe/edge1/goes/snapshot");
+    daemon.kill();
+    std::fs::write(daemon.path("camscribe.toml"), toml(broker.port(), &[STAYS])).unwrap();
+    daemon.restart();
+    subscriber.until(|m| m.topic == "camscribe/edge1/goes/status" && m.text().is_empty());
+    subscriber.until(|m| m.topic == "camscribe/edge1/stays/latest");
+    assert_eq!(daemon.stop().0, Some(0));
+    let left = retained(broker.port(), "#", "a");
+    assert!(left.iter().any(|topic| topic.contains("stays")), "{left:?}");
+    assert!(left.iter().all(|topic| !topic.contains("goes")), "{left:?}");
+}
+
+#[test]
+fn names_and_prefixes_that_are_changed_while_nobody_runs_leave_no_ghosts() {
+    let broker = Mosquitto::start("");
+    let before = toml(broker.port(), &[STAYS]);
+    let mut daemon = Daemon::start(&before);
+    Subscriber::to(broker.port(), "#").until(|m| m.topic == "camscribe/edge1/stays/snapshot");
+    for (after, there) in [
+        (format!("mqtt.commands = false\n{before}"), "homeassistant/sensor/"),
+        (format!("mqtt.discovery_prefix = \"ha\"\n{before}"), "ha/switch/"),
+        (before.replace("edge1", "edge2"), "camscribe/edge2/stays/state/prompt"),
+    ] {
+        daemon.signal("TERM");
+        assert_eq!(daemon.wait(), Some(0));
+        std::fs::write(daemon.path("camscribe.toml"), &after).unwrap();
+        let subscriber = Subscriber::to(broker.port(), "#");
+        daemon.restart();
+        // What stood there when we subscribed comes first; what is new of this life, after it.
+        subscriber.until(|m| !m.retained && m.topic.ends_with("/stays/description"));
+        subscriber.until(|m| !m.retained && m.topic.ends_with("/stays/snapshot") && !m.payload.is_empty());
+        let left = retained(broker.port(), "#", "a");
+        assert!(left.iter().any(|topic| topic.starts_with(there)), "{after}\n{left:?}");
+        let node = if after.contains("edge2") { "edge2" } else { "edge1" };
+        let ha = if after.contains("\"ha\"") { "ha/" } else { "homeassistant/" };
+        for topic in &left {
+            assert!(topic.contains(node), "{after}\n{topic}");
+            assert!(topic.starts_with("camscribe/") || topic.starts_with(ha), "{after}\n{topic}");
+            let controls =
+                topic.contains("/state/") || topic.contains("/switch/") || topic.contains("/text/");
+            assert!(!(controls && after.contains("commands = false")), "{after}\n{topic}");
+        }
+    }
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn a_camera_that_comes_back_with_other_broker_settings_is_found_by_home_assistant() {
+    let broker = Mosquitto::start("");
+    let port = broker.port();
+    let subscriber = Subscriber::to(port, "camscribe/#");
+    let daemon = Daemon::start(&toml(port, &[STAYS, GOES]));
+    subscriber.until(|m| m.topic == "camscribe/edge1/goes/snapshot");
+    daemon.reload(&toml(port, &[STAYS]));
+    subscriber.until(|m| m.topic == "camscribe/edge1/goes/status" && m.text().is_empty());
+    daemon.reload(&toml(port, &[STAYS, GOES]).replace("mqtt.url", "mqtt.version = \"5\"\nmqtt.url"));
+    subscriber.until(|m| m.topic == "camscribe/edge1/goes/description");
+    assert_eq!(retained(port, "homeassistant/#", "a").iter().filter(|t| t.contains("/goes")).count(), 4);
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn what_is_newest_of_a_camera_stands_retained_after_other_broker_settings_too() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "camscribe/#");
+    // The picture stands still, and is described once.
+    let still = "[cameras.still]\nuri = \"test://black\"\n";
+    let before = toml(broker.port(), &[still]);
+    let daemon = Daemon::start(&before);
+    subscriber.until(|m| m.topic == "camscribe/edge1/still/snapshot");
+    subscriber.until(|m| m.topic == "camscribe/edge1/still/description" && m.json()["type"] == "unchanged");
+    for after in [
+        format!("mqtt.commands = false\n{before}"),
+        format!("mqtt = {{ commands = false, topic_prefix = \"other\" }}\n{before}"),
+    ] {
+        let after = after.replacen("mqtt.url", "# mqtt.url", usize::from(after.contains("mqtt = {")));
+        let url = format!("mqtt = {{ url = \"mqtt://127.0.0.1:{}\",", broker.port());
+        daemon.reload(&after.replace("mqtt = {", &url));
+        daemon.logged("connecting to the broker anew");
+        let prefix = if after.contains("other") { "other" } else { "camscribe" };
+        let filter = format!("{prefix}/edge1/still/latest");
+        let latest = Subscriber::to(broker.port(), &filter).until(|m| !m.text().is_empty());
+        assert_eq!(latest.last().unwrap().json()["type"], "description");
+        let filter = format!("{prefix}/edge1/still/snapshot");
+        Subscriber::to(broker.port(), &filter).until(|m| m.payload.starts_with(&[0xFF, 0xD8]));
+    }
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn a_camera_that_could_not_be_watched_is_tried_again_by_a_reload() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "camscribe/#");
+    let own = format!("{GOES}pipeline = \"own\"\n");
+    let daemon = Daemon::with(&toml(broker.port(), &[STAYS]), |home, _| {
+        std::fs::create_dir(home.join("pipelines")).unwrap();
+        std::fs::write(home.join("pipelines/own.txt"), "nosuchelement name=source ! fakesink").unwrap();
+    });
+    // That another one is left alone, and may come back, changes nothing.
+    subscriber.until(|m| m.topic == "camscribe/edge1/stays/description");
+    broker::publish(broker.port(), "camscribe/edge1/stays/set/enabled", "OFF");
+    subscriber.until(|m| m.topic == "camscribe/edge1/stays/status" && m.text().contains("disabled"));
+    let toml = toml(broker.port(), &[STAYS, &own]);
+    daemon.reload(&toml);
+    let status = "camscribe/edge1/goes/status";
+    subscriber.until(|m| m.topic == status && m.text().contains("nosuchelement"));
+    let shapes = include_str!("../../pipelines/shapes.txt");
+    std::fs::write(daemon.path("pipelines/own.txt"), shapes).unwrap();
+    daemon.reload(&toml);
+    subscriber.until(|m| m.topic == status && m.text().contains("online"));
+    assert_eq!(daemon.stop().0, Some(0));
+}

@@ -1,0 +1,348 @@
+//! What the daemon tells those who look after it: metrics, health, and sd_notify(3).
+
+use std::{
+    net::TcpListener,
+    os::unix::net::UnixDatagram,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use camscribe::{
+    app::life::Life,
+    camera::CameraId,
+    clip::Clip,
+    describe::{
+        DescribeError, Describer, Description, Stages,
+        worker::{self, Batching},
+    },
+    event::{Event, FinishReason, ModelInfo, Tokens},
+    frame::{Clock, Frame},
+    progress::Progress,
+    prompt_spec::PromptSpec,
+    queue::{ClipQueue, Overflow},
+};
+use chrono::{TimeDelta, Utc};
+
+use crate::support::{
+    broker::{self, Mosquitto, Subscriber, free_port},
+    daemon::{self, Daemon, number, wait},
+};
+
+#[test]
+fn the_page_of_metrics_says_what_was_published() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "camscribe/#");
+    // The scene ends; the other camera keeps the daemon up.
+    let daemon = Daemon::start(&format!(
+        r#"
+        node.id = "edge1"
+        model = {{ id = "shapes", max_batch = 2 }}
+        mqtt.url = "mqtt://127.0.0.1:{}"
+        defaults = {{ window = "1s", frames = 4, prompt = "Describe what happens in this video." }}
+        cameras.scene.uri = "test://shapes?duration=8s"
+        cameras.nobody.uri = "rtsp://127.0.0.1:{}/stream"
+        cameras.off = {{ uri = "test://shapes", enabled = false }}
+        "#,
+        broker.port(),
+        free_port()
+    ));
+    wait("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
+    assert_eq!(daemon.get("/healthz"), (200, "ok\n".into()));
+    assert_eq!(daemon.get("/elsewhere").0, 404);
+
+    let seen = subscriber
+        .until(|m| m.topic == "camscribe/edge1/scene/status" && m.text().contains("\"why\":\"ended\""));
+    let page = wait("the end of the work", || {
+        let (_, page) = daemon.get("/metrics");
+        let of_scene = |name: &str| number(&page, &format!("{name}{{camera=\"scene\"}}")).unwrap_or(0.0);
+        let dropped = number(&page, "camscribe_clips_dropped_total{camera=\"scene\",reason=\"overload\"}");
+        let done = of_scene("camscribe_descriptions_total") + dropped.unwrap_or(0.0);
+        (done >= 8.0
+            && done == of_scene("camscribe_clips_total")
+            && number(&page, "camscribe_outbox_messages") == Some(0.0))
+        .then_some(page)
+    });
+    let published = number(&page, "camscribe_descriptions_total{camera=\"scene\"}").unwrap();
+    let mut events = Vec::new();
+    let mut take = |message: &broker::Received| {
+        if message.topic == "camscribe/edge1/scene/description" {
+            events.push(serde_json::from_value::<Event>(message.json()).unwrap());
+        }
+        events.len()
+    };
+    for message in &seen {
+        take(message);
+    }
+    while (take(&subscriber.next()) as f64) < published {}
+    assert_eq!(events.len() as f64, published);
+
+    let sum = |of: fn(&Event) -> usize| events.iter().map(of).sum::<usize>() as f64;
+    let millis = |of: fn(&Event) -> u64| events.iter().map(of).sum::<u64>() as f64 / 1000.0;
+    let batches = number(&page, "camscribe_batch_clips_count").unwrap();
+    assert!((1.0..=published).contains(&batches), "{batches}");
+    for (name, wanted) in [
+        ("camscribe_tokens_total{kind=\"prompt\"}", sum(|e| e.tokens.prompt)),
+        ("camscribe_tokens_total{kind=\"image\"}", sum(|e| e.tokens.image)),
+        ("camscribe_tokens_total{kind=\"generated\"}", sum(|e| e.tokens.generated)),
+        ("camscribe_batch_clips_sum", published),
+        ("camscribe_stage_seconds_count{stage=\"queued\"}", published),
+        ("camscribe_stage_seconds_count{stage=\"total\"}", published),
+        ("camscribe_stage_seconds_count{stage=\"preprocess\"}", batches),
+        ("camscribe_stage_seconds_count{stage=\"vision\"}", batches),
+        ("camscribe_stage_seconds_count{stage=\"prefill\"}", batches),
+        ("camscribe_stage_seconds_count{stage=\"decode\"}", batches),
+        ("camscribe_queue_clips", 0.0),
+        ("camscribe_queue_age_seconds", 0.0),
+        ("camscribe_outbox_bytes", 0.0),
+        ("camscribe_outbox_age_seconds", 0.0),
+        ("camscribe_broker_connected", 1.0),
+        ("camscribe_broker_reconnects_total", 0.0),
+        ("camscribe_camera_state{camera=\"scene\",state=\"offline\"}", 1.0),
+        ("camscribe_camera_state{camera=\"nobody\",state=\"online\"}", 0.0),
+        ("camscribe_camera_state{camera=\"off\",state=\"disabled\"}", 1.0),
+        ("camscribe_frames_total{camera=\"nobody\"}", 0.0),
+    ] {
+        assert_eq!(number(&page, name), Some(wanted), "{name}\n{page}");
+    }
+    let total = number(&page, "camscribe_stage_seconds_sum{stage=\"total\"}").unwrap();
+    assert!((total - millis(|e| e.timing_ms.total)).abs() < 1e-6, "{total}\n{page}");
+    // Four frames a second for eight seconds.
+    assert!(number(&page, "camscribe_frames_total{camera=\"scene\"}").unwrap() >= 32.0, "{page}");
+    assert!(number(&page, "process_resident_memory_bytes").unwrap() > 1e7);
+    assert!(page.contains("camscribe_model_info{version=\""), "{page}");
+    assert!(!page.contains("camscribe_device_memory_bytes{"), "the CPU has no memory of its own");
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn the_broker_coming_back_is_counted_and_waiting_descriptions_have_an_age() {
+    let mut broker = Mosquitto::stopped("allow_anonymous true");
+    broker.run();
+    let daemon = Daemon::start(&format!(
+        r#"
+        model.id = "shapes"
+        mqtt.url = "mqtt://127.0.0.1:{}"
+        defaults = {{ window = "1s", frames = 2, prompt = "Describe what happens in this video." }}
+        cameras.scene.uri = "test://shapes"
+        "#,
+        broker.port()
+    ));
+    let metric = |name: &str, good: fn(f64) -> bool| {
+        wait(name, || daemon.metric(name).is_some_and(good).then_some(()));
+    };
+    metric("camscribe_broker_connected", |v| v == 1.0);
+    broker.kill();
+    metric("camscribe_broker_connected", |v| v == 0.0);
+    assert_eq!(daemon.get("/readyz").0, 200, "the broker does not matter");
+    metric("camscribe_outbox_messages", |v| v >= 2.0);
+    metric("camscribe_outbox_bytes", |v| v > 1000.0);
+    metric("camscribe_outbox_age_seconds", |v| v > 0.5);
+    broker.run();
+    metric("camscribe_broker_reconnects_total", |v| v >= 1.0);
+    metric("camscribe_outbox_messages", |v| v < 2.0);
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn a_port_that_another_program_has_is_told_before_anything_starts() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let daemon =
+        Daemon::with("model.id = \"shapes\"\ncameras.scene.uri = \"test://shapes\"", |_, command| {
+            command.env("CAMSCRIBE__HTTP__LISTEN", &address);
+        });
+    let (code, log) = daemon.ended();
+    assert_eq!(code, Some(1), "{log}");
+    let line = log.lines().find(|line| line.starts_with("error: ")).unwrap_or_else(|| panic!("{log}"));
+    for word in [address.as_str(), "in use", "http.listen"] {
+        assert!(line.contains(word), "{line}");
+    }
+}
+
+/// What arrives at `$NOTIFY_SOCKET`, line by line.
+fn service_manager(socket: &Path) -> Receiver<String> {
+    let socket = UnixDatagram::bind(socket).unwrap();
+    let (tell, told) = channel();
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(length) = socket.recv(&mut buffer) {
+            let message = String::from_utf8(buffer[..length].to_vec()).unwrap();
+            if message.lines().any(|line| tell.send(line.to_owned()).is_err()) {
+                return;
+            }
+        }
+    });
+    told
+}
+
+#[test]
+fn the_service_manager_is_told_how_things_stand_from_start_to_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("notify");
+    let told = service_manager(&socket);
+    let until = |wanted: &str| {
+        let mut lines = Vec::new();
+        while lines.last().is_none_or(|line: &String| line != wanted) {
+            lines.push(told.recv_timeout(daemon::PATIENCE).unwrap_or_else(|_| panic!("{wanted}: {lines:?}")));
+        }
+        lines
+    };
+    // Nobody listens there: readiness is not the broker's business.
+    let toml = format!(
+        r#"
+        model.id = "shapes"
+        mqtt.url = "mqtt://127.0.0.1:{}"
+        defaults = {{ window = "1s", frames = 2, prompt = "Describe what happens in this video." }}
+        cameras.scene.uri = "test://shapes"
+        "#,
+        free_port()
+    );
+    let daemon = Daemon::with(&toml, |_, command| {
+        command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "2000000").env_remove("WATCHDOG_PID");
+    });
+    let start = until("READY=1");
+    assert!(start.contains(&"STATUS=loading the model".to_owned()), "{start:?}");
+    assert!(start.contains(&"STATUS=trying the model out".to_owned()), "{start:?}");
+    until("STATUS=watching 1 camera");
+    // While clips are described.
+    let described = || daemon.metric("camscribe_descriptions_total{camera=\"scene\"}").unwrap_or(0.0);
+    for _ in 0..3 {
+        let before = described();
+        until("WATCHDOG=1");
+        wait("a description", || (described() > before).then_some(()));
+    }
+    daemon.signal("HUP");
+    until("RELOADING=1");
+    let line = told.recv_timeout(daemon::PATIENCE).unwrap();
+    assert!(line.strip_prefix("MONOTONIC_USEC=").is_some_and(|n| n.parse::<u64>().is_ok()), "{line}");
+    until("READY=1");
+    daemon.signal("TERM");
+    until("STOPPING=1");
+    assert_eq!(daemon.ended().0, Some(0));
+}
+
+/// Describes nothing until it is let.
+struct Stuck {
+    progress: Arc<Progress>,
+    let_go: Receiver<()>,
+}
+
+impl Describer for Stuck {
+    fn model(&self) -> ModelInfo {
+        ModelInfo { id: "stuck".into(), revision: String::new(), device: "none".into(), dtype: "f32".into() }
+    }
+
+    fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
+        self.let_go.recv().unwrap();
+        let description = Description {
+            text: "nothing".into(),
+            finish_reason: FinishReason::Stop,
+            tokens: Tokens { prompt: 1, image: 0, generated: 1 },
+            stages: Stages::default(),
+        };
+        Ok(clips.iter().map(|_| Ok(description.clone())).collect())
+    }
+}
+
+fn clip() -> Clip {
+    let camera: CameraId = "porch".parse().unwrap();
+    let start = Utc::now();
+    Clip {
+        camera: camera.clone(),
+        seq: 0,
+        start,
+        end: start + TimeDelta::seconds(1),
+        clock: Clock::Arrival,
+        start_pts: Duration::ZERO,
+        duration: Duration::from_secs(1),
+        frames: vec![Frame {
+            camera,
+            captured_at: start,
+            clock: Clock::Arrival,
+            pts: Duration::ZERO,
+            width: 1,
+            height: 1,
+            rgb: vec![0; 3].into(),
+            original: None,
+        }],
+        gap: false,
+        prompt_spec: Arc::new(PromptSpec { prompt: "What?".into(), max_tokens: 1, gate: None }),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_watchdog_hears_nothing_while_the_model_is_stuck() {
+    let patience = Duration::from_millis(200);
+    let life = Arc::new(Life::with_patience(patience));
+    let (let_go, waits) = channel();
+    let progress = Arc::new(Progress::default());
+    life.follow(Arc::clone(&progress));
+    let queue = Arc::new(ClipQueue::new(std::num::NonZeroUsize::MIN));
+    let work = {
+        let queue = Arc::clone(&queue);
+        thread::spawn(move || {
+            let mut model = Stuck { progress, let_go: waits };
+            let batching = Batching { max_batch: std::num::NonZeroUsize::MIN, linger: Duration::ZERO };
+            worker::run(&mut model, &queue, batching, "node", |_| {}).unwrap();
+        })
+    };
+    let beats = Arc::new(AtomicUsize::new(0));
+    let (heart, counted) = (Arc::clone(&life), Arc::clone(&beats));
+    let heart = tokio::spawn(async move { heart.beat(|| _ = counted.fetch_add(1, Ordering::SeqCst)).await });
+    let more_than = |count: usize| {
+        let beats = Arc::clone(&beats);
+        tokio::task::spawn_blocking(move || {
+            wait("the watchdog", || (beats.load(Ordering::SeqCst) > count).then_some(()))
+        })
+    };
+    more_than(2).await.unwrap(); // it waits for clips: that is health
+    queue.push(clip(), Overflow::Block).unwrap();
+    let sick = Arc::clone(&life);
+    tokio::task::spawn_blocking(move || wait("sickness", || sick.health().is_err().then_some(())))
+        .await
+        .unwrap();
+    // A beat may have been on its way.
+    tokio::time::sleep(patience).await;
+    let heard = beats.load(Ordering::SeqCst);
+    tokio::time::sleep(patience * 10).await;
+    assert_eq!(beats.load(Ordering::SeqCst), heard);
+    let_go.send(()).unwrap();
+    more_than(heard).await.unwrap();
+    queue.close();
+    tokio::task::spawn_blocking(move || work.join().unwrap()).await.unwrap();
+    heart.abort();
+}
+
+#[test]
+fn a_camera_whose_windows_come_to_nothing_says_so() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/+/status");
+    // More frames than it has pictures.
+    let toml = format!(
+        r#"
+        node.id = "edge1"
+        model.id = "shapes"
+        mqtt.url = "mqtt://127.0.0.1:{}"
+        cameras.slow = {{ uri = "test://shapes?fps=5", window = "500ms", frames = 16, min_frames = 16 }}
+        "#,
+        broker.port()
+    );
+    let daemon = Daemon::start(&toml);
+    let status = subscriber.until(|m| m.text().contains("min_frames"));
+    assert_eq!(status.last().unwrap().json()["state"], "online");
+    daemon.logged("its windows have fewer frames than min_frames asks for");
+    let dropped = daemon.metric("camscribe_clips_dropped_total{camera=\"slow\",reason=\"too_few_frames\"}");
+    assert!(dropped >= Some(3.0), "{dropped:?}");
+    assert_eq!(daemon.metric("camscribe_clips_total{camera=\"slow\"}"), Some(0.0));
+    assert_eq!(daemon.stop().0, Some(0));
+}

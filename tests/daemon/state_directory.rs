@@ -1,0 +1,48 @@
+//! The state directory of a daemon whose broker is away: used by one daemon at a time, and nothing is lost
+//! while it cannot be written.
+
+use std::{fs, io::Write, path::PathBuf};
+
+use crate::support::daemon::{self, Daemon, camscribe};
+
+/// A broker that is never there.
+const NOBODY_LISTENS: &str = r#"
+    model.id = "shapes"
+    mqtt.url = "mqtt://127.0.0.1:9"
+    defaults = { window = "1s", frames = 2, change_threshold = 0, prompt = "Describe this." }
+    cameras.scene.uri = "test://shapes"
+"#;
+
+#[test]
+fn a_second_daemon_on_the_same_state_directory_ends_with_a_sentence() {
+    let daemon = Daemon::start(NOBODY_LISTENS);
+    daemon.logged("/metrics, /healthz");
+    let second = camscribe(daemon.home.path())
+        .args(["run", "--config"])
+        .arg(daemon.path("camscribe.toml"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert_eq!(second.status.code(), Some(1), "{said}");
+    let line = said.lines().find(|line| line.starts_with("error: ")).unwrap_or_else(|| panic!("{said}"));
+    assert!(line.contains("another camscribe uses the state directory"), "{line}");
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_used_is_said_and_descriptions_wait_in_memory() {
+    let daemon = Daemon::with(NOBODY_LISTENS, |home, command| {
+        fs::write(home.join("occupied"), "a file").unwrap();
+        command.env("STATE_DIRECTORY", home.join("occupied"));
+    });
+    let line = daemon.logged("cannot be used");
+    for word in ["occupied", "memory", "node.state_dir"] {
+        assert!(line.contains(word), "{line}");
+    }
+    daemon::wait("descriptions that wait", || {
+        daemon.metric("camscribe_outbox_messages").filter(|&waiting| waiting >= 2.0)
+    });
+    let (code, log) = daemon.stop();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("descriptions are lost"), "{log}");
+}

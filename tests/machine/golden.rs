@@ -1,0 +1,67 @@
+//! The model equals the reference implementation: prompts, pixels, every part of the network and the answers,
+//! on all golden cases. Those of the shipped model are in `tests/golden-data`; a folder with those of others is
+//! named by `CAMSCRIBE_GOLDEN`.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    path::{Path, PathBuf},
+};
+
+use camscribe::{
+    describe::smolvlm::device::choose,
+    device::{DeviceChoice, DtypeChoice},
+};
+use libtest_mimic::Trial;
+
+use crate::{
+    check,
+    support::golden::{Case, Outcome, Runner, cases},
+};
+
+/// A check for every checkpoint and every number format that the CPU computes in.
+pub fn trials() -> Vec<Trial> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden-data");
+    let named = env::var_os("CAMSCRIBE_GOLDEN").map(PathBuf::from);
+    let mut trials = Vec::new();
+    if named.is_none() {
+        trials.push(check(
+            Some("CAMSCRIBE_GOLDEN".into()),
+            "golden::the_published_models_equal_the_reference",
+            || {},
+        ));
+    }
+    for root in [own].into_iter().chain(named) {
+        let mut checkpoints: BTreeMap<String, Vec<Case>> = BTreeMap::new();
+        for case in cases(&root).unwrap() {
+            checkpoints.entry(case.checkpoint.clone()).or_default().push(case);
+        }
+        for (checkpoint, cases) in checkpoints {
+            for (dtype, name) in [
+                (DtypeChoice::F32, "f32"),
+                (DtypeChoice::Bf16, "bf16"),
+                (DtypeChoice::F16, "f16"),
+                (DtypeChoice::Q8, "q8"),
+            ] {
+                let missing = (!cases[0].has_weights()).then(|| format!("the weights of {checkpoint}"));
+                let name = format!("golden::{checkpoint}_in_{name}_equals_the_reference");
+                let cases = cases.clone();
+                trials.push(check(missing, &name, move || all_pass(dtype, &cases)));
+            }
+        }
+    }
+    trials
+}
+
+/// Runs the cases of one checkpoint.
+fn all_pass(dtype: DtypeChoice, cases: &[Case]) {
+    let mut runner = Runner::new(choose(DeviceChoice::Cpu, dtype).unwrap());
+    let mut failed = Vec::new();
+    for case in cases {
+        match runner.run(case) {
+            Outcome::Passed(figures) => println!("ok      {:32} {figures}", case.name),
+            Outcome::Failed(why) | Outcome::NotRun(why) => failed.push(format!("{}: {why}", case.name)),
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}

@@ -1,0 +1,42 @@
+//! Checks that need what not every machine has: the reference's results of published models, systemd, the
+//! right to mount. Where it is missing a check counts as ignored, and its name says what is missing.
+//!
+//! libtest cannot ignore a test when it runs, so these are run by libtest-mimic, which takes the same
+//! arguments.
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+#[path = "../support"]
+#[expect(dead_code, reason = "the other test binaries use the rest")]
+mod support {
+    pub mod broker;
+    pub mod daemon;
+    pub mod delivered;
+    pub mod golden;
+    pub mod proxy;
+    pub mod rtsp;
+}
+
+mod golden;
+mod mounts;
+mod published;
+mod systemd;
+
+fn main() -> ExitCode {
+    let trials = [golden::trials(), mounts::trials(), published::trials(), systemd::trials()];
+    libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
+}
+
+/// A check that fails by a panic. It is ignored where something that it needs is `missing`.
+fn check(missing: Option<String>, name: &str, run: impl FnOnce() + Send + 'static) -> Trial {
+    let trial = Trial::test(name, move || {
+        run();
+        Ok(())
+    });
+    match missing {
+        None => trial,
+        Some(what) => trial.with_kind(format!("needs {what}")).with_ignored_flag(true),
+    }
+}

@@ -1,0 +1,154 @@
+//! The daemon where files of the machine are others than here. It takes the right to mount something that only
+//! a child process sees.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use libtest_mimic::Trial;
+
+use crate::{
+    check,
+    support::{
+        broker::{Mosquitto, Subscriber},
+        daemon::{self, Daemon},
+        delivered::{assert_whole, described, events},
+        proxy::{Line, Proxy},
+        rtsp::{self, RtspServer},
+    },
+};
+
+/// The checks of this file.
+pub fn trials() -> Vec<Trial> {
+    let missing = (!may_mount()).then(|| "the right to mount".to_owned());
+    vec![
+        check(
+            missing.clone(),
+            "mounts::names_that_no_longer_resolve_cost_nothing_but_time",
+            names_that_no_longer_resolve_cost_nothing_but_time,
+        ),
+        check(
+            missing,
+            "mounts::a_disk_that_is_full_for_a_while_loses_nothing",
+            a_disk_that_is_full_for_a_while_loses_nothing,
+        ),
+    ]
+}
+
+/// Whether this user may mount something where only a child sees it.
+fn may_mount() -> bool {
+    let tried = Command::new("unshare").args(["-m", "true"]).output();
+    tried.is_ok_and(|it| it.status.success())
+}
+
+/// Has `command` run where it sees what the shell's `mounts` have mounted, and nobody else does.
+fn apart(home: &Path, command: &mut Command, mounts: &str) {
+    let script = home.join("apart");
+    fs::write(&script, format!("{mounts} && exec {} \"$@\"", env!("CARGO_BIN_EXE_camscribe"))).unwrap();
+    let mut apart = Command::new("unshare");
+    apart.args(["-m", "sh"]).arg(&script).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => apart.env(name, value),
+            None => apart.env_remove(name),
+        };
+    }
+    *command = apart;
+}
+
+fn names_that_no_longer_resolve_cost_nothing_but_time() {
+    let broker = Mosquitto::start("");
+    let line = Proxy::start(broker.port());
+    let camera = RtspServer::start(rtsp::LIVE);
+    let port = camera.port();
+    let subscriber = Subscriber::to(broker.port(), "camscribe/#");
+    let toml = format!(
+        r#"
+        node.id = "edge1"
+        model.id = "shapes"
+        mqtt.url = "mqtt://broker.test:{}"
+        defaults = {{ window = "1s", frames = 2, change_threshold = 0 }}
+        cameras.named.uri = "rtsp://camera.test:{port}/stream"
+        cameras.steady.uri = "test://shapes"
+        "#,
+        line.port()
+    );
+    const GONE: &str = "127.0.0.1 localhost\n";
+    const THERE: &str = "127.0.0.1 localhost broker.test camera.test\n";
+    let daemon = Daemon::with(&toml, |home, command| {
+        fs::write(home.join("hosts"), THERE).unwrap();
+        // Nobody answers there.
+        fs::write(home.join("resolv.conf"), "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n").unwrap();
+        let at = home.display();
+        let mounts =
+            format!("mount --bind {at}/hosts /etc/hosts && mount --bind {at}/resolv.conf /etc/resolv.conf");
+        apart(home, command, &mounts);
+    });
+    let mut seen = subscriber.until(described("named"));
+
+    fs::write(daemon.path("hosts"), GONE).unwrap();
+    line.set(Line::Refuse);
+    drop(camera);
+    let metric = |name: &str| daemon.metric(name).unwrap_or(0.0);
+    daemon::wait("the camera to be missed", || {
+        (metric("camscribe_camera_state{camera=\"named\",state=\"offline\"}") == 1.0).then_some(())
+    });
+    // Both are there again, and nobody knows where.
+    line.set(Line::Pass);
+    let _camera = RtspServer::start_at(rtsp::LIVE, port);
+    daemon.logged("not connected to the MQTT broker at broker.test");
+    daemon.logged("failed to lookup address");
+    let before = metric("camscribe_outbox_messages");
+    daemon::wait("descriptions to wait", || {
+        (metric("camscribe_outbox_messages") >= before + 5.0).then_some(())
+    });
+    assert_eq!(metric("camscribe_broker_connected"), 0.0);
+    assert_eq!(metric("camscribe_camera_state{camera=\"named\",state=\"online\"}"), 0.0);
+
+    fs::write(daemon.path("hosts"), THERE).unwrap();
+    daemon::wait("the broker", || (metric("camscribe_broker_connected") == 1.0).then_some(()));
+    daemon::wait("the camera", || {
+        (metric("camscribe_camera_state{camera=\"named\",state=\"online\"}") == 1.0).then_some(())
+    });
+    let made = metric("camscribe_descriptions_total{camera=\"named\"}");
+    daemon::wait("its words", || {
+        (metric("camscribe_descriptions_total{camera=\"named\"}") > made).then_some(())
+    });
+    let (code, log) = daemon.stop();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("every description was delivered"), "{log}");
+    seen.extend(subscriber.all_within(Duration::from_secs(1)));
+    assert_whole(&events(&seen, "steady"));
+}
+
+/// A small file system, mounted where only the daemon sees it; the test fills it and frees it.
+fn a_disk_that_is_full_for_a_while_loses_nothing() {
+    let mounts = "mkdir -p $STATE_DIRECTORY && mount -t tmpfs -o size=16m none $STATE_DIRECTORY";
+    let toml = r#"
+        model.id = "shapes"
+        mqtt.url = "mqtt://127.0.0.1:9"
+        defaults = { window = "500ms", frames = 2, change_threshold = 0, prompt = "Describe this." }
+        cameras.scene.uri = "test://shapes"
+    "#;
+    let daemon = Daemon::with(toml, |home, command| apart(home, command, mounts));
+    daemon::wait("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
+    // As the daemon sees it.
+    let filler =
+        PathBuf::from(format!("/proc/{}/root{}", daemon.pid(), daemon.path("state/filler").display()));
+    let mut file = fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    drop(file);
+    daemon.logged("cannot be written");
+    let waiting = || daemon.metric("camscribe_outbox_messages").unwrap_or(0.0);
+    let before = waiting();
+    daemon::wait("more descriptions", || (waiting() > before + 5.0).then_some(()));
+    fs::remove_file(&filler).unwrap();
+    daemon.logged("takes descriptions again");
+    let (code, log) = daemon.stop();
+    assert_eq!(code, Some(0));
+    assert!(log.contains("descriptions wait on disk"), "{log}");
+}

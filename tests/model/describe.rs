@@ -1,0 +1,129 @@
+//! The model as the rest of the program uses it: clips in, one answer each out. Random weights
+//! under the shipped model's tokenizer: what is said is noise, how it is said is not.
+
+use std::{fs, path::Path, sync::Arc, time::Duration};
+
+use camscribe::{
+    clip::Clip,
+    describe::{
+        DescribeError, Describer,
+        smolvlm::{Options, SmolVlm, config::ModelConfig},
+    },
+    device::DeviceChoice,
+    event::ModelInfo,
+    frame::{Clock, Frame},
+    prompt_spec::PromptSpec,
+};
+use chrono::{TimeDelta, Utc};
+use tempfile::TempDir;
+
+use crate::support::checkpoint;
+
+/// The shipped model's configuration and tokenizer, and weights of chance.
+fn folder() -> TempDir {
+    let dir = TempDir::new().unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
+    for file in fs::read_dir(&shipped).unwrap().map(|entry| entry.unwrap().path()) {
+        if file.extension().is_some_and(|e| e == "json") {
+            fs::copy(&file, dir.path().join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    let config = ModelConfig::load(dir.path()).unwrap();
+    checkpoint::write(&dir.path().join("model.safetensors"), &checkpoint::random(&config, 5));
+    dir
+}
+
+fn load(dir: &Path) -> SmolVlm {
+    let options = Options { device: DeviceChoice::Cpu, id: "test".into(), ..Options::default() };
+    SmolVlm::load(dir, options).unwrap()
+}
+
+#[test]
+fn describing_shows_that_it_gets_on() {
+    let dir = folder();
+    let mut model = load(dir.path());
+    let progress = model.progress();
+    progress.idle();
+    model.describe(&[clip(2, 64, 64)]).unwrap();
+    std::thread::sleep(Duration::from_millis(5));
+    assert!(progress.silence() > Duration::ZERO);
+}
+
+fn clip(frames: u64, width: u32, height: u32) -> Clip {
+    let camera: camscribe::camera::CameraId = "porch".parse().unwrap();
+    let start = Utc::now();
+    let frame = |i: u64| Frame {
+        camera: camera.clone(),
+        captured_at: start + TimeDelta::seconds(i as i64),
+        clock: Clock::Arrival,
+        pts: Duration::from_secs(100 + i),
+        width,
+        height,
+        rgb: (0..width * height * 3).map(|b| (b as u64 * (i + 2) / 7) as u8).collect(),
+        original: None,
+    };
+    Clip {
+        camera: camera.clone(),
+        seq: 0,
+        start,
+        end: start + TimeDelta::seconds(frames as i64),
+        clock: Clock::Arrival,
+        start_pts: Duration::from_secs(100),
+        duration: Duration::from_secs(frames),
+        frames: (0..frames).map(frame).collect(),
+        gap: false,
+        prompt_spec: Arc::new(PromptSpec { prompt: "What moves?".into(), max_tokens: 12, gate: None }),
+    }
+}
+
+#[test]
+fn a_clip_that_cannot_be_described_does_not_harm_the_others_of_its_batch() {
+    let dir = folder();
+    let mut model = load(dir.path());
+    let good = [clip(3, 64, 48), clip(5, 31, 77)];
+    let mut torn = clip(2, 16, 16);
+    torn.frames[1].rgb = vec![0; 10].into();
+    let batch = [good[0].clone(), clip(0, 8, 8), torn, clip(2000, 1, 1), good[1].clone()];
+    let results = model.describe(&batch).unwrap();
+    for (i, word) in [(1, "no frames"), (2, "10 bytes"), (3, "use fewer frames")] {
+        match &results[i] {
+            Err(DescribeError::Clip(why)) => assert!(why.contains(word), "{why}"),
+            other => panic!("clip {i}: {other:?}"),
+        }
+    }
+    for (i, clip) in [(0, &good[0]), (4, &good[1])] {
+        let alone = model.describe(std::slice::from_ref(clip)).unwrap().remove(0).unwrap();
+        let together = results[i].as_ref().unwrap();
+        assert_eq!((&together.text, together.tokens), (&alone.text, alone.tokens));
+        assert_eq!(together.tokens.image % clip.frames.len(), 0);
+        assert!(together.tokens.prompt > together.tokens.image && together.tokens.image > 0);
+        assert!(together.tokens.generated <= 12);
+        assert!(together.stages.vision > Duration::ZERO && together.stages.prefill > Duration::ZERO);
+    }
+}
+
+#[test]
+fn a_batch_without_a_clip_that_can_be_described_is_answered_too() {
+    let dir = folder();
+    let mut model = load(dir.path());
+    assert!(model.describe(&[]).unwrap().is_empty());
+    assert!(matches!(model.describe(&[clip(0, 8, 8)]).unwrap()[..], [Err(DescribeError::Clip(_))]));
+}
+
+#[test]
+fn events_learn_what_describes() {
+    let dir = folder();
+    let expected =
+        ModelInfo { id: "test".into(), revision: String::new(), device: "cpu".into(), dtype: "f32".into() };
+    assert_eq!(load(dir.path()).model(), expected);
+}
+
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn a_device_that_is_not_there_is_told_before_the_weights_are_read() {
+    let dir = folder();
+    fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+    let error = SmolVlm::load(dir.path(), Options { device: DeviceChoice::Cuda(0), ..Options::default() });
+    let error = error.err().unwrap().to_string();
+    assert!(error.contains("built without CUDA"), "{error}");
+}

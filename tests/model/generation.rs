@@ -1,0 +1,156 @@
+//! How answers are made, on random weights: batches, stop rules, sampling, rows that fail.
+
+use std::ops::Range;
+
+use camscribe::{
+    describe::smolvlm::{
+        config::ModelConfig,
+        device::choose,
+        generate::{Answer, Request, Sampling},
+        network::Network,
+        unwatched,
+    },
+    device::{DeviceChoice, DtypeChoice},
+    event::FinishReason,
+};
+use tempfile::TempDir;
+
+use crate::support::checkpoint;
+
+fn network(config: ModelConfig, dtype: DtypeChoice) -> Network {
+    let dir = TempDir::new().unwrap();
+    checkpoint::write(&dir.path().join("model.safetensors"), &checkpoint::random(&config, 8));
+    Network::load(dir.path(), config, choose(DeviceChoice::Cpu, dtype).unwrap()).unwrap()
+}
+
+/// A prompt of so many words and tiles, each tile 4 `<image>` tokens.
+fn prompt(config: &ModelConfig, words: Range<u32>, tiles: usize, max_tokens: usize) -> Request {
+    let mut ids: Vec<u32> = words.collect();
+    for tile in 0..tiles {
+        ids.extend([vec![80 + tile as u32], vec![config.image_token_id; 4]].concat());
+    }
+    ids.push(5);
+    Request { ids, max_tokens, sampling: Sampling::Greedy }
+}
+
+fn tiles(network: &Network, count: usize, seed: usize) -> Vec<u8> {
+    (0..count * network.tile_bytes()).map(|i| (((i + 1) * (seed + 3) * 7919) >> 5) as u8).collect()
+}
+
+fn answers(network: &Network, requests: &[Request], tiles: &[u8]) -> Vec<Answer> {
+    let features = network.encode(tiles, &mut unwatched).unwrap();
+    let generated = network.generate(requests, features.as_ref(), &mut unwatched).unwrap();
+    generated.answers.into_iter().map(Result::unwrap).collect()
+}
+
+#[test]
+fn a_batch_of_clips_of_different_length_gives_the_same_tokens_as_each_clip_alone() {
+    let network = network(checkpoint::tiny(), DtypeChoice::F32);
+    let config = &network.config;
+    let requests = [
+        prompt(config, 3..9, 2, 30),
+        prompt(config, 20..23, 5, 12),
+        prompt(config, 7..8, 1, 40),
+        prompt(config, 30..60, 0, 25),
+    ];
+    let pictures = [tiles(&network, 2, 0), tiles(&network, 5, 1), tiles(&network, 1, 2), vec![]];
+    let together = answers(&network, &requests, &pictures.concat());
+    for (i, (request, pictures)) in requests.iter().zip(&pictures).enumerate() {
+        let alone = answers(&network, std::slice::from_ref(request), pictures);
+        assert_eq!(together[i], alone[0], "row {i}");
+    }
+    let distinct: std::collections::HashSet<_> = together.iter().map(|a| &a.ids).collect();
+    assert_eq!(distinct.len(), together.len(), "rows that answer alike prove nothing");
+}
+
+#[test]
+fn an_answer_ends_at_its_stop_token_at_its_longest_and_at_the_models_last_position() {
+    let mut config = checkpoint::tiny();
+    let request = prompt(&config, 3..9, 2, 20);
+    let free = network(config.clone(), DtypeChoice::F32);
+    let pictures = tiles(&free, 2, 0);
+    let whole = answers(&free, std::slice::from_ref(&request), &pictures).remove(0);
+    assert_eq!((whole.ids.len(), whole.finish_reason), (20, FinishReason::Length));
+
+    let stop = whole.ids[6];
+    let first = whole.ids.iter().position(|&id| id == stop).unwrap();
+    config.eos_token_ids = vec![95, stop];
+    let stopped =
+        answers(&network(config.clone(), DtypeChoice::F32), std::slice::from_ref(&request), &pictures);
+    assert_eq!(stopped[0], Answer { ids: whole.ids[..first].to_vec(), finish_reason: FinishReason::Stop });
+
+    config.eos_token_ids = vec![96];
+    config.text.max_position_embeddings = request.ids.len() + 4;
+    let short = answers(&network(config, DtypeChoice::F32), std::slice::from_ref(&request), &pictures);
+    assert_eq!(short[0], Answer { ids: whole.ids[..4].to_vec(), finish_reason: FinishReason::Length });
+
+    let none = Request { max_tokens: 0, ..request };
+    assert!(answers(&free, &[none], &pictures)[0].ids.is_empty());
+}
+
+#[test]
+fn sampling_draws_the_same_for_the_same_seed_and_leaves_greedy_rows_alone() {
+    let network = network(checkpoint::tiny(), DtypeChoice::F32);
+    let greedy = prompt(&network.config, 3..9, 1, 24);
+    let draw = |seed| Sampling::TopP { temperature: 2., top_p: 0.95, seed };
+    let drawn = |seed| Request { sampling: draw(seed), ..greedy.clone() };
+    let pictures = tiles(&network, 1, 0);
+    let alone = answers(&network, std::slice::from_ref(&greedy), &pictures);
+    let all = answers(&network, &[greedy.clone(), drawn(1), drawn(1), drawn(2)], &pictures.repeat(4));
+    assert_eq!(all[0], alone[0]);
+    assert_eq!(all[1], all[2]);
+    assert_ne!(all[1], all[0]);
+    assert_ne!(all[1], all[3]);
+}
+
+#[test]
+fn pictures_and_image_tokens_must_be_as_many() {
+    let network = network(checkpoint::tiny(), DtypeChoice::F32);
+    let request = prompt(&network.config, 3..9, 2, 8);
+    let features = network.encode(&tiles(&network, 1, 0), &mut unwatched).unwrap();
+    let error = network.generate(&[request], features.as_ref(), &mut unwatched).err().unwrap().to_string();
+    assert!(error.contains("8 image tokens, the pictures 4"), "{error}");
+}
+
+#[test]
+fn half_precision_answers_like_f32_until_rounding_tells() {
+    let config = checkpoint::tiny();
+    let request = prompt(&config, 3..9, 3, 1);
+    let logits = |dtype| {
+        let network = network(config.clone(), dtype);
+        let features = network.encode(&tiles(&network, 3, 0), &mut unwatched).unwrap();
+        let mut seen = vec![];
+        let mut watch = |stage, x: &candle_core::Tensor| {
+            if stage == camscribe::describe::smolvlm::Stage::Logits {
+                seen.push(x.flatten_all()?.to_vec1::<f32>()?);
+            }
+            Ok(())
+        };
+        network.generate(std::slice::from_ref(&request), features.as_ref(), &mut watch).unwrap();
+        seen.remove(0)
+    };
+    let exact = logits(DtypeChoice::F32);
+    let spread = exact.iter().fold(0f32, |most, x| most.max(x.abs()));
+    // Eight and eleven bits of mantissa; several rounded operations a layer.
+    for (dtype, share) in [(DtypeChoice::Bf16, 0.1), (DtypeChoice::F16, 0.01)] {
+        let rounded = logits(dtype);
+        let most = exact.iter().zip(&rounded).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+        assert!(most > 0. && most < share * spread, "{dtype:?}: {most} of {spread}");
+    }
+}
+
+#[test]
+fn rows_that_are_done_leave_the_batch() {
+    let network = network(checkpoint::tiny(), DtypeChoice::F32);
+    let lengths = [2, 3, 4, 9];
+    let requests = lengths.map(|max_tokens| prompt(&network.config, 3..9, 0, max_tokens));
+    let mut rows = vec![];
+    let mut watch = |stage, x: &candle_core::Tensor| {
+        if stage == camscribe::describe::smolvlm::Stage::Logits {
+            rows.push(x.dims()[0]);
+        }
+        Ok(())
+    };
+    network.generate(&requests, None, &mut watch).unwrap();
+    assert_eq!(rows, [4, 4, 3, 2, 1, 1, 1, 1, 1]);
+}

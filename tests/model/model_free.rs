@@ -1,0 +1,170 @@
+//! The reference's tables that need no weights (`tests/golden-data/common`), held against what comes
+//! before the network: frame selection, wording, prompts, tokens and pixels.
+
+use std::{fs, path::Path, time::Duration};
+
+use camscribe::describe::smolvlm::{
+    config::{ModelConfig, ProcessorConfig},
+    preprocess::{Picture, Preprocessor},
+    prompt::{Message, Part, Prompter, Role},
+    sampling::{Footage, Sampling},
+};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+fn table(name: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden-data/common").join(name);
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn load(dir: &Path) -> (ModelConfig, ProcessorConfig, Prompter) {
+    let model = ModelConfig::load(dir).unwrap();
+    let processor = ProcessorConfig::load(dir, &model).unwrap();
+    let prompter = Prompter::load(dir, &model, &processor).unwrap();
+    (model, processor, prompter)
+}
+
+fn shapes() -> (ModelConfig, ProcessorConfig, Prompter) {
+    load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes"))
+}
+
+/// The oracle's test picture: wrapping 32-bit arithmetic, so the same in every language.
+fn frame(t: u32, width: u32, height: u32) -> Vec<u8> {
+    let mut rgb = Vec::with_capacity((width * height * 3) as usize);
+    for y in 0..height {
+        for x in 0..width {
+            for c in 0..3_u32 {
+                let base = x
+                    .wrapping_mul(c + 3)
+                    .wrapping_add(y.wrapping_mul(5 - c))
+                    .wrapping_add(t.wrapping_mul(37))
+                    .wrapping_add(x.wrapping_mul(y) >> (c + 4));
+                let hash = x.wrapping_mul(73_856_093)
+                    ^ y.wrapping_mul(19_349_663)
+                    ^ t.wrapping_mul(83_492_791)
+                    ^ c.wrapping_mul(2_654_435_761);
+                let value = base.wrapping_add((hash >> 13) & 31) as u8;
+                rgb.push(if ((x >> 5) + (y >> 5) + t) & 1 == 1 { 255 - value } else { value });
+            }
+        }
+    }
+    rgb
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn number(v: &Value, key: &str) -> u32 {
+    u32::try_from(v[key].as_u64().unwrap()).unwrap()
+}
+
+#[test]
+fn frames_of_a_file_are_chosen_as_the_reference_chooses_them() {
+    for row in table("sampling.json").as_array().unwrap() {
+        let footage = Footage {
+            frames: row["total_num_frames"].as_u64().unwrap(),
+            fps: row["fps"].as_f64().unwrap(),
+            duration: row["duration"].as_f64().unwrap(),
+        };
+        let sampling = Sampling {
+            fps: row["target_fps"].as_f64().unwrap(),
+            max_frames: row["num_frames"].as_u64().unwrap() as usize,
+            skip: row["skip_secs"].as_f64().unwrap(),
+        };
+        assert_eq!(serde_json::json!(sampling.indices(footage)), row["indices"], "{row}");
+    }
+}
+
+#[test]
+fn counts_lengths_and_times_are_worded_as_the_reference_words_them() {
+    let (_, _, prompter) = shapes();
+    let intro = |times: Vec<Duration>, duration| {
+        let part = Part::Video { times, duration };
+        let prompt = prompter.build(&[Message { role: Role::User, parts: vec![part] }]).unwrap();
+        prompt.text
+    };
+    let words = table("words.json");
+    for (count, word) in words["frame_count"].as_object().unwrap() {
+        let text = intro(vec![Duration::ZERO; count.parse().unwrap()], Duration::ZERO);
+        assert!(
+            text.contains(&format!(" following series of {} frames from a ", word.as_str().unwrap())),
+            "{text}"
+        );
+    }
+    for (seconds, word) in words["duration"].as_object().unwrap() {
+        let text = intro(vec![], Duration::from_millis(seconds.parse::<u64>().unwrap() * 1000 + 999));
+        assert!(
+            text.contains(&format!(" frames from a {} [H:MM:SS] video.\n", word.as_str().unwrap())),
+            "{text}"
+        );
+    }
+    for (seconds, word) in words["timestamp"].as_object().unwrap() {
+        let text = intro(vec![Duration::from_secs_f64(seconds.parse().unwrap())], Duration::ZERO);
+        assert!(text.contains(&format!("\n\nFrame from {}:<fake_token", word.as_str().unwrap())), "{text}");
+    }
+}
+
+/// A conversation of the tables; its pictures are taken as `image` and `video`.
+fn conversation(messages: &Value, image: &Part, video: &Part) -> Vec<Message> {
+    let part = |part: &Value| match part["type"].as_str().unwrap() {
+        "text" => Part::Text(part["text"].as_str().unwrap().into()),
+        "image" => image.clone(),
+        "video" => video.clone(),
+        other => panic!("unknown part {other}"),
+    };
+    let message = |m: &Value| Message {
+        role: match m["role"].as_str().unwrap() {
+            "system" => Role::System,
+            "user" => Role::User,
+            "assistant" => Role::Assistant,
+            other => panic!("unknown role {other}"),
+        },
+        parts: m["content"].as_array().unwrap().iter().map(part).collect(),
+    };
+    messages.as_array().unwrap().iter().map(message).collect()
+}
+
+#[test]
+fn conversations_are_laid_out_as_the_reference_lays_them_out() {
+    let (_, processor, prompter) = shapes();
+    let tile = format!(
+        "<fake_token_around_image><global-img>{}<fake_token_around_image>",
+        "<image>".repeat(processor.image_seq_len)
+    );
+    let video = "You are provided the following series of one frames from a 0:00:03 [H:MM:SS] video.\n\n\
+                 Frame from 00:02:{tile}\n\n";
+    for (name, case) in table("templates.json").as_object().unwrap() {
+        let part = Part::Video { times: vec![Duration::from_secs(2)], duration: Duration::from_secs(3) };
+        let messages = conversation(&case["messages"], &Part::Image { rows: 0, cols: 0 }, &part);
+        let template = case["with_generation_prompt"].as_str().unwrap();
+        let wanted = template.replace("<image>", "{tile}").replace("<video>", video).replace("{tile}", &tile);
+        assert_eq!(prompter.build(&messages).unwrap().text, wanted, "{name}");
+    }
+}
+
+#[test]
+fn the_test_picture_is_the_oracles() {
+    for row in table("frame_formula.json").as_array().unwrap() {
+        let rgb = frame(number(row, "t"), number(row, "w"), number(row, "h"));
+        assert_eq!(serde_json::json!(rgb[..12]), row["first"]);
+        assert_eq!(sha256(&rgb), row["sha256_hwc_u8"]);
+    }
+}
+
+#[test]
+fn video_frames_become_the_references_tiles_byte_for_byte() {
+    let (_, processor, _) = shapes();
+    for row in table("resize.json").as_array().unwrap() {
+        let config = ProcessorConfig {
+            tile: number(row, "tile") as usize,
+            video_edge: number(row, "longest_edge") as usize,
+            ..processor.clone()
+        };
+        let (width, height) = (number(row, "w"), number(row, "h"));
+        let rgb = frame(number(row, "t"), width, height);
+        let tile = Preprocessor::new(&config).video_tile(Picture::new(&rgb, width, height).unwrap());
+        assert_eq!(serde_json::json!(tile[..16]), row["first_row"], "{width}x{height}");
+        assert_eq!(sha256(&tile), row["sha256_chw_u8"], "{width}x{height}");
+    }
+}

@@ -1,0 +1,446 @@
+//! Publishing, against a real mosquitto and seen by a real mosquitto_sub.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{ErrorKind, Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use camscribe::{
+    camera::CameraState,
+    config::{Login, Secret},
+    event::Event,
+    publish::{
+        CameraInfo, Info, Settings,
+        outbox::{Message, Outbox},
+    },
+};
+
+use crate::support::{
+    broker::{self, Mosquitto, PATIENCE, Received, Subscriber},
+    publishing::*,
+};
+
+const A_WHILE: Duration = Duration::from_millis(500);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_arrives_as_it_was_made_and_fits_the_published_schema() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "camscribe/#");
+    let outbox = outbox();
+    let publisher = start(settings(broker.port()), &outbox);
+    let made = event("porch", 412, "A person walks up to the door and leaves a box. \"Åse\" \u{1f4e6}");
+    outbox.append(message(&made));
+
+    let received = subscriber.next_on("camscribe/edge1/porch/description");
+    assert_eq!(received.json(), serde_json::to_value(&made).expect("JSON"));
+    assert!(!received.retained);
+    assert_eq!((received.qos, received.content_type.as_str()), (1, "application/json"));
+    assert_eq!(received.expiry, "86400");
+    let schema = serde_json::to_value(schemars::schema_for!(Event)).expect("JSON");
+    let validator = jsonschema::validator_for(&schema).expect("a good schema");
+    if let Err(error) = validator.validate(&received.json()) {
+        panic!("does not fit: {error}");
+    }
+
+    subscriber.next_on("camscribe/edge1/porch/snapshot");
+    settled(&outbox, Outbox::is_empty).await;
+    let late = Subscriber::to(broker.port(), "camscribe/edge1/porch/#");
+    let latest = late.next_on("camscribe/edge1/porch/latest");
+    assert!(latest.retained);
+    assert_eq!(latest.json(), received.json());
+    let late = Subscriber::to(broker.port(), "camscribe/edge1/porch/snapshot");
+    let snapshot = late.next();
+    assert!(snapshot.retained);
+    assert_eq!(snapshot.payload, JPEG);
+    assert_eq!(snapshot.content_type, "image/jpeg");
+    assert_eq!(snapshot.user_properties, format!("id:{}", made.id));
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_dies_is_said_to_be_offline_by_the_broker() {
+    let broker = Mosquitto::start("");
+    let publisher = start(settings(broker.port()), &outbox());
+    online(&publisher).await;
+    let status = Subscriber::to(broker.port(), "camscribe/edge1/status");
+    assert_eq!(status.next().text(), "online");
+    drop(publisher);
+    assert_eq!(status.next().text(), "offline");
+    let late = Subscriber::to(broker.port(), "camscribe/edge1/status");
+    let offline = late.next();
+    assert!(offline.retained);
+    assert_eq!(offline.text(), "offline");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_delivers_what_is_left_then_says_offline_and_leaves_without_a_will() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/#");
+    let outbox = outbox();
+    let publisher = start(settings(broker.port()), &outbox);
+    for seq in 0..200 {
+        outbox.append(message(&event("porch", seq, "A cat.")));
+    }
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+    let seen = subscriber.until(|m| m.text() == "offline");
+    let seqs: Vec<u64> = descriptions(&seen).iter().map(|event| event.clip.seq).collect();
+    assert_eq!(seqs, (0..200).collect::<Vec<_>>());
+    assert!(subscriber.all_within(A_WHILE).is_empty(), "the will came although we said goodbye");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shutdown_without_a_broker_ends_and_says_how_many_descriptions_are_left() {
+    let outbox = outbox();
+    let publisher = start(settings(broker::free_port()), &outbox);
+    trouble(&publisher).await;
+    for seq in 0..3 {
+        outbox.append(message(&event("porch", seq, "A cat.")));
+    }
+    assert_eq!(publisher.shutdown(Duration::from_millis(100)).await, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn states_are_retained_and_come_again_to_a_broker_that_forgot_them() {
+    let mut broker = Mosquitto::start("");
+    let outbox = outbox();
+    let publisher = start(settings(broker.port()), &outbox);
+    let cameras = BTreeMap::from([(camera("porch"), CameraInfo { decoder: Some("avdec_h264".into()) })]);
+    publisher.info(&Info { version: "0.1.0".into(), model: model(), gpu: None, cameras });
+    publisher.camera_status(&camera("porch"), CameraState::Connecting, None);
+    publisher.camera_status(&camera("porch"), CameraState::Offline, Some("no route to host"));
+    for run in 0..2 {
+        if run == 1 {
+            broker.kill();
+            trouble(&publisher).await;
+            broker.run();
+        }
+        online(&publisher).await;
+        let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/#");
+        let mut found = BTreeMap::new();
+        while found.len() < 3 {
+            let message = subscriber.next();
+            found.insert(message.topic.clone(), message);
+        }
+        assert_eq!(found["camscribe/edge1/status"].text(), "online");
+        let status = found["camscribe/edge1/porch/status"].json();
+        assert_eq!(status, serde_json::json!({"state": "offline", "why": "no route to host"}));
+        let info = found["camscribe/edge1/info"].json();
+        assert_eq!(info["version"], "0.1.0");
+        assert_eq!(info["model"]["device"], "cpu");
+        assert_eq!(info["cameras"]["porch"]["decoder"], "avdec_h264");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_comes_up_late_gets_the_backlog_and_only_the_newest_of_it_is_retained() {
+    let mut broker = Mosquitto::stopped("allow_anonymous true");
+    let outbox = outbox();
+    let publisher = start(settings(broker.port()), &outbox);
+    let why = trouble(&publisher).await;
+    assert!(why.contains("refused"), "{why}");
+    for seq in 0..5 {
+        outbox.append(message(&event("porch", seq, "A cat.")));
+    }
+    broker.run();
+    let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/porch/#");
+    settled(&outbox, Outbox::is_empty).await;
+    let last = |m: &Received| m.topic.ends_with("/snapshot");
+    let seen = subscriber.until(last);
+    let latest: Vec<u64> = seen
+        .iter()
+        .filter(|m| m.topic.ends_with("/latest"))
+        .filter_map(|m| m.json()["clip"]["seq"].as_u64())
+        .collect();
+    assert_eq!(latest, [4]);
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_told_in_words_and_the_right_one_lets_us_in() {
+    let broker = Mosquitto::with_password("camscribe", "right");
+    let with = |password: &str| {
+        let login = Login { username: "camscribe".into(), password: Secret::new(password) };
+        Settings { login: Some(login), ..settings(broker.port()) }
+    };
+    let publisher = start(with("wrong"), &outbox());
+    let why = trouble(&publisher).await;
+    assert!(why.contains("not authorized") && why.contains("mqtt.password_file"), "{why}");
+    assert!(!why.contains("wrong"), "{why}");
+    assert!(!format!("{:?}", with("wrong")).contains("wrong"));
+    let publisher = start(with("right"), &outbox());
+    online(&publisher).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_larger_than_the_broker_says_it_takes_is_set_aside_and_the_next_one_passes() {
+    // mosquitto announces max_packet_size, so that such an event is never sent.
+    set_aside_and_go_on("max_packet_size 2000").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_the_broker_finds_too_large_only_when_it_sees_it_is_set_aside_too() {
+    // mosquitto keeps message_size_limit to itself and refuses with a reason that rumqttc cannot read.
+    set_aside_and_go_on("message_size_limit 2000").await;
+}
+
+async fn set_aside_and_go_on(config: &str) {
+    let broker = Mosquitto::start(config);
+    let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/porch/description");
+    let outbox = outbox();
+    let publisher = start(settings(broker.port()), &outbox);
+    let large = "A very long story. ".repeat(200);
+    for (seq, text) in ["short", &large, "short", &large, &large, "short"].into_iter().enumerate() {
+        outbox.append(message(&event("porch", seq as u64, text)));
+    }
+    let is_last = |m: &Received| descriptions(std::slice::from_ref(m)).iter().any(|e| e.clip.seq == 5);
+    let seen = subscriber.until(is_last);
+    let mut ids = BTreeSet::new();
+    let events = descriptions(&seen).into_iter().filter(|event| ids.insert(event.id));
+    assert_eq!(events.map(|event| event.clip.seq).collect::<Vec<_>>(), [0, 2, 5]);
+    settled(&outbox, Outbox::is_empty).await;
+    assert_eq!(outbox.status().set_aside, BTreeMap::from([(camera("porch"), 3)]));
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
+/// A broker that lets everybody in, answers pings, and has `answer` answer messages, of which it is
+/// given the part behind the first byte and the length; none: it hangs up without a word.
+fn answering(mut answer: impl FnMut(&[u8]) -> Option<Vec<u8>> + Send + 'static) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            while let Ok((kind, body)) = packet(&mut stream) {
+                let answer = match kind >> 4 {
+                    1 => Some(vec![0x20, 3, 0, 0, 0]),
+                    3 => answer(&body),
+                    12 => Some(vec![0xd0, 0]),
+                    _ => None,
+                };
+                if answer.is_none_or(|answer| stream.write_all(&answer).is_err()) {
+                    break;
+                }
+            }
+        }
+    });
+    port
+}
+
+/// The packet id of a message.
+fn id(body: &[u8]) -> [u8; 2] {
+    let topic = usize::from(u16::from_be_bytes([body[0], body[1]]));
+    [body[topic + 2], body[topic + 3]]
+}
+
+/// The acknowledgement of a message.
+fn taken(body: &[u8]) -> Vec<u8> {
+    [&[0x40, 2][..], &id(body)].concat()
+}
+
+/// The next MQTT packet: its first byte, and what follows its length.
+fn packet(stream: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
+    let mut byte = [0];
+    stream.read_exact(&mut byte)?;
+    let kind = byte[0];
+    let (mut length, mut shift) = (0, 0);
+    loop {
+        stream.read_exact(&mut byte)?;
+        length |= usize::from(byte[0] & 0x7f) << shift;
+        shift += 7;
+        if byte[0] & 0x80 == 0 {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    Ok((kind, body))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_makes_a_broker_hang_up_does_not_hold_up_the_others_for_ever() {
+    let poison = b"a basilisk";
+    let port = answering(move |body| {
+        let poisoned = body.windows(poison.len()).any(|bytes| bytes == poison);
+        (!poisoned).then(|| taken(body))
+    });
+    let outbox = outbox();
+    let publisher = start(settings(port), &outbox);
+    for (seq, text) in ["a cat", "a dog", "a basilisk", "a bird", "a fish"].into_iter().enumerate() {
+        let event = event("porch", seq as u64, text);
+        outbox.append(Message::new(&event, None).expect("JSON"));
+    }
+    settled(&outbox, Outbox::is_empty).await;
+    assert_eq!(outbox.status().set_aside, BTreeMap::from([(camera("porch"), 1)]));
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_hangs_up_on_who_wants_to_listen_still_gets_every_event() {
+    // It knows no SUBSCRIBE.
+    let port = answering(|body| Some(taken(body)));
+    let outbox = outbox();
+    let settings = Settings { discovery_prefix: "homeassistant".into(), ..settings(port) };
+    let publisher = start(settings, &outbox);
+    for seq in 0..3 {
+        outbox.append(message(&event("porch", seq, "A cat.")));
+    }
+    settled(&outbox, Outbox::is_empty).await;
+    assert!(outbox.status().set_aside.is_empty());
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_broker_does_not_take_now_is_told_with_the_topic_and_waits() {
+    // Reason codes: quota exceeded; implementation specific, as overloaded brokers say; unspecified.
+    for (code, word) in [(0x97, "quota"), (0x83, "reason of its own"), (0x80, "does not say why")] {
+        let outbox = outbox();
+        let mut not_now = true;
+        let port = answering(move |body| {
+            let is_event = body[2..].starts_with(b"camscribe/edge1/porch/description");
+            let refused = || [&[0x40, 3][..], &id(body), &[code]].concat();
+            Some(if is_event && std::mem::take(&mut not_now) { refused() } else { taken(body) })
+        });
+        let publisher = start(settings(port), &outbox);
+        for seq in 0..3 {
+            outbox.append(message(&event("porch", seq, "A cat.")));
+        }
+        let why = trouble(&publisher).await;
+        assert!(why.contains(word) && why.contains("camscribe/edge1/porch/description"), "{why}");
+        settled(&outbox, Outbox::is_empty).await;
+        assert!(outbox.status().set_aside.is_empty());
+        assert!(outbox.status().dropped.is_empty());
+        assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_comes_back_in_the_last_moments_gets_what_waits() {
+    let mut broker = Mosquitto::stopped("allow_anonymous true");
+    let outbox = outbox();
+    let publisher = start(settings(broker.port()), &outbox);
+    outbox.append(message(&event("porch", 0, "A cat.")));
+    // Until the pauses between tries are longer than the time for the end.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    broker.run();
+    assert_eq!(publisher.shutdown(Duration::from_secs(3)).await, 0);
+}
+
+/// Reads what comes before it acknowledges any of it, and keeps count of how much that is.
+fn slow_to_acknowledge(receive_max: u8) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = listener.local_addr().expect("bound").port();
+    let most = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&most);
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            stream.set_read_timeout(Some(Duration::from_millis(100))).expect("set");
+            let mut owed = Vec::new();
+            loop {
+                // Nobody sends half a packet and then waits, so a timeout falls between two.
+                match packet(&mut stream) {
+                    Ok((kind, _)) if kind >> 4 == 1 => {
+                        let _ = stream.write_all(&[0x20, 6, 0, 0, 3, 0x21, 0, receive_max]);
+                    }
+                    Ok((kind, body)) if kind >> 4 == 3 => {
+                        owed.extend(taken(&body));
+                        counted.fetch_max(owed.len() / 4, Ordering::SeqCst);
+                    }
+                    Ok(_) => break,
+                    Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                        if stream.write_all(&std::mem::take(&mut owed)).is_err() {
+                            break;
+                        }
+                    }
+                    Err(_) => break,
+                }
+            }
+        }
+    });
+    (port, most)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_is_under_way_than_the_broker_allows() {
+    let (port, most) = slow_to_acknowledge(3);
+    let outbox = outbox();
+    let publisher = start(settings(port), &outbox);
+    for seq in 0..12 {
+        outbox.append(message(&event("porch", seq, "A cat.")));
+    }
+    settled(&outbox, Outbox::is_empty).await;
+    assert_eq!(most.load(Ordering::SeqCst), 3);
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_on_a_topic_that_is_forbidden_is_set_aside_and_other_cameras_pass() {
+    let mut broker = Mosquitto::stopped("allow_anonymous true");
+    let acl = broker.path("acl");
+    fs::write(&acl, "topic readwrite camscribe/edge1/status\ntopic readwrite camscribe/edge1/porch/#\n")
+        .expect("written");
+    let config = fs::read_to_string(broker.path("mosquitto.conf")).expect("written");
+    fs::write(broker.path("mosquitto.conf"), format!("{config}acl_file {}\n", acl.display()))
+        .expect("written");
+    broker.run();
+    let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/porch/description");
+    let outbox = outbox();
+    let publisher = start(settings(broker.port()), &outbox);
+    outbox.append(message(&event("yard", 0, "A dog.")));
+    outbox.append(message(&event("porch", 0, "A cat.")));
+    assert_eq!(subscriber.next().json()["description"], "A cat.");
+    settled(&outbox, Outbox::is_empty).await;
+    assert_eq!(outbox.status().set_aside, BTreeMap::from([(camera("yard"), 1)]));
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_keeps_nothing_and_acknowledges_nothing_still_gets_the_events() {
+    let broker = Mosquitto::start("retain_available false\nmax_qos 0");
+    let subscriber = Subscriber::with(broker.port(), "camscribe/edge1/#", &["-q", "0"]);
+    let outbox = outbox();
+    let publisher = start(settings(broker.port()), &outbox);
+    let made = event("porch", 0, "A cat.");
+    outbox.append(message(&made));
+    let received = subscriber.next_on("camscribe/edge1/porch/description");
+    assert_eq!(received.json(), serde_json::to_value(&made).expect("JSON"));
+    settled(&outbox, Outbox::is_empty).await;
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn home_assistant_finds_every_camera_when_it_starts_after_us() {
+    let broker = Mosquitto::start("");
+    let home = Subscriber::to(broker.port(), "homeassistant/+/+/+/config");
+    let settings = Settings {
+        discovery_prefix: "homeassistant".into(),
+        cameras: vec![camera("porch"), camera("yard")],
+        ..settings(broker.port())
+    };
+    let publisher = start(settings, &outbox());
+    let topics = || (0..4).map(|_| home.next().topic).collect::<BTreeSet<_>>();
+    let expected: BTreeSet<String> = ["porch", "yard"]
+        .iter()
+        .flat_map(|camera| {
+            [
+                format!("homeassistant/sensor/camscribe-edge1/{camera}-description/config"),
+                format!("homeassistant/image/camscribe-edge1/{camera}-snapshot/config"),
+            ]
+        })
+        .collect();
+    assert_eq!(topics(), expected);
+    broker::publish(broker.port(), "homeassistant/status", "offline");
+    broker::publish(broker.port(), "homeassistant/status", "online");
+    assert_eq!(topics(), expected);
+    let late = Subscriber::to(broker.port(), "homeassistant/sensor/#");
+    let config = late.next();
+    assert!(config.retained);
+    assert_eq!(config.json()["origin"]["name"], "camscribe");
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}

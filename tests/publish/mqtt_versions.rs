@@ -1,0 +1,106 @@
+//! MQTT 3.1.1, for brokers that do not know 5: a real mosquitto behind a line that refuses 5 as such
+//! brokers do.
+
+use camscribe::{
+    config::MqttVersion,
+    publish::{Settings, outbox::Outbox},
+};
+
+use crate::support::{
+    broker::{Mosquitto, PATIENCE, Subscriber},
+    proxy::{Line, Proxy},
+    publishing::*,
+};
+
+const DESCRIPTION: &str = "camscribe/edge1/porch/description";
+const STATUS: &str = "camscribe/edge1/status";
+
+fn old_broker(broker: &Mosquitto) -> Proxy {
+    let line = Proxy::start(broker.port());
+    line.set(Line::Lacks5);
+    line
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_lacks_5_is_spoken_to_in_3_1_1_and_loses_nothing_when_it_restarts() {
+    let mut broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "camscribe/#");
+    let line = old_broker(&broker);
+    let outbox = outbox();
+    let publisher = start(settings(line.port()), &outbox);
+    let first = event("porch", 0, "A cat.");
+    outbox.append(message(&first));
+    let received = subscriber.next_on(DESCRIPTION);
+    assert_eq!(received.json(), serde_json::to_value(&first).expect("JSON"));
+    // What 3.1.1 has no place for is left out.
+    assert_eq!((received.qos, received.content_type.as_str(), received.expiry.as_str()), (1, "", ""));
+    settled(&outbox, Outbox::is_empty).await;
+    for topic in ["camscribe/edge1/porch/latest", STATUS] {
+        assert!(Subscriber::to(broker.port(), topic).next().retained, "{topic}");
+    }
+
+    line.set(Line::Refuse);
+    trouble(&publisher).await;
+    broker.kill();
+    let made: Vec<_> = (1..6).map(|seq| event("porch", seq, "A dog.")).collect();
+    made.iter().for_each(|event| outbox.append(message(event)));
+    broker.run();
+    let subscriber = Subscriber::to(broker.port(), "camscribe/#");
+    line.set(Line::Lacks5);
+    for event in &made {
+        assert_eq!(subscriber.next_on(DESCRIPTION).json()["id"], event.id.to_string());
+    }
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+    subscriber.until(|m| m.topic == STATUS && m.text() == "offline");
+}
+
+/// The content type that the first description arrives with: MQTT 5 has one, 3.1.1 has none.
+fn content_type_of_a_description(state: Line) -> String {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), DESCRIPTION);
+    let line = Proxy::start(broker.port());
+    line.set(state);
+    let outbox = outbox();
+    let _publisher = start(settings(line.port()), &outbox);
+    outbox.append(message(&event("porch", 0, "A cat.")));
+    subscriber.next().content_type
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_hangs_up_on_5_is_spoken_to_in_3_1_1_and_one_that_does_so_once_is_not() {
+    assert_eq!(content_type_of_a_description(Line::HangsUpOn5), "");
+    assert_eq!(content_type_of_a_description(Line::HangsUpOnce), "application/json");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_will_speaks_for_a_node_that_dies_under_3_1_1() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), STATUS);
+    let settings = Settings { version: MqttVersion::V311, ..settings(broker.port()) };
+    let publisher = start(settings, &outbox());
+    assert_eq!(subscriber.next().text(), "online");
+    drop(publisher);
+    assert_eq!(subscriber.next().text(), "offline");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_lacks_the_version_that_was_asked_for_is_told_with_what_to_do() {
+    let broker = Mosquitto::start("");
+    let line = old_broker(&broker);
+    let settings = Settings { version: MqttVersion::V5, ..settings(line.port()) };
+    let publisher = start(settings, &outbox());
+    let why = trouble(&publisher).await;
+    assert!(why.contains("does not speak MQTT 5") && why.contains("mqtt.version"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_no_name_server_knows_is_told_and_what_is_described_waits() {
+    let mut settings = settings(1);
+    settings.broker.host = "nowhere.invalid".into();
+    let outbox = outbox();
+    let publisher = start(settings, &outbox);
+    outbox.append(message(&event("porch", 0, "A cat.")));
+    let why = trouble(&publisher).await;
+    assert!(why.contains("mqtt.url"), "{why}");
+    assert_eq!(outbox.len(), 1);
+}

@@ -1,0 +1,108 @@
+//! The outbox's folder: what is found there at the start, and who may use it. What the daemon does with a
+//! folder that it cannot use is in `tests/daemon/state_directory.rs`.
+
+use std::{
+    fs,
+    io::{Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use camscribe::{
+    event::EventKind,
+    publish::outbox::{Limits, Message, Outbox, Place},
+};
+use uuid::Uuid;
+
+const LIMITS: Limits = Limits { events: 16 << 20, snapshots: 16 << 20 };
+
+fn message(text: &str) -> Message {
+    Message {
+        camera: "porch".parse().unwrap(),
+        id: Uuid::now_v7(),
+        kind: EventKind::Description,
+        event: text.to_owned().into(),
+        snapshot: None,
+    }
+}
+
+/// Enough messages for a database of many pages.
+fn filled(folder: &Path) -> PathBuf {
+    let outbox = Outbox::open(folder, LIMITS).unwrap();
+    for number in 0..200 {
+        outbox.append(message(&format!("{number} {}", "x".repeat(2000))));
+    }
+    let file = folder.join("outbox.db");
+    drop(outbox);
+    // What closing left in the log is in the file now.
+    assert!(fs::metadata(&file).unwrap().len() > 300_000);
+    file
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn what_waited_is_there_after_a_restart_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    filled(folder.path());
+    let outbox = Outbox::open(folder.path(), LIMITS).unwrap();
+    for number in 0..200 {
+        let taken = outbox.take().unwrap();
+        assert!(taken.event.starts_with(format!("{number} x").as_bytes()));
+    }
+    assert!(outbox.take().is_none());
+}
+
+#[test]
+fn a_damaged_database_is_kept_aside_and_a_new_one_takes_its_place() {
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 5] = [
+        ("a header of zeros", |file| overwrite(file, 0, &[0; 100])),
+        ("garbage in the middle", |file| overwrite(file, 8192, &[0xa5; 40_000])),
+        ("half of it", |file| {
+            let file = fs::File::options().write(true).open(file).unwrap();
+            file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+        }),
+        ("a text", |file| fs::write(file, "not a database at all\n".repeat(100)).unwrap()),
+        ("another program's", |file| {
+            fs::remove_file(file).unwrap();
+            let other = rusqlite::Connection::open(file).unwrap();
+            other
+                .execute_batch("CREATE TABLE birds (name TEXT); INSERT INTO birds VALUES ('robin')")
+                .unwrap();
+        }),
+    ];
+    for (what, damage) in damages {
+        let folder = tempfile::tempdir().unwrap();
+        damage(&filled(folder.path()));
+        let outbox = Outbox::open(folder.path(), LIMITS).unwrap();
+        assert_eq!(outbox.status().place, Place::Disk, "{what}");
+        assert!(outbox.is_empty(), "{what}");
+        let aside = |name: &&String| name.starts_with("outbox.db.damaged-") && !name.ends_with("-wal");
+        assert_eq!(names(folder.path()).iter().filter(aside).count(), 1, "{what}");
+        outbox.append(message("new"));
+        drop(outbox);
+        let again = Outbox::open(folder.path(), LIMITS).unwrap();
+        assert_eq!(again.take().unwrap().event, "new", "{what}");
+    }
+}
+
+fn overwrite(file: &Path, at: u64, bytes: &[u8]) {
+    let mut file = fs::File::options().write(true).open(file).unwrap();
+    file.seek(SeekFrom::Start(at)).unwrap();
+    file.write_all(bytes).unwrap();
+}
+
+#[test]
+fn a_folder_has_one_user_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Outbox::open(folder.path(), LIMITS).unwrap();
+    let refused = Outbox::open(folder.path(), LIMITS).err().unwrap().to_string();
+    for word in [folder.path().to_str().unwrap(), "another camscribe", "node.state_dir"] {
+        assert!(refused.contains(word), "{refused}");
+    }
+    drop(first);
+    Outbox::open(folder.path(), LIMITS).unwrap();
+}

@@ -1,0 +1,80 @@
+//! TLS: who is trusted, who is not, and what is said about it.
+
+use std::fs;
+
+use camscribe::publish::{Publisher, Settings, SettingsError, TlsFiles};
+
+use crate::support::{
+    broker::{Mosquitto, PATIENCE},
+    publishing::{event, message, online, outbox, settings, start, trouble},
+    tls::{client, showing, tls_broker},
+};
+
+fn tls_settings(broker: &Mosquitto, files: TlsFiles) -> Settings {
+    let mut settings = settings(broker.port());
+    settings.broker.tls = Some(files);
+    settings
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_with_a_private_authority_is_reached_over_tls_with_a_client_certificate() {
+    let broker = tls_broker();
+    let files = TlsFiles { ca: Some(broker.path("ca.pem")), client: client(&broker) };
+    let outbox = outbox();
+    let publisher = start(tls_settings(&broker, files), &outbox);
+    online(&publisher).await;
+    outbox.append(message(&event("porch", 0, "A cat.")));
+    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_brokers_certificate_that_is_no_good_is_told_in_words() {
+    for (certificate, words) in [
+        ("old.pem", ["has expired", "clock"]),
+        ("early.pem", ["not valid yet", "clock"]),
+        ("other.pem", ["for another name", "mqtt.url"]),
+    ] {
+        let broker = showing(certificate);
+        let files = TlsFiles { ca: Some(broker.path("ca.pem")), client: client(&broker) };
+        let publisher = start(tls_settings(&broker, files), &outbox());
+        let why = trouble(&publisher).await;
+        assert!(words.iter().all(|word| why.contains(word)), "{certificate}: {why}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_certificate_missing_or_refused_is_told_in_words() {
+    let (broker, stranger) = (tls_broker(), tls_broker());
+    for (client, words) in [
+        (None, ["wants to see a client certificate", "mqtt.client_cert_file"]),
+        (client(&stranger), ["does not accept our certificate", "mqtt.client_cert_file"]),
+    ] {
+        let files = TlsFiles { ca: Some(broker.path("ca.pem")), client };
+        let publisher = start(tls_settings(&broker, files), &outbox());
+        let why = trouble(&publisher).await;
+        assert!(words.iter().all(|word| why.contains(word)), "{why}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_whose_authority_is_unknown_is_not_trusted_and_that_is_told_in_words() {
+    let broker = tls_broker();
+    // Another authority than the one that signed the broker's certificate.
+    let stranger = tls_broker();
+    let files = TlsFiles { ca: Some(stranger.path("ca.pem")), client: None };
+    let publisher = start(tls_settings(&broker, files), &outbox());
+    let why = trouble(&publisher).await;
+    assert!(why.contains("TLS") && why.contains("mqtt.ca_file"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_file_that_is_missing_or_holds_no_certificate_is_named_at_the_start() {
+    let broker = Mosquitto::stopped("");
+    fs::write(broker.path("empty.pem"), "nothing").expect("written");
+    for name in ["missing.pem", "empty.pem"] {
+        let files = TlsFiles { ca: Some(broker.path(name)), client: None };
+        let refused = Publisher::start(tls_settings(&broker, files), outbox());
+        let Err(error @ SettingsError::Tls(_)) = refused else { panic!("{name} was taken") };
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}

@@ -1,0 +1,50 @@
+//! Films of our moving shapes: raw pictures, and H.264 files of them.
+
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use camscribe::config::{ParsedSource, Source, scene::Picture};
+
+use super::media::launch;
+
+const WIDTH: u32 = 640;
+const HEIGHT: u32 = 360;
+const FPS: u32 = 25;
+
+/// How GStreamer reads what [`raw`] writes.
+pub fn parse() -> String {
+    format!("rawvideoparse format=rgb width={WIDTH} height={HEIGHT} framerate={FPS}/1 ! videoconvert")
+}
+
+/// One period of `test://shapes?…`, drawn picture by picture.
+pub fn raw(folder: &Path, scene: &str, seconds: u32) -> PathBuf {
+    let ParsedSource { source, .. } = format!("test://shapes?{scene}&period={seconds}s").parse().unwrap();
+    let Source::Test(test) = source else { panic!("{scene} is synthetic") };
+    let Picture::Shapes(script) = test.picture else { panic!("{scene} shows shapes") };
+    let path = folder.join("scene.rgb");
+    let mut out = BufWriter::new(File::create(&path).unwrap());
+    let mut rgb = vec![0; (WIDTH * HEIGHT * 3) as usize];
+    for n in 0..seconds * FPS {
+        script.draw(Duration::from_secs(n.into()) / FPS, WIDTH, HEIGHT, &mut rgb);
+        out.write_all(&rgb).unwrap();
+    }
+    out.flush().unwrap();
+    path
+}
+
+/// The same as an H.264 file.
+pub fn h264(folder: &Path, scene: &str, seconds: u32) -> PathBuf {
+    let (raw, film) = (raw(folder, scene, seconds), folder.join("scene.mp4"));
+    launch(&format!(
+        "filesrc location={} ! {} ! x264enc speed-preset=veryfast key-int-max=25 ! h264parse ! mp4mux \
+         ! filesink location={}",
+        raw.display(),
+        parse(),
+        film.display()
+    ));
+    film
+}

@@ -25,21 +25,22 @@ demo: ## install what is missing, build, and show the main job at work
 
 test: ## install what is missing and run every test
 	@.ci/install-deps test
-	$(CARGO) test --locked
+	@CARGO="$(CARGO)" .ci/test
 
 build: ## the program, into target/release
 	@.ci/install-deps build
 	$(CARGO) build --release --locked
 
-lint: ## formatting, lints and documentation, warnings refused
-	@.ci/install-deps test
+lint: ## formatting, lints, documentation and dependencies, warnings refused
+	@.ci/install-deps lint
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	@.ci/deny bans licenses sources
 
-deny: ## advisories and licences of every dependency
-	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
-	$(CARGO) deny check
+deny: ## licences, sources and known faults of every dependency; fetches the list of the faults
+	@.ci/install-deps lint
+	@.ci/deny
 
 chaos: ## everything fails at random for 15 minutes (CAMSCRIBE_CHAOS_SECONDS, CAMSCRIBE_CHAOS_SEED)
 	@.ci/install-deps test

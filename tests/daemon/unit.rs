@@ -15,7 +15,7 @@ fn the_unit_says_what_the_program_keeps_to() {
         "ExecReload=/bin/kill -HUP $MAINPID",
         // Twice the patience of /healthz, see src/app/life.rs.
         "WatchdogSec=5min",
-        // Wrong configuration and wrong usage, see the README.
+        // Wrong configuration and wrong usage, see docs/reference/command-line.md.
         "RestartPreventExitStatus=78 2",
         "LimitCORE=0",
         "User=camscribe",

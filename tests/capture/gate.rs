@@ -1,5 +1,5 @@
-//! The change gate on drawn scenes: what a camera does to a still picture must not open it, what
-//! moves must, however the picture shakes around it.
+//! The change gate on drawn scenes: camera noise and shake leave a still scene unchanged, and movement is a
+//! change.
 
 use std::{sync::Arc, time::Duration};
 
@@ -198,7 +198,7 @@ proptest! {
 }
 
 #[test]
-fn what_creeps_is_seen_once_it_has_come_far_enough() {
+fn slow_movement_is_a_change_once_it_has_gone_far_enough() {
     let empty = scene(7);
     let at = |x| STEADY.films(&[with_someone(&empty, x, 60, (40, 60), 60.0)], &mut Chance(7));
     let moved = |by| !still(at(100), at(100 + by));
@@ -223,7 +223,7 @@ fn another_scene_is_a_change() {
 }
 
 #[test]
-fn a_higher_threshold_sees_less() {
+fn a_higher_threshold_detects_less() {
     let empty = scene(5);
     let faint = with_someone(&empty, 100, 60, (40, 60), 25.0);
     let seen = |threshold| {
@@ -238,7 +238,7 @@ fn a_higher_threshold_sees_less() {
 }
 
 #[test]
-fn a_still_picture_is_described_again_when_it_is_time_and_when_something_else_is_asked() {
+fn a_still_scene_is_described_again_after_the_heartbeat_and_when_the_prompt_changes() {
     let frames = STEADY.films(&[scene(1)], &mut Chance(1));
     let look = |seconds, prompt_spec: PromptSpec| {
         let start = DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds);
@@ -255,7 +255,7 @@ fn a_still_picture_is_described_again_when_it_is_time_and_when_something_else_is
 }
 
 #[test]
-fn frames_of_any_size_are_looked_at_and_torn_ones_are_left_to_the_model() {
+fn frames_of_any_size_are_compared_and_damaged_ones_go_to_the_model() {
     let sizes = [(1, 1), (63, 35), (65, 37), (1920, 3), (2, 2000), (641, 361)];
     for (width, height) in sizes {
         let grey = |value: u8| vec![frame(width, height, vec![value; width * height * 3])];
@@ -268,7 +268,7 @@ fn frames_of_any_size_are_looked_at_and_torn_ones_are_left_to_the_model() {
 }
 
 #[test]
-fn a_camera_without_a_gate_is_not_looked_at() {
+fn clips_of_a_camera_without_a_gate_get_no_fingerprint() {
     let frames = STEADY.films(&[scene(1)], &mut Chance(1));
     assert!(Fingerprint::of(&clip(DateTime::UNIX_EPOCH, frames, None)).is_none());
 }

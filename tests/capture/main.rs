@@ -1,5 +1,5 @@
-//! From a camera to a queued clip: real files, real RTSP servers and drawn scenes, windows, the change gate
-//! and the queue.
+//! From a camera to a queued clip: files, RTSP servers and test sources, windows, the change gate and the
+//! queue.
 
 #[path = "../support"]
 mod support {
@@ -10,7 +10,7 @@ mod support {
 }
 
 mod gate;
-mod gate_films;
+mod gate_videos;
 mod overload;
 mod queue;
 mod sources;

@@ -1,5 +1,5 @@
-//! Cameras that offer more than the model can describe: everyone's fair share, every drop counted,
-//! and no more memory after an hour than after a minute. `CAMSCRIBE_SOAK_SECONDS` makes it longer.
+//! Cameras that offer more clips than the model can describe: each gets its fair share, every drop is
+//! counted, and memory does not grow. `CAMSCRIBE_SOAK_SECONDS` makes the run longer.
 
 use std::{
     collections::BTreeMap,

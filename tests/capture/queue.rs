@@ -1,4 +1,4 @@
-//! The clip queue: its bounds, its fairness and what it does to threads.
+//! The clip queue: its bounds, its fairness, and when it blocks and wakes threads.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -93,7 +93,7 @@ fn a_batch_that_is_not_full_waits_for_more_and_one_that_is_does_not() {
 }
 
 #[test]
-fn a_batch_that_never_fills_comes_out_when_it_has_lingered() {
+fn a_batch_that_never_fills_is_returned_after_the_linger_time() {
     let queue = ClipQueue::new(count(10));
     queue.push(clip("porch", 0), Overflow::Block).expect("open");
     let batch = queue.pop_batch(count(3), Duration::from_millis(20)).expect("open");
@@ -101,7 +101,7 @@ fn a_batch_that_never_fills_comes_out_when_it_has_lingered() {
 }
 
 #[test]
-fn a_file_waits_for_room_and_loses_nothing() {
+fn a_file_source_blocks_on_a_full_queue_and_loses_nothing() {
     const CLIPS: u64 = 200;
     let queue = Arc::new(ClipQueue::new(count(2)));
     let file = thread::spawn({
@@ -124,7 +124,7 @@ fn a_file_waits_for_room_and_loses_nothing() {
 }
 
 #[test]
-fn a_full_file_does_not_hold_up_another_camera() {
+fn a_blocked_file_source_does_not_block_another_camera() {
     let queue = Arc::new(ClipQueue::new(count(1)));
     queue.push(clip("file", 0), Overflow::Block).expect("open");
     let file = thread::spawn({
@@ -172,7 +172,7 @@ fn a_busy_camera_cannot_starve_a_quiet_one() {
 }
 
 #[test]
-fn closing_wakes_everyone_and_leaves_what_is_queued_to_be_finished() {
+fn closing_wakes_all_waiters_and_leaves_queued_clips_to_be_finished() {
     let queue = Arc::new(ClipQueue::new(count(1)));
     queue.push(clip("file", 0), Overflow::Block).expect("open");
     let blocked: Vec<_> = (0..3)
@@ -201,7 +201,7 @@ fn closing_wakes_everyone_and_leaves_what_is_queued_to_be_finished() {
 }
 
 #[test]
-fn a_camera_that_was_quiet_has_saved_up_no_turns() {
+fn an_idle_camera_accumulates_no_credit() {
     let queue = ClipQueue::new(count(100));
     for seq in 0..50 {
         queue.push(clip("busy", seq), Overflow::DropOldest).expect("open");
@@ -216,7 +216,7 @@ fn a_camera_that_was_quiet_has_saved_up_no_turns() {
 }
 
 #[test]
-fn a_priority_counts_even_where_a_batch_has_room_for_all() {
+fn a_priority_counts_even_when_a_batch_could_hold_a_clip_of_every_camera() {
     let queue = ClipQueue::new(count(2));
     queue.join(&camera("door"), 4);
     let mut described = BTreeMap::<String, u32>::new();
@@ -345,7 +345,7 @@ proptest! {
 }
 
 #[test]
-fn a_camera_that_leaves_lets_go_of_whoever_waits_for_it_and_may_come_again() {
+fn a_camera_that_is_unregistered_releases_its_waiting_pusher_and_may_register_again() {
     let queue = Arc::new(ClipQueue::new(count(1)));
     queue.push(clip("file", 0), Overflow::Block).expect("open");
     let waiting = {
@@ -365,7 +365,7 @@ fn a_camera_that_leaves_lets_go_of_whoever_waits_for_it_and_may_come_again() {
 }
 
 #[test]
-fn clips_that_are_given_up_are_counted() {
+fn discarded_clips_are_counted() {
     let queue = ClipQueue::new(count(2));
     for (name, seq) in [("a", 0), ("a", 1), ("b", 0)] {
         queue.push(clip(name, seq), Overflow::DropOldest).expect("open");

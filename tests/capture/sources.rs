@@ -1,5 +1,5 @@
-//! Capture with real parts: files that GStreamer encodes here, a real RTSP server on loopback,
-//! synthetic pictures. V4L2 needs a device: only its absence is tested.
+//! Capture of files that GStreamer encodes here, of an RTSP server on loopback and of test sources. V4L2
+//! needs a device: only its absence is tested.
 
 use std::{fs, time::Duration};
 
@@ -57,7 +57,7 @@ async fn files_of_every_container_and_codec_become_clips() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sound_neither_blocks_nor_fails_a_file() {
+async fn an_audio_track_neither_blocks_nor_fails_a_file() {
     let folder = tempfile::tempdir().unwrap();
     for (name, mux, sound) in [("a.mp4", "mp4mux", "avenc_aac"), ("a.mkv", "matroskamux", "vorbisenc")] {
         let path = folder.path().join(name);
@@ -73,7 +73,7 @@ async fn sound_neither_blocks_nor_fails_a_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn frame_times_of_a_file_are_those_of_its_pictures() {
+async fn frames_of_a_file_keep_their_presentation_times() {
     let folder = tempfile::tempdir().unwrap();
     let path = ball(folder.path(), "a.mp4", &format!("{} ! mp4mux", h264(250)));
     let mut config = file(&path);
@@ -118,7 +118,7 @@ async fn keyframes_alone_are_decoded_where_they_come_often_enough() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rotation_is_honoured() {
+async fn rotation_metadata_is_applied() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.mp4");
     launch(&format!(
@@ -142,7 +142,7 @@ async fn rotation_is_honoured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pixels_that_are_not_square_are_made_so() {
+async fn non_square_pixels_are_made_square() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.mkv");
     launch(&format!(
@@ -157,7 +157,7 @@ async fn pixels_that_are_not_square_are_made_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stream_goes_on_when_its_resolution_changes() {
+async fn a_stream_continues_when_its_resolution_changes() {
     let folder = tempfile::tempdir().unwrap();
     let mut joined = Vec::new();
     for size in ["width=320,height=240", "width=480,height=272"] {
@@ -191,7 +191,7 @@ async fn a_stream_goes_on_when_its_resolution_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_video_gets_one_clear_sentence() {
+async fn a_file_without_video_fails_with_one_clear_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::write(at("text.mp4"), "This is a text, not a video. ".repeat(200)).unwrap();
@@ -220,7 +220,7 @@ async fn what_is_no_video_gets_one_clear_sentence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_was_cut_off_is_described_as_far_as_it_goes() {
+async fn a_truncated_file_is_described_as_far_as_it_goes() {
     let folder = tempfile::tempdir().unwrap();
     let whole = ball(folder.path(), "whole.mp4", &format!("{} ! mp4mux faststart=true", h264(25)));
     let bytes = fs::read(whole).unwrap();
@@ -237,7 +237,7 @@ async fn a_file_that_was_cut_off_is_described_as_far_as_it_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_more_of_a_picture_is_kept_than_is_looked_at_but_for_one_of_a_clip() {
+async fn frames_are_scaled_to_the_models_size_except_one_per_clip() {
     let mut config = camera("test://smpte?width=320&height=240&live=false&duration=3s");
     let whole = play_all(config.clone()).await.clips;
     config.edge = Some(64);
@@ -255,7 +255,7 @@ async fn no_more_of_a_picture_is_kept_than_is_looked_at_but_for_one_of_a_clip() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_camera_is_seen_over_every_transport() {
+async fn an_rtsp_camera_works_over_every_transport() {
     let server = RtspServer::start(&stream(SMALL));
     for transport in [Transport::Tcp, Transport::Udp, Transport::Auto] {
         let mut config = camera(&server.uri());
@@ -267,7 +267,7 @@ async fn a_camera_is_seen_over_every_transport() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_camera_whose_datagrams_do_not_get_through_is_seen_over_tcp() {
+async fn a_camera_whose_udp_packets_are_lost_is_read_over_tcp() {
     let server = RtspServer::start(&stream(SMALL));
     server.suffer(Fault::NoDatagrams);
     let mut config = camera(&server.uri());
@@ -293,7 +293,7 @@ async fn a_cameras_own_clock_is_used_once_it_is_known() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_camera_with_sound_gives_its_pictures() {
+async fn a_camera_with_audio_delivers_its_video() {
     let sound = "audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay1 pt=8";
     let server = RtspServer::start(&format!("{} {sound}", stream(SMALL)));
     let played = play(camera(&server.uri()), 1).await;
@@ -301,7 +301,7 @@ async fn a_camera_with_sound_gives_its_pictures() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_camera_wants_the_right_password() {
+async fn a_camera_needs_the_right_password() {
     let server = RtspServer::with_password(&stream(SMALL), "viewer", "s3cret/&");
     let login = |password: &str| Some(Login { username: "viewer".into(), password: Secret::new(password) });
     let mut config = camera(&server.uri());
@@ -335,7 +335,7 @@ fn passwords_in_addresses_are_never_shown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_camera_that_cannot_be_reached_gets_one_clear_sentence() {
+async fn an_unreachable_camera_fails_with_one_clear_sentence() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let played = play_all(camera(&format!("rtsp://{free}/stream"))).await;
     assert!(matches!(played.result, Err(CaptureError::Unreachable { .. })), "{:?}", played.result);
@@ -348,7 +348,7 @@ async fn a_camera_that_cannot_be_reached_gets_one_clear_sentence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_camera_that_says_nothing_is_given_up() {
+async fn a_camera_that_never_answers_times_out() {
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut config = camera(&format!("rtsp://{}/stream", mute.local_addr().unwrap()));
     config.opening = Duration::from_secs(2);
@@ -357,14 +357,14 @@ async fn a_camera_that_says_nothing_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_camera_without_pictures_is_said_to_have_no_video() {
+async fn a_camera_without_video_is_reported_as_such() {
     let server = RtspServer::start("audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay0 pt=8");
     let played = play_all(camera(&server.uri())).await;
     assert!(matches!(played.result, Err(CaptureError::NoVideo(_))), "{:?}", played.result);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_camera_that_vanishes_and_returns_is_seen_again() {
+async fn a_camera_that_disappears_and_returns_is_reconnected() {
     let server = RtspServer::start(&stream(SMALL));
     let port = server.port();
     let mut config = camera(&server.uri());
@@ -387,7 +387,7 @@ async fn a_camera_that_vanishes_and_returns_is_seen_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_cannot_add_elements() {
+async fn a_uri_cannot_add_pipeline_elements() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("written");
     for head in ["", "rtsp://127.0.0.1:1/x", "file:///dev/null"] {
@@ -402,13 +402,13 @@ async fn an_address_cannot_add_elements() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_device_that_does_not_exist_is_said_so() {
+async fn a_missing_v4l2_device_is_reported() {
     let played = play_all(camera("v4l2:///dev/video-none")).await;
     assert!(played.error().ends_with("there is no such video device"), "{:?}", played.result);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn patterns_play_without_a_camera() {
+async fn test_patterns_play_without_a_camera() {
     let uri = "test://ball?width=160&height=120&fps=10&live=false&duration=4s";
     let played = play_all(camera(uri)).await;
     assert_eq!(played.result.unwrap().clips, 2);
@@ -454,7 +454,7 @@ fn the_tour_says_what_each_of_its_scenes_shows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pipeline_of_ones_own_is_used_and_its_mistakes_are_named() {
+async fn a_custom_pipeline_is_used_and_its_errors_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
     write(
@@ -490,7 +490,7 @@ async fn a_pipeline_of_ones_own_is_used_and_its_mistakes_are_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pictures_can_be_read_by_number() {
+async fn frames_can_be_read_by_index() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.mp4");
     launch(&format!(

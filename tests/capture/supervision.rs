@@ -1,5 +1,4 @@
-//! Each camera alone: what happens to one on a real RTSP server, while its neighbour streams and
-//! must not notice.
+//! Faults of one RTSP camera, while its neighbour streams and must not be disturbed.
 
 use std::{
     io::{Read, Write},
@@ -79,7 +78,7 @@ fn brief(clips: &[Clip]) -> Vec<(u64, Duration, usize, bool)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_camera_that_vanishes_and_comes_back_with_another_size_codec_and_rate_is_seen_again() {
+async fn a_camera_that_returns_with_another_size_codec_and_rate_is_reconnected() {
     let neighbour = Neighbour::start().await;
     let server = RtspServer::start(&stream(SMALL));
     let port = server.port();
@@ -115,7 +114,7 @@ async fn a_camera_that_vanishes_and_comes_back_with_another_size_codec_and_rate_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_camera_that_freezes_with_its_connection_open_is_started_again() {
+async fn a_camera_that_freezes_with_its_connection_open_is_restarted() {
     let neighbour = Neighbour::start().await;
     let server = RtspServer::start(&stream(SMALL));
     let mut porch = Watching::start(camera(&server.uri()));
@@ -134,7 +133,7 @@ async fn a_camera_that_freezes_with_its_connection_open_is_started_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_camera_that_sends_garbage_is_counted_and_started_again_and_none_of_it_is_described() {
+async fn garbage_from_a_camera_is_counted_restarts_it_and_is_never_described() {
     let neighbour = Neighbour::start().await;
     let server = RtspServer::start(&stream(SMALL));
     let mut porch =
@@ -160,7 +159,7 @@ async fn a_camera_that_sends_garbage_is_counted_and_started_again_and_none_of_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_speaks_nonsense_is_tried_again_and_again() {
+async fn a_server_that_breaks_the_protocol_is_retried() {
     let neighbour = Neighbour::start().await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let uri = format!("rtsp://{}/stream", listener.local_addr().unwrap());
@@ -180,7 +179,7 @@ async fn a_server_that_speaks_nonsense_is_tried_again_and_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_camera_that_refuses_our_password_is_said_so_and_not_pestered() {
+async fn a_camera_that_refuses_the_password_is_reported_and_retried_rarely() {
     let neighbour = Neighbour::start().await;
     let server = RtspServer::with_password(&stream(SMALL), "viewer", "right");
     let wrong = Login { username: "viewer".into(), password: Secret::new("wrong") };
@@ -194,7 +193,7 @@ async fn a_camera_that_refuses_our_password_is_said_so_and_not_pestered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_camera_that_flaps_is_left_alone_for_longer_each_time() {
+async fn a_flapping_camera_is_retried_with_growing_pauses() {
     // It gives one second of pictures, then it ends the stream.
     let brief = stream(SMALL).replace("pattern=ball", "pattern=ball num-buffers=25");
     let server = RtspServer::start(&brief);

@@ -1,4 +1,4 @@
-//! The windowing rules, on frame times alone: named examples and properties.
+//! The windowing rules on frame times alone: named examples and properties.
 
 use std::{sync::Arc, time::Duration};
 
@@ -71,7 +71,7 @@ fn a_clip_takes_the_first_frame_at_or_after_each_wanted_time() {
 }
 
 #[test]
-fn a_clip_is_handed_out_with_the_frame_of_its_last_slot() {
+fn a_clip_is_complete_with_the_frame_of_its_last_slot() {
     let mut w = windower(&config(4000, 4000, 4, 1));
     assert!(push_all(&mut w, [0, 1000, 2000, 2900]).is_empty());
     assert_eq!(push_all(&mut w, [3000]).len(), 1);
@@ -79,7 +79,7 @@ fn a_clip_is_handed_out_with_the_frame_of_its_last_slot() {
 }
 
 #[test]
-fn a_slot_in_which_the_camera_gave_nothing_stays_empty() {
+fn a_slot_without_a_frame_stays_empty() {
     let mut w = windower(&config(4000, 4000, 4, 1));
     let clips = push_all(&mut w, [0, 2500, 3900]);
     assert_eq!(clips.iter().map(offsets).collect::<Vec<_>>(), [[0, 2500, 3900]]);
@@ -104,7 +104,7 @@ fn a_stride_shorter_than_the_window_makes_clips_overlap() {
 }
 
 #[test]
-fn a_stride_longer_than_the_window_leaves_gaps_that_are_no_fault() {
+fn a_stride_longer_than_the_window_leaves_gaps_that_are_not_reported() {
     let mut w = windower(&config(2000, 60_000, 2, 1));
     let (clips, wanted) = thinned(&mut w, (0..130_000).step_by(40));
     assert_eq!(wanted, [0, 1000, 60_000, 61_000, 120_000, 121_000]);
@@ -112,7 +112,7 @@ fn a_stride_longer_than_the_window_leaves_gaps_that_are_no_fault() {
 }
 
 #[test]
-fn a_lost_connection_ends_the_open_window_and_says_so() {
+fn a_lost_connection_ends_the_open_window_and_marks_a_gap() {
     let mut w = windower(&config(8000, 8000, 8, 2));
     push_all(&mut w, [0, 1000, 2000]);
     let clips = w.discontinuity();
@@ -140,7 +140,7 @@ fn a_time_that_jumps_by_more_than_a_window_is_a_discontinuity() {
 }
 
 #[test]
-fn the_last_part_window_of_a_file_is_described_and_its_length_is_honest() {
+fn the_last_partial_window_of_a_file_is_described_with_its_true_length() {
     let mut w = windower(&config(8000, 8000, 8, 2));
     let (mut clips, _) = thinned(&mut w, (0..14_000).step_by(40));
     clips.extend(w.finish());
@@ -151,7 +151,7 @@ fn the_last_part_window_of_a_file_is_described_and_its_length_is_honest() {
 }
 
 #[test]
-fn a_window_with_too_few_frames_is_given_up_and_counted() {
+fn a_window_with_too_few_frames_is_dropped_and_counted() {
     let mut w = windower(&config(8000, 8000, 8, 3));
     push_all(&mut w, [0, 1000]);
     assert!(w.finish().is_empty());
@@ -159,7 +159,7 @@ fn a_window_with_too_few_frames_is_given_up_and_counted() {
 }
 
 #[test]
-fn frames_lost_within_a_window_are_told_from_a_slow_camera() {
+fn lost_frames_are_distinguished_from_a_slow_camera() {
     let lossy = |times: Vec<u64>| {
         let mut w = windower(&config(4000, 4000, 4, 1));
         let (clips, _) = thinned(&mut w, times);
@@ -183,7 +183,7 @@ fn frames_lost_within_a_window_are_told_from_a_slow_camera() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_by_an_hour_is_seen_and_one_that_is_set_forward_is_followed() {
+fn a_clock_set_back_by_an_hour_is_detected_and_one_set_forward_is_followed() {
     for (step, gap) in [(-3600, true), (3600, false)] {
         let mut w = windower(&config(2000, 2000, 4, 2));
         let stepped = |t: u64| Frame {
@@ -199,7 +199,7 @@ fn a_clock_that_is_set_back_by_an_hour_is_seen_and_one_that_is_set_forward_is_fo
 }
 
 #[test]
-fn nonsense_is_refused() {
+fn invalid_windows_are_refused() {
     let cases = [
         (config(0, 1000, 1, 1), BadWindow::Window),
         (config(90_000_000, 1000, 1, 1), BadWindow::Window),
@@ -359,7 +359,7 @@ proptest! {
 }
 
 #[test]
-fn of_one_frame_of_a_clip_the_original_is_kept_and_that_is_the_middle_one() {
+fn the_middle_frame_of_a_clip_keeps_its_original() {
     let with_original = |t: u64| Frame {
         original: Some(Original { width: 2, height: 2, rgb: Some([0; 12].into()) }),
         ..frame(ms(t))

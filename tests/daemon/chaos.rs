@@ -380,7 +380,7 @@ fn whatever_fails_every_description_is_delivered_in_order_and_the_steady_camera_
 }
 
 #[test]
-fn thirty_times_killed_the_daemon_loses_nothing_and_says_nothing_under_two_ids() {
+fn the_daemon_killed_thirty_times_loses_nothing_and_publishes_nothing_under_two_ids() {
     let steady = RtspServer::start(&stream(320));
     let mut world = World::new(seed(), &steady);
     for _ in 0..30 {

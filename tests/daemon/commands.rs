@@ -1,4 +1,4 @@
-//! What subscribers may ask of a camera over MQTT, and what they may not.
+//! The MQTT commands that change a camera at run time.
 
 use std::{collections::BTreeSet, fs, process::Command};
 
@@ -53,7 +53,7 @@ fn numbers(messages: &[Received], camera: &str) -> Vec<u64> {
 }
 
 #[test]
-fn cameras_are_switched_and_asked_something_else_until_it_is_taken_back() {
+fn commands_switch_cameras_and_change_prompts_until_they_are_reset() {
     let broker = Mosquitto::start("");
     let port = broker.port();
     let subscriber = Subscriber::to(port, &format!("{NODE}/#"));
@@ -122,7 +122,7 @@ fn retain_off(port: u16) {
 }
 
 #[test]
-fn what_is_no_command_changes_nothing() {
+fn an_invalid_command_changes_nothing() {
     let broker = Mosquitto::start("");
     let port = broker.port();
     // A retained command is old news; it would be obeyed again at every start.
@@ -152,7 +152,7 @@ fn what_is_no_command_changes_nothing() {
 }
 
 #[test]
-fn without_leave_nobody_is_listened_to() {
+fn commands_are_ignored_unless_they_are_enabled() {
     let broker = Mosquitto::start("");
     let port = broker.port();
     let subscriber = Subscriber::to(port, &format!("{NODE}/#"));
@@ -165,7 +165,7 @@ fn without_leave_nobody_is_listened_to() {
 }
 
 #[test]
-fn a_flood_of_bytes_harms_neither_version() {
+fn oversized_commands_harm_neither_mqtt_version() {
     let broker = Mosquitto::start("");
     let port = broker.port();
     let huge = "x".repeat(300_000);

@@ -1,4 +1,4 @@
-//! What the configuration takes and what it comes to, seen through the real binary.
+//! Which configurations are accepted and what they mean, as `camscribe check` prints it.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -53,7 +53,7 @@ fn the_environment_overrides_the_file_and_can_name_any_camera() {
 }
 
 #[test]
-fn the_state_directory_is_the_configured_one_else_systemds_else_the_usual_one() {
+fn the_state_directory_is_the_configured_one_else_systemds_else_the_default() {
     let of = |mut check: Check| check.run().toml()["node"]["state_dir"].as_str().unwrap().to_owned();
     assert_eq!(of(Check::of(PORCH)), "/var/lib/camscribe");
     assert_eq!(of(Check::of(PORCH).env("STATE_DIRECTORY", "/var/lib/a:/var/lib/b")), "/var/lib/a");
@@ -62,14 +62,14 @@ fn the_state_directory_is_the_configured_one_else_systemds_else_the_usual_one() 
 }
 
 #[test]
-fn a_window_alone_moves_the_stride_and_few_frames_alone_the_minimum() {
+fn a_window_alone_sets_the_stride_and_few_frames_alone_set_the_minimum() {
     let toml = Check::of(&format!("{PORCH}window = \"4s\"\nframes = 1\n")).run().toml();
     let porch = &toml["cameras"]["porch"];
     assert_eq!((porch["stride"].as_str(), porch["min_frames"].as_integer()), (Some("4s"), Some(1)));
 }
 
 #[test]
-fn the_model_inside_is_asked_what_it_was_made_for_unless_something_else_is_written() {
+fn the_built_in_model_gets_its_own_prompt_unless_one_is_configured() {
     let asked = |defaults: &str| {
         let toml = Check::of(&format!("{PORCH}[model]\nid = \"shapes\"\n{defaults}")).run().toml();
         toml["cameras"]["porch"]["prompt"].as_str().unwrap().to_owned()
@@ -79,7 +79,7 @@ fn the_model_inside_is_asked_what_it_was_made_for_unless_something_else_is_writt
 }
 
 #[test]
-fn a_variable_with_one_underscore_is_told_to_be_none_of_ours() {
+fn a_variable_with_a_single_underscore_is_reported_as_ignored() {
     let answer = Check::of(PORCH).env("CAMSCRIBE_MQTT_URL", "mqtt://h").env("CAMSCRIBE_OTHER", "x").run();
     assert_eq!(answer.toml()["mqtt"]["url"].as_str(), Some("mqtt://localhost:1883"));
     assert!(answer.err.contains("CAMSCRIBE_MQTT_URL: is not read"), "{}", answer.err);
@@ -87,7 +87,7 @@ fn a_variable_with_one_underscore_is_told_to_be_none_of_ours() {
 }
 
 #[test]
-fn what_check_prints_is_a_configuration_that_checks_to_the_same() {
+fn the_output_of_check_is_a_configuration_with_the_same_output() {
     let first =
         Check::of(&format!("{PORCH}window = \"1m30s\"\nprompt = \"two\\nlines, a \\\"quote\\\"\"\n")).run();
     first.toml();

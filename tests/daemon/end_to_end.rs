@@ -1,5 +1,5 @@
-//! The program as a person meets it: a film or a camera in, true words out; and one clear sentence
-//! where there can be none.
+//! The program as a user runs it: a video file or a camera goes in, a true description comes out; where
+//! there can be none, one clear sentence.
 
 use std::{
     fs,
@@ -80,7 +80,7 @@ impl Drop for Running {
 }
 
 #[test]
-fn a_film_of_a_red_circle_going_left_is_described_as_such() {
+fn a_video_of_a_red_circle_going_left_is_described_as_such() {
     let home = TempDir::new().unwrap();
     let film = test_source::h264(home.path(), RED_CIRCLE, 8);
     let film = film.to_str().unwrap();
@@ -104,7 +104,7 @@ fn a_film_of_a_red_circle_going_left_is_described_as_such() {
 }
 
 #[test]
-fn a_film_is_described_as_subtitles_and_as_the_reference_samples_it() {
+fn a_video_is_described_as_subtitles_and_with_the_sampling_of_the_reference() {
     let home = TempDir::new().unwrap();
     let film = test_source::h264(home.path(), "object=blue-square-up", 8);
     let film = film.to_str().unwrap();
@@ -182,7 +182,7 @@ fn an_rtsp_camera_that_shows_a_red_circle_going_left_is_described_as_such_over_m
 }
 
 #[test]
-fn a_camera_that_vanishes_comes_back_and_leaves_its_neighbour_alone() {
+fn a_camera_that_disappears_reconnects_and_does_not_disturb_its_neighbour() {
     let home = TempDir::new().unwrap();
     let raw = test_source::raw(home.path(), "object=green-triangle-right", 8);
     let serve = format!(
@@ -232,7 +232,7 @@ fn a_camera_that_vanishes_comes_back_and_leaves_its_neighbour_alone() {
 }
 
 #[test]
-fn a_scene_in_which_nothing_moves_is_described_once_and_its_later_events_say_so() {
+fn a_still_scene_is_described_once_and_its_later_events_repeat_it() {
     let home = TempDir::new().unwrap();
     let broker = Mosquitto::start("");
     let config = home.path().join("camscribe.toml");
@@ -264,7 +264,7 @@ fn a_scene_in_which_nothing_moves_is_described_once_and_its_later_events_say_so(
 }
 
 #[test]
-fn the_demo_shows_what_was_really_drawn_and_ends_when_told() {
+fn the_demo_shows_what_was_drawn_beside_each_description_and_ends_on_time() {
     let home = TempDir::new().unwrap();
     let out = camscribe(home.path()).args(["demo", "--for", "14s"]).output().unwrap();
     assert!(out.status.success(), "{out:?}");
@@ -279,7 +279,7 @@ fn the_demo_shows_what_was_really_drawn_and_ends_when_told() {
 }
 
 #[test]
-fn what_cannot_be_described_gets_one_clear_sentence() {
+fn a_source_that_cannot_be_described_fails_with_one_clear_sentence() {
     let home = TempDir::new().unwrap();
     let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
     let film = test_source::h264(home.path(), RED_CIRCLE, 4);
@@ -328,7 +328,7 @@ fn what_cannot_be_described_gets_one_clear_sentence() {
 }
 
 #[test]
-fn what_stands_in_the_output_or_is_the_source_is_not_lost() {
+fn describe_never_writes_over_its_source_and_keeps_an_old_output_until_it_has_a_new_one() {
     let home = TempDir::new().unwrap();
     let film = test_source::h264(home.path(), RED_CIRCLE, 2);
     let (bytes, film) = (fs::read(&film).unwrap(), film.to_str().unwrap());
@@ -354,7 +354,7 @@ fn what_stands_in_the_output_or_is_the_source_is_not_lost() {
 }
 
 #[test]
-fn what_cannot_be_asked_for_is_wrong_usage() {
+fn invalid_options_are_usage_errors() {
     let home = TempDir::new().unwrap();
     for (arguments, words) in [
         (&["--window", "0s", "x.mp4"][..], "--window"),
@@ -370,7 +370,7 @@ fn what_cannot_be_asked_for_is_wrong_usage() {
 }
 
 #[test]
-fn a_wrong_model_folder_is_told_before_anything_is_read() {
+fn a_wrong_model_directory_is_reported_before_anything_is_read() {
     let home = TempDir::new().unwrap();
     let missing =
         camscribe(home.path()).args(["describe", "--model", "/no/such/model", "x.mp4"]).output().unwrap();

@@ -1,4 +1,4 @@
-//! The program as a whole, run as a user or a service manager runs it.
+//! The program as a whole, as a user or a service manager runs it.
 
 #[path = "../support"]
 mod support {
@@ -15,9 +15,10 @@ mod support {
 }
 
 mod chaos;
+mod clock;
 mod commands;
 mod config;
-mod config_mistakes;
+mod config_errors;
 mod end_to_end;
 mod probe;
 mod pull;
@@ -26,6 +27,5 @@ mod secrets;
 mod service;
 mod state_directory;
 mod stopping;
-mod surroundings;
 mod tls;
 mod unit;

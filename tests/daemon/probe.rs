@@ -1,4 +1,4 @@
-//! `camscribe check --probe` against real brokers, cameras and files, through the real binary.
+//! `camscribe check --probe` on real brokers, cameras and files.
 
 use std::{fs, path::Path, process::Command};
 
@@ -77,7 +77,7 @@ fn camera(server: &RtspServer, password: &str) -> String {
 }
 
 #[test]
-fn what_works_is_told_in_a_line_each_and_the_exit_code_is_0() {
+fn each_working_part_is_reported_in_one_line_and_the_exit_code_is_0() {
     let folder = folder();
     let broker = Mosquitto::with_password("camscribe", "hunter2");
     let server = rtsp_server();
@@ -104,7 +104,7 @@ fn what_works_is_told_in_a_line_each_and_the_exit_code_is_0() {
 }
 
 #[test]
-fn what_does_not_work_gets_a_sentence_that_says_what_to_do_and_hides_no_neighbour() {
+fn each_failure_is_reported_with_a_remedy_and_does_not_hide_the_others() {
     let folder = folder();
     let broker = Mosquitto::with_password("camscribe", "hunter2");
     let server = rtsp_server();
@@ -136,7 +136,7 @@ fn what_does_not_work_gets_a_sentence_that_says_what_to_do_and_hides_no_neighbou
 }
 
 #[test]
-fn a_broker_that_is_not_there_and_a_model_that_was_not_pulled_are_told() {
+fn a_missing_broker_and_a_model_that_was_not_pulled_are_reported() {
     let folder = folder();
     let toml = format!("{}[cameras.ball]\nuri = \"test://ball\"\n", mqtt(free_port(), "right"));
     let answer = probe(folder.path(), &toml);
@@ -151,7 +151,7 @@ fn a_broker_that_is_not_there_and_a_model_that_was_not_pulled_are_told() {
 }
 
 #[test]
-fn a_broken_configuration_is_told_before_anything_is_tried() {
+fn a_broken_configuration_is_reported_before_anything_is_probed() {
     let folder = folder();
     let answer = probe(folder.path(), "[model]\nid = \"/no/such/folder\"\n[cameras.a]\nuri = \"gone.mp4\"\n");
     assert_eq!((answer.code, answer.out.as_str()), (Some(78), ""), "{answer:?}");

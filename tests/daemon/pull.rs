@@ -1,5 +1,5 @@
-//! Models come from a hub over real HTTP: whole, checked, resumed, and never with the token told to
-//! anybody else.
+//! Models are pulled from a hub over HTTP: complete, verified and resumed, and the token goes to the hub
+//! only.
 
 use std::{
     collections::BTreeMap,
@@ -170,7 +170,7 @@ fn a_model_is_pulled_once_and_found_without_a_network_afterwards() {
 }
 
 #[test]
-fn a_branch_that_moved_is_pulled_anew() {
+fn a_branch_that_moved_is_pulled_again() {
     let mut content = Content::new();
     let cache = tempfile::tempdir().unwrap();
     pull(&hub(&server(&content, |_, _, _| None), 1), cache.path()).unwrap();
@@ -183,7 +183,7 @@ fn a_branch_that_moved_is_pulled_anew() {
 }
 
 #[test]
-fn what_was_cut_off_is_resumed_where_it_ended() {
+fn an_interrupted_download_is_resumed_where_it_ended() {
     let content = Content::new();
     let server = server(&content, |n, request, bytes| match n {
         0 => Some(ranged(request, bytes).cut_at(70_000)),
@@ -199,7 +199,7 @@ fn what_was_cut_off_is_resumed_where_it_ended() {
 }
 
 #[test]
-fn a_pull_that_failed_leaves_what_came_to_the_next_one() {
+fn a_failed_pull_leaves_its_partial_files_to_the_next_one() {
     let content = Content::new();
     let cache = tempfile::tempdir().unwrap();
     let broken = server(&content, |_, request, bytes| Some(ranged(request, bytes).cut_at(1000)));
@@ -217,7 +217,7 @@ fn a_pull_that_failed_leaves_what_came_to_the_next_one() {
 }
 
 #[test]
-fn a_server_that_falls_silent_is_left_and_the_rest_asked_for_again() {
+fn a_download_that_stalls_is_abandoned_and_resumed() {
     let content = Content::new();
     let server =
         server(&content, |n, request, bytes| (n == 0).then(|| ranged(request, bytes).stall_at(70_000)));
@@ -246,7 +246,7 @@ fn a_slow_server_is_waited_for() {
 }
 
 #[test]
-fn servers_that_cannot_resume_send_the_file_from_its_start() {
+fn a_server_without_ranges_sends_the_file_from_its_start() {
     type Odd = fn(usize, &Request, &[u8]) -> Option<Reply>;
     let cut: Odd = |_, request, bytes| Some(ranged(request, bytes).cut_at(70_000));
     let ignores_range: Odd = |_, _, bytes| Some(Reply::new(200, bytes));
@@ -269,7 +269,7 @@ fn servers_that_cannot_resume_send_the_file_from_its_start() {
 }
 
 #[test]
-fn a_file_that_changes_between_tries_is_not_mixed() {
+fn a_file_that_changes_between_attempts_is_not_mixed() {
     let content = Content::new();
     let server = server(&content, |n, request, bytes| {
         Some(match n {
@@ -287,7 +287,7 @@ fn a_file_that_changes_between_tries_is_not_mixed() {
 }
 
 #[test]
-fn what_hashes_to_something_else_is_deleted_and_never_used() {
+fn a_file_with_the_wrong_hash_is_deleted_and_never_used() {
     for name in [WEIGHTS, "config.json"] {
         let content = Content::new();
         let mut lies = content.clone();
@@ -318,7 +318,7 @@ fn a_file_longer_than_announced_does_not_fill_the_disk() {
 }
 
 #[test]
-fn a_model_that_no_disk_could_hold_is_refused_before_it_comes() {
+fn a_model_larger_than_any_disk_is_refused_before_the_download() {
     let content = Content::new();
     let mut listing = content.listing();
     for file in listing["siblings"].as_array_mut().unwrap() {
@@ -334,7 +334,7 @@ fn a_model_that_no_disk_could_hold_is_refused_before_it_comes() {
 }
 
 #[test]
-fn each_refusal_of_the_hub_is_told_in_words() {
+fn each_refusal_of_the_hub_has_a_clear_error() {
     for (status, code, token, text) in [
         (404, "", None, "has no maker/tiny@v9: check the spelling of model and revision"),
         (404, "RevisionNotFound", None, "has no such revision of the model: maker/tiny@v9"),
@@ -356,7 +356,7 @@ fn each_refusal_of_the_hub_is_told_in_words() {
 }
 
 #[test]
-fn no_hub_at_all_is_told_in_words() {
+fn an_unreachable_hub_has_a_clear_error() {
     let url = Server::start(|_| Reply::new(200, "")).url();
     let patience = Patience { tries: 2, first_pause: Duration::from_millis(1), ..Patience::default() };
     let cache = tempfile::tempdir().unwrap();
@@ -370,7 +370,7 @@ fn no_hub_at_all_is_told_in_words() {
 }
 
 #[test]
-fn a_server_that_is_busy_is_asked_again() {
+fn a_busy_server_is_retried() {
     let content = Content::new();
     let server =
         server(&content, |n, _, _| (n < 2).then(|| Reply::new(if n == 0 { 503 } else { 429 }, "busy")));
@@ -387,7 +387,7 @@ fn a_server_that_is_busy_is_asked_again() {
 }
 
 #[test]
-fn the_token_opens_the_hub_and_is_told_to_nobody_else() {
+fn the_token_is_sent_to_the_hub_and_nowhere_else() {
     let content = Content::new();
     let elsewhere = {
         let content = content.clone();
@@ -443,7 +443,7 @@ fn two_pulls_of_one_model_do_not_disturb_each_other() {
 }
 
 #[test]
-fn a_model_can_go_into_a_folder_of_its_own() {
+fn a_model_can_be_pulled_into_a_given_directory() {
     let content = Content::new();
     let server = server(&content, |_, _, _| None);
     let home = tempfile::tempdir().unwrap();
@@ -460,7 +460,7 @@ fn a_model_can_go_into_a_folder_of_its_own() {
 }
 
 #[test]
-fn weights_in_several_files_come_all_or_the_model_is_refused() {
+fn sharded_weights_are_complete_or_the_model_is_refused() {
     let mut content = Content::new();
     content.files.remove(WEIGHTS);
     let shard = |i: usize| format!("model-0000{i}-of-00002.safetensors");
@@ -480,7 +480,7 @@ fn weights_in_several_files_come_all_or_the_model_is_refused() {
 }
 
 #[test]
-fn an_answer_that_no_hub_gives_is_refused_and_names_no_file() {
+fn a_malformed_listing_is_refused_and_names_no_file() {
     let content = Content::new();
     let listing = |change: &dyn Fn(&mut Value)| {
         let mut listing = content.listing();
@@ -502,7 +502,7 @@ fn an_answer_that_no_hub_gives_is_refused_and_names_no_file() {
 }
 
 #[test]
-fn a_name_that_no_model_has_is_wrong_usage() {
+fn an_invalid_model_name_is_a_usage_error() {
     let home = tempfile::tempdir().unwrap();
     for name in ["tiny", "../tiny", "maker/tiny@", "maker/tiny@../x", "maker/ti ny", "a/b/c"] {
         let (code, _, err) = output(&mut camscribe("http://127.0.0.1:9", home.path(), &[name]));

@@ -1,4 +1,4 @@
-//! SIGHUP: what changed in the configuration is applied, and nothing else is touched.
+//! SIGHUP applies what changed in the configuration and touches nothing else.
 
 use std::collections::BTreeSet;
 
@@ -108,7 +108,7 @@ fn a_reload_touches_only_the_cameras_that_changed() {
 }
 
 #[test]
-fn a_changed_prompt_is_asked_from_the_next_clip_on() {
+fn a_changed_prompt_is_used_from_the_next_clip_on() {
     let broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), "camscribe/#");
     let daemon = Daemon::start(&toml(broker.port(), &[STAYS, GOES]));
@@ -125,7 +125,7 @@ fn a_changed_prompt_is_asked_from_the_next_clip_on() {
 }
 
 #[test]
-fn another_broker_gets_what_the_first_did_not() {
+fn a_new_broker_receives_what_the_old_one_did_not() {
     let (first, second) = (Mosquitto::start(""), Mosquitto::start(""));
     let at_first = Subscriber::to(first.port(), "camscribe/#");
     let at_second = Subscriber::to(second.port(), "camscribe/#");
@@ -147,7 +147,7 @@ fn another_broker_gets_what_the_first_did_not() {
 }
 
 #[test]
-fn a_camera_that_is_removed_while_nobody_runs_leaves_no_ghost() {
+fn a_camera_removed_while_the_daemon_is_stopped_leaves_no_retained_topic() {
     let broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), "camscribe/#");
     let mut daemon = Daemon::start(&toml(broker.port(), &[STAYS, GOES]));
@@ -164,7 +164,7 @@ fn a_camera_that_is_removed_while_nobody_runs_leaves_no_ghost() {
 }
 
 #[test]
-fn names_and_prefixes_that_are_changed_while_nobody_runs_leave_no_ghosts() {
+fn names_and_prefixes_changed_while_the_daemon_is_stopped_leave_no_retained_topic() {
     let broker = Mosquitto::start("");
     let before = toml(broker.port(), &[STAYS]);
     let mut daemon = Daemon::start(&before);
@@ -213,7 +213,7 @@ fn a_camera_that_comes_back_with_other_broker_settings_is_found_by_home_assistan
 }
 
 #[test]
-fn what_is_newest_of_a_camera_stands_retained_after_other_broker_settings_too() {
+fn the_newest_event_of_a_camera_stays_retained_after_new_broker_settings() {
     let broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), "camscribe/#");
     // The picture stands still, and is described once.
@@ -241,7 +241,7 @@ fn what_is_newest_of_a_camera_stands_retained_after_other_broker_settings_too() 
 }
 
 #[test]
-fn a_camera_that_could_not_be_watched_is_tried_again_by_a_reload() {
+fn a_camera_that_failed_is_retried_by_a_reload() {
     let broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), "camscribe/#");
     let own = format!("{GOES}pipeline = \"own\"\n");

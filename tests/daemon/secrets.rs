@@ -1,5 +1,5 @@
-//! Passwords and tokens: used where they belong, and shown nowhere. The real daemon runs with
-//! everything logged, and all that it ever wrote is searched.
+//! Passwords and tokens are used and never shown. The daemon runs with every log line on, and all of its
+//! output is searched.
 
 use std::{
     fs,
@@ -195,7 +195,7 @@ fn wrong_passwords_are_refused_and_shown_nowhere() {
 }
 
 #[test]
-fn a_crash_leaves_no_picture_of_the_memory_that_holds_them() {
+fn a_crash_leaves_no_core_dump_with_passwords() {
     let (broker, camera) = (guarded_broker(), guarded_camera());
     let mut daemon = daemon(broker.port(), &camera, [("mqtt", BROKER), ("camera", CAMERA)]);
     daemon.logged("/metrics, /healthz");

@@ -1,4 +1,4 @@
-//! What the daemon tells those who look after it: metrics, health, and sd_notify(3).
+//! What the daemon reports to monitoring and to the service manager: metrics, health and sd_notify(3).
 
 use std::{
     net::TcpListener,
@@ -35,7 +35,7 @@ use crate::support::{
 };
 
 #[test]
-fn the_page_of_metrics_says_what_was_published() {
+fn metrics_agree_with_what_was_published() {
     let broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), "camscribe/#");
     // The scene ends; the other camera keeps the daemon up.
@@ -121,7 +121,7 @@ fn the_page_of_metrics_says_what_was_published() {
 }
 
 #[test]
-fn the_broker_coming_back_is_counted_and_waiting_descriptions_have_an_age() {
+fn reconnects_are_counted_and_waiting_descriptions_have_an_age() {
     let mut broker = Mosquitto::stopped("allow_anonymous true");
     broker.run();
     let daemon = Daemon::start(&format!(
@@ -150,7 +150,7 @@ fn the_broker_coming_back_is_counted_and_waiting_descriptions_have_an_age() {
 }
 
 #[test]
-fn a_port_that_another_program_has_is_told_before_anything_starts() {
+fn a_port_in_use_is_reported_before_anything_starts() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let daemon =
@@ -182,7 +182,7 @@ fn service_manager(socket: &Path) -> Receiver<String> {
 }
 
 #[test]
-fn the_service_manager_is_told_how_things_stand_from_start_to_end() {
+fn the_service_manager_is_notified_of_every_stage_from_start_to_stop() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("notify");
     let told = service_manager(&socket);
@@ -281,7 +281,7 @@ fn clip() -> Clip {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_watchdog_hears_nothing_while_the_model_is_stuck() {
+async fn the_watchdog_gets_no_ping_while_the_model_is_stuck() {
     let patience = Duration::from_millis(200);
     let life = Arc::new(Life::with_patience(patience));
     let (let_go, waits) = channel();
@@ -324,7 +324,7 @@ async fn the_watchdog_hears_nothing_while_the_model_is_stuck() {
 }
 
 #[test]
-fn a_camera_whose_windows_come_to_nothing_says_so() {
+fn a_camera_whose_windows_yield_no_clip_reports_it() {
     let broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/+/status");
     // More frames than it has pictures.

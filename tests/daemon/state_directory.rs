@@ -1,5 +1,5 @@
-//! The state directory of a daemon whose broker is away: used by one daemon at a time, and nothing is lost
-//! while it cannot be written.
+//! The state directory of a daemon whose broker is away: one daemon uses it at a time, and one that cannot be
+//! used is reported. A full disk is in `tests/machine/mounts.rs`.
 
 use std::{fs, io::Write, path::PathBuf};
 
@@ -14,7 +14,7 @@ const NOBODY_LISTENS: &str = r#"
 "#;
 
 #[test]
-fn a_second_daemon_on_the_same_state_directory_ends_with_a_sentence() {
+fn a_second_daemon_on_the_same_state_directory_exits_with_an_error() {
     let daemon = Daemon::start(NOBODY_LISTENS);
     daemon.logged("/metrics, /healthz");
     let second = camscribe(daemon.home.path())
@@ -30,7 +30,7 @@ fn a_second_daemon_on_the_same_state_directory_ends_with_a_sentence() {
 }
 
 #[test]
-fn a_state_directory_that_cannot_be_used_is_said_and_descriptions_wait_in_memory() {
+fn an_unusable_state_directory_is_reported_and_descriptions_wait_in_memory() {
     let daemon = Daemon::with(NOBODY_LISTENS, |home, command| {
         fs::write(home.join("occupied"), "a file").unwrap();
         command.env("STATE_DIRECTORY", home.join("occupied"));

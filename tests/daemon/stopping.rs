@@ -1,4 +1,4 @@
-//! SIGTERM, whenever it comes: the daemon ends in time, and nothing is lost.
+//! SIGTERM at any time: the daemon ends within its time limit, and nothing is lost.
 
 use std::{
     collections::BTreeSet,

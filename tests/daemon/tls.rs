@@ -1,4 +1,4 @@
-//! The daemon at a broker that speaks TLS.
+//! The daemon and a broker that speaks TLS.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! The unit that the package installs keeps to what the program does.
+//! The installed systemd unit agrees with the program.
 
 use std::{fs, path::Path};
 
@@ -7,7 +7,7 @@ fn file(path: &str) -> String {
 }
 
 #[test]
-fn the_unit_says_what_the_program_keeps_to() {
+fn the_unit_agrees_with_the_program() {
     let unit = file("systemd/camscribe.service");
     let lines: Vec<_> = unit.lines().collect();
     for line in [

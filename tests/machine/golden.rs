@@ -1,6 +1,6 @@
-//! The model equals the reference implementation: prompts, pixels, every part of the network and the answers,
-//! on all golden cases. Those of the shipped model are in `tests/golden-data`; a folder with those of others is
-//! named by `CAMSCRIBE_GOLDEN`.
+//! The model equals the reference implementation in prompts, pixels, every part of the network and the
+//! answers, on all golden cases. `tests/golden-data` has those of the built-in model; the folder that
+//! `CAMSCRIBE_GOLDEN` names has those of the published ones.
 
 use std::{
     collections::BTreeMap,

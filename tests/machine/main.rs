@@ -1,8 +1,7 @@
-//! Checks that need what not every machine has: the reference's results of published models, systemd, the
-//! right to mount. Where it is missing a check counts as ignored, and its name says what is missing.
+//! Checks that need something that not every machine has: golden cases of published models, systemd, the
+//! right to mount. A check that lacks it is counted as ignored, and its name says what is missing.
 //!
-//! libtest cannot ignore a test when it runs, so these are run by libtest-mimic, which takes the same
-//! arguments.
+//! libtest cannot decide at run time to ignore a test. libtest-mimic can, and takes the same arguments.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! The daemon where files of the machine are others than here. It takes the right to mount something that only
-//! a child process sees.
+//! The daemon with another `/etc/hosts` and with a small file system. Both are mounted for the daemon
+//! only, which takes the right to mount.
 
 use std::{
     fs,

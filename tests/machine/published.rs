@@ -1,4 +1,4 @@
-//! The files of the published models, beside what the reference reads in them. They lie in the folder that
+//! The files of the published models are read as the reference reads them. They lie in the folder that
 //! `CAMSCRIBE_GOLDEN` names, below `model-files`.
 
 use std::{

@@ -1,4 +1,4 @@
-//! The unit that the package installs, as systemd itself reads it.
+//! The installed unit, as systemd-analyze(1) judges it.
 
 use std::{
     fs,

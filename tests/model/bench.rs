@@ -1,4 +1,4 @@
-//! The benchmark runs where there is no checkpoint, and its document says what its table says.
+//! The benchmark runs without a checkpoint, and its JSON document has every figure.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! The model as the rest of the program uses it: clips in, one answer each out. Random weights
-//! under the shipped model's tokenizer: what is said is noise, how it is said is not.
+//! The describer as the worker uses it: clips in, one answer each out. The weights are random, so that
+//! only the form of the answers is checked.
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
@@ -39,7 +39,7 @@ fn load(dir: &Path) -> SmolVlm {
 }
 
 #[test]
-fn describing_shows_that_it_gets_on() {
+fn describing_beats_the_heartbeat() {
     let dir = folder();
     let mut model = load(dir.path());
     let progress = model.progress();
@@ -111,7 +111,7 @@ fn a_batch_without_a_clip_that_can_be_described_is_answered_too() {
 }
 
 #[test]
-fn events_learn_what_describes() {
+fn events_carry_the_model_info() {
     let dir = folder();
     let expected =
         ModelInfo { id: "test".into(), revision: String::new(), device: "cpu".into(), dtype: "f32".into() };
@@ -120,7 +120,7 @@ fn events_learn_what_describes() {
 
 #[cfg(not(feature = "cuda"))]
 #[test]
-fn a_device_that_is_not_there_is_told_before_the_weights_are_read() {
+fn a_missing_device_is_reported_before_the_weights_are_read() {
     let dir = folder();
     fs::remove_file(dir.path().join("model.safetensors")).unwrap();
     let error = SmolVlm::load(dir.path(), Options { device: DeviceChoice::Cuda(0), ..Options::default() });

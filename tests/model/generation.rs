@@ -1,4 +1,4 @@
-//! How answers are made, on random weights: batches, stop rules, sampling, rows that fail.
+//! Generation on random weights: batches, stop rules, sampling, and sequences that finish early.
 
 use std::ops::Range;
 
@@ -104,7 +104,7 @@ fn sampling_draws_the_same_for_the_same_seed_and_leaves_greedy_rows_alone() {
 }
 
 #[test]
-fn pictures_and_image_tokens_must_be_as_many() {
+fn image_features_and_image_tokens_must_match_in_number() {
     let network = network(checkpoint::tiny(), DtypeChoice::F32);
     let request = prompt(&network.config, 3..9, 2, 8);
     let features = network.encode(&tiles(&network, 1, 0), &mut unwatched).unwrap();
@@ -113,7 +113,7 @@ fn pictures_and_image_tokens_must_be_as_many() {
 }
 
 #[test]
-fn half_precision_answers_like_f32_until_rounding_tells() {
+fn half_precision_answers_like_f32_within_rounding() {
     let config = checkpoint::tiny();
     let request = prompt(&config, 3..9, 3, 1);
     let logits = |dtype| {
@@ -140,7 +140,7 @@ fn half_precision_answers_like_f32_until_rounding_tells() {
 }
 
 #[test]
-fn rows_that_are_done_leave_the_batch() {
+fn finished_sequences_leave_the_batch() {
     let network = network(checkpoint::tiny(), DtypeChoice::F32);
     let lengths = [2, 3, 4, 9];
     let requests = lengths.map(|max_tokens| prompt(&network.config, 3..9, 0, max_tokens));

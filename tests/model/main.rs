@@ -1,4 +1,4 @@
-//! From a clip to its description: the model beside its reference, its files, and the worker.
+//! From a clip to its description: preprocessing, the model, its files, and the worker.
 
 #[path = "../support"]
 mod support {
@@ -9,7 +9,7 @@ mod bench;
 mod describe;
 mod generation;
 mod model_directory;
-mod model_free;
+mod preparation;
 mod shapes;
 mod unchanged;
 mod weights;

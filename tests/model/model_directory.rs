@@ -1,4 +1,4 @@
-//! A wrong model directory is refused with one sentence that names the file and what is wrong.
+//! A wrong model directory is refused with one sentence that names the file and the fault.
 
 use std::{fs, path::Path};
 
@@ -55,7 +55,7 @@ fn the_shipped_model_is_accepted() {
 }
 
 #[test]
-fn every_mistake_is_told_with_its_file_and_key() {
+fn every_error_is_reported_with_its_file_and_key() {
     for (file, pointer, value) in [
         (CONFIG, "/model_type", json!("idefics3")),
         (CONFIG, "/text_config/model_type", json!("qwen2")),
@@ -135,7 +135,7 @@ fn keys_that_published_files_leave_out_have_the_references_defaults() {
 }
 
 #[test]
-fn what_is_no_model_directory_is_told_apart() {
+fn each_missing_or_damaged_file_has_its_own_error() {
     let nowhere = shapes().path().join("nowhere");
     assert!(matches!(load(&nowhere), Err(LoadError::NotADirectory { .. })));
     for file in [CONFIG, GENERATION, PREPROCESSOR, PROCESSOR, TOKENIZER] {

@@ -1,6 +1,6 @@
-//! The shipped model sees: on clips of combinations that it was never trained on, drawn here by the
-//! rules in `golden-data/shapes/held_out.json`, it says word for word what the reference
-//! implementation says, in 8 bits nearly so; and each way of feeding it wrongly breaks its answers.
+//! The built-in model on held-out clips, drawn here by the rules in `golden-data/shapes/held_out.json`.
+//! Its answers equal the reference's token by token, with 8-bit weights nearly so; and wrong input
+//! changes them.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
@@ -199,7 +199,7 @@ fn with_opposites(sentence: &str, pairs: &[(&str, &str)]) -> String {
 }
 
 #[test]
-fn red_and_blue_swapped_are_called_each_other() {
+fn swapping_red_and_blue_swaps_the_colours_in_the_answer() {
     let (held_out, model) = (HeldOut::read(), Model::load(DtypeChoice::F32));
     let (mut clips, mut swapped) = (0, 0);
     // One object: a pair of the same colours and shapes could be named in another order.
@@ -255,7 +255,7 @@ fn background_answers(model: &Model, clip: &Clip, tiles: &[u8]) -> usize {
 }
 
 #[test]
-fn without_normalisation_dark_backgrounds_are_mistaken() {
+fn without_normalisation_dark_backgrounds_are_misread() {
     let (held_out, model) = (HeldOut::read(), Model::load(DtypeChoice::F32));
     let (mut asked, mut right, mut right_without) = (0, 0, 0);
     for clip in held_out.clips.iter().filter(|clip| clip.background[0] <= 128) {

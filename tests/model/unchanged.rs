@@ -1,5 +1,5 @@
-//! Clips in which nothing has changed: they never reach the model, and their events say what still
-//! holds.
+//! Clips in which nothing has changed: they never reach the model, and their events repeat the last
+//! description.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -102,7 +102,7 @@ fn of(greys: &[u8]) -> Vec<Clip> {
 }
 
 #[test]
-fn a_still_clip_repeats_what_was_said_and_names_the_event_and_the_model_never_sees_it() {
+fn a_still_clip_repeats_the_last_description_and_never_reaches_the_model() {
     let (events, seen) = run(of(&[40, 40, 40, 120, 120]), 1);
     let events: Vec<Event> = events.into_iter().map(Result::unwrap).collect();
     let kinds: Vec<_> = events.iter().map(|e| e.kind == EventKind::Unchanged).collect();
@@ -127,7 +127,7 @@ fn a_still_scene_is_described_again_after_the_heartbeat() {
 }
 
 #[test]
-fn clips_of_one_batch_stay_in_order_and_none_repeats_what_is_not_said_yet() {
+fn clips_of_one_batch_stay_in_order_and_none_repeats_an_event_that_is_not_made_yet() {
     let yard = (0..3).map(|seq| clip("yard", seq, 200, None));
     let (events, seen) = run(of(&[40, 40, 120, 120]).into_iter().chain(yard).collect(), 16);
     assert_eq!(seen.iter().filter(|(camera, _)| camera == "porch").count(), 4, "none was known before");
@@ -153,7 +153,7 @@ fn a_clip_that_could_not_be_described_is_counted_and_nothing_repeats_it() {
 }
 
 #[test]
-fn an_event_of_an_unchanged_clip_is_what_the_schema_says() {
+fn an_event_of_an_unchanged_clip_conforms_to_the_schema() {
     let (events, _) = run(of(&[40, 40]), 1);
     let schema = serde_json::to_value(schemars::schema_for!(Event)).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();

@@ -1,5 +1,5 @@
-//! Weights that are missing, damaged, hostile or another model's are refused with one sentence that
-//! names the file and the tensor, and says what to do.
+//! Weights that are missing, damaged, hostile or another model's are refused with one sentence that names
+//! the file and the tensor, and a remedy.
 
 use std::{
     collections::BTreeMap,
@@ -112,7 +112,7 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
-fn a_file_that_is_cut_off_anywhere_is_told_from_a_whole_one() {
+fn a_file_truncated_anywhere_is_refused() {
     let (dir, file) = folder();
     let bytes = fs::read(&file).unwrap();
     for length in [0, 7, 8, 9, 200, bytes.len() / 2, bytes.len() - 1] {

@@ -1,4 +1,4 @@
-//! A broker that fails twenty times while events are made.
+//! A broker that fails twenty times while events are published.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,7 +25,7 @@ const TOO_LARGE: u64 = 7;
 const FAULT: Duration = Duration::from_millis(400);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_faults_under_load_lose_no_event_and_no_cameras_order() {
+async fn twenty_faults_under_load_lose_no_event_and_keep_each_cameras_order() {
     // It saves what it holds for the subscriber at every change, and loses our session each time.
     let mut broker = Mosquitto::start(
         "persistence true\nautosave_on_changes true\nautosave_interval 1\nmax_queued_messages 0\n\

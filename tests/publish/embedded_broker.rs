@@ -1,4 +1,4 @@
-//! The broker inside `camscribe demo`: our own publisher and reader at it, and mosquitto's clients.
+//! The broker of `camscribe demo`, with our own publisher and subscriber and with mosquitto's clients.
 
 use std::{
     io::{Read, Write},
@@ -53,7 +53,7 @@ fn message(text: &str) -> Message {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn our_publisher_delivers_through_it_and_our_reader_sees_it() {
+async fn our_publisher_and_our_subscriber_work_with_it() {
     let embedded = EmbeddedBroker::start(0).await.expect("a port");
     let port = embedded.port();
     let outbox = Arc::new(Outbox::in_memory(LIMITS));
@@ -101,7 +101,7 @@ async fn another_vendors_client_reads_retained_messages_new_ones_and_the_will() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_talks_nonsense_is_hung_up_on_and_nobody_else() {
+async fn a_client_that_breaks_the_protocol_is_disconnected_and_nobody_else() {
     let embedded = EmbeddedBroker::start(0).await.expect("a port");
     let good = Subscriber::to(embedded.port(), "#");
     let nonsense: [&[u8]; 4] = [
@@ -126,7 +126,7 @@ async fn a_client_that_talks_nonsense_is_hung_up_on_and_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_is_free_again_once_the_broker_is_gone_and_taken_while_it_runs() {
+async fn the_port_is_taken_while_the_broker_runs_and_free_after_it() {
     let embedded = EmbeddedBroker::start(0).await.expect("a port");
     let port = embedded.port();
     let taken = EmbeddedBroker::start(port).await.expect_err("in use");

@@ -1,4 +1,4 @@
-//! From an event to a subscriber: the outbox and the publisher, at a real broker.
+//! From an event to a subscriber: the outbox and the publisher, with a real broker.
 
 #[path = "../support"]
 mod support {

@@ -1,4 +1,4 @@
-//! Publishing, against a real mosquitto and seen by a real mosquitto_sub.
+//! Publishing to mosquitto, as mosquitto_sub receives it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,7 +31,7 @@ use crate::support::{
 const A_WHILE: Duration = Duration::from_millis(500);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_arrives_as_it_was_made_and_fits_the_published_schema() {
+async fn an_event_arrives_unchanged_and_conforms_to_the_published_schema() {
     let broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), "camscribe/#");
     let outbox = outbox();
@@ -66,7 +66,7 @@ async fn an_event_arrives_as_it_was_made_and_fits_the_published_schema() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_dies_is_said_to_be_offline_by_the_broker() {
+async fn the_will_reports_a_node_that_died_as_offline() {
     let broker = Mosquitto::start("");
     let publisher = start(settings(broker.port()), &outbox());
     online(&publisher).await;
@@ -81,7 +81,7 @@ async fn a_node_that_dies_is_said_to_be_offline_by_the_broker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_delivers_what_is_left_then_says_offline_and_leaves_without_a_will() {
+async fn a_shutdown_delivers_what_is_left_publishes_offline_and_disconnects_without_the_will() {
     let broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/#");
     let outbox = outbox();
@@ -97,7 +97,7 @@ async fn a_shutdown_delivers_what_is_left_then_says_offline_and_leaves_without_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_shutdown_without_a_broker_ends_and_says_how_many_descriptions_are_left() {
+async fn a_shutdown_without_a_broker_ends_and_returns_how_many_descriptions_are_left() {
     let outbox = outbox();
     let publisher = start(settings(broker::free_port()), &outbox);
     trouble(&publisher).await;
@@ -108,7 +108,7 @@ async fn a_shutdown_without_a_broker_ends_and_says_how_many_descriptions_are_lef
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn states_are_retained_and_come_again_to_a_broker_that_forgot_them() {
+async fn states_are_retained_and_republished_to_a_broker_that_lost_them() {
     let mut broker = Mosquitto::start("");
     let outbox = outbox();
     let publisher = start(settings(broker.port()), &outbox);
@@ -164,7 +164,7 @@ async fn a_broker_that_comes_up_late_gets_the_backlog_and_only_the_newest_of_it_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_password_is_told_in_words_and_the_right_one_lets_us_in() {
+async fn a_wrong_password_has_a_clear_error_and_the_right_one_connects() {
     let broker = Mosquitto::with_password("camscribe", "right");
     let with = |password: &str| {
         let login = Login { username: "camscribe".into(), password: Secret::new(password) };
@@ -180,13 +180,13 @@ async fn a_wrong_password_is_told_in_words_and_the_right_one_lets_us_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_larger_than_the_broker_says_it_takes_is_set_aside_and_the_next_one_passes() {
+async fn an_event_above_the_announced_limit_is_dead_lettered_and_the_next_one_passes() {
     // mosquitto announces max_packet_size, so that such an event is never sent.
     set_aside_and_go_on("max_packet_size 2000").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_that_the_broker_finds_too_large_only_when_it_sees_it_is_set_aside_too() {
+async fn an_event_above_an_unannounced_limit_is_dead_lettered_too() {
     // mosquitto keeps message_size_limit to itself and refuses with a reason that rumqttc cannot read.
     set_aside_and_go_on("message_size_limit 2000").await;
 }
@@ -264,7 +264,7 @@ fn packet(stream: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_that_makes_a_broker_hang_up_does_not_hold_up_the_others_for_ever() {
+async fn an_event_that_makes_a_broker_disconnect_does_not_block_the_others_for_ever() {
     let poison = b"a basilisk";
     let port = answering(move |body| {
         let poisoned = body.windows(poison.len()).any(|bytes| bytes == poison);
@@ -282,7 +282,7 @@ async fn an_event_that_makes_a_broker_hang_up_does_not_hold_up_the_others_for_ev
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_hangs_up_on_who_wants_to_listen_still_gets_every_event() {
+async fn a_broker_that_disconnects_subscribers_still_gets_every_event() {
     // It knows no SUBSCRIBE.
     let port = answering(|body| Some(taken(body)));
     let outbox = outbox();
@@ -297,7 +297,7 @@ async fn a_broker_that_hangs_up_on_who_wants_to_listen_still_gets_every_event() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_broker_does_not_take_now_is_told_with_the_topic_and_waits() {
+async fn an_event_refused_for_now_is_reported_with_its_topic_and_waits() {
     // Reason codes: quota exceeded; implementation specific, as overloaded brokers say; unspecified.
     for (code, word) in [(0x97, "quota"), (0x83, "reason of its own"), (0x80, "does not say why")] {
         let outbox = outbox();
@@ -321,7 +321,7 @@ async fn what_the_broker_does_not_take_now_is_told_with_the_topic_and_waits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_comes_back_in_the_last_moments_gets_what_waits() {
+async fn a_broker_that_returns_during_shutdown_gets_what_waits() {
     let mut broker = Mosquitto::stopped("allow_anonymous true");
     let outbox = outbox();
     let publisher = start(settings(broker.port()), &outbox);
@@ -367,7 +367,7 @@ fn slow_to_acknowledge(receive_max: u8) -> (u16, Arc<AtomicUsize>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_more_is_under_way_than_the_broker_allows() {
+async fn no_more_is_in_flight_than_the_broker_allows() {
     let (port, most) = slow_to_acknowledge(3);
     let outbox = outbox();
     let publisher = start(settings(port), &outbox);
@@ -380,7 +380,7 @@ async fn no_more_is_under_way_than_the_broker_allows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_event_on_a_topic_that_is_forbidden_is_set_aside_and_other_cameras_pass() {
+async fn an_event_on_a_forbidden_topic_is_dead_lettered_and_other_cameras_pass() {
     let mut broker = Mosquitto::stopped("allow_anonymous true");
     let acl = broker.path("acl");
     fs::write(&acl, "topic readwrite camscribe/edge1/status\ntopic readwrite camscribe/edge1/porch/#\n")
@@ -415,7 +415,7 @@ async fn a_broker_that_keeps_nothing_and_acknowledges_nothing_still_gets_the_eve
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn home_assistant_finds_every_camera_when_it_starts_after_us() {
+async fn home_assistant_finds_every_camera_when_it_starts_after_the_daemon() {
     let broker = Mosquitto::start("");
     let home = Subscriber::to(broker.port(), "homeassistant/+/+/+/config");
     let settings = Settings {

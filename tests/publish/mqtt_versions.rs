@@ -1,4 +1,4 @@
-//! MQTT 3.1.1, for brokers that do not know 5: a real mosquitto behind a line that refuses 5 as such
+//! MQTT 3.1.1, for brokers without version 5: mosquitto behind a proxy that refuses version 5 as such
 //! brokers do.
 
 use camscribe::{
@@ -22,7 +22,7 @@ fn old_broker(broker: &Mosquitto) -> Proxy {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_lacks_5_is_spoken_to_in_3_1_1_and_loses_nothing_when_it_restarts() {
+async fn a_broker_without_mqtt_5_gets_3_1_1_and_loses_nothing_when_it_restarts() {
     let mut broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), "camscribe/#");
     let line = old_broker(&broker);
@@ -67,13 +67,13 @@ fn content_type_of_a_description(state: Line) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_hangs_up_on_5_is_spoken_to_in_3_1_1_and_one_that_does_so_once_is_not() {
+async fn a_broker_that_always_disconnects_on_mqtt_5_gets_3_1_1_and_one_that_does_so_once_does_not() {
     assert_eq!(content_type_of_a_description(Line::HangsUpOn5), "");
     assert_eq!(content_type_of_a_description(Line::HangsUpOnce), "application/json");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_will_speaks_for_a_node_that_dies_under_3_1_1() {
+async fn the_will_reports_a_node_that_died_under_3_1_1() {
     let broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), STATUS);
     let settings = Settings { version: MqttVersion::V311, ..settings(broker.port()) };
@@ -84,7 +84,7 @@ async fn the_will_speaks_for_a_node_that_dies_under_3_1_1() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_lacks_the_version_that_was_asked_for_is_told_with_what_to_do() {
+async fn a_broker_without_the_configured_version_is_reported_with_a_remedy() {
     let broker = Mosquitto::start("");
     let line = old_broker(&broker);
     let settings = Settings { version: MqttVersion::V5, ..settings(line.port()) };
@@ -94,7 +94,7 @@ async fn a_broker_that_lacks_the_version_that_was_asked_for_is_told_with_what_to
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_host_that_no_name_server_knows_is_told_and_what_is_described_waits() {
+async fn an_unresolvable_host_is_reported_and_events_wait() {
     let mut settings = settings(1);
     settings.broker.host = "nowhere.invalid".into();
     let outbox = outbox();

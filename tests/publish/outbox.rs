@@ -1,5 +1,4 @@
-//! The outbox's folder: what is found there at the start, and who may use it. What the daemon does with a
-//! folder that it cannot use is in `tests/daemon/state_directory.rs`.
+//! The outbox's directory: what is found in it at the start, and who may use it.
 
 use std::{
     fs,
@@ -44,7 +43,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn what_waited_is_there_after_a_restart_in_order() {
+fn waiting_events_survive_a_restart_in_order() {
     let folder = tempfile::tempdir().unwrap();
     filled(folder.path());
     let outbox = Outbox::open(folder.path(), LIMITS).unwrap();
@@ -56,7 +55,7 @@ fn what_waited_is_there_after_a_restart_in_order() {
 }
 
 #[test]
-fn a_damaged_database_is_kept_aside_and_a_new_one_takes_its_place() {
+fn a_damaged_database_is_renamed_and_replaced_by_a_new_one() {
     type Damage = fn(&Path);
     let damages: [(&str, Damage); 5] = [
         ("a header of zeros", |file| overwrite(file, 0, &[0; 100])),
@@ -96,7 +95,7 @@ fn overwrite(file: &Path, at: u64, bytes: &[u8]) {
 }
 
 #[test]
-fn a_folder_has_one_user_at_a_time() {
+fn a_state_directory_has_one_user_at_a_time() {
     let folder = tempfile::tempdir().unwrap();
     let first = Outbox::open(folder.path(), LIMITS).unwrap();
     let refused = Outbox::open(folder.path(), LIMITS).err().unwrap().to_string();

@@ -1,4 +1,4 @@
-//! TLS: who is trusted, who is not, and what is said about it.
+//! TLS to the broker: which certificates are trusted, and the errors of those that are not.
 
 use std::fs;
 
@@ -28,7 +28,7 @@ async fn a_broker_with_a_private_authority_is_reached_over_tls_with_a_client_cer
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_brokers_certificate_that_is_no_good_is_told_in_words() {
+async fn each_invalid_broker_certificate_has_a_clear_error() {
     for (certificate, words) in [
         ("old.pem", ["has expired", "clock"]),
         ("early.pem", ["not valid yet", "clock"]),
@@ -43,7 +43,7 @@ async fn a_brokers_certificate_that_is_no_good_is_told_in_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn our_certificate_missing_or_refused_is_told_in_words() {
+async fn a_missing_or_refused_client_certificate_has_a_clear_error() {
     let (broker, stranger) = (tls_broker(), tls_broker());
     for (client, words) in [
         (None, ["wants to see a client certificate", "mqtt.client_cert_file"]),
@@ -57,7 +57,7 @@ async fn our_certificate_missing_or_refused_is_told_in_words() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_whose_authority_is_unknown_is_not_trusted_and_that_is_told_in_words() {
+async fn a_broker_with_an_unknown_authority_is_not_trusted_and_has_a_clear_error() {
     let broker = tls_broker();
     // Another authority than the one that signed the broker's certificate.
     let stranger = tls_broker();
@@ -68,7 +68,7 @@ async fn a_broker_whose_authority_is_unknown_is_not_trusted_and_that_is_told_in_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_file_that_is_missing_or_holds_no_certificate_is_named_at_the_start() {
+async fn a_missing_or_empty_certificate_file_is_named_at_the_start() {
     let broker = Mosquitto::stopped("");
     fs::write(broker.path("empty.pem"), "nothing").expect("written");
     for name in ["missing.pem", "empty.pem"] {

@@ -1,5 +1,5 @@
-//! A real mosquitto on a free loopback port, and mosquitto_sub as a subscriber that shares no line
-//! of code with us. Both end with the test.
+//! mosquitto on a free loopback port, and mosquitto_sub as a subscriber that shares no code with us. Both
+//! end with the test.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! `camscribe check` on configurations of the tests' own.
+//! `camscribe check` on a configuration that a test writes.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! Checkpoints of random weights, for tests of what does not depend on the weights' values.
+//! Checkpoints of random weights, for tests that do not depend on the values.
 
 use std::{collections::BTreeMap, path::Path};
 

@@ -1,5 +1,5 @@
-//! `camscribe run` as the service manager runs it: a process with a home of its own, whose output
-//! goes to files, that is asked over HTTP and told by signals.
+//! `camscribe run` as a child process with a home directory of its own. Its output goes to files; it is
+//! queried over HTTP and controlled by signals.
 
 use std::{
     collections::HashMap,

@@ -1,6 +1,6 @@
-//! Holds this program's model against what the reference implementation computed. A root folder
-//! with `golden/<set>/<case>.{json,safetensors}` and `ckpt/<shape>/` goes in; one outcome a case
-//! comes out. Shared by the golden tests and by the runner that is carried to other machines.
+//! Compares this program's model with the results of the reference implementation. A root folder with
+//! `golden/<set>/<case>.{json,safetensors}` and `ckpt/<shape>/` goes in; one outcome a case comes out.
+//! The golden tests and the program `golden` share this file.
 
 use std::{
     collections::HashMap,

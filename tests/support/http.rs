@@ -1,5 +1,5 @@
-//! A small HTTP server on loopback that does what a test tells it to, also what no good server
-//! does: cut answers off, fall silent, lie. It remembers every request.
+//! A small HTTP server on loopback that replies as a test says, also as no good server does: it
+//! truncates, stalls and lies. It records every request.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,4 @@
-//! Video files made by GStreamer in the test, and what it takes to play them.
+//! Video files that GStreamer encodes in the test, and capture of them.
 
 use std::{
     path::{Path, PathBuf},

@@ -1,4 +1,4 @@
-//! A process for one test, for what is measured of a whole process.
+//! Runs one test in a process of its own, for what is measured of a whole process.
 
 use std::{env, process::Command};
 

@@ -1,5 +1,5 @@
-//! The line between us and a broker, with faults that can be changed while it is used. It listens on
-//! a free loopback port, understands nothing but CONNECT, and ends with the test.
+//! A TCP proxy before a broker, with faults that a test switches while it is used. It listens on a free
+//! loopback port and ends with the test.
 
 use std::{
     io::{self, Read, Write},

@@ -1,4 +1,4 @@
-//! What tests of publishing share: events, settings, and waiting for what becomes of them.
+//! Events, settings and waiting, as the tests of publishing share them.
 
 use std::{sync::Arc, time::Duration};
 

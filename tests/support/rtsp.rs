@@ -1,5 +1,5 @@
-//! A real RTSP server on loopback. It is given what it serves as a gst-launch text and picks a free
-//! port; dropping it disconnects its clients and stops it.
+//! An RTSP server on a free loopback port. It serves a gst-launch description; dropping it disconnects
+//! its clients.
 
 use std::{
     sync::{

@@ -1,4 +1,4 @@
-//! Films of our moving shapes: raw pictures, and H.264 files of them.
+//! Videos of the built-in test source's moving shapes: raw frames, and H.264 files.
 
 use std::{
     fs::File,

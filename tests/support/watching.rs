@@ -1,4 +1,4 @@
-//! A camera that is being watched while the test does things to it.
+//! A camera under supervision, of which a test reads the status and the clips.
 
 use std::{
     sync::{Arc, Mutex},

@@ -1,4 +1,4 @@
-//! Mistakes in the configuration, each told with its place and what to do, seen through the real binary.
+//! Errors in the configuration, each reported with its location and a remedy by the program itself.
 
 use std::process::Command;
 
@@ -9,7 +9,7 @@ const DRAGON: &str = "object \"red-dragon-left\" is not colour-shape-motion: red
                       square or triangle; right, left, up, down, still, appears or disappears";
 
 #[test]
-fn each_mistake_in_the_file_is_named_with_its_line_and_what_to_do() {
+fn each_error_in_the_file_is_reported_with_its_line_and_a_remedy() {
     // What the file holds besides a good camera, the place that is named, and what is said.
     let cases = [
         ("model = \"x\"\n", "c.toml:1: model: ", "write [model]"),
@@ -298,7 +298,7 @@ fn each_mistake_in_the_file_is_named_with_its_line_and_what_to_do() {
 }
 
 #[test]
-fn a_scene_that_nothing_can_draw_is_told_alike_by_check_run_and_describe() {
+fn an_invalid_test_source_gets_the_same_error_from_check_run_and_describe() {
     let scene = "test://shapes?object=red-dragon-left";
     let mut check = Check::of(&format!("[cameras.a]\nuri = \"{scene}\"\n"));
     let told = check.run();
@@ -320,7 +320,7 @@ fn a_scene_that_nothing_can_draw_is_told_alike_by_check_run_and_describe() {
 }
 
 #[test]
-fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
+fn all_errors_are_reported_at_once_in_the_order_of_the_file() {
     let toml = "[model]\nmax_batch = 0\ndevice = \"x\"\n[mqtt]\nurl = \"x\"\n[cameras.a]\nframes = 1\nmin_frames = 2\n";
     let answer = Check::of(toml).env("CAMSCRIBE__NODE__ID", "#").run();
     assert_eq!(answer.code, Some(78));

@@ -1,6 +1,6 @@
-//! The change gate behind real pictures: synthetic scenes of which it is known when they move, and
-//! any films of one's own, of which it prints what is skipped:
-//! `CAMSCRIBE_GATE_FILMS='a.mp4 b.mp4' cargo test --test capture gate_films:: -- --nocapture`.
+//! The change gate on decoded video: synthetic scenes with known movement, and any video files, for which it
+//! prints which clips are skipped:
+//! `CAMSCRIBE_GATE_VIDEOS='a.mp4 b.mp4' cargo test --test capture gate_videos:: -- --nocapture`.
 
 use std::{
     sync::{Arc, Mutex},
@@ -50,7 +50,7 @@ async fn verdicts(uri: &str, window: u64) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_moves_is_described_and_what_does_not_is_described_once() {
+async fn moving_scenes_are_described_throughout_and_still_ones_once() {
     let shapes = |options: &str| format!("test://shapes?live=false&duration=32s&{options}");
     let still =
         verdicts(&shapes("object=red-circle-still&object=blue-square-still&background=white"), 2).await;
@@ -65,13 +65,13 @@ async fn what_moves_is_described_and_what_does_not_is_described_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn films_are_counted_and_one_in_which_something_always_moves_is_described_throughout() {
+async fn a_video_in_which_something_always_moves_is_described_throughout() {
     let folder = tempfile::tempdir().unwrap();
     let ball = media::ball(folder.path(), "ball.mp4", &format!("{} ! mp4mux", media::h264(30)));
     let moving = verdicts(&ball.display().to_string(), 2).await;
     assert!(!moving.is_empty() && !moving.contains('.'), "{moving}");
 
-    let named = std::env::var("CAMSCRIBE_GATE_FILMS").unwrap_or_default();
+    let named = std::env::var("CAMSCRIBE_GATE_VIDEOS").unwrap_or_default();
     for film in named.split_whitespace() {
         for window in [2, 4, 8] {
             let verdicts = verdicts(film, window).await;

@@ -1,5 +1,5 @@
-//! The reference's tables that need no weights (`tests/golden-data/common`), held against what comes
-//! before the network: frame selection, wording, prompts, tokens and pixels.
+//! What comes before the network equals the reference, by its tables in `tests/golden-data/common`: frame
+//! sampling, wording, prompts and pixels.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -60,7 +60,7 @@ fn number(v: &Value, key: &str) -> u32 {
 }
 
 #[test]
-fn frames_of_a_file_are_chosen_as_the_reference_chooses_them() {
+fn frames_of_a_file_are_sampled_as_by_the_reference() {
     for row in table("sampling.json").as_array().unwrap() {
         let footage = Footage {
             frames: row["total_num_frames"].as_u64().unwrap(),
@@ -77,7 +77,7 @@ fn frames_of_a_file_are_chosen_as_the_reference_chooses_them() {
 }
 
 #[test]
-fn counts_lengths_and_times_are_worded_as_the_reference_words_them() {
+fn counts_durations_and_timestamps_are_worded_as_by_the_reference() {
     let (_, _, prompter) = shapes();
     let intro = |times: Vec<Duration>, duration| {
         let part = Part::Video { times, duration };
@@ -126,7 +126,7 @@ fn conversation(messages: &Value, image: &Part, video: &Part) -> Vec<Message> {
 }
 
 #[test]
-fn conversations_are_laid_out_as_the_reference_lays_them_out() {
+fn conversations_are_formatted_as_by_the_reference() {
     let (_, processor, prompter) = shapes();
     let tile = format!(
         "<fake_token_around_image><global-img>{}<fake_token_around_image>",
@@ -144,7 +144,7 @@ fn conversations_are_laid_out_as_the_reference_lays_them_out() {
 }
 
 #[test]
-fn the_test_picture_is_the_oracles() {
+fn the_test_image_equals_the_references() {
     for row in table("frame_formula.json").as_array().unwrap() {
         let rgb = frame(number(row, "t"), number(row, "w"), number(row, "h"));
         assert_eq!(serde_json::json!(rgb[..12]), row["first"]);

@@ -1,5 +1,4 @@
-//! What the machine itself does to the daemon: a clock that is set. Names that no longer resolve and a full
-//! disk are in `tests/machine/mounts.rs`.
+//! A system clock that is set while the daemon runs.
 
 use std::{
     fs,
@@ -28,7 +27,7 @@ fn libfaketime() -> PathBuf {
 }
 
 #[test]
-fn a_clock_that_is_set_by_an_hour_loses_no_clip_and_lies_about_none() {
+fn a_clock_set_by_an_hour_loses_no_clip_and_falsifies_none() {
     let broker = Mosquitto::start("");
     let line = Proxy::start(broker.port());
     let camera = RtspServer::start(rtsp::LIVE);

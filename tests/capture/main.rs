@@ -6,7 +6,7 @@ mod support {
     pub mod media;
     pub mod own_process;
     pub mod rtsp;
-    pub mod watching;
+    pub mod watched_camera;
 }
 
 mod gate;

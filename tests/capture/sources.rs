@@ -269,7 +269,7 @@ async fn an_rtsp_camera_works_over_every_transport() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_camera_whose_udp_packets_are_lost_is_read_over_tcp() {
     let server = RtspServer::start(&stream(SMALL));
-    server.suffer(Fault::NoDatagrams);
+    server.set_fault(Fault::NoDatagrams);
     let mut config = camera(&server.uri());
     config.transport = Transport::Udp;
     let played = play(config.clone(), 1).await;

@@ -17,7 +17,7 @@ use camscribe::{
 use crate::support::{
     media,
     rtsp::{Fault, RtspServer},
-    watching::Watching,
+    watched_camera::WatchedCamera,
 };
 
 /// H.264 with a keyframe a second.
@@ -45,13 +45,13 @@ fn camera(uri: &str) -> CameraConfig {
 /// A camera of which nothing is wrong.
 struct Neighbour {
     _server: RtspServer,
-    watching: Watching,
+    watching: WatchedCamera,
 }
 
 impl Neighbour {
     async fn start() -> Self {
         let server = RtspServer::start(&stream(SMALL));
-        let mut watching = Watching::start(camera(&server.uri()));
+        let mut watching = WatchedCamera::start(camera(&server.uri()));
         watching.until("online", |s| s.state == CameraState::Online).await;
         Self { _server: server, watching }
     }
@@ -82,7 +82,7 @@ async fn a_camera_that_returns_with_another_size_codec_and_rate_is_reconnected()
     let neighbour = Neighbour::start().await;
     let server = RtspServer::start(&stream(SMALL));
     let port = server.port();
-    let mut porch = Watching::start(CameraConfig {
+    let mut porch = WatchedCamera::start(CameraConfig {
         // Long enough that it dies within one.
         window: WindowConfig {
             window: Duration::from_secs(20),
@@ -117,13 +117,13 @@ async fn a_camera_that_returns_with_another_size_codec_and_rate_is_reconnected()
 async fn a_camera_that_freezes_with_its_connection_open_is_restarted() {
     let neighbour = Neighbour::start().await;
     let server = RtspServer::start(&stream(SMALL));
-    let mut porch = Watching::start(camera(&server.uri()));
+    let mut porch = WatchedCamera::start(camera(&server.uri()));
     porch.until("online", |s| s.state == CameraState::Online).await;
     porch.more_clips(2).await;
-    server.suffer(Fault::Frozen);
+    server.set_fault(Fault::Frozen);
     let frozen = porch.until("offline", |s| s.state == CameraState::Offline).await;
     assert!(frozen.why.ends_with("no picture for 5 s"), "{}", frozen.why);
-    server.suffer(Fault::None);
+    server.set_fault(Fault::None);
     porch.until("online again", |s| s.state == CameraState::Online && s.reconnects >= 1).await;
     porch.more_clips(2).await;
     let clips = porch.stop().await;
@@ -137,14 +137,14 @@ async fn garbage_from_a_camera_is_counted_restarts_it_and_is_never_described() {
     let neighbour = Neighbour::start().await;
     let server = RtspServer::start(&stream(SMALL));
     let mut porch =
-        Watching::start(CameraConfig { opening: Duration::from_secs(3), ..camera(&server.uri()) });
+        WatchedCamera::start(CameraConfig { opening: Duration::from_secs(3), ..camera(&server.uri()) });
     porch.until("online", |s| s.state == CameraState::Online).await;
     porch.more_clips(2).await;
-    server.suffer(Fault::Garbage);
+    server.set_fault(Fault::Garbage);
     let spoilt = porch.until("offline", |s| s.state == CameraState::Offline).await;
     assert!(spoilt.why.contains("no whole picture"), "{}", spoilt.why);
     assert!(spoilt.decode_errors >= 25, "{spoilt:?}");
-    server.suffer(Fault::None);
+    server.set_fault(Fault::None);
     let well = porch.until("online again", |s| s.state == CameraState::Online).await;
     assert!(well.reconnects >= 1 && well.decode_errors >= spoilt.decode_errors, "{well:?}");
     porch.more_clips(2).await;
@@ -170,9 +170,8 @@ async fn a_server_that_breaks_the_protocol_is_retried() {
             let _ = client.write_all(b"$\xff\xff\xffHTTP/9.9 banana\r\nContent-Length: -7\r\n\r\n\0\0\0");
         }
     });
-    let mut porch = Watching::start(CameraConfig { opening: Duration::from_secs(3), ..camera(&uri) });
-    let state =
-        porch.until("tried twice more", |s| s.reconnects >= 2 && s.state == CameraState::Offline).await;
+    let mut porch = WatchedCamera::start(CameraConfig { opening: Duration::from_secs(3), ..camera(&uri) });
+    let state = porch.until("tried twice more", |s| s.reconnects >= 2 && s.state == CameraState::Offline).await;
     assert!(state.why.contains("127.0.0.1"), "{}", state.why);
     assert!(porch.stop().await.is_empty());
     neighbour.assert_untouched().await;
@@ -183,7 +182,7 @@ async fn a_camera_that_refuses_the_password_is_reported_and_retried_rarely() {
     let neighbour = Neighbour::start().await;
     let server = RtspServer::with_password(&stream(SMALL), "viewer", "right");
     let wrong = Login { username: "viewer".into(), password: Secret::new("wrong") };
-    let mut porch = Watching::start(CameraConfig { login: Some(wrong), ..camera(&server.uri()) });
+    let mut porch = WatchedCamera::start(CameraConfig { login: Some(wrong), ..camera(&server.uri()) });
     let refused = porch.until("refused", |s| s.state == CameraState::Unauthorised).await;
     assert!(refused.why.contains("refuses user name or password"), "{}", refused.why);
     neighbour.watching.more_clips(5).await;
@@ -197,7 +196,7 @@ async fn a_flapping_camera_is_retried_with_growing_pauses() {
     // It gives one second of pictures, then it ends the stream.
     let brief = stream(SMALL).replace("pattern=ball", "pattern=ball num-buffers=25");
     let server = RtspServer::start(&brief);
-    let mut porch = Watching::start(camera(&server.uri()));
+    let mut porch = WatchedCamera::start(camera(&server.uri()));
     let mut pauses = Vec::new();
     for time in 0..4 {
         porch.until("online", |s| s.state == CameraState::Online && s.reconnects == time).await;

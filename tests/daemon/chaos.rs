@@ -17,7 +17,7 @@ use camscribe::event::{Event, EventKind};
 use crate::support::{
     broker::{self, Mosquitto, Received, Subscriber},
     daemon::{self, Daemon},
-    proxy::{Line, Proxy},
+    proxy::{Link, Proxy},
     rtsp::{Fault, RtspServer},
 };
 
@@ -51,10 +51,10 @@ impl Dice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Act {
     BrokerKilled,
-    LineRefuses,
-    LineSlow,
-    LineStalls,
-    LineCut,
+    LinkRefuses,
+    LinkSlow,
+    LinkStalls,
+    LinkCut,
     DaemonKilled,
     DaemonStopped,
     CameraGone,
@@ -69,10 +69,10 @@ enum Act {
 
 const ACTS: [Act; 15] = [
     Act::BrokerKilled,
-    Act::LineRefuses,
-    Act::LineSlow,
-    Act::LineStalls,
-    Act::LineCut,
+    Act::LinkRefuses,
+    Act::LinkSlow,
+    Act::LinkStalls,
+    Act::LinkCut,
     Act::DaemonKilled,
     Act::DaemonStopped,
     Act::CameraGone,
@@ -98,7 +98,7 @@ fn stream(width: u32) -> String {
 struct World {
     dice: Dice,
     broker: Mosquitto,
-    line: Proxy,
+    proxy: Proxy,
     subscriber: Subscriber,
     received: Vec<Received>,
     daemon: Daemon,
@@ -113,7 +113,7 @@ struct World {
 impl World {
     fn new(seed: u64, steady: &RtspServer) -> Self {
         let broker = Mosquitto::start("max_queued_messages 0");
-        let line = Proxy::start(broker.port());
+        let proxy = Proxy::start(broker.port());
         let subscriber = Subscriber::to(broker.port(), "camscribe/+/+/description");
         let (flaky, strict) = (RtspServer::start(&stream(320)), RtspServer::start(&stream(320)));
         let (flaky_port, strict_port) = (flaky.port(), strict.port());
@@ -128,7 +128,7 @@ impl World {
             cameras.strict.uri = "{}"
             cameras.scene.uri = "test://shapes"
             "#,
-            line.port(),
+            proxy.port(),
             steady.uri(),
             flaky.uri(),
             strict.uri(),
@@ -138,14 +138,14 @@ impl World {
         });
         // A camera that is refused rests for minutes: whatever comes first, each has said something before.
         daemon::wait("a description of every camera", || {
-            (daemon::made(&daemon.log()).len() == CAMERAS.len()).then_some(())
+            (daemon::stored_ids(&daemon.log()).len() == CAMERAS.len()).then_some(())
         });
         let (flaky, strict) = (Some(flaky), Some(strict));
         let (dice, received, done) = (Dice(seed | 1), Vec::new(), BTreeMap::new());
         Self {
             dice,
             broker,
-            line,
+            proxy,
             subscriber,
             received,
             daemon,
@@ -186,20 +186,20 @@ impl World {
             Act::BrokerKilled => {
                 // What the broker has acknowledged and not passed on dies with it: it is given time, so
                 // that what is missing at the end is missing because of us.
-                self.line.set(Line::Refuse);
+                self.proxy.set(Link::Refuse);
                 self.listen_until_quiet();
                 self.broker.kill();
                 thread::sleep(time);
                 self.broker.run();
                 self.subscriber = Subscriber::to(self.broker.port(), "camscribe/+/+/description");
-                self.line.set(Line::Pass);
+                self.proxy.set(Link::Pass);
             }
-            Act::LineRefuses => self.fault(Line::Refuse, time),
-            Act::LineSlow => self.fault(Line::Slow, time),
-            Act::LineStalls => self.fault(Line::Stall, time),
-            Act::LineCut => {
+            Act::LinkRefuses => self.fault(Link::Refuse, time),
+            Act::LinkSlow => self.fault(Link::Slow, time),
+            Act::LinkStalls => self.fault(Link::Stall, time),
+            Act::LinkCut => {
                 let bytes = self.dice.roll(4000);
-                self.fault(Line::Cut(bytes), time);
+                self.fault(Link::Cut(bytes), time);
             }
             Act::DaemonKilled => {
                 self.daemon.kill();
@@ -255,10 +255,10 @@ impl World {
         broker::publish(self.broker.port(), &format!("camscribe/edge1/{camera}/set/{what}"), payload);
     }
 
-    fn fault(&mut self, fault: Line, time: Duration) {
-        self.line.set(fault);
+    fn fault(&mut self, fault: Link, time: Duration) {
+        self.proxy.set(fault);
         self.listen(time);
-        self.line.set(Line::Pass);
+        self.proxy.set(Link::Pass);
     }
 
     fn flaky_again(&mut self, width: u32, time: Duration) {
@@ -268,9 +268,9 @@ impl World {
     }
 
     fn suffer(&mut self, fault: Fault, time: Duration) {
-        self.flaky.as_ref().unwrap().suffer(fault);
+        self.flaky.as_ref().unwrap().set_fault(fault);
         self.listen(time);
-        self.flaky.as_ref().unwrap().suffer(Fault::None);
+        self.flaky.as_ref().unwrap().set_fault(Fault::None);
     }
 
     /// Ends the daemon and starts it once more with nothing to watch, until all is delivered.
@@ -297,7 +297,7 @@ impl World {
         let ids: BTreeSet<_> = events.iter().map(|e| e.id).collect();
         println!("{}", Report { done: &self.done, events: &events, unique: ids.len() });
         let log = self.daemon.log();
-        let made = daemon::made(&log);
+        let made = daemon::stored_ids(&log);
         for camera in CAMERAS {
             let once = once(&events, camera);
             let arrived: Vec<String> = once.iter().map(|e| e.id.to_string()).collect();

@@ -14,7 +14,7 @@ use crate::support::{
     broker::{Mosquitto, Subscriber},
     daemon::{self, Daemon},
     delivered::{assert_whole, described, events},
-    proxy::{Line, Proxy},
+    proxy::{Link, Proxy},
     rtsp::{self, RtspServer},
 };
 
@@ -29,7 +29,7 @@ fn libfaketime() -> PathBuf {
 #[test]
 fn a_clock_set_by_an_hour_loses_no_clip_and_falsifies_none() {
     let broker = Mosquitto::start("");
-    let line = Proxy::start(broker.port());
+    let proxy = Proxy::start(broker.port());
     let camera = RtspServer::start(rtsp::LIVE);
     let subscriber = Subscriber::to(broker.port(), "camscribe/#");
     let toml = format!(
@@ -41,7 +41,7 @@ fn a_clock_set_by_an_hour_loses_no_clip_and_falsifies_none() {
         cameras.rtsp.uri = "{}"
         cameras.scene.uri = "test://shapes"
         "#,
-        line.port(),
+        proxy.port(),
         camera.uri()
     );
     let daemon = Daemon::with(&toml, |home, command| {
@@ -54,12 +54,12 @@ fn a_clock_set_by_an_hour_loses_no_clip_and_falsifies_none() {
     let mut seen = subscriber.until(described("rtsp"));
     // Forward, while the broker is away and descriptions wait; then back again.
     for (offset, ahead) in [("+3600\n", true), ("+0\n", false)] {
-        line.set(Line::Refuse);
+        proxy.set(Link::Refuse);
         fs::write(daemon.path("clock"), offset).unwrap();
         std::thread::sleep(Duration::from_secs(3));
-        line.set(Line::Pass);
+        proxy.set(Link::Pass);
         for camera in ["rtsp", "scene"] {
-            let end = Instant::now() + daemon::PATIENCE;
+            let end = Instant::now() + daemon::TIMEOUT;
             loop {
                 seen.extend(subscriber.until(described(camera)));
                 let newest = events(&seen, camera).pop().unwrap();

@@ -232,7 +232,7 @@ fn a_slow_server_is_waited_for() {
     let content = Content::new();
     let server = server(&content, |_, request, bytes| {
         let mut reply = ranged(request, bytes);
-        reply.pace = Some((60_000, Duration::from_millis(150)));
+        reply.throttle = Some((60_000, Duration::from_millis(150)));
         Some(reply)
     });
     let cache = tempfile::tempdir().unwrap();
@@ -423,7 +423,7 @@ fn two_pulls_of_one_model_do_not_disturb_each_other() {
     let content = Content::new();
     let server = server(&content, |_, request, bytes| {
         let mut reply = ranged(request, bytes);
-        reply.pace = Some((60_000, Duration::from_millis(20)));
+        reply.throttle = Some((60_000, Duration::from_millis(20)));
         Some(reply)
     });
     let cache = tempfile::tempdir().unwrap();

@@ -189,7 +189,7 @@ fn the_service_manager_is_notified_of_every_stage_from_start_to_stop() {
     let until = |wanted: &str| {
         let mut lines = Vec::new();
         while lines.last().is_none_or(|line: &String| line != wanted) {
-            lines.push(told.recv_timeout(daemon::PATIENCE).unwrap_or_else(|_| panic!("{wanted}: {lines:?}")));
+            lines.push(told.recv_timeout(daemon::TIMEOUT).unwrap_or_else(|_| panic!("{wanted}: {lines:?}")));
         }
         lines
     };
@@ -219,7 +219,7 @@ fn the_service_manager_is_notified_of_every_stage_from_start_to_stop() {
     }
     daemon.signal("HUP");
     until("RELOADING=1");
-    let line = told.recv_timeout(daemon::PATIENCE).unwrap();
+    let line = told.recv_timeout(daemon::TIMEOUT).unwrap();
     assert!(line.strip_prefix("MONOTONIC_USEC=").is_some_and(|n| n.parse::<u64>().is_ok()), "{line}");
     until("READY=1");
     daemon.signal("TERM");

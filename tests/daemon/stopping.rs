@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{
     broker::{Mosquitto, Subscriber},
     daemon::{self, Daemon, made},
-    proxy::{Line, Proxy},
+    proxy::{Link, Proxy},
 };
 
 /// What the unit allows (`TimeoutStopSec`), less what a busy machine may take.
@@ -44,16 +44,16 @@ fn toml(port: u16) -> String {
 #[test]
 fn a_stop_at_any_moment_ends_in_time_and_loses_nothing() {
     let broker = Mosquitto::start("");
-    let line = Proxy::start(broker.port());
+    let proxy = Proxy::start(broker.port());
     let subscriber = Subscriber::to(broker.port(), "camscribe/#");
-    let mut daemon = Daemon::with(&toml(line.port()), |_, command| {
+    let mut daemon = Daemon::with(&toml(proxy.port()), |_, command| {
         command.env("RUST_LOG", "camscribe=debug");
     });
     // Before its signal handlers, while it reads the model, while it tries it out, while it connects,
     // while it describes; and where the broker is away, so that what is left must wait on disk.
     let delays = [0, 20, 60, 120, 250, 400, 600, 900, 1300, 1800, 2500, 4000];
     for (life, delay) in delays.into_iter().enumerate() {
-        line.set(if life % 6 == 5 { Line::Refuse } else { Line::Pass });
+        proxy.set(if life % 6 == 5 { Link::Refuse } else { Link::Pass });
         if life > 0 {
             daemon.restart();
         }
@@ -66,7 +66,7 @@ fn a_stop_at_any_moment_ends_in_time_and_loses_nothing() {
         let early = delay < 1000 && status.signal() == Some(15);
         assert!(status.code() == Some(0) || early, "after {delay} ms: {status}");
     }
-    line.set(Line::Pass);
+    proxy.set(Link::Pass);
     daemon.restart();
     daemon.logged("in the outbox");
     daemon.signal("TERM");
@@ -82,7 +82,7 @@ fn a_stop_at_any_moment_ends_in_time_and_loses_nothing() {
         .filter(|m| m.topic.ends_with("/description"))
         .map(|m| m.json()["id"].as_str().unwrap().to_owned())
         .collect();
-    for (camera, ids) in made(&log) {
+    for (camera, ids) in stored_ids(&log) {
         let lost: Vec<_> = ids.iter().filter(|id| !delivered.contains(*id)).collect();
         assert!(lost.is_empty(), "{camera}: {lost:?} of {}", ids.len());
     }

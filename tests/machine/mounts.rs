@@ -17,7 +17,7 @@ use crate::{
         broker::{Mosquitto, Subscriber},
         daemon::{self, Daemon},
         delivered::{assert_whole, described, events},
-        proxy::{Line, Proxy},
+        proxy::{Link, Proxy},
         rtsp::{self, RtspServer},
     },
 };
@@ -46,7 +46,7 @@ fn may_mount() -> bool {
 }
 
 /// Has `command` run where it sees what the shell's `mounts` have mounted, and nobody else does.
-fn apart(home: &Path, command: &mut Command, mounts: &str) {
+fn with_mounts(home: &Path, command: &mut Command, mounts: &str) {
     let script = home.join("apart");
     fs::write(&script, format!("{mounts} && exec {} \"$@\"", env!("CARGO_BIN_EXE_camscribe"))).unwrap();
     let mut apart = Command::new("unshare");
@@ -62,7 +62,7 @@ fn apart(home: &Path, command: &mut Command, mounts: &str) {
 
 fn names_that_no_longer_resolve_cost_nothing_but_time() {
     let broker = Mosquitto::start("");
-    let line = Proxy::start(broker.port());
+    let proxy = Proxy::start(broker.port());
     let camera = RtspServer::start(rtsp::LIVE);
     let port = camera.port();
     let subscriber = Subscriber::to(broker.port(), "camscribe/#");
@@ -75,7 +75,7 @@ fn names_that_no_longer_resolve_cost_nothing_but_time() {
         cameras.named.uri = "rtsp://camera.test:{port}/stream"
         cameras.steady.uri = "test://shapes"
         "#,
-        line.port()
+        proxy.port()
     );
     const GONE: &str = "127.0.0.1 localhost\n";
     const THERE: &str = "127.0.0.1 localhost broker.test camera.test\n";
@@ -86,19 +86,19 @@ fn names_that_no_longer_resolve_cost_nothing_but_time() {
         let at = home.display();
         let mounts =
             format!("mount --bind {at}/hosts /etc/hosts && mount --bind {at}/resolv.conf /etc/resolv.conf");
-        apart(home, command, &mounts);
+        with_mounts(home, command, &mounts);
     });
     let mut seen = subscriber.until(described("named"));
 
     fs::write(daemon.path("hosts"), GONE).unwrap();
-    line.set(Line::Refuse);
+    proxy.set(Link::Refuse);
     drop(camera);
     let metric = |name: &str| daemon.metric(name).unwrap_or(0.0);
     daemon::wait("the camera to be missed", || {
         (metric("camscribe_camera_state{camera=\"named\",state=\"offline\"}") == 1.0).then_some(())
     });
     // Both are there again, and nobody knows where.
-    line.set(Line::Pass);
+    proxy.set(Link::Pass);
     let _camera = RtspServer::start_at(rtsp::LIVE, port);
     daemon.logged("not connected to the MQTT broker at broker.test");
     daemon.logged("failed to lookup address");
@@ -134,7 +134,7 @@ fn a_disk_that_is_full_for_a_while_loses_nothing() {
         defaults = { window = "500ms", frames = 2, change_threshold = 0, prompt = "Describe this." }
         cameras.scene.uri = "test://shapes"
     "#;
-    let daemon = Daemon::with(toml, |home, command| apart(home, command, mounts));
+    let daemon = Daemon::with(toml, |home, command| with_mounts(home, command, mounts));
     daemon::wait("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
     // As the daemon sees it.
     let filler =

@@ -9,9 +9,9 @@ use camscribe::publish::outbox::Outbox;
 use tokio::time::sleep;
 
 use crate::support::{
-    broker::{Mosquitto, PATIENCE, Subscriber},
-    proxy::{Line, Proxy},
-    publishing::{camera, descriptions, event, message, outbox, settings, settled, start},
+    broker::{Mosquitto, Subscriber, TIMEOUT},
+    proxy::{Link, Proxy},
+    publishing::{camera, descriptions, event, message, outbox, settings, start, wait_for_outbox},
 };
 
 const CAMERAS: [&str; 3] = ["porch", "yard", "gate"];
@@ -31,20 +31,20 @@ async fn twenty_faults_under_load_lose_no_event_and_keep_each_cameras_order() {
         "persistence true\nautosave_on_changes true\nautosave_interval 1\nmax_queued_messages 0\n\
          max_packet_size 4000",
     );
-    let line = Proxy::start(broker.port());
+    let proxy = Proxy::start(broker.port());
     let durable = ["-c", "-i", "watcher", "-x", "3600"];
     let subscriber = Subscriber::with(broker.port(), "camscribe/edge1/+/description", &durable);
     let outbox = outbox();
-    let publisher = start(settings(line.port()), &outbox);
+    let publisher = start(settings(proxy.port()), &outbox);
     let large = "A very long story. ".repeat(300);
 
     for cycle in 0..CYCLES {
         let (fault, killed) = match cycle % 5 {
-            0 => (Line::Refuse, true),
-            1 => (Line::Refuse, false),
-            2 => (Line::Slow, false),
-            3 => (Line::Cut(1 + cycle * 911), false),
-            _ => (Line::Stall, false),
+            0 => (Link::Refuse, true),
+            1 => (Link::Refuse, false),
+            2 => (Link::Slow, false),
+            3 => (Link::Cut(1 + cycle * 911), false),
+            _ => (Link::Stall, false),
         };
         for n in 0..EACH {
             for name in CAMERAS {
@@ -52,7 +52,7 @@ async fn twenty_faults_under_load_lose_no_event_and_keep_each_cameras_order() {
                 outbox.append(message(&event(name, cycle * EACH + n, text)));
             }
             if n == EACH / 2 {
-                line.set(fault);
+                proxy.set(fault);
             }
             sleep(Duration::from_millis(5)).await;
         }
@@ -63,10 +63,10 @@ async fn twenty_faults_under_load_lose_no_event_and_keep_each_cameras_order() {
             broker.run();
         }
         sleep(FAULT).await;
-        line.set(Line::Pass);
+        proxy.set(Link::Pass);
         // Now and then the next fault finds a backlog.
         if cycle % 3 != 0 {
-            settled(&outbox, Outbox::is_empty).await;
+            wait_for_outbox(&outbox, Outbox::is_empty).await;
         }
     }
 
@@ -85,8 +85,8 @@ async fn twenty_faults_under_load_lose_no_event_and_keep_each_cameras_order() {
             events.filter(|event| ids.insert(event.id)).map(|event| event.clip.seq).collect();
         assert_eq!(once, wanted, "{name}");
     }
-    settled(&outbox, Outbox::is_empty).await;
+    wait_for_outbox(&outbox, Outbox::is_empty).await;
     assert!(outbox.status().dropped.is_empty());
     assert_eq!(outbox.status().set_aside, BTreeMap::from(CAMERAS.map(|name| (camera(name), CYCLES))));
-    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+    assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
 }

@@ -19,7 +19,7 @@ use camscribe::{
 use tokio::{sync::mpsc, time::timeout};
 use uuid::Uuid;
 
-use crate::support::broker::{self, PATIENCE, Subscriber};
+use crate::support::broker::{self, Subscriber, TIMEOUT};
 
 const LIMITS: Limits = Limits { events: 16 << 20, snapshots: 16 << 20 };
 
@@ -65,7 +65,7 @@ async fn our_publisher_and_our_subscriber_work_with_it() {
             .await
     });
     let mut next = async |topic: &str| loop {
-        let message = timeout(PATIENCE, messages.recv()).await.expect("in time").expect("the reader runs");
+        let message = timeout(TIMEOUT, messages.recv()).await.expect("in time").expect("the reader runs");
         if message.0 == topic {
             return message.1;
         }
@@ -74,10 +74,10 @@ async fn our_publisher_and_our_subscriber_work_with_it() {
     outbox.append(message("A red circle moves left."));
     assert_eq!(next("camscribe/demo/scene/latest").await, br#"{"description":"A red circle moves left."}"#);
     assert_eq!(next("camscribe/demo/scene/snapshot").await.len(), 200_000);
-    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+    assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
     assert_eq!(next("camscribe/demo/status").await, b"offline");
     drop(embedded);
-    let ended = timeout(PATIENCE, reader).await.expect("in time").expect("no panic");
+    let ended = timeout(TIMEOUT, reader).await.expect("in time").expect("no panic");
     assert!(ended.expect_err("it only returns when it ends").to_string().contains(&port.to_string()));
 }
 
@@ -115,7 +115,7 @@ async fn a_client_that_breaks_the_protocol_is_disconnected_and_nobody_else() {
         let mut stream = TcpStream::connect(("127.0.0.1", embedded.port())).expect("it listens");
         stream.write_all(bytes).expect("it reads");
         stream.shutdown(std::net::Shutdown::Write).expect("open");
-        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        stream.set_read_timeout(Some(TIMEOUT)).expect("set");
         let mut answer = Vec::new();
         // Closed, or reset because of bytes that it did not care to read.
         let _ = stream.read_to_end(&mut answer);
@@ -137,5 +137,5 @@ async fn the_port_is_taken_while_the_broker_runs_and_free_after_it() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, again).await.expect("the port comes free");
+    timeout(TIMEOUT, again).await.expect("the port comes free");
 }

@@ -24,7 +24,7 @@ use camscribe::{
 };
 
 use crate::support::{
-    broker::{self, Mosquitto, PATIENCE, Received, Subscriber},
+    broker::{self, Mosquitto, Received, Subscriber, TIMEOUT},
     publishing::*,
 };
 
@@ -51,7 +51,7 @@ async fn an_event_arrives_unchanged_and_conforms_to_the_published_schema() {
     }
 
     subscriber.next_on("camscribe/edge1/porch/snapshot");
-    settled(&outbox, Outbox::is_empty).await;
+    wait_for_outbox(&outbox, Outbox::is_empty).await;
     let late = Subscriber::to(broker.port(), "camscribe/edge1/porch/#");
     let latest = late.next_on("camscribe/edge1/porch/latest");
     assert!(latest.retained);
@@ -62,7 +62,7 @@ async fn an_event_arrives_unchanged_and_conforms_to_the_published_schema() {
     assert_eq!(snapshot.payload, JPEG);
     assert_eq!(snapshot.content_type, "image/jpeg");
     assert_eq!(snapshot.user_properties, format!("id:{}", made.id));
-    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+    assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,7 +89,7 @@ async fn a_shutdown_delivers_what_is_left_publishes_offline_and_disconnects_with
     for seq in 0..200 {
         outbox.append(message(&event("porch", seq, "A cat.")));
     }
-    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+    assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
     let seen = subscriber.until(|m| m.text() == "offline");
     let seqs: Vec<u64> = descriptions(&seen).iter().map(|event| event.clip.seq).collect();
     assert_eq!(seqs, (0..200).collect::<Vec<_>>());
@@ -100,7 +100,7 @@ async fn a_shutdown_delivers_what_is_left_publishes_offline_and_disconnects_with
 async fn a_shutdown_without_a_broker_ends_and_returns_how_many_descriptions_are_left() {
     let outbox = outbox();
     let publisher = start(settings(broker::free_port()), &outbox);
-    trouble(&publisher).await;
+    offline_reason(&publisher).await;
     for seq in 0..3 {
         outbox.append(message(&event("porch", seq, "A cat.")));
     }
@@ -119,7 +119,7 @@ async fn states_are_retained_and_republished_to_a_broker_that_lost_them() {
     for run in 0..2 {
         if run == 1 {
             broker.kill();
-            trouble(&publisher).await;
+            offline_reason(&publisher).await;
             broker.run();
         }
         online(&publisher).await;
@@ -144,14 +144,14 @@ async fn a_broker_that_comes_up_late_gets_the_backlog_and_only_the_newest_of_it_
     let mut broker = Mosquitto::stopped("allow_anonymous true");
     let outbox = outbox();
     let publisher = start(settings(broker.port()), &outbox);
-    let why = trouble(&publisher).await;
+    let why = offline_reason(&publisher).await;
     assert!(why.contains("refused"), "{why}");
     for seq in 0..5 {
         outbox.append(message(&event("porch", seq, "A cat.")));
     }
     broker.run();
     let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/porch/#");
-    settled(&outbox, Outbox::is_empty).await;
+    wait_for_outbox(&outbox, Outbox::is_empty).await;
     let last = |m: &Received| m.topic.ends_with("/snapshot");
     let seen = subscriber.until(last);
     let latest: Vec<u64> = seen
@@ -160,7 +160,7 @@ async fn a_broker_that_comes_up_late_gets_the_backlog_and_only_the_newest_of_it_
         .filter_map(|m| m.json()["clip"]["seq"].as_u64())
         .collect();
     assert_eq!(latest, [4]);
-    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+    assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,7 +171,7 @@ async fn a_wrong_password_has_a_clear_error_and_the_right_one_connects() {
         Settings { login: Some(login), ..settings(broker.port()) }
     };
     let publisher = start(with("wrong"), &outbox());
-    let why = trouble(&publisher).await;
+    let why = offline_reason(&publisher).await;
     assert!(why.contains("not authorized") && why.contains("mqtt.password_file"), "{why}");
     assert!(!why.contains("wrong"), "{why}");
     assert!(!format!("{:?}", with("wrong")).contains("wrong"));
@@ -205,9 +205,9 @@ async fn set_aside_and_go_on(config: &str) {
     let mut ids = BTreeSet::new();
     let events = descriptions(&seen).into_iter().filter(|event| ids.insert(event.id));
     assert_eq!(events.map(|event| event.clip.seq).collect::<Vec<_>>(), [0, 2, 5]);
-    settled(&outbox, Outbox::is_empty).await;
+    wait_for_outbox(&outbox, Outbox::is_empty).await;
     assert_eq!(outbox.status().set_aside, BTreeMap::from([(camera("porch"), 3)]));
-    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+    assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
 }
 
 /// A broker that lets everybody in, answers pings, and has `answer` answer messages, of which it is
@@ -276,9 +276,9 @@ async fn an_event_that_makes_a_broker_disconnect_does_not_block_the_others_for_e
         let event = event("porch", seq as u64, text);
         outbox.append(Message::new(&event, None).expect("JSON"));
     }
-    settled(&outbox, Outbox::is_empty).await;
+    wait_for_outbox(&outbox, Outbox::is_empty).await;
     assert_eq!(outbox.status().set_aside, BTreeMap::from([(camera("porch"), 1)]));
-    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+    assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -291,9 +291,9 @@ async fn a_broker_that_disconnects_subscribers_still_gets_every_event() {
     for seq in 0..3 {
         outbox.append(message(&event("porch", seq, "A cat.")));
     }
-    settled(&outbox, Outbox::is_empty).await;
+    wait_for_outbox(&outbox, Outbox::is_empty).await;
     assert!(outbox.status().set_aside.is_empty());
-    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+    assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -311,12 +311,12 @@ async fn an_event_refused_for_now_is_reported_with_its_topic_and_waits() {
         for seq in 0..3 {
             outbox.append(message(&event("porch", seq, "A cat.")));
         }
-        let why = trouble(&publisher).await;
+        let why = offline_reason(&publisher).await;
         assert!(why.contains(word) && why.contains("camscribe/edge1/porch/description"), "{why}");
-        settled(&outbox, Outbox::is_empty).await;
+        wait_for_outbox(&outbox, Outbox::is_empty).await;
         assert!(outbox.status().set_aside.is_empty());
         assert!(outbox.status().dropped.is_empty());
-        assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+        assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
     }
 }
 
@@ -374,9 +374,9 @@ async fn no_more_is_in_flight_than_the_broker_allows() {
     for seq in 0..12 {
         outbox.append(message(&event("porch", seq, "A cat.")));
     }
-    settled(&outbox, Outbox::is_empty).await;
+    wait_for_outbox(&outbox, Outbox::is_empty).await;
     assert_eq!(most.load(Ordering::SeqCst), 3);
-    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+    assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -395,9 +395,9 @@ async fn an_event_on_a_forbidden_topic_is_dead_lettered_and_other_cameras_pass()
     outbox.append(message(&event("yard", 0, "A dog.")));
     outbox.append(message(&event("porch", 0, "A cat.")));
     assert_eq!(subscriber.next().json()["description"], "A cat.");
-    settled(&outbox, Outbox::is_empty).await;
+    wait_for_outbox(&outbox, Outbox::is_empty).await;
     assert_eq!(outbox.status().set_aside, BTreeMap::from([(camera("yard"), 1)]));
-    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+    assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -410,8 +410,8 @@ async fn a_broker_that_keeps_nothing_and_acknowledges_nothing_still_gets_the_eve
     outbox.append(message(&made));
     let received = subscriber.next_on("camscribe/edge1/porch/description");
     assert_eq!(received.json(), serde_json::to_value(&made).expect("JSON"));
-    settled(&outbox, Outbox::is_empty).await;
-    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+    wait_for_outbox(&outbox, Outbox::is_empty).await;
+    assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -442,5 +442,5 @@ async fn home_assistant_finds_every_camera_when_it_starts_after_the_daemon() {
     let config = late.next();
     assert!(config.retained);
     assert_eq!(config.json()["origin"]["name"], "camscribe");
-    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+    assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
 }

@@ -7,8 +7,8 @@ use camscribe::{
 };
 
 use crate::support::{
-    broker::{Mosquitto, PATIENCE, Subscriber},
-    proxy::{Line, Proxy},
+    broker::{Mosquitto, Subscriber, TIMEOUT},
+    proxy::{Link, Proxy},
     publishing::*,
 };
 
@@ -16,8 +16,8 @@ const DESCRIPTION: &str = "camscribe/edge1/porch/description";
 const STATUS: &str = "camscribe/edge1/status";
 
 fn old_broker(broker: &Mosquitto) -> Proxy {
-    let line = Proxy::start(broker.port());
-    line.set(Line::Lacks5);
+    let proxy = Proxy::start(broker.port());
+    proxy.set(Link::RefusesV5);
     line
 }
 
@@ -27,49 +27,49 @@ async fn a_broker_without_mqtt_5_gets_3_1_1_and_loses_nothing_when_it_restarts()
     let subscriber = Subscriber::to(broker.port(), "camscribe/#");
     let line = old_broker(&broker);
     let outbox = outbox();
-    let publisher = start(settings(line.port()), &outbox);
+    let publisher = start(settings(proxy.port()), &outbox);
     let first = event("porch", 0, "A cat.");
     outbox.append(message(&first));
     let received = subscriber.next_on(DESCRIPTION);
     assert_eq!(received.json(), serde_json::to_value(&first).expect("JSON"));
     // What 3.1.1 has no place for is left out.
     assert_eq!((received.qos, received.content_type.as_str(), received.expiry.as_str()), (1, "", ""));
-    settled(&outbox, Outbox::is_empty).await;
+    wait_for_outbox(&outbox, Outbox::is_empty).await;
     for topic in ["camscribe/edge1/porch/latest", STATUS] {
         assert!(Subscriber::to(broker.port(), topic).next().retained, "{topic}");
     }
 
-    line.set(Line::Refuse);
-    trouble(&publisher).await;
+    proxy.set(Link::Refuse);
+    offline_reason(&publisher).await;
     broker.kill();
     let made: Vec<_> = (1..6).map(|seq| event("porch", seq, "A dog.")).collect();
     made.iter().for_each(|event| outbox.append(message(event)));
     broker.run();
     let subscriber = Subscriber::to(broker.port(), "camscribe/#");
-    line.set(Line::Lacks5);
+    proxy.set(Link::RefusesV5);
     for event in &made {
         assert_eq!(subscriber.next_on(DESCRIPTION).json()["id"], event.id.to_string());
     }
-    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+    assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
     subscriber.until(|m| m.topic == STATUS && m.text() == "offline");
 }
 
 /// The content type that the first description arrives with: MQTT 5 has one, 3.1.1 has none.
-fn content_type_of_a_description(state: Line) -> String {
+fn content_type_of_a_description(state: Link) -> String {
     let broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), DESCRIPTION);
-    let line = Proxy::start(broker.port());
-    line.set(state);
+    let proxy = Proxy::start(broker.port());
+    proxy.set(state);
     let outbox = outbox();
-    let _publisher = start(settings(line.port()), &outbox);
+    let _publisher = start(settings(proxy.port()), &outbox);
     outbox.append(message(&event("porch", 0, "A cat.")));
     subscriber.next().content_type
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_always_disconnects_on_mqtt_5_gets_3_1_1_and_one_that_does_so_once_does_not() {
-    assert_eq!(content_type_of_a_description(Line::HangsUpOn5), "");
-    assert_eq!(content_type_of_a_description(Line::HangsUpOnce), "application/json");
+    assert_eq!(content_type_of_a_description(Link::DisconnectsOnV5), "");
+    assert_eq!(content_type_of_a_description(Link::DisconnectsOnce), "application/json");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,9 +87,9 @@ async fn the_will_reports_a_node_that_died_under_3_1_1() {
 async fn a_broker_without_the_configured_version_is_reported_with_a_remedy() {
     let broker = Mosquitto::start("");
     let line = old_broker(&broker);
-    let settings = Settings { version: MqttVersion::V5, ..settings(line.port()) };
+    let settings = Settings { version: MqttVersion::V5, ..settings(proxy.port()) };
     let publisher = start(settings, &outbox());
-    let why = trouble(&publisher).await;
+    let why = offline_reason(&publisher).await;
     assert!(why.contains("does not speak MQTT 5") && why.contains("mqtt.version"), "{why}");
 }
 
@@ -100,7 +100,7 @@ async fn an_unresolvable_host_is_reported_and_events_wait() {
     let outbox = outbox();
     let publisher = start(settings, &outbox);
     outbox.append(message(&event("porch", 0, "A cat.")));
-    let why = trouble(&publisher).await;
+    let why = offline_reason(&publisher).await;
     assert!(why.contains("mqtt.url"), "{why}");
     assert_eq!(outbox.len(), 1);
 }

@@ -5,9 +5,9 @@ use std::fs;
 use camscribe::publish::{Publisher, Settings, SettingsError, TlsFiles};
 
 use crate::support::{
-    broker::{Mosquitto, PATIENCE},
-    publishing::{event, message, online, outbox, settings, start, trouble},
-    tls::{client, showing, tls_broker},
+    broker::{Mosquitto, TIMEOUT},
+    publishing::{event, message, offline_reason, online, outbox, settings, start},
+    tls::{broker_with, client, tls_broker},
 };
 
 fn tls_settings(broker: &Mosquitto, files: TlsFiles) -> Settings {
@@ -24,7 +24,7 @@ async fn a_broker_with_a_private_authority_is_reached_over_tls_with_a_client_cer
     let publisher = start(tls_settings(&broker, files), &outbox);
     online(&publisher).await;
     outbox.append(message(&event("porch", 0, "A cat.")));
-    assert_eq!(publisher.shutdown(PATIENCE).await, 0);
+    assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,10 +34,10 @@ async fn each_invalid_broker_certificate_has_a_clear_error() {
         ("early.pem", ["not valid yet", "clock"]),
         ("other.pem", ["for another name", "mqtt.url"]),
     ] {
-        let broker = showing(certificate);
+        let broker = broker_with(certificate);
         let files = TlsFiles { ca: Some(broker.path("ca.pem")), client: client(&broker) };
         let publisher = start(tls_settings(&broker, files), &outbox());
-        let why = trouble(&publisher).await;
+        let why = offline_reason(&publisher).await;
         assert!(words.iter().all(|word| why.contains(word)), "{certificate}: {why}");
     }
 }
@@ -51,7 +51,7 @@ async fn a_missing_or_refused_client_certificate_has_a_clear_error() {
     ] {
         let files = TlsFiles { ca: Some(broker.path("ca.pem")), client };
         let publisher = start(tls_settings(&broker, files), &outbox());
-        let why = trouble(&publisher).await;
+        let why = offline_reason(&publisher).await;
         assert!(words.iter().all(|word| why.contains(word)), "{why}");
     }
 }
@@ -63,7 +63,7 @@ async fn a_broker_with_an_unknown_authority_is_not_trusted_and_has_a_clear_error
     let stranger = tls_broker();
     let files = TlsFiles { ca: Some(stranger.path("ca.pem")), client: None };
     let publisher = start(tls_settings(&broker, files), &outbox());
-    let why = trouble(&publisher).await;
+    let why = offline_reason(&publisher).await;
     assert!(why.contains("TLS") && why.contains("mqtt.ca_file"), "{why}");
 }
 

@@ -14,10 +14,10 @@ use std::{
 
 use tempfile::TempDir;
 
-/// Longer than anything takes: a test that waits this long has failed.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a test waits for anything before it fails.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A broker with a configuration of its own.
+/// A mosquitto process with a configuration and a port of its own.
 pub struct Mosquitto {
     dir: TempDir,
     port: u16,
@@ -25,14 +25,14 @@ pub struct Mosquitto {
 }
 
 impl Mosquitto {
-    /// Runs, and lets everybody in; `extra` lines are added to its configuration.
+    /// Starts a broker that admits everyone, with `extra` lines in its configuration.
     pub fn start(extra: &str) -> Self {
         let mut broker = Self::stopped(&format!("allow_anonymous true\n{extra}"));
         broker.run();
         broker
     }
 
-    /// Has its port and its configuration, and does not run.
+    /// Returns a broker that has its port and its configuration and does not run yet.
     pub fn stopped(config: &str) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let port = free_port();
@@ -44,7 +44,7 @@ impl Mosquitto {
         Self { dir, port, child: None }
     }
 
-    /// Runs, and lets only this user in.
+    /// Starts a broker that admits only this user.
     pub fn with_password(user: &str, password: &str) -> Self {
         let mut broker = Self::stopped("allow_anonymous false");
         let passwords = broker.path("passwords");
@@ -66,7 +66,7 @@ impl Mosquitto {
         self.port
     }
 
-    /// Where its files are; `path("name")` may be named in its configuration before it runs.
+    /// Returns the path of a file in its directory, which its configuration may name before it runs.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -86,13 +86,13 @@ impl Mosquitto {
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
             let ended = child.try_wait().expect("a child of ours");
             assert!(ended.is_none(), "mosquitto ended: {}", self.log());
-            assert!(start.elapsed() < PATIENCE, "mosquitto does not listen: {}", self.log());
+            assert!(start.elapsed() < TIMEOUT, "mosquitto does not listen: {}", self.log());
             thread::sleep(Duration::from_millis(20));
         }
         self.child = Some(child);
     }
 
-    /// Ends it without a warning.
+    /// Kills it (SIGKILL).
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -111,17 +111,17 @@ impl Drop for Mosquitto {
     }
 }
 
-/// A port that was free a moment ago.
+/// Returns a port that was free a moment ago.
 pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).expect("a port").local_addr().expect("bound").port()
 }
 
-/// Debian keeps it out of an ordinary user's PATH.
+/// Returns the path of mosquitto, which Debian keeps out of an ordinary user's PATH.
 fn mosquitto() -> &'static str {
     if Path::new("/usr/sbin/mosquitto").exists() { "/usr/sbin/mosquitto" } else { "mosquitto" }
 }
 
-/// A message as a subscriber sees it.
+/// A message as a subscriber receives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Received {
     pub topic: String,
@@ -145,21 +145,21 @@ impl Received {
     }
 }
 
-/// A mosquitto_sub that is subscribed.
+/// A mosquitto_sub process that is subscribed.
 pub struct Subscriber {
     child: Child,
     messages: Receiver<Received>,
 }
 
 impl Subscriber {
-    /// Subscribes to `filter`; what is retained comes first.
+    /// Subscribes to `filter`. Retained messages come first.
     pub fn to(port: u16, filter: &str) -> Self {
         Self::with(port, filter, &[])
     }
 
-    /// Subscribes with further arguments.
+    /// Subscribes with further arguments of mosquitto_sub.
     pub fn with(port: u16, filter: &str, arguments: &[&str]) -> Self {
-        // Its own lines would stay in its buffer until the first message.
+        // stdbuf: its output would otherwise stay in its buffer.
         let mut child = Command::new("stdbuf")
             .args([
                 "-oL",
@@ -197,16 +197,16 @@ impl Subscriber {
                 }
             }
         });
-        is_subscribed.recv_timeout(PATIENCE).expect("subscribed");
+        is_subscribed.recv_timeout(TIMEOUT).expect("subscribed");
         Self { child, messages }
     }
 
-    /// The next message.
+    /// Waits for the next message.
     pub fn next(&self) -> Received {
-        self.messages.recv_timeout(PATIENCE).expect("a message")
+        self.messages.recv_timeout(TIMEOUT).expect("a message")
     }
 
-    /// The next message on `topic`; others are passed over.
+    /// Waits for the next message on `topic` and skips others.
     pub fn next_on(&self, topic: &str) -> Received {
         loop {
             let message = self.next();
@@ -216,12 +216,12 @@ impl Subscriber {
         }
     }
 
-    /// The first message for which `wanted` holds, and those before it.
+    /// Waits for a message for which `wanted` holds. Returns it after all messages before it.
     pub fn until(&self, mut wanted: impl FnMut(&Received) -> bool) -> Vec<Received> {
         let (mut seen, start) = (Vec::new(), Instant::now());
         loop {
-            // Others may come for ever.
-            assert!(start.elapsed() < 5 * PATIENCE, "it does not come");
+            // Other messages may come for ever.
+            assert!(start.elapsed() < 5 * TIMEOUT, "the message does not come");
             let message = self.next();
             let last = wanted(&message);
             seen.push(message);
@@ -231,7 +231,7 @@ impl Subscriber {
         }
     }
 
-    /// What comes within `time`.
+    /// Returns the messages that come within `time`.
     pub fn all_within(&self, time: Duration) -> Vec<Received> {
         let end = Instant::now() + time;
         let mut seen = Vec::new();
@@ -252,7 +252,7 @@ impl Drop for Subscriber {
     }
 }
 
-/// Publishes one message as another client would.
+/// Publishes one message with mosquitto_pub.
 pub fn publish(port: u16, topic: &str, payload: &str) {
     let status = Command::new("mosquitto_pub")
         .args(["-V", "5", "-q", "1", "-h", "127.0.0.1", "-p", &port.to_string(), "-t", topic, "-m", payload])

@@ -9,7 +9,8 @@ use std::{
 
 pub const PORCH: &str = "[cameras.porch]\nuri = \"rtsp://192.0.2.10/stream1\"\n";
 
-/// `camscribe check` on a folder of its own, with nothing of this process's configuration.
+/// The command `camscribe check` in a temporary directory, without the configuration in this process's
+/// environment.
 pub struct Check {
     pub folder: tempfile::TempDir,
     pub command: Command,
@@ -53,9 +54,9 @@ impl Check {
         self.folder.path().join(name)
     }
 
-    pub fn run(&mut self) -> Answer {
+    pub fn run(&mut self) -> CheckOutput {
         let Output { status, stdout, stderr } = self.command.output().unwrap();
-        Answer {
+        CheckOutput {
             code: status.code(),
             out: String::from_utf8(stdout).unwrap(),
             err: String::from_utf8(stderr).unwrap(),
@@ -64,13 +65,13 @@ impl Check {
 }
 
 #[derive(Debug)]
-pub struct Answer {
+pub struct CheckOutput {
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
 }
 
-impl Answer {
+impl CheckOutput {
     pub fn toml(&self) -> toml::Table {
         assert_eq!(self.code, Some(0), "{}", self.err);
         self.out.parse().unwrap()

@@ -8,7 +8,7 @@ use camscribe::describe::smolvlm::{
 };
 use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
 
-/// A very small SmolVLM2: 4 image tokens a tile, grouped query heads.
+/// Returns the configuration of a very small SmolVLM2: 4 image tokens per tile, grouped-query attention.
 pub fn tiny() -> ModelConfig {
     ModelConfig {
         vision: VisionConfig {
@@ -39,7 +39,7 @@ pub fn tiny() -> ModelConfig {
     }
 }
 
-/// Every tensor of the architecture with its shape and little-endian f32 bytes.
+/// Returns every tensor of the architecture with its shape and its little-endian f32 bytes.
 pub fn random(config: &ModelConfig, seed: u64) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
     let tensor = |(name, shape): (String, Vec<usize>)| {
         let values = numbers(&name, &shape, seed, |x| x);

@@ -14,23 +14,23 @@ use std::{
 
 use tempfile::TempDir;
 
-/// Longer than anything takes: a test that waits this long has failed.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+/// How long a test waits for anything before it fails.
+pub const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Waits until `what` gives something.
+/// Waits until `ready` returns something. `what` names it in the panic after [`TIMEOUT`].
 pub fn wait<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     loop {
         if let Some(it) = ready() {
             return it;
         }
-        assert!(Instant::now() < end, "{what}: not within {PATIENCE:?}");
+        assert!(Instant::now() < end, "{what}: not within {TIMEOUT:?}");
         thread::sleep(Duration::from_millis(50));
     }
 }
 
-/// The program with `home` as its home, and nothing of this process's configuration. It answers
-/// over HTTP at a port of its own.
+/// Returns the program's command with `home` as its home directory, without the configuration in this
+/// process's environment, and with a free port for HTTP.
 pub fn camscribe(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_camscribe"));
     for (name, _) in std::env::vars_os() {
@@ -48,21 +48,22 @@ pub fn camscribe(home: &Path) -> Command {
     command
 }
 
+/// `camscribe run` as a child process, which ends with this value.
 pub struct Daemon {
     pub home: TempDir,
     command: Command,
     child: Child,
-    /// Where what this life of it logged begins.
-    born: usize,
+    /// Where the log of its present run begins.
+    log_start: usize,
 }
 
 impl Daemon {
-    /// Runs with this configuration; `CONFIG` in it is the folder that the file lies in.
+    /// Starts it with this configuration, in which `CONFIG` stands for the directory of the file.
     pub fn start(toml: &str) -> Self {
         Self::with(toml, |_, _| {})
     }
 
-    /// As [`Daemon::start`], with a last word about home and command.
+    /// Starts it as [`Daemon::start`] does, after `adjust` has changed its home directory or its command.
     pub fn with(toml: &str, adjust: impl FnOnce(&Path, &mut Command)) -> Self {
         let home = TempDir::new().unwrap();
         let config = home.path().join("camscribe.toml");
@@ -70,26 +71,26 @@ impl Daemon {
         let mut command = camscribe(home.path());
         command.args(["run", "--config"]).arg(&config);
         adjust(home.path(), &mut command);
-        // Appended to, so that one file holds what every life of the daemon said.
+        // Appended to, so that one file holds the output of every run.
         let file = |name| File::options().create(true).append(true).open(home.path().join(name)).unwrap();
         command.stdout(file("stdout")).stderr(file("stderr"));
         let child = command.spawn().unwrap();
-        Self { home, command, child, born: 0 }
+        Self { home, command, child, log_start: 0 }
     }
 
-    /// Ends it without a warning.
+    /// Kills it (SIGKILL).
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Runs it again, after its end.
+    /// Starts it again after its end.
     pub fn restart(&mut self) {
-        self.born = self.log().len();
+        self.log_start = self.log().len();
         self.child = self.command.spawn().unwrap();
     }
 
-    /// Writes another configuration and asks for it to be read.
+    /// Writes another configuration and sends SIGHUP.
     pub fn reload(&self, toml: &str) {
         fs::write(self.path("camscribe.toml"), toml).unwrap();
         self.signal("HUP");
@@ -103,30 +104,30 @@ impl Daemon {
         self.home.path().join(name)
     }
 
-    /// What it has logged so far, in all its lives.
+    /// Returns what it has logged so far, in all its runs.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.path("stderr")).unwrap()).into_owned()
     }
 
-    /// Waits for a line with this text, in its present life.
+    /// Waits for a log line with this text in its present run, and returns the line.
     pub fn logged(&self, text: &str) -> String {
-        let line = || Some(self.log()[self.born..].lines().find(|line| line.contains(text))?.to_owned());
-        let end = Instant::now() + PATIENCE;
+        let line = || Some(self.log()[self.log_start..].lines().find(|line| line.contains(text))?.to_owned());
+        let end = Instant::now() + TIMEOUT;
         while Instant::now() < end {
             if let Some(line) = line() {
                 return line;
             }
             thread::sleep(Duration::from_millis(50));
         }
-        panic!("it does not log {text:?}:\n{}", self.log());
+        panic!("the daemon does not log {text:?}:\n{}", self.log());
     }
 
-    /// Asks it over HTTP: status and body.
+    /// Sends a GET request. Returns the status and the body.
     pub fn get(&self, path: &str) -> (u16, String) {
         let line = self.logged("/metrics, /healthz");
         let address = line.split("http://").nth(1).unwrap().split('/').next().unwrap();
         let mut stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -134,7 +135,7 @@ impl Daemon {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
-    /// A number of `/metrics`, by its name and labels as they stand there.
+    /// Returns the value of a metric, by its name and labels as `/metrics` has them.
     pub fn metric(&self, name: &str) -> Option<f64> {
         let (status, page) = self.get("/metrics");
         assert_eq!(status, 200);
@@ -146,29 +147,29 @@ impl Daemon {
         assert!(status.success());
     }
 
-    /// Waits for its end and gives the exit code.
+    /// Waits for its end and returns the exit code.
     pub fn wait(&mut self) -> Option<i32> {
         self.status().code()
     }
 
-    /// Waits for its end and gives how it ended.
+    /// Waits for its end and returns its exit status.
     pub fn status(&mut self) -> ExitStatus {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while Instant::now() < end {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
             thread::sleep(Duration::from_millis(50));
         }
-        panic!("it does not end:\n{}", self.log());
+        panic!("the daemon does not end:\n{}", self.log());
     }
 
-    /// Waits for its end by itself.
+    /// Waits for its end. Returns the exit code and the log.
     pub fn ended(mut self) -> (Option<i32>, String) {
         (self.wait(), self.log())
     }
 
-    /// Asks it to stop, and waits for the exit code and everything that it logged.
+    /// Sends SIGTERM. Returns the exit code and the log.
     pub fn stop(self) -> (Option<i32>, String) {
         self.signal("TERM");
         self.ended()
@@ -182,14 +183,14 @@ impl Drop for Daemon {
     }
 }
 
-/// A number of a page of metrics.
+/// Returns the value of a metric in a page of metrics.
 pub fn number(page: &str, name: &str) -> Option<f64> {
     let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
     Some(line.parse().unwrap())
 }
 
-/// The ids that the daemon said are in the outbox, by camera, in order.
-pub fn made(log: &str) -> HashMap<String, Vec<String>> {
+/// Returns the ids of the events that the daemon logged as stored in the outbox, by camera and in order.
+pub fn stored_ids(log: &str) -> HashMap<String, Vec<String>> {
     let mut made: HashMap<String, Vec<String>> = HashMap::new();
     for line in log.lines().filter(|line| line.contains("in the outbox")) {
         let field = |name: &str| {

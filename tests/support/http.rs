@@ -13,12 +13,12 @@ use std::{
     time::Duration,
 };
 
-/// What a client asked for.
+/// A request as it was received.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// With the query.
+    /// With its query.
     pub path: String,
-    /// Names in lower case.
+    /// By their names in lower case.
     pub headers: BTreeMap<String, String>,
 }
 
@@ -28,23 +28,23 @@ impl Request {
     }
 }
 
-/// What it is told.
+/// How the server replies.
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// So many bytes of the body are sent, its whole length is announced.
+    /// Only this many bytes of the body are sent, although its whole length is announced.
     pub cut: Option<usize>,
-    /// After the cut, silence instead of the end of the connection.
+    /// After the cut the connection stays open and silent.
     pub stall: bool,
-    /// The body goes out in pieces of so many bytes with a pause between.
-    pub pace: Option<(usize, Duration)>,
+    /// The body is sent in pieces of this many bytes with this pause between them.
+    pub throttle: Option<(usize, Duration)>,
 }
 
 impl Reply {
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into(), cut: None, stall: false, pace: None }
+        Self { status, headers: Vec::new(), body: body.into(), cut: None, stall: false, throttle: None }
     }
 
     pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
@@ -65,7 +65,7 @@ impl Reply {
 
 type Handler = dyn Fn(&Request) -> Reply + Send + Sync;
 
-/// Runs until it is dropped.
+/// A server that runs until it is dropped.
 pub struct Server {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -74,7 +74,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers every request with what `handler` says.
+    /// Starts a server that replies to every request with what `handler` returns.
     pub fn start(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -91,7 +91,7 @@ impl Server {
                     }
                     let (handler, requests, stop) =
                         (Arc::clone(&handler), Arc::clone(&requests), Arc::clone(&stop));
-                    // A client that leaves early is no concern of ours.
+                    // A client may disconnect early.
                     let stream = stream.unwrap();
                     answering.push(thread::spawn(move || drop(answer(stream, &*handler, &requests, &stop))));
                 }
@@ -103,17 +103,17 @@ impl Server {
         Self { address, requests, stop, acceptor: Some(acceptor) }
     }
 
-    /// `http://127.0.0.1:port`
+    /// Returns `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// All requests so far.
+    /// Returns all requests so far.
     pub fn requests(&self) -> Vec<Request> {
         self.requests.lock().unwrap().clone()
     }
 
-    /// Those whose path ends like this.
+    /// Returns the requests whose path ends with `end`.
     pub fn requests_for(&self, end: &str) -> Vec<Request> {
         self.requests().into_iter().filter(|r| r.path.ends_with(end)).collect()
     }
@@ -155,7 +155,7 @@ fn answer(
     }
     write!(stream, "{head}connection: close\r\n\r\n")?;
     let body = &reply.body[..reply.cut.unwrap_or(reply.body.len()).min(reply.body.len())];
-    match reply.pace {
+    match reply.throttle {
         Some((bytes, pause)) => {
             for piece in body.chunks(bytes) {
                 stream.write_all(piece)?;

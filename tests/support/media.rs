@@ -18,7 +18,7 @@ use gstreamer::prelude::*;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Runs a gst-launch text to its end.
+/// Runs a gst-launch description to its end.
 pub fn launch(text: &str) {
     gst::init().unwrap();
     let pipeline = gst::parse::launch(text).unwrap_or_else(|e| panic!("{text}: {e}"));
@@ -34,7 +34,8 @@ pub fn launch(text: &str) {
     }
 }
 
-/// Six seconds of a moving ball, 25 frames a second, 320x240, through `encoder ! muxer`.
+/// Writes six seconds of a moving ball, 320x240 at 25 frames per second, through `encoder ! muxer`. Returns the
+/// path.
 pub fn ball(folder: &Path, name: &str, encode: &str) -> PathBuf {
     let path = folder.join(name);
     launch(&format!(
@@ -45,12 +46,12 @@ pub fn ball(folder: &Path, name: &str, encode: &str) -> PathBuf {
     path
 }
 
-/// H.264 with a keyframe every `gop` frames.
+/// Returns the encoder of H.264 with a keyframe every `gop` frames.
 pub fn h264(gop: u32) -> String {
     format!("x264enc key-int-max={gop} speed-preset=ultrafast option-string=scenecut=0 ! h264parse")
 }
 
-/// A camera with two-second windows of four frames.
+/// Returns the configuration of a camera with two-second windows of four frames.
 pub fn camera(uri: &str) -> CameraConfig {
     let s = Duration::from_secs;
     let ParsedSource { source, login } = uri.parse().unwrap();
@@ -74,7 +75,7 @@ pub fn file(path: &Path) -> CameraConfig {
     camera(path.to_str().unwrap())
 }
 
-/// All that came of a source.
+/// What came of a source.
 #[derive(Debug)]
 pub struct Played {
     pub result: Result<Summary, CaptureError>,
@@ -85,13 +86,13 @@ pub struct Played {
 
 impl Played {
     pub fn error(&self) -> String {
-        self.result.as_ref().expect_err("it was played").to_string()
+        self.result.as_ref().expect_err("the source has played").to_string()
     }
 }
 
-/// Plays a source until its end, or until it has given `enough` clips, or for a minute.
+/// Captures a source until its end, until `enough` clips, or for a minute.
 pub async fn play(config: CameraConfig, enough: usize) -> Played {
-    // What GLib calls critical is a misuse of it: let the test die of it.
+    // A critical warning of GLib is a programming error: it ends this process.
     gst::glib::log_set_always_fatal(gst::glib::LogLevels::LEVEL_ERROR | gst::glib::LogLevels::LEVEL_CRITICAL);
     let (status, mut watching) = watch::channel(CameraStatus::default());
     let cancel = CancellationToken::new();
@@ -130,12 +131,12 @@ pub async fn play_all(config: CameraConfig) -> Played {
     play(config, usize::MAX).await
 }
 
-/// Offsets of a clip's frames in milliseconds.
+/// Returns the offsets of a clip's frames in milliseconds.
 pub fn offsets(clip: &Clip) -> Vec<u128> {
     (0..clip.frames.len()).map(|i| clip.offset(i).as_millis()).collect()
 }
 
-/// The mean of a frame's red, green and blue over a part of it, in shares of width and height.
+/// Returns the mean red, green and blue over a part of a frame, given in fractions of its width and height.
 pub fn mean(frame: &camscribe::frame::Frame, x: (f32, f32), y: (f32, f32)) -> [u32; 3] {
     let (w, h) = (frame.width as f32, frame.height as f32);
     let (columns, rows) = ((x.0 * w) as usize..(x.1 * w) as usize, (y.0 * h) as usize..(y.1 * h) as usize);

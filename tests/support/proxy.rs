@@ -12,34 +12,35 @@ use std::{
     time::Duration,
 };
 
-/// A pump looks at the line's state so often.
+/// How often a connection checks the state of the link.
 const STEP: Duration = Duration::from_millis(10);
-/// So many bytes pass in a step of a slow line.
+/// Bytes that pass in a step of a slow link.
 const TRICKLE: usize = 64;
 
-/// How the line is.
+/// The state of the link to the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line {
+pub enum Link {
     Pass,
-    /// Connections end at once.
+    /// Connections are closed at once.
     Refuse,
     /// A few bytes at a time.
     Slow,
-    /// Connections stand, and nothing passes.
+    /// Connections stay open, and nothing passes.
     Stall,
-    /// So many more bytes go to the broker, then the connection breaks and others are refused.
+    /// This many more bytes go to the broker; then the connection breaks and others are refused.
     Cut(u64),
-    /// As if the broker knew only MQTT 3.1.1: it refuses a CONNECT of version 5 as such brokers do.
-    Lacks5,
-    /// The same, and it just hangs up.
-    HangsUpOn5,
-    /// The next connection ends as soon as something is said on it; those after it pass.
-    HangsUpOnce,
+    /// A CONNECT of MQTT 5 is refused as a broker refuses it that knows only 3.1.1.
+    RefusesV5,
+    /// A CONNECT of MQTT 5 is answered by closing the connection.
+    DisconnectsOnV5,
+    /// The next connection is closed at its first bytes; those after it pass.
+    DisconnectsOnce,
 }
 
+/// A proxy that listens until it is dropped.
 pub struct Proxy {
     port: u16,
-    line: Arc<Mutex<Line>>,
+    link: Arc<Mutex<Link>>,
     ended: Arc<AtomicBool>,
 }
 
@@ -47,49 +48,49 @@ impl Proxy {
     pub fn start(broker: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let port = listener.local_addr().expect("bound").port();
-        let line = Arc::new(Mutex::new(Line::Pass));
+        let link = Arc::new(Mutex::new(Link::Pass));
         let ended = Arc::new(AtomicBool::new(false));
-        let (shared, over) = (Arc::clone(&line), Arc::clone(&ended));
+        let (shared, over) = (Arc::clone(&link), Arc::clone(&ended));
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 if over.load(Ordering::SeqCst) {
                     return;
                 }
-                // Who is refused sees the connection close.
+                // A refused client sees its connection close.
                 let _ = serve(client, broker, &shared);
             }
         });
-        Self { port, line, ended }
+        Self { port, link, ended }
     }
 
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    pub fn set(&self, line: Line) {
-        *self.line.lock().unwrap() = line;
+    pub fn set(&self, link: Link) {
+        *self.link.lock().unwrap() = link;
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.set(Line::Refuse);
+        self.set(Link::Refuse);
         self.ended.store(true, Ordering::SeqCst);
         // Wakes the thread that waits for clients.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
 
-fn serve(client: TcpStream, broker: u16, line: &Arc<Mutex<Line>>) -> io::Result<()> {
-    if matches!(*line.lock().unwrap(), Line::Refuse | Line::Cut(_)) {
+fn serve(client: TcpStream, broker: u16, link: &Arc<Mutex<Link>>) -> io::Result<()> {
+    if matches!(*link.lock().unwrap(), Link::Refuse | Link::Cut(_)) {
         return Ok(());
     }
     let broker = TcpStream::connect(("127.0.0.1", broker))?;
     for (from, to, up) in [(&client, &broker, true), (&broker, &client, false)] {
-        let (from, to, line) = (from.try_clone()?, to.try_clone()?, Arc::clone(line));
+        let (from, to, link) = (from.try_clone()?, to.try_clone()?, Arc::clone(link));
         from.set_read_timeout(Some(STEP))?;
         thread::spawn(move || {
-            let _ = pump(&from, &to, up, &line);
+            let _ = forward(&from, &to, up, &link);
             let _ = from.shutdown(Shutdown::Both);
             let _ = to.shutdown(Shutdown::Both);
         });
@@ -97,19 +98,19 @@ fn serve(client: TcpStream, broker: u16, line: &Arc<Mutex<Line>>) -> io::Result<
     Ok(())
 }
 
-/// Passes bytes on, as the line allows, until either side ends or the line breaks.
-fn pump(mut from: &TcpStream, mut to: &TcpStream, up: bool, line: &Mutex<Line>) -> io::Result<()> {
+/// Forwards bytes in one direction, as the link allows, until either side closes or the link breaks.
+fn forward(mut from: &TcpStream, mut to: &TcpStream, up: bool, link: &Mutex<Link>) -> io::Result<()> {
     let mut buffer = [0; 16 * 1024];
     let mut first = up;
     loop {
-        let state = *line.lock().unwrap();
+        let state = *link.lock().unwrap();
         let most = match state {
-            Line::Refuse => return Ok(()),
-            Line::Stall => {
+            Link::Refuse => return Ok(()),
+            Link::Stall => {
                 thread::sleep(STEP);
                 continue;
             }
-            Line::Slow => TRICKLE,
+            Link::Slow => TRICKLE,
             _ => buffer.len(),
         };
         let read = match from.read(&mut buffer[..most]) {
@@ -119,35 +120,35 @@ fn pump(mut from: &TcpStream, mut to: &TcpStream, up: bool, line: &Mutex<Line>) 
             Err(e) => return Err(e),
         };
         let bytes = &buffer[..read];
-        if std::mem::take(&mut first) && state == Line::Lacks5 && is_version_5(bytes) {
+        if std::mem::take(&mut first) && state == Link::RefusesV5 && is_version_5(bytes) {
             // CONNACK of 3.1.1: unacceptable protocol version (section 3.2.2.3 there).
             return from.write_all(&[0x20, 2, 0, 1]);
         }
-        let now = &mut *line.lock().unwrap();
+        let now = &mut *link.lock().unwrap();
         match now {
-            Line::HangsUpOnce => {
-                *now = Line::Pass;
+            Link::DisconnectsOnce => {
+                *now = Link::Pass;
                 return Ok(());
             }
-            Line::HangsUpOn5 if is_version_5(bytes) => return Ok(()),
-            Line::Cut(left) if up => {
+            Link::DisconnectsOnV5 if is_version_5(bytes) => return Ok(()),
+            Link::Cut(left) if up => {
                 let passing = read.min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= passing as u64;
                 to.write_all(&bytes[..passing])?;
                 if *left == 0 {
-                    *now = Line::Refuse;
+                    *now = Link::Refuse;
                     return Ok(());
                 }
             }
             _ => to.write_all(bytes)?,
         }
-        if state == Line::Slow {
+        if state == Link::Slow {
             thread::sleep(STEP);
         }
     }
 }
 
-/// Whether a CONNECT says 5: the byte behind the protocol's name (section 3.1.2.2).
+/// Returns whether a CONNECT is of MQTT 5, by the byte behind the protocol's name (MQTT 5, section 3.1.2.2).
 fn is_version_5(packet: &[u8]) -> bool {
     packet.windows(5).any(|bytes| bytes == b"MQTT\x05")
 }

@@ -17,11 +17,11 @@ use chrono::DateTime;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::broker::{PATIENCE, Received};
+use super::broker::{Received, TIMEOUT};
 
 pub const LIMITS: Limits = Limits { events: 16 << 20, snapshots: 16 << 20 };
 
-pub const JPEG: &[u8] = b"\xff\xd8 not much of a picture \xff\xd9";
+pub const JPEG: &[u8] = b"\xff\xd8 not an image \xff\xd9";
 
 pub fn camera(name: &str) -> CameraId {
     name.parse().expect("a good name")
@@ -92,8 +92,8 @@ pub async fn online(publisher: &Publisher) {
     until(publisher, |state| *state == BrokerState::Online).await;
 }
 
-/// Waits until the publisher says why it is not connected.
-pub async fn trouble(publisher: &Publisher) -> String {
+/// Waits until the publisher is offline and returns the reason.
+pub async fn offline_reason(publisher: &Publisher) -> String {
     match until(publisher, |state| matches!(state, BrokerState::Offline { .. })).await {
         BrokerState::Offline { why } => why,
         _ => unreachable!("waited for offline"),
@@ -102,17 +102,17 @@ pub async fn trouble(publisher: &Publisher) -> String {
 
 pub async fn until(publisher: &Publisher, wanted: impl FnMut(&BrokerState) -> bool) -> BrokerState {
     let mut state = publisher.state();
-    timeout(PATIENCE, state.wait_for(wanted)).await.expect("in time").expect("it runs").clone()
+    timeout(TIMEOUT, state.wait_for(wanted)).await.expect("in time").expect("it runs").clone()
 }
 
 /// Waits until `wanted` holds for the outbox.
-pub async fn settled(outbox: &Outbox, wanted: impl Fn(&Outbox) -> bool) {
+pub async fn wait_for_outbox(outbox: &Outbox, wanted: impl Fn(&Outbox) -> bool) {
     let poll = async {
         while !wanted(outbox) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(PATIENCE, poll).await.unwrap_or_else(|_| panic!("never so: {:?}", outbox.status()));
+    timeout(TIMEOUT, poll).await.unwrap_or_else(|_| panic!("the outbox stays {:?}", outbox.status()));
 }
 
 pub fn descriptions(seen: &[Received]) -> Vec<Event> {

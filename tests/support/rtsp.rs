@@ -18,19 +18,20 @@ pub const LIVE: &str = "videotestsrc is-live=true pattern=ball \
      ! video/x-raw,format=I420,width=320,height=240,framerate=10/1 \
      ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 ! rtph264pay name=pay0 pt=96";
 
-/// What is wrong with a camera; can be changed while it streams.
+/// The fault of a camera, which a test switches while it streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Fault {
     None,
-    /// It sends nothing and keeps the connection.
+    /// It keeps the connection and sends nothing.
     Frozen,
-    /// Its pictures are noise where H.264 should be.
+    /// Its H.264 slices are noise.
     Garbage,
-    /// What it sends over UDP does not arrive.
+    /// Its UDP packets do not arrive.
     NoDatagrams,
 }
 
+/// A server that runs until it is dropped.
 pub struct RtspServer {
     fault: Arc<AtomicU8>,
     server: RTSPServer,
@@ -42,12 +43,12 @@ pub struct RtspServer {
 }
 
 impl RtspServer {
-    /// Serves `launch`, a text with payloaders named `pay0`, `pay1`…, to everyone.
+    /// Serves `launch`, a description with payloaders named `pay0`, `pay1`…, to everyone.
     pub fn start(launch: &str) -> Self {
         Self::with(launch, 0, None)
     }
 
-    /// Serves it at a given port, for a camera that comes back.
+    /// Serves it at a given port, for a camera that returns.
     pub fn start_at(launch: &str, port: u16) -> Self {
         Self::with(launch, port, None)
     }
@@ -57,7 +58,7 @@ impl RtspServer {
         Self::with(launch, 0, Some((user, password)))
     }
 
-    /// Serves it at a given port, to nobody who does not know the password.
+    /// Serves it at a given port with a password that no test knows.
     pub fn locked_at(launch: &str, port: u16) -> Self {
         Self::with(launch, port, Some(("somebody", "else")))
     }
@@ -98,8 +99,8 @@ impl RtspServer {
         self.port.try_into().unwrap()
     }
 
-    /// From now on this is wrong with it. Its H.264 must come as a byte stream.
-    pub fn suffer(&self, fault: Fault) {
+    /// Switches the fault. [`Fault::Garbage`] needs H.264 as a byte stream.
+    pub fn set_fault(&self, fault: Fault) {
         self.fault.store(fault as u8, Ordering::SeqCst);
     }
 
@@ -114,7 +115,7 @@ impl Drop for RtspServer {
             source.destroy();
         }
         self.server.client_filter(Some(&mut |_, _| RTSPFilterResult::Remove));
-        // The loop must come round once more for the clients' sockets to be closed.
+        // The loop closes the clients' sockets in its next iteration.
         std::thread::sleep(std::time::Duration::from_millis(100));
         self.main_loop.quit();
         if let Some(thread) = self.thread.take() {
@@ -123,7 +124,7 @@ impl Drop for RtspServer {
     }
 }
 
-/// Stands before the payloader and does to what comes by what the fault says.
+/// Applies the fault to the buffers before the payloader.
 fn spoil(media: &gst::Element, fault: Arc<AtomicU8>) {
     let bin = media.downcast_ref::<gst::Bin>().unwrap();
     if let Some(whole) = bin.parent().and_downcast::<gst::Bin>() {
@@ -145,7 +146,7 @@ fn spoil(media: &gst::Element, fault: Arc<AtomicU8>) {
     });
 }
 
-/// Stands before what sends over UDP.
+/// Applies [`Fault::NoDatagrams`] to the buffers before an element that sends over UDP.
 fn lose_datagrams(element: &gst::Element, fault: Arc<AtomicU8>) {
     if element.factory().is_none_or(|factory| factory.name() != "multiudpsink") {
         return;
@@ -159,20 +160,20 @@ fn lose_datagrams(element: &gst::Element, fault: Arc<AtomicU8>) {
     });
 }
 
-/// Overwrites the pictures of an H.264 byte stream and leaves its headers: units of type 1 and 5
-/// (ITU-T H.264, table 7-1), between start codes.
+/// Overwrites the slices of an H.264 byte stream, which are NAL units of type 1 and 5 (ITU-T H.264, table 7-1),
+/// and leaves its headers.
 fn scramble(stream: &mut [u8]) {
     let mut noise = 0x9e37_79b9_u32;
-    let mut picture = false;
+    let mut slice = false;
     for i in 0..stream.len() {
         if i >= 3 && stream[i - 3..i] == [0, 0, 1] {
-            picture = matches!(stream[i] & 0x1f, 1 | 5);
-        } else if picture && !stream[i..].starts_with(&[0, 0, 1]) && !stream[i..].starts_with(&[0, 0, 0, 1]) {
+            slice = matches!(stream[i] & 0x1f, 1 | 5);
+        } else if slice && !stream[i..].starts_with(&[0, 0, 1]) && !stream[i..].starts_with(&[0, 0, 0, 1]) {
             let code = i >= 1 && stream[i - 1..].starts_with(&[0, 0, 1])
                 || i >= 2 && stream[i - 2..].starts_with(&[0, 0, 1]);
             noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             if !code {
-                // Never zero: that could look like a start code.
+                // Never zero, which could make a start code.
                 stream[i] = (noise >> 24) as u8 | 1;
             }
         }

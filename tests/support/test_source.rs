@@ -15,12 +15,12 @@ const WIDTH: u32 = 640;
 const HEIGHT: u32 = 360;
 const FPS: u32 = 25;
 
-/// How GStreamer reads what [`raw`] writes.
+/// Returns the elements that read the file of [`raw`].
 pub fn parse() -> String {
     format!("rawvideoparse format=rgb width={WIDTH} height={HEIGHT} framerate={FPS}/1 ! videoconvert")
 }
 
-/// One period of `test://shapes?…`, drawn picture by picture.
+/// Writes one period of `test://shapes?…` as raw RGB frames. Returns the path.
 pub fn raw(folder: &Path, scene: &str, seconds: u32) -> PathBuf {
     let ParsedSource { source, .. } = format!("test://shapes?{scene}&period={seconds}s").parse().unwrap();
     let Source::Test(test) = source else { panic!("{scene} is synthetic") };
@@ -36,7 +36,7 @@ pub fn raw(folder: &Path, scene: &str, seconds: u32) -> PathBuf {
     path
 }
 
-/// The same as an H.264 file.
+/// Writes the same as an H.264 file. Returns the path.
 pub fn h264(folder: &Path, scene: &str, seconds: u32) -> PathBuf {
     let (raw, film) = (raw(folder, scene, seconds), folder.join("scene.mp4"));
     launch(&format!(

@@ -4,8 +4,8 @@ use std::{fs, path::PathBuf, process::Command};
 
 use super::broker::Mosquitto;
 
-/// A private authority, and what it signs: a certificate for 127.0.0.1 and one for a client; some
-/// for the broker that are no good.
+/// Makes a certificate authority and what it signs: a certificate for 127.0.0.1, one for a client, and some
+/// invalid ones for the broker.
 fn certificates(broker: &Mosquitto) {
     let script = r#"
         set -e
@@ -29,12 +29,13 @@ fn certificates(broker: &Mosquitto) {
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }
 
+/// Starts a broker with a valid certificate.
 pub fn tls_broker() -> Mosquitto {
-    showing("server.pem")
+    broker_with("server.pem")
 }
 
-/// A broker that shows this certificate and wants to see one.
-pub fn showing(certificate: &str) -> Mosquitto {
+/// Starts a broker that presents this certificate and requires one of the client.
+pub fn broker_with(certificate: &str) -> Mosquitto {
     let mut broker = Mosquitto::stopped("allow_anonymous true\nrequire_certificate true");
     certificates(&broker);
     let config = fs::read_to_string(broker.path("mosquitto.conf")).expect("written");
@@ -46,7 +47,7 @@ pub fn showing(certificate: &str) -> Mosquitto {
     broker
 }
 
-/// The client's certificate that the authority of `broker` signed.
+/// Returns the client certificate and key that the authority of `broker` signed.
 pub fn client(broker: &Mosquitto) -> Option<(PathBuf, PathBuf)> {
     Some((broker.path("client.pem"), broker.path("client.key")))
 }

@@ -16,7 +16,7 @@ const WIDTH: usize = 320;
 const HEIGHT: usize = 180;
 const CLIP: i64 = 8;
 
-/// Numbers that look like chance and are the same in every run.
+/// Pseudo-random numbers, the same in every run.
 struct Chance(u64);
 
 impl Chance {
@@ -35,10 +35,10 @@ impl Chance {
     }
 }
 
-/// Brightness, row by row.
+/// An image of brightness values, row by row.
 type Picture = Vec<f32>;
 
-/// A room or a street: a slope of light, and boxes in it.
+/// A scene: a gradient of light, and boxes in it.
 fn scene(seed: u64) -> Picture {
     let mut chance = Chance(seed);
     let (light, across, down) =
@@ -67,7 +67,7 @@ fn paint(picture: &mut Picture, (x, y, w, h): (usize, usize, usize, usize), with
     }
 }
 
-/// Someone: a box that stands out by `contrast` from what it covers.
+/// A person: a box that differs by `contrast` from what it covers.
 fn with_someone(picture: &Picture, x: usize, y: usize, size: (usize, usize), contrast: f32) -> Picture {
     let mut picture = picture.clone();
     paint(
@@ -78,7 +78,7 @@ fn with_someone(picture: &Picture, x: usize, y: usize, size: (usize, usize), con
     picture
 }
 
-/// What a camera makes of a picture.
+/// How a camera changes an image.
 #[derive(Clone, Copy, Debug)]
 struct Camera {
     noise: f32,
@@ -144,7 +144,7 @@ fn clip(start: DateTime<Utc>, frames: Vec<Frame>, gate: Option<GateConfig>) -> C
     }
 }
 
-/// Whether `after` shows nothing new after `before`, by the default threshold.
+/// Returns whether `after` shows nothing new after `before`, by the default threshold.
 fn still(before: Vec<Frame>, after: Vec<Frame>) -> bool {
     let look = |seconds, frames| {
         Fingerprint::of(&clip(DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds), frames, gate(10))).unwrap()
@@ -153,7 +153,7 @@ fn still(before: Vec<Frame>, after: Vec<Frame>) -> bool {
 }
 
 prop_compose! {
-    /// Another moment of the same camera: night noise, an exposure that steps, compression.
+    /// The same camera at another moment: night noise, an exposure step, compression.
     fn any_camera()(noise in 0f32..12.0, gain in 0.9f32..1.12, offset in -10f32..10.0, shimmer in 0f32..4.0) -> Camera {
         Camera { noise, gain, offset, shimmer }
     }
@@ -167,7 +167,7 @@ proptest! {
         seed: u64, before in any_camera(), steps in prop::collection::vec(any_camera(), 2..5),
     ) {
         let (scene, mut chance) = (scene(seed), Chance(seed ^ 1));
-        // A picture that is cut off at black or white cannot be made whole again.
+        // What was clipped at black or white is lost.
         let dark = Camera { gain: before.gain.min(1.0), ..before };
         let first = dark.films(&[scene.clone(), scene.clone()], &mut chance);
         let then = steps.iter().map(|camera| camera.sees(&scene, &mut chance)).collect();

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::media;
 
-/// A letter a clip: `D` is described, `.` is skipped. With the default threshold.
+/// Returns a letter per clip, by the default threshold: `D` is described, `.` is skipped.
 async fn verdicts(uri: &str, window: u64) -> String {
     let window = Duration::from_secs(window);
     let gate = Some(GateConfig { threshold: 10, heartbeat: Duration::from_secs(600) });
@@ -28,7 +28,7 @@ async fn verdicts(uri: &str, window: u64) -> String {
         sampling: Sampling::Rate,
         window: WindowConfig { window, stride: window, frames: 8, min_frames: 2 },
         prompt_spec: Arc::new(PromptSpec { prompt: "What happens?".into(), max_tokens: 8, gate }),
-        // As the published models have it.
+        // The size of the published models.
         edge: Some(512),
         ..media::camera(uri)
     };
@@ -55,10 +55,10 @@ async fn moving_scenes_are_described_throughout_and_still_ones_once() {
     let still =
         verdicts(&shapes("object=red-circle-still&object=blue-square-still&background=white"), 2).await;
     assert_eq!(still, "D...............");
-    // Every two seconds of a movement that takes eight.
+    // Clips of two seconds of a movement that takes eight.
     let moving = verdicts(&shapes("object=red-circle-left&period=8s"), 2).await;
     assert_eq!(moving, "DDDDDDDDDDDDDDDD");
-    // It comes in the middle of its eight seconds, and goes with their end.
+    // The triangle appears in the middle of its eight seconds and disappears at their end.
     let appears = verdicts(&shapes("object=yellow-triangle-appears&period=8s"), 2).await;
     assert_eq!(appears, "D.D.D.D.D.D.D.D.");
     assert_eq!(verdicts(&shapes("period=8s"), 8).await, "DDDD");

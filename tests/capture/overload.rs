@@ -32,9 +32,9 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{media, own_process};
 
 const CAMERAS: usize = 8;
-/// Clips that a camera makes in a second.
+/// Clips of a camera per second.
 const OFFERED: u32 = 20;
-/// What the stand-in for a model takes for a clip: a quarter of what is offered can be described.
+/// How long the describer takes per clip. It can describe a quarter of the clips.
 const A_CLIP: Duration = Duration::from_millis(4 * 1000 / (OFFERED as u64 * CAMERAS as u64));
 
 #[derive(Default)]
@@ -66,13 +66,13 @@ impl Describer for Slow {
 struct Fate {
     made: u64,
     described: u64,
-    /// As its events said.
+    /// As its events count them.
     said_dropped: u64,
-    /// Described while all cameras were there.
+    /// Described while all cameras ran.
     share: u64,
 }
 
-/// Memory of this process that is really in use, in KiB.
+/// Returns the resident memory of this process in KiB.
 fn resident() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -103,7 +103,7 @@ async fn overload(priorities: [u64; CAMERAS], time: Duration) -> Vec<Fate> {
         let (status, _) = watch::channel(CameraStatus::default());
         cameras.push(tokio::spawn(capture::run(config, sink, status, cancel.clone())));
     }
-    // Shares are counted once everybody is there.
+    // Shares are counted once all cameras run.
     while made.iter().any(|made| made.load(Ordering::SeqCst) < u64::from(OFFERED)) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -145,7 +145,7 @@ async fn overload(priorities: [u64; CAMERAS], time: Duration) -> Vec<Fate> {
         .map(|((id, fate), made)| {
             let mut fate = std::mem::take(fate);
             fate.made = made.load(Ordering::SeqCst);
-            // Nothing waits any more.
+            // No clip is queued any more.
             assert_eq!(fate.made, fate.described + dropped[id], "{id}: {fate:?}");
             assert_eq!(fate.said_dropped, dropped[id], "{id}: {fate:?}");
             fate
@@ -166,7 +166,7 @@ async fn overload(priorities: [u64; CAMERAS], time: Duration) -> Vec<Fate> {
 #[test]
 fn eight_cameras_at_four_times_what_the_model_can_do_share_it_fairly_and_every_drop_is_counted() {
     let name = "eight_cameras_at_four_times_what_the_model_can_do_share_it_fairly_and_every_drop_is_counted";
-    // The memory of the other tests is none of its business.
+    // Resident memory is of the whole process, other tests included.
     if own_process::ran(module_path!(), name) {
         return;
     }
@@ -175,7 +175,7 @@ fn eight_cameras_at_four_times_what_the_model_can_do_share_it_fairly_and_every_d
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         overload([1; CAMERAS], time).await;
-        // The door matters three times as much.
+        // One camera has three times the priority.
         overload([1, 1, 1, 3, 1, 1, 1, 1], time).await;
     });
 }

@@ -22,7 +22,7 @@ use chrono::DateTime;
 use proptest::prelude::*;
 
 const NOW: Duration = Duration::ZERO;
-/// Long enough that a test which waits for it has failed.
+/// How long a test waits for anything before it fails.
 const NEVER: Duration = Duration::from_secs(600);
 
 fn count(n: usize) -> NonZeroUsize {
@@ -160,7 +160,7 @@ fn a_busy_camera_cannot_starve_a_quiet_one() {
     }
     for seq in 0..50 {
         queue.push(clip("quiet", seq), Overflow::Block).expect("open");
-        // At worst the busy camera's turn comes first, once.
+        // At worst the busy camera is served once before it.
         let mut batches = (0..2).map(|_| queue.pop_batch(count(1), NEVER).expect("open"));
         assert!(
             batches.any(|batch| names(&batch) == [("quiet", seq)]),
@@ -269,7 +269,7 @@ proptest! {
         let mut seq = 0;
         let mut turns = vec![0u64; names.len()];
         while turns.iter().sum::<u64>() < 40 * sum {
-            // More than anybody can get: every camera loses clips before every batch.
+            // More clips than fit: every camera drops clips before every batch.
             for _ in 0..=per_camera {
                 for name in &names {
                     queue.push(clip(name, seq), Overflow::DropOldest).expect("open");
@@ -323,7 +323,7 @@ proptest! {
                     let total: usize = model.iter().map(VecDeque::len).sum();
                     let batch = queue.pop_batch(count(max), NOW).expect("open");
                     prop_assert_eq!(batch.len(), max.min(total));
-                    // Nobody is served twice before everybody who waits is served once.
+                    // No camera is served twice before every waiting camera is served once.
                     let mut first: Vec<_> = batch.iter().take(waiting).map(|q| q.clip.camera.clone()).collect();
                     first.sort();
                     first.dedup();

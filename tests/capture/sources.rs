@@ -15,7 +15,7 @@ use crate::support::{
     rtsp::{Fault, RtspServer},
 };
 
-/// What the server sends: H.264 with a keyframe a second.
+/// The stream of the server: H.264 with a keyframe a second.
 fn stream(size: &str) -> String {
     format!(
         "videotestsrc is-live=true pattern=ball ! video/x-raw,format=I420,{size},framerate=25/1 \
@@ -85,7 +85,7 @@ async fn frames_of_a_file_keep_their_presentation_times() {
     assert_eq!(offsets(clip), [0, 1000, 2000, 3000, 4000, 5000]);
     assert_eq!((clip.duration, clip.gap, clip.clock), (Duration::from_secs(6), false, Clock::File));
     let modified: chrono::DateTime<chrono::Utc> = fs::metadata(&path).unwrap().modified().unwrap().into();
-    // A recording is written to until it ends. The container's length may have a frame more.
+    // A recording ends when its file was last written. The container's duration may have a frame more.
     assert!((modified - clip.end).abs() <= chrono::TimeDelta::milliseconds(40), "{} {modified}", clip.end);
     assert_eq!(clip.frames[3].captured_at, clip.start + Duration::from_secs(3));
     assert_eq!(played.status.duration, Some(Duration::from_secs(6)));
@@ -127,7 +127,7 @@ async fn rotation_metadata_is_applied() {
         h264(25),
         path.display()
     ));
-    // GStreamer 1.22 does not write it: the matrix of the track header says so, as a phone's does.
+    // GStreamer 1.22 does not write a rotation: the matrix of the track header is edited.
     let mut bytes = fs::read(&path).unwrap();
     let header = bytes.windows(4).position(|w| w == b"tkhd").unwrap() + 4;
     let matrix = [0, 65536, 0, -65536, 0, 0, 240 << 16, 0, 1 << 30].map(i32::to_be_bytes);
@@ -136,7 +136,7 @@ async fn rotation_metadata_is_applied() {
     let played = play_all(file(&path)).await;
     let frame = &played.clips[0].frames[0];
     assert_eq!((frame.width, frame.height), (240, 320));
-    // The grey bar on the left of the pattern is at the top after a quarter turn to the right.
+    // The grey bar on the left of the pattern is at the top after a rotation by 90 degrees.
     let top = mean(frame, (0.4, 0.9), (0.02, 0.1));
     assert!(top.iter().all(|c| *c > 150) && top[0].abs_diff(top[2]) < 20, "{top:?}");
 }
@@ -430,7 +430,7 @@ async fn shapes_move_as_their_sentence_says() {
     assert!(blues.iter().all(|b| (b - blues[0]).abs() < 0.01), "{blues:?}");
 }
 
-/// Mean column of the pixels of one colour.
+/// Returns the mean column of the pixels of one colour.
 fn centre_of(frame: &camscribe::frame::Frame, colour: [u8; 3]) -> f32 {
     let pixels = frame.rgb.chunks_exact(3).enumerate().filter(|(_, p)| **p == colour);
     let columns: Vec<f32> = pixels.map(|(i, _)| (i % frame.width as usize) as f32).collect();

@@ -31,7 +31,7 @@ fn stream(size: &str) -> String {
 
 const SMALL: &str = "width=320,height=240";
 
-/// A camera that is tried again for ever.
+/// A camera that is retried for ever.
 fn camera(uri: &str) -> CameraConfig {
     let window = Duration::from_secs(1);
     CameraConfig {
@@ -42,7 +42,7 @@ fn camera(uri: &str) -> CameraConfig {
     }
 }
 
-/// A camera of which nothing is wrong.
+/// A camera without faults.
 struct Neighbour {
     _server: RtspServer,
     watching: WatchedCamera,
@@ -56,7 +56,7 @@ impl Neighbour {
         Self { _server: server, watching }
     }
 
-    /// It has seen everything, from before the trouble until after it.
+    /// Asserts that it has described everything from before its neighbour's fault until after it.
     async fn assert_untouched(self) {
         self.watching.more_clips(2).await;
         assert_eq!(self.watching.status.borrow().reconnects, 0);
@@ -83,7 +83,7 @@ async fn a_camera_that_returns_with_another_size_codec_and_rate_is_reconnected()
     let server = RtspServer::start(&stream(SMALL));
     let port = server.port();
     let mut porch = WatchedCamera::start(CameraConfig {
-        // Long enough that it dies within one.
+        // Long enough that the camera disappears within one.
         window: WindowConfig {
             window: Duration::from_secs(20),
             stride: Duration::from_secs(20),
@@ -150,7 +150,7 @@ async fn garbage_from_a_camera_is_counted_restarts_it_and_is_never_described() {
     porch.more_clips(2).await;
     let clips = porch.stop().await;
     assert_in_order(&clips);
-    // The pattern is a white ball on black; noise would be neither.
+    // The pattern is a white ball on black. Noise would be neither.
     for frame in clips.iter().flat_map(|clip| &clip.frames) {
         let grey = frame.rgb.iter().filter(|v| (60..190).contains(*v)).count();
         assert!(grey * 50 < frame.rgb.len(), "a spoilt picture at {:?}", frame.pts);
@@ -193,7 +193,7 @@ async fn a_camera_that_refuses_the_password_is_reported_and_retried_rarely() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flapping_camera_is_retried_with_growing_pauses() {
-    // It gives one second of pictures, then it ends the stream.
+    // It sends one second of video, then it ends the stream.
     let brief = stream(SMALL).replace("pattern=ball", "pattern=ball num-buffers=25");
     let server = RtspServer::start(&brief);
     let mut porch = WatchedCamera::start(camera(&server.uri()));
@@ -205,7 +205,7 @@ async fn a_flapping_camera_is_retried_with_growing_pauses() {
         porch.until("tried again", |s| s.reconnects > time).await;
         pauses.push(since.elapsed());
     }
-    // 1, 2, 4 and 8 seconds, a quarter more at most.
+    // 1, 2, 4 and 8 seconds, plus a jitter of at most a quarter.
     assert!(pauses[2] > pauses[0] && pauses[3] > pauses[1], "{pauses:?}");
     porch.stop().await;
 }

@@ -44,7 +44,8 @@ fn push_all(w: &mut Windower, times: impl IntoIterator<Item = u64>) -> Vec<Clip>
     times.into_iter().flat_map(|t| w.push(frame(ms(t)))).collect()
 }
 
-/// Pushes only what is wanted, as capture does; also says what that was.
+/// Pushes only the frames that the windower wants, as capture does. Returns the clips, and the times of those
+/// frames.
 fn thinned(w: &mut Windower, times: impl IntoIterator<Item = u64>) -> (Vec<Clip>, Vec<u64>) {
     let (mut clips, mut wanted) = (Vec::new(), Vec::new());
     for t in times {
@@ -175,9 +176,9 @@ fn lost_frames_are_distinguished_from_a_slow_camera() {
     // The loss leaves no slot empty.
     let loss = steady(0, 1040, 40).chain(steady(1600, 4000, 40)).collect();
     assert_eq!(lossy(loss), [(4, false)]);
-    // A picture every two seconds is all that the camera gives.
+    // The camera gives a frame every two seconds.
     assert_eq!(lossy(steady(0, 20_000, 2000).collect()), [(2, false); 4]);
-    // It becomes slower: the first pause looks like a loss, then it is the new pace.
+    // It slows down: the first pause looks like a loss, then it is the new interval.
     let slower = lossy(steady(0, 4000, 40).chain(steady(4000, 24_000, 2000)).collect());
     assert!(slower[2..].iter().all(|(frames, gap)| (*frames, *gap) == (2, false)), "{slower:?}");
 }
@@ -224,7 +225,7 @@ prop_compose! {
     }
 }
 
-/// Frame times: mostly those of a camera, now and then a long pause.
+/// Frame times of a camera with occasional long pauses.
 fn any_times() -> impl Strategy<Value = Vec<u64>> {
     let step = prop_oneof![20 => 1u64..400, 1 => 400u64..30_000];
     prop::collection::vec(step, 1..300).prop_map(|steps| summed(&steps))
@@ -300,14 +301,14 @@ proptest! {
     fn a_loss_marks_the_clips_that_miss_frames_by_it_and_no_others(
         c in any_config(), interval in 20u64..60, at in 1000u64..20_000, length in 1u64..8000,
     ) {
-        // Slots no shorter than the interval: without a loss none stays empty.
+        // No slot is shorter than the interval: without a loss none stays empty.
         prop_assume!(c.interval() >= ms(interval));
         let times = (0..40_000).step_by(interval as usize).filter(|t| !(at..at + length).contains(t));
         let mut w = windower(&c);
         let (mut clips, _) = thinned(&mut w, times);
         clips.extend(w.finish());
         let last = clips.last().map_or(ms(0), |clip| clip.start_pts);
-        // The last ones are cut by the end of the stream, which is no loss.
+        // The end of the stream truncates the last ones, which is no loss.
         for clip in clips.iter().filter(|clip| clip.start_pts + c.window < last) {
             prop_assert_eq!(clip.gap, clip.frames.len() < c.frames, "{:?} of {:?}", offsets(clip), c);
         }
@@ -321,7 +322,7 @@ proptest! {
         let mut off = 0;
         let mut clips = Vec::new();
         for (t, step) in times.into_iter().zip(steps) {
-            // The clock is set now and then.
+            // The clock is set occasionally.
             off += if step % 7 == 0 { step } else { 0 };
             let captured_at = epoch() + ms(t) + TimeDelta::milliseconds(off);
             clips.extend(w.push(Frame { captured_at, ..frame(ms(t)) }));
@@ -364,7 +365,7 @@ fn the_middle_frame_of_a_clip_keeps_its_original() {
         original: Some(Original { width: 2, height: 2, rgb: Some([0; 12].into()) }),
         ..frame(ms(t))
     };
-    // Every frame in its slot; one in the middle missing; none before the middle; windows that overlap.
+    // A frame in every slot; one missing in the middle; none before the middle; overlapping windows.
     for (stride, times, middles) in [
         (4000, &[0, 1000, 2000, 3000][..], &[2][..]),
         (4000, &[0, 1000, 3000], &[1]),

@@ -21,17 +21,17 @@ use crate::support::{
     rtsp::{Fault, RtspServer},
 };
 
-/// How long the short run goes on.
+/// Seconds of the short run.
 const SHORT: u64 = 40;
-/// The choices of the short run.
+/// The seed of the short run.
 const SEED: u64 = 20_260_701;
-/// The line is quiet when nothing came for so long.
+/// The subscriber is idle when nothing came for this long.
 const QUIET: Duration = Duration::from_millis(700);
-/// A camera that nobody touches, one that much is done to, one that wants a password at times, and one
+/// A camera without faults, one with many, one that refuses its password at times, and one
 /// that needs no network.
 const CAMERAS: [&str; 4] = ["steady", "flaky", "strict", "scene"];
 
-/// xorshift64: the same seed, the same choices.
+/// xorshift64: the same seed makes the same choices.
 struct Dice(u64);
 
 impl Dice {
@@ -47,7 +47,7 @@ impl Dice {
     }
 }
 
-/// What is done to the world.
+/// A fault or a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Act {
     BrokerKilled,
@@ -136,7 +136,7 @@ impl World {
         let daemon = Daemon::with(&toml.replace("PROMPT", "Describe this."), |_, command| {
             command.env("RUST_LOG", "info,camscribe=debug");
         });
-        // A camera that is refused rests for minutes: whatever comes first, each has said something before.
+        // A camera that is refused pauses for minutes, so each is described once before the first fault.
         daemon::wait("a description of every camera", || {
             (daemon::stored_ids(&daemon.log()).len() == CAMERAS.len()).then_some(())
         });
@@ -162,7 +162,7 @@ impl World {
         self.received.extend(self.subscriber.all_within(time));
     }
 
-    /// Listens until nothing comes any more.
+    /// Receives until nothing comes any more.
     fn listen_until_quiet(&mut self) {
         loop {
             let more = self.subscriber.all_within(QUIET);
@@ -184,8 +184,8 @@ impl World {
         *self.done.entry(act).or_default() += 1;
         match act {
             Act::BrokerKilled => {
-                // What the broker has acknowledged and not passed on dies with it: it is given time, so
-                // that what is missing at the end is missing because of us.
+                // What the broker has acknowledged and not delivered is lost with it. It gets time for it, so
+                // that what is missing at the end was lost by us.
                 self.proxy.set(Link::Refuse);
                 self.listen_until_quiet();
                 self.broker.kill();
@@ -240,7 +240,7 @@ impl World {
                 self.order("scene", "prompt", &prompt);
                 self.order("flaky", "enabled", "OFF");
                 self.listen(time);
-                // Nobody hears an order while the daemon is not connected.
+                // A command is lost while the daemon is not connected.
                 for _ in 0..3 {
                     self.order("flaky", "enabled", "ON");
                     self.listen(QUIET);
@@ -273,7 +273,7 @@ impl World {
         self.flaky.as_ref().unwrap().set_fault(Fault::None);
     }
 
-    /// Ends the daemon and starts it once more with nothing to watch, until all is delivered.
+    /// Stops the daemon and starts it again with all cameras disabled, until everything is delivered.
     fn drain(&mut self) {
         self.daemon.signal("TERM");
         assert_eq!(self.daemon.wait(), Some(0), "{}", self.daemon.log());
@@ -289,7 +289,7 @@ impl World {
         assert_eq!(self.daemon.wait(), Some(0), "{}", self.daemon.log());
     }
 
-    /// Drains the outbox and holds what arrived against what the daemon said that it made.
+    /// Drains the outbox and compares what arrived with what the daemon logged as stored.
     fn prove(mut self) {
         self.drain();
         let events: Vec<Event> =
@@ -301,7 +301,7 @@ impl World {
         for camera in CAMERAS {
             let once = once(&events, camera);
             let arrived: Vec<String> = once.iter().map(|e| e.id.to_string()).collect();
-            // Killed between writing to disk and saying so, the daemon delivers what it did not say.
+            // A daemon that is killed between storing an event and logging it delivers the event after all.
             let said: BTreeSet<&String> = made[camera].iter().collect();
             let told: Vec<&String> = arrived.iter().filter(|id| said.contains(id)).collect();
             assert_eq!(
@@ -319,7 +319,7 @@ impl World {
             assert_eq!(clips.len(), once.len(), "{camera}: a clip under two ids");
             assert!(once.iter().all(|e| e.kind == EventKind::Description));
         }
-        // Each life of the daemon counts its clips from 0.
+        // Each run of the daemon counts its clips from 0.
         for pair in once(&events, "steady").windows(2) {
             let (before, after) = (pair[0], pair[1]);
             assert!(!after.clip.gap, "{after:?}");
@@ -331,7 +331,7 @@ impl World {
     }
 }
 
-/// What a camera said, once each, in the order in which it first arrived.
+/// Returns a camera's events, each once, in the order in which they first arrived.
 fn once<'a>(events: &'a [Event], camera: &str) -> Vec<&'a Event> {
     let mut seen = BTreeSet::new();
     events.iter().filter(|e| e.camera.as_str() == camera && seen.insert(e.id)).collect()

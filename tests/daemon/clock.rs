@@ -18,7 +18,7 @@ use crate::support::{
     rtsp::{self, RtspServer},
 };
 
-/// Where Debian's package `faketime` puts its library.
+/// Returns the library of Debian's package `faketime`.
 fn libfaketime() -> PathBuf {
     let found = Command::new("sh").args(["-c", "ls /usr/lib/*/faketime/libfaketime.so.1"]).output().unwrap();
     let path = String::from_utf8(found.stdout).unwrap();
@@ -63,7 +63,7 @@ fn a_clock_set_by_an_hour_loses_no_clip_and_falsifies_none() {
             loop {
                 seen.extend(subscriber.until(described(camera)));
                 let newest = events(&seen, camera).pop().unwrap();
-                // A camera that has told its own time (RTCP) is stamped by it, whatever this machine's clock says.
+                // A camera that has sent its own time (RTCP) is timestamped by it.
                 let ahead = ahead && newest.clip.clock != Clock::Camera;
                 if (newest.clip.start - Utc::now() > hour / 2) == ahead {
                     break;

@@ -37,13 +37,13 @@ fn said(topic: &str, payload: &str) -> impl FnMut(&Received) -> bool {
     move |m| m.topic == topic && m.text() == payload
 }
 
-/// The next event of a camera that answers `prompt`, and every message until then.
+/// Waits for the next event of a camera that answers `prompt`. Returns it and every message before it.
 fn answer(subscriber: &Subscriber, camera: &str, prompt: &str) -> Vec<Received> {
     let topic = format!("{NODE}/{camera}/description");
     subscriber.until(|m| m.topic == topic && m.json()["prompt"] == prompt)
 }
 
-/// Numbers of the clips of a camera, once each: QoS 1 may bring a message twice.
+/// Returns the sequence numbers of a camera's clips, each once: QoS 1 may deliver a message twice.
 fn numbers(messages: &[Received], camera: &str) -> Vec<u64> {
     let topic = format!("{NODE}/{camera}/description");
     let mut seen = BTreeSet::new();
@@ -62,7 +62,7 @@ fn commands_switch_cameras_and_change_prompts_until_they_are_reset() {
     subscriber.until(said("one/state/enabled", "ON"));
     let mut seen = answer(&subscriber, "one", configured);
 
-    // The camera goes on: no window is lost by another question, and none of the other camera.
+    // No window is lost by another prompt, neither of this camera nor of the other.
     order(port, "one", "prompt", "What moves?");
     seen.extend(subscriber.until(said("one/state/prompt", "What moves?")));
     seen.extend(answer(&subscriber, "one", "What moves?"));
@@ -74,14 +74,14 @@ fn commands_switch_cameras_and_change_prompts_until_they_are_reset() {
     subscriber.until(|m| m.topic == format!("{NODE}/two/status") && m.text().contains("disabled"));
     subscriber.until(said("two/state/enabled", "OFF"));
 
-    // The power fails: what was ordered stands.
+    // A power failure does not reset what was commanded.
     daemon.kill();
     daemon.restart();
     daemon.logged("as ordered over MQTT: one, two");
     subscriber.until(said("two/state/enabled", "OFF"));
     answer(&subscriber, "one", "What moves?");
     assert_eq!(daemon.metric("camscribe_camera_state{camera=\"two\",state=\"disabled\"}"), Some(1.0));
-    // A file that says something else leaves it standing, and what it says is asked once it is taken back.
+    // A changed file does not reset it either; the file's prompt is used once the command is reset.
     daemon.reload(&toml(port, "").replace("Describe what happens", "Say what happens"));
     daemon.logged("the configuration is in force");
     order(port, "one", "prompt", "");
@@ -112,7 +112,7 @@ fn with_every_camera_switched_off_the_daemon_waits() {
     assert_eq!(daemon.stop().0, Some(0));
 }
 
-/// Somebody has the broker keep a command.
+/// Publishes a retained command.
 fn retain_off(port: u16) {
     let topic = format!("{NODE}/one/set/enabled");
     let retained = Command::new("mosquitto_pub")
@@ -125,11 +125,11 @@ fn retain_off(port: u16) {
 fn an_invalid_command_changes_nothing() {
     let broker = Mosquitto::start("");
     let port = broker.port();
-    // A retained command is old news; it would be obeyed again at every start.
+    // A retained command is ignored, since it would be applied again at every start.
     retain_off(port);
     let subscriber = Subscriber::to(port, &format!("{NODE}/#"));
     let daemon = Daemon::start(&toml(port, ""));
-    // The last of what is told of each camera at the start.
+    // The last message about each camera at the start.
     subscriber.until(said("two/state/prompt", "Describe what happens in this video."));
     let pause = || std::thread::sleep(std::time::Duration::from_millis(1100));
     for (camera, what, payload, told) in [
@@ -140,10 +140,10 @@ fn an_invalid_command_changes_nothing() {
     ] {
         order(port, camera, what, payload);
         daemon.logged(told);
-        pause(); // complaints are told once a second
+        pause(); // warnings are logged once a second
     }
     retain_off(port);
-    // Long enough for what was obeyed to be told.
+    // Long enough for an applied command to be published.
     let seen = subscriber.all_within(std::time::Duration::from_secs(3));
     assert!(!seen.iter().any(|m| m.topic.contains("/state/")), "nothing has changed");
     answer(&subscriber, "one", "Describe what happens in this video.");
@@ -184,7 +184,7 @@ fn oversized_commands_harm_neither_mqtt_version() {
         if version == "3.1.1" {
             daemon.logged("somebody publishes far too much");
         }
-        // Some that were made before, and then some more.
+        // Some are from before the command; then some more.
         for _ in 0..4 {
             subscriber.until(|m| m.topic == format!("{NODE}/two/description"));
         }

@@ -120,7 +120,7 @@ fn a_client_certificate_and_its_key_go_together() {
         "{PORCH}[mqtt]\nurl = \"mqtts://h\"\nclient_cert_file = \"c.pem\"\nclient_key_file = \"k.pem\"\n"
     );
     for (toml, text) in [
-        // What is in these files is no certificate.
+        // These files hold no certificate.
         (both.clone(), "mqtt.client_cert_file "),
         (
             both.replace("client_key_file", "ca_file"),
@@ -230,7 +230,7 @@ fn the_reference_file_explains_every_key_gives_its_default_and_checks() {
     for (id, camera) in toml[keys::CAMERAS].as_table().unwrap() {
         assert!(camera.get(keys::URI.name).is_some(), "{id}");
     }
-    // Each key stands under a comment, or under a neighbour that does.
+    // Each key has a comment above it, or above the keys just before it.
     let lines: Vec<_> = text.lines().collect();
     for (i, line) in lines.iter().enumerate().filter(|(_, l)| l.contains(" = ") && !l.starts_with('#')) {
         let explained = lines[..i].iter().rev().take_while(|l| !l.is_empty()).any(|l| l.starts_with("# "));

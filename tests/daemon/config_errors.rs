@@ -4,13 +4,13 @@ use std::process::Command;
 
 use crate::support::check::{Check, PORCH};
 
-/// What is said about a scene that nothing can draw.
+/// The error for a scene that the test source cannot draw.
 const DRAGON: &str = "object \"red-dragon-left\" is not colour-shape-motion: red, green, blue or yellow; circle, \
                       square or triangle; right, left, up, down, still, appears or disappears";
 
 #[test]
 fn each_error_in_the_file_is_reported_with_its_line_and_a_remedy() {
-    // What the file holds besides a good camera, the place that is named, and what is said.
+    // Configuration besides a valid camera, the location in the error, and a part of the error.
     let cases = [
         ("model = \"x\"\n", "c.toml:1: model: ", "write [model]"),
         ("[modle]\nid = \"x\"\n", "c.toml:1: modle: ", "did you mean model?"),

@@ -22,7 +22,7 @@ use crate::support::{
 const RED_CIRCLE: &str = "object=red-circle-left";
 const RED_CIRCLE_IN_WORDS: &str = "A red circle moves to the left.";
 
-/// The program with a home of its own.
+/// The program with a home directory of its own.
 fn camscribe(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_camscribe"));
     command.env_clear().envs(std::env::vars().filter(|(name, _)| !name.starts_with("CAMSCRIBE")));
@@ -31,7 +31,7 @@ fn camscribe(home: &Path) -> Command {
         .env_remove("XDG_CACHE_HOME")
         .env_remove("CACHE_DIRECTORY")
         .env_remove("RUST_LOG")
-        // The default port would be taken by the test beside this one.
+        // Another test may have the default port.
         .env("STATE_DIRECTORY", home.join("state"))
         .env("CAMSCRIBE__HTTP__LISTEN", "");
     command
@@ -45,7 +45,7 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-/// Whether `event` is what `camscribe schema` says.
+/// Asserts that `event` conforms to the schema of `camscribe schema`.
 fn check_schema(home: &Path, event: &Value) {
     let schema = camscribe(home).arg("schema").output().unwrap();
     let schema: Value = serde_json::from_slice(&schema.stdout).unwrap();
@@ -54,11 +54,11 @@ fn check_schema(home: &Path, event: &Value) {
     assert!(faults.is_empty(), "{event:#}: {faults:?}");
 }
 
-/// A program that runs until it is told to stop.
+/// A program that runs until it is stopped.
 struct Running(Child);
 
 impl Running {
-    /// Asks it to stop, and waits for the exit code.
+    /// Sends SIGTERM and returns the exit code.
     fn stop(mut self) -> Option<i32> {
         Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
         let end = Instant::now() + Duration::from_secs(60);
@@ -124,7 +124,7 @@ fn a_video_is_described_as_subtitles_and_with_the_sampling_of_the_reference() {
     let out = describe(home.path(), &["--sampling", "reference", "--format", "jsonl", film]);
     let event: Event = serde_json::from_slice(&out.stdout).unwrap();
     assert_eq!(event.description, words);
-    // 200 frames at 25 a second: a frame a second, spread from the first to the last.
+    // 200 frames at 25 per second: one frame per second, from the first to the last.
     let numbers: Vec<f64> = event.clip.frames.iter().map(|f| (f.pts_s * 25.0).round()).collect();
     assert_eq!(numbers, [0.0, 28.0, 56.0, 85.0, 113.0, 142.0, 170.0, 199.0]);
 }
@@ -219,7 +219,7 @@ fn a_camera_that_disappears_reconnects_and_does_not_disturb_its_neighbour() {
     assert!(!why.is_empty());
     let _again = RtspServer::start_at(&serve, port);
     let seen = subscriber.until(status("online"));
-    // The neighbour: no clip is missing from first to last.
+    // No clip of the neighbour is missing.
     let mut seqs: Vec<u64> = offline
         .iter()
         .chain(&seen)

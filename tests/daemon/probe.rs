@@ -10,7 +10,7 @@ use crate::support::{
     rtsp::RtspServer,
 };
 
-/// What it printed and how it ended.
+/// Its output and its exit code.
 #[derive(Debug)]
 struct Answer {
     code: Option<i32>,
@@ -19,7 +19,7 @@ struct Answer {
 }
 
 impl Answer {
-    /// The line about one thing.
+    /// Returns the line about one part.
     fn line(&self, thing: &str) -> &str {
         let about = |line: &&str| line[8..].starts_with(&format!("{thing}: "));
         let mut lines = self.out.lines().filter(about);
@@ -33,14 +33,14 @@ impl Answer {
         assert!(line.starts_with("ok ") && line.contains(text), "{line}");
     }
 
-    /// It failed, and this is how the line ends.
+    /// Asserts that it failed, and returns the end of its line.
     fn failed(&self, thing: &str, text: &str) {
         let line = self.line(thing);
         assert!(line.starts_with("failed ") && line.ends_with(text), "{line}");
     }
 }
 
-/// Probes the configuration `toml`, which is written into `folder`.
+/// Runs `camscribe check --probe` on the configuration `toml`, which is written into `folder`.
 fn probe(folder: &Path, toml: &str) -> Answer {
     fs::write(folder.join("c.toml"), toml).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_camscribe"));
@@ -52,7 +52,7 @@ fn probe(folder: &Path, toml: &str) -> Answer {
     Answer { code: output.status.code(), out, err }
 }
 
-/// A folder with two passwords in it.
+/// A directory with two password files.
 fn folder() -> TempDir {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("right"), "hunter2\n").unwrap();
@@ -87,7 +87,7 @@ fn each_working_part_is_reported_in_one_line_and_the_exit_code_is_0() {
         &format!("[model]\nid = \"shapes\"\ndevice = \"cpu\"\n[cameras.net]\n{}", camera(&server, "right"));
     toml += &format!("[cameras.film]\nuri = \"{}\"\n", film.display());
     toml += "[cameras.off]\nuri = \"/no/such/film.mp4\"\nenabled = false\n";
-    // More than are tried at once.
+    // More cameras than are probed at once.
     for n in 0..10 {
         toml += &format!("[cameras.ball{n}]\nuri = \"test://ball?width=160&height=120\"\n");
     }
@@ -96,7 +96,7 @@ fn each_working_part_is_reported_in_one_line_and_the_exit_code_is_0() {
     answer.ok("model shapes", "runs on cpu, f32");
     answer.ok(&format!("broker 127.0.0.1:{}", broker.port()), "lets us in");
     answer.ok("camera net", "pictures of 320x240, 10 a second, decoded by ");
-    // It is live: on a busy machine an interval is not quite the second that it should be.
+    // The source is live: on a busy machine an interval is not exactly a second.
     answer.ok("camera net", "a keyframe every ");
     answer.ok("camera film", "pictures of 320x240, 25 a second, decoded by ");
     (0..10).for_each(|n| answer.ok(&format!("camera ball{n}"), "pictures of 160x120, 25 a second"));

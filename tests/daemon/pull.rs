@@ -25,7 +25,7 @@ const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 const WEIGHTS: &str = "model.safetensors";
 const TOKEN: &str = "hf_hunter2";
 
-/// What a good hub has and says.
+/// The files of a model and the hub's listing of them.
 #[derive(Clone)]
 struct Content {
     files: BTreeMap<String, Vec<u8>>,
@@ -58,7 +58,7 @@ impl Content {
         json!({"sha": self.commit, "siblings": self.files.iter().map(file).collect::<Vec<_>>()})
     }
 
-    /// As a good hub answers.
+    /// Replies as a correct hub does.
     fn reply(&self, request: &Request) -> Reply {
         if request.path.starts_with(&format!("/api/models/{MODEL}/revision/")) {
             return Reply::new(200, self.listing().to_string());
@@ -71,7 +71,7 @@ impl Content {
     }
 }
 
-/// The whole, or what the request's range leaves of it.
+/// Replies with the whole file, or with the range that the request asks for.
 fn ranged(request: &Request, bytes: &[u8]) -> Reply {
     let from = request.header("range").map(|r| r.strip_prefix("bytes=").unwrap().strip_suffix('-').unwrap());
     match from.map(|from| from.parse::<usize>().unwrap()) {
@@ -93,7 +93,7 @@ fn git_blob(bytes: &[u8]) -> String {
     hex(&hash.finalize())
 }
 
-/// A hub with tries in quick succession.
+/// A client of this server that retries quickly.
 fn hub(server: &Server, tries: u32) -> Hub {
     let patience = Patience {
         stall: Duration::from_millis(400),
@@ -127,7 +127,7 @@ fn ranges(server: &Server) -> Vec<Option<String>> {
     server.requests_for(WEIGHTS).iter().map(|r| r.header("range").map(Into::into)).collect()
 }
 
-/// `camscribe pull` with a cache of its own.
+/// The command `camscribe pull` with a cache of its own.
 fn camscribe(server: &str, cache: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_camscribe"));
     command.env_remove("CACHE_DIRECTORY").env_remove("HF_TOKEN");
@@ -274,7 +274,7 @@ fn a_file_that_changes_between_attempts_is_not_mixed() {
     let server = server(&content, |n, request, bytes| {
         Some(match n {
             0 => Reply::new(200, vec![7; bytes.len()]).header("etag", "\"old\"").cut_at(70_000),
-            // A good server compares: what it has now is not what the client has the start of.
+            // A correct server compares the entity tags and finds another file.
             _ if request.header("if-range") == Some("\"old\"") => {
                 Reply::new(200, bytes).header("etag", "\"new\"")
             }

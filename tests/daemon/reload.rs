@@ -25,15 +25,15 @@ fn toml(port: u16, cameras: &[&str]) -> String {
     )
 }
 
-/// Everything that a camera said.
+/// Returns the events of a camera.
 fn events(messages: &[Received], camera: &str) -> Vec<Event> {
     let topic = format!("camscribe/edge1/{camera}/description");
     let of_camera = messages.iter().filter(|m| m.topic == topic);
     of_camera.map(|m| serde_json::from_value(m.json()).unwrap()).collect()
 }
 
-/// No clip is missing but those that were dropped for want of time, and none has a gap. At-least-once
-/// delivery may repeat one.
+/// Asserts that no clip is missing but those that were dropped by overload, and that none has a gap. A clip may
+/// be delivered twice.
 fn check_whole(events: &[Event]) {
     let mut seen = BTreeSet::new();
     let once: Vec<_> = events.iter().filter(|event| seen.insert(event.id)).collect();
@@ -44,7 +44,8 @@ fn check_whole(events: &[Event]) {
     assert!(once.iter().all(|event| !event.clip.gap));
 }
 
-/// Topics that hold a retained message, below `filter`, up to a marker that is put there now.
+/// Returns the topics below `filter` that have a retained message. A marker that is published now ends the
+/// wait.
 fn retained(port: u16, filter: &str, marker: &str) -> Vec<String> {
     broker::publish(port, marker, "marker");
     let subscriber = Subscriber::with(port, filter, &["-t", marker, "--retain-as-published"]);
@@ -66,7 +67,7 @@ fn a_reload_touches_only_the_cameras_that_changed() {
     let mut seen = subscriber.until(described("goes"));
     seen.extend(subscriber.until(described("stays")));
     let of_goes = |topics: &[String]| topics.iter().filter(|t| t.contains("/goes")).count();
-    // Words, picture, switch and prompt.
+    // Discovery topics of description, image, switch and prompt.
     assert_eq!(of_goes(&retained(port, "homeassistant/#", "a")), 4);
 
     daemon.reload(&toml(port, &[STAYS, COMES]));
@@ -79,19 +80,19 @@ fn a_reload_touches_only_the_cameras_that_changed() {
     let names: Vec<_> = info["cameras"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(names, ["comes", "stays"]);
 
-    // A file with mistakes changes nothing, and each mistake is told.
+    // A file with errors changes nothing, and each error is logged.
     let broken = toml(port, &[STAYS, "[cameras.goes]\nurl = \"x\"\n[cameras.third]\nuri = \"ftp://x\"\n"]);
     daemon.reload(&broken);
     daemon.logged("the configuration is not taken over");
     daemon.logged("cameras.goes.url: ");
     daemon.logged("cameras.third.uri: ");
-    // So does one whose source cannot be.
+    // So does a file with an impossible source.
     daemon.reload(&toml(port, &[STAYS, "[cameras.goes]\nuri = \"test://no-such-scene\"\n"]));
     daemon.logged("cameras.goes.uri: test://no-such-scene does not exist");
     seen.extend(subscriber.until(described("comes")));
     seen.extend(subscriber.until(described("stays")));
 
-    // What only a restart can change is named; the rest of the same file is applied.
+    // Keys that need a restart are named; the rest of the same file is applied.
     let other = toml(port, &[STAYS, COMES]).replace("\"edge1\"", "\"edge2\"") + "enabled = false\n";
     daemon.reload(&other);
     daemon.logged("the configuration is in force: switched off: comes");
@@ -179,7 +180,7 @@ fn names_and_prefixes_changed_while_the_daemon_is_stopped_leave_no_retained_topi
         std::fs::write(daemon.path("camscribe.toml"), &after).unwrap();
         let subscriber = Subscriber::to(broker.port(), "#");
         daemon.restart();
-        // What stood there when we subscribed comes first; what is new of this life, after it.
+        // Messages that were retained come first; those of this run follow.
         subscriber.until(|m| !m.retained && m.topic.ends_with("/stays/description"));
         subscriber.until(|m| !m.retained && m.topic.ends_with("/stays/snapshot") && !m.payload.is_empty());
         let left = retained(broker.port(), "#", "a");
@@ -216,7 +217,7 @@ fn a_camera_that_comes_back_with_other_broker_settings_is_found_by_home_assistan
 fn the_newest_event_of_a_camera_stays_retained_after_new_broker_settings() {
     let broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), "camscribe/#");
-    // The picture stands still, and is described once.
+    // The scene is still and is described once.
     let still = "[cameras.still]\nuri = \"test://black\"\n";
     let before = toml(broker.port(), &[still]);
     let daemon = Daemon::start(&before);
@@ -249,7 +250,7 @@ fn a_camera_that_failed_is_retried_by_a_reload() {
         std::fs::create_dir(home.join("pipelines")).unwrap();
         std::fs::write(home.join("pipelines/own.txt"), "nosuchelement name=source ! fakesink").unwrap();
     });
-    // That another one is left alone, and may come back, changes nothing.
+    // Another camera that is disabled and enabled again changes nothing.
     subscriber.until(|m| m.topic == "camscribe/edge1/stays/description");
     broker::publish(broker.port(), "camscribe/edge1/stays/set/enabled", "OFF");
     subscriber.until(|m| m.topic == "camscribe/edge1/stays/status" && m.text().contains("disabled"));

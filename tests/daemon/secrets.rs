@@ -20,8 +20,8 @@ const CAMERA_IN_URI: &str = "cam3ra-s3cret%2F%2B%C3%A9";
 const BROKER: &str = "br0ker-s3cret";
 const TOKEN: &str = "hf_t0ken5ecret";
 const WRONG: &str = "wr0ng-s3cret";
-/// What no output may hold: the secrets and the forms in which protocols carry them.
-/// The last two: Basic authentication of `viewer` with either password.
+/// What no output may contain: the secrets and the forms in which protocols carry them.
+/// The last two are Basic authentication of `viewer` with either password.
 const SECRETS: [&str; 7] = [
     "cam3ra-s3cret",
     BROKER,
@@ -32,7 +32,7 @@ const SECRETS: [&str; 7] = [
     "dmlld2VyOndyMG5nLXMzY3JldA",
 ];
 
-/// Everything that was written, and where.
+/// Every output, by where it was found.
 #[derive(Default)]
 struct Written(Vec<(String, Vec<u8>)>);
 
@@ -41,7 +41,7 @@ impl Written {
         self.0.push((place.into(), bytes.into()));
     }
 
-    /// All files below `folder`, but those that somebody else wrote there.
+    /// Adds all files below `folder` except those that the test wrote.
     fn add_folder(&mut self, folder: &Path, not: &[&str]) {
         for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
             let (path, name) = (entry.path(), entry.file_name().into_string().unwrap());
@@ -66,7 +66,7 @@ impl Written {
     }
 }
 
-/// A broker that asks for a password.
+/// A broker that requires a password.
 fn guarded_broker() -> Mosquitto {
     let passwords = tempfile::NamedTempFile::new().unwrap();
     for (user, password) in [("camscribe", BROKER), ("reader", "reader")] {
@@ -90,7 +90,7 @@ fn guarded_camera() -> RtspServer {
     RtspServer::with_password(launch, "viewer", CAMERA)
 }
 
-/// The daemon with everything logged; `password_file` names lie in a folder of credentials.
+/// The daemon with every log line on. Its `password_file` names lie in a credentials directory.
 fn daemon(broker: u16, camera: &RtspServer, secrets: [(&str, &str); 2]) -> Daemon {
     let port = camera.port();
     let [_, (_, in_uri)] = secrets;
@@ -118,7 +118,7 @@ fn daemon(broker: u16, camera: &RtspServer, secrets: [(&str, &str); 2]) -> Daemo
     })
 }
 
-/// All that a daemon wrote, its end included.
+/// Stops a daemon and returns all of its output.
 fn gather(daemon: Daemon, written: &mut Written) {
     let proc = |name: &str| fs::read(format!("/proc/{}/{name}", daemon.pid())).unwrap();
     written.add("its command line", proc("cmdline"));
@@ -144,7 +144,7 @@ fn gather(daemon: Daemon, written: &mut Written) {
     daemon.logged("SIGTERM");
     let home = daemon.home.path().to_owned();
     let folder = tempfile::tempdir().unwrap();
-    // Its end takes the home with it: keep a copy. Whatever it wrote last is in there by then.
+    // The home directory is removed with the daemon: keep a copy of what it wrote.
     wait("its end", || {
         let status = fs::read_to_string(format!("/proc/{}/stat", daemon.pid())).unwrap_or_default();
         (status.is_empty() || status.contains(") Z ")).then_some(())

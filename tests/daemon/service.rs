@@ -38,7 +38,7 @@ use crate::support::{
 fn metrics_agree_with_what_was_published() {
     let broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), "camscribe/#");
-    // The scene ends; the other camera keeps the daemon up.
+    // The scene ends; the other camera keeps the daemon running.
     let daemon = Daemon::start(&format!(
         r#"
         node.id = "edge1"
@@ -112,7 +112,7 @@ fn metrics_agree_with_what_was_published() {
     }
     let total = number(&page, "camscribe_stage_seconds_sum{stage=\"total\"}").unwrap();
     assert!((total - millis(|e| e.timing_ms.total)).abs() < 1e-6, "{total}\n{page}");
-    // Four frames a second for eight seconds.
+    // Four frames per second for eight seconds.
     assert!(number(&page, "camscribe_frames_total{camera=\"scene\"}").unwrap() >= 32.0, "{page}");
     assert!(number(&page, "process_resident_memory_bytes").unwrap() > 1e7);
     assert!(page.contains("camscribe_model_info{version=\""), "{page}");
@@ -165,7 +165,7 @@ fn a_port_in_use_is_reported_before_anything_starts() {
     }
 }
 
-/// What arrives at `$NOTIFY_SOCKET`, line by line.
+/// Receives the messages at `$NOTIFY_SOCKET`, line by line.
 fn service_manager(socket: &Path) -> Receiver<String> {
     let socket = UnixDatagram::bind(socket).unwrap();
     let (tell, told) = channel();
@@ -193,7 +193,7 @@ fn the_service_manager_is_notified_of_every_stage_from_start_to_stop() {
         }
         lines
     };
-    // Nobody listens there: readiness is not the broker's business.
+    // No broker listens there: readiness does not depend on it.
     let toml = format!(
         r#"
         model.id = "shapes"
@@ -227,7 +227,7 @@ fn the_service_manager_is_notified_of_every_stage_from_start_to_stop() {
     assert_eq!(daemon.ended().0, Some(0));
 }
 
-/// Describes nothing until it is let.
+/// A describer that blocks until the test releases it.
 struct Stuck {
     progress: Arc<Progress>,
     let_go: Receiver<()>,
@@ -305,13 +305,13 @@ async fn the_watchdog_gets_no_ping_while_the_model_is_stuck() {
             wait("the watchdog", || (beats.load(Ordering::SeqCst) > count).then_some(()))
         })
     };
-    more_than(2).await.unwrap(); // it waits for clips: that is health
+    more_than(2).await.unwrap(); // a model that waits for clips is healthy
     queue.push(clip(), Overflow::Block).unwrap();
     let sick = Arc::clone(&life);
     tokio::task::spawn_blocking(move || wait("sickness", || sick.health().is_err().then_some(())))
         .await
         .unwrap();
-    // A beat may have been on its way.
+    // One more ping may have been on its way.
     tokio::time::sleep(patience).await;
     let heard = beats.load(Ordering::SeqCst);
     tokio::time::sleep(patience * 10).await;
@@ -327,7 +327,7 @@ async fn the_watchdog_gets_no_ping_while_the_model_is_stuck() {
 fn a_camera_whose_windows_yield_no_clip_reports_it() {
     let broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/+/status");
-    // More frames than it has pictures.
+    // More frames than the source gives in a window.
     let toml = format!(
         r#"
         node.id = "edge1"

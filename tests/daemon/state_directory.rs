@@ -5,7 +5,7 @@ use std::{fs, io::Write, path::PathBuf};
 
 use crate::support::daemon::{self, Daemon, camscribe};
 
-/// A broker that is never there.
+/// A configuration whose broker never listens.
 const NOBODY_LISTENS: &str = r#"
     model.id = "shapes"
     mqtt.url = "mqtt://127.0.0.1:9"

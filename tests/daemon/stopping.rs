@@ -25,7 +25,7 @@ use crate::support::{
     proxy::{Link, Proxy},
 };
 
-/// What the unit allows (`TimeoutStopSec`), less what a busy machine may take.
+/// The time limit of the unit (`TimeoutStopSec`), less a reserve for a busy machine.
 const IN_TIME: Duration = Duration::from_secs(30);
 
 fn toml(port: u16) -> String {
@@ -49,8 +49,8 @@ fn a_stop_at_any_moment_ends_in_time_and_loses_nothing() {
     let mut daemon = Daemon::with(&toml(proxy.port()), |_, command| {
         command.env("RUST_LOG", "camscribe=debug");
     });
-    // Before its signal handlers, while it reads the model, while it tries it out, while it connects,
-    // while it describes; and where the broker is away, so that what is left must wait on disk.
+    // Before its signal handlers exist, while it loads the model, while it warms up, while it connects,
+    // while it describes; and without a broker, so that what is left must wait on disk.
     let delays = [0, 20, 60, 120, 250, 400, 600, 900, 1300, 1800, 2500, 4000];
     for (life, delay) in delays.into_iter().enumerate() {
         proxy.set(if life % 6 == 5 { Link::Refuse } else { Link::Pass });
@@ -62,7 +62,7 @@ fn a_stop_at_any_moment_ends_in_time_and_loses_nothing() {
         daemon.signal("TERM");
         let status = daemon.status();
         assert!(asked.elapsed() < IN_TIME, "after {delay} ms: {:?}", asked.elapsed());
-        // In its first moments it has no handlers yet, and the signal itself ends it.
+        // Before its handlers exist, the signal itself ends it.
         let early = delay < 1000 && status.signal() == Some(15);
         assert!(status.code() == Some(0) || early, "after {delay} ms: {status}");
     }
@@ -103,7 +103,7 @@ fn a_second_signal_ends_it_at_once() {
     assert!(asked.elapsed() < Duration::from_secs(5));
 }
 
-/// Is quick to show that it works, and then takes minutes for a clip.
+/// A describer that warms up quickly and then takes minutes for a clip.
 #[derive(Default)]
 struct Sluggish {
     warm: bool,

@@ -15,7 +15,7 @@ fn the_unit_agrees_with_the_program() {
         "ExecReload=/bin/kill -HUP $MAINPID",
         // Twice the patience of /healthz, see src/app/life.rs.
         "WatchdogSec=5min",
-        // Wrong configuration and wrong usage, see docs/reference/command-line.md.
+        // The exit codes of wrong configuration and wrong usage, see docs/reference/command-line.md.
         "RestartPreventExitStatus=78 2",
         "LimitCORE=0",
         "User=camscribe",

@@ -19,7 +19,7 @@ use crate::{
     support::golden::{Case, Outcome, Runner, cases},
 };
 
-/// A check for every checkpoint and every number format that the CPU computes in.
+/// Returns a check for every checkpoint in every number format of the CPU.
 pub fn trials() -> Vec<Trial> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden-data");
     let named = env::var_os("CAMSCRIBE_GOLDEN").map(PathBuf::from);

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
 }
 
-/// A check that fails by a panic. It is ignored where something that it needs is `missing`.
+/// Returns a check that fails by a panic. It is ignored if something that it needs is `missing`.
 fn check(missing: Option<String>, name: &str, run: impl FnOnce() + Send + 'static) -> Trial {
     let trial = Trial::test(name, move || {
         run();

@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// The checks of this file.
+/// Returns the checks of this file.
 pub fn trials() -> Vec<Trial> {
     let missing = (!may_mount()).then(|| "the right to mount".to_owned());
     vec![
@@ -39,13 +39,13 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Whether this user may mount something where only a child sees it.
+/// Returns whether this user may mount something for a child process only.
 fn may_mount() -> bool {
     let tried = Command::new("unshare").args(["-m", "true"]).output();
     tried.is_ok_and(|it| it.status.success())
 }
 
-/// Has `command` run where it sees what the shell's `mounts` have mounted, and nobody else does.
+/// Changes `command` so that it runs after the shell's `mounts`, which only it can see.
 fn with_mounts(home: &Path, command: &mut Command, mounts: &str) {
     let script = home.join("apart");
     fs::write(&script, format!("{mounts} && exec {} \"$@\"", env!("CARGO_BIN_EXE_camscribe"))).unwrap();
@@ -81,7 +81,7 @@ fn names_that_no_longer_resolve_cost_nothing_but_time() {
     const THERE: &str = "127.0.0.1 localhost broker.test camera.test\n";
     let daemon = Daemon::with(&toml, |home, command| {
         fs::write(home.join("hosts"), THERE).unwrap();
-        // Nobody answers there.
+        // No name server listens there.
         fs::write(home.join("resolv.conf"), "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n").unwrap();
         let at = home.display();
         let mounts =
@@ -97,7 +97,7 @@ fn names_that_no_longer_resolve_cost_nothing_but_time() {
     daemon::wait("the camera to be missed", || {
         (metric("camscribe_camera_state{camera=\"named\",state=\"offline\"}") == 1.0).then_some(())
     });
-    // Both are there again, and nobody knows where.
+    // Both are back, but their names do not resolve.
     proxy.set(Link::Pass);
     let _camera = RtspServer::start_at(rtsp::LIVE, port);
     daemon.logged("not connected to the MQTT broker at broker.test");
@@ -125,7 +125,7 @@ fn names_that_no_longer_resolve_cost_nothing_but_time() {
     assert_whole(&events(&seen, "steady"));
 }
 
-/// A small file system, mounted where only the daemon sees it; the test fills it and frees it.
+/// The test fills the daemon's small file system and frees it again.
 fn a_disk_that_is_full_for_a_while_loses_nothing() {
     let mounts = "mkdir -p $STATE_DIRECTORY && mount -t tmpfs -o size=16m none $STATE_DIRECTORY";
     let toml = r#"
@@ -136,7 +136,7 @@ fn a_disk_that_is_full_for_a_while_loses_nothing() {
     "#;
     let daemon = Daemon::with(toml, |home, command| with_mounts(home, command, mounts));
     daemon::wait("readiness", || (daemon.get("/readyz").0 == 200).then_some(()));
-    // As the daemon sees it.
+    // The file as the daemon sees it.
     let filler =
         PathBuf::from(format!("/proc/{}/root{}", daemon.pid(), daemon.path("state/filler").display()));
     let mut file = fs::File::create(&filler).unwrap();

@@ -16,7 +16,7 @@ use tokenizers::Tokenizer;
 
 use crate::check;
 
-/// A model and what its files say.
+/// A model and the values in its files.
 struct Published {
     name: &'static str,
     /// Width, layers, heads and inner width of the vision tower.
@@ -58,7 +58,7 @@ const PUBLISHED: [Published; 3] = [
     },
 ];
 
-/// The checks of this file.
+/// Returns the checks of this file.
 pub fn trials() -> Vec<Trial> {
     let mut trials = vec![with_files_of(
         "256M",
@@ -72,7 +72,7 @@ pub fn trials() -> Vec<Trial> {
     trials
 }
 
-/// A check of the files of one model.
+/// Returns a check of the files of one model.
 fn with_files_of(model: &str, name: &str, run: impl FnOnce(&Path) + Send + 'static) -> Trial {
     let dir = env::var_os("CAMSCRIBE_GOLDEN").map(|root| PathBuf::from(root).join("model-files").join(model));
     let missing = match &dir {

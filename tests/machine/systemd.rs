@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::check;
 
-/// The checks of this file.
+/// Returns the checks of this file.
 pub fn trials() -> Vec<Trial> {
     let there = Command::new("systemd-analyze").arg("--version").output().is_ok();
     let missing = (!there).then(|| "systemd-analyze".to_owned());
@@ -33,7 +33,7 @@ fn file(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// The unit with a program that exists here: it is only installed to /usr/bin by the package.
+/// Writes the unit with the program that was built here, since only the package installs it to /usr/bin.
 fn unit() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let unit = file("systemd/camscribe.service");
@@ -53,7 +53,7 @@ fn systemd_finds_nothing_wrong_with_the_unit() {
     let (_folder, unit) = unit();
     let output = analyze(&["verify", "--man=no"], &unit);
     let said = String::from_utf8_lossy(&output.stderr);
-    // Other units of this machine may have faults of their own.
+    // Other units of this machine may have errors.
     let ours: Vec<_> = said.lines().filter(|line| line.contains("camscribe")).collect();
     assert!(output.status.success() && ours.is_empty(), "{output:?}");
 }

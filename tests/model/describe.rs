@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use crate::support::checkpoint;
 
-/// The shipped model's configuration and tokenizer, and weights of chance.
+/// A directory with the built-in model's configuration and tokenizer, and random weights.
 fn folder() -> TempDir {
     let dir = TempDir::new().unwrap();
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");

@@ -23,7 +23,7 @@ fn network(config: ModelConfig, dtype: DtypeChoice) -> Network {
     Network::load(dir.path(), config, choose(DeviceChoice::Cpu, dtype).unwrap()).unwrap()
 }
 
-/// A prompt of so many words and tiles, each tile 4 `<image>` tokens.
+/// Returns a prompt of `words` text tokens and `tiles` tiles of 4 `<image>` tokens.
 fn prompt(config: &ModelConfig, words: Range<u32>, tiles: usize, max_tokens: usize) -> Request {
     let mut ids: Vec<u32> = words.collect();
     for tile in 0..tiles {
@@ -131,7 +131,7 @@ fn half_precision_answers_like_f32_within_rounding() {
     };
     let exact = logits(DtypeChoice::F32);
     let spread = exact.iter().fold(0f32, |most, x| most.max(x.abs()));
-    // Eight and eleven bits of mantissa; several rounded operations a layer.
+    // Eight and eleven bits of mantissa; several rounded operations per layer.
     for (dtype, share) in [(DtypeChoice::Bf16, 0.1), (DtypeChoice::F16, 0.01)] {
         let rounded = logits(dtype);
         let most = exact.iter().zip(&rounded).fold(0f32, |most, (a, b)| most.max((a - b).abs()));

@@ -16,7 +16,7 @@ const PREPROCESSOR: &str = "preprocessor_config.json";
 const PROCESSOR: &str = "processor_config.json";
 const TOKENIZER: &str = "tokenizer.json";
 
-/// A copy of the shipped model's files, without its weights.
+/// A copy of the built-in model's files, without its weights.
 fn shapes() -> TempDir {
     let dir = TempDir::new().unwrap();
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
@@ -33,7 +33,7 @@ fn load(dir: &Path) -> Result<(ModelConfig, ProcessorConfig, Prompter), LoadErro
     Ok((model, processor, prompter))
 }
 
-/// Sets the value at a JSON pointer; `None` takes it out.
+/// Sets the value at a JSON pointer; `None` removes it.
 fn edit(dir: &Path, file: &str, pointer: &str, value: Option<Value>) {
     let path = dir.join(file);
     let mut root: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();

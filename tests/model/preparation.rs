@@ -28,7 +28,7 @@ fn shapes() -> (ModelConfig, ProcessorConfig, Prompter) {
     load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes"))
 }
 
-/// The oracle's test picture: wrapping 32-bit arithmetic, so the same in every language.
+/// The reference's test image. Its wrapping 32-bit arithmetic gives the same bytes in every language.
 fn frame(t: u32, width: u32, height: u32) -> Vec<u8> {
     let mut rgb = Vec::with_capacity((width * height * 3) as usize);
     for y in 0..height {
@@ -105,7 +105,7 @@ fn counts_durations_and_timestamps_are_worded_as_by_the_reference() {
     }
 }
 
-/// A conversation of the tables; its pictures are taken as `image` and `video`.
+/// Parses a conversation of the tables. `image` and `video` stand for its media.
 fn conversation(messages: &Value, image: &Part, video: &Part) -> Vec<Message> {
     let part = |part: &Value| match part["type"].as_str().unwrap() {
         "text" => Part::Text(part["text"].as_str().unwrap().into()),

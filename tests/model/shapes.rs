@@ -42,7 +42,7 @@ struct Object {
     shape: String,
     rgb: [u8; 3],
     radius: i64,
-    /// By frame; nothing where the object is not there.
+    /// By frame; none where the object is absent.
     centres: Vec<Option<[i64; 2]>>,
 }
 
@@ -50,7 +50,7 @@ struct Object {
 struct Question {
     question: String,
     right: String,
-    /// What the reference says, end token included.
+    /// The reference's answer, end token included.
     greedy_ids: Vec<u32>,
     greedy_text: String,
 }
@@ -61,7 +61,7 @@ impl HeldOut {
         serde_json::from_slice(&text).unwrap()
     }
 
-    /// Clips whose first answer (the description) the reference got right.
+    /// Clips for which the reference's first answer, the description, is right.
     fn described_rightly(&self) -> impl Iterator<Item = &Clip> {
         self.clips.iter().filter(|clip| clip.questions[0].greedy_text.trim() == clip.questions[0].right)
     }
@@ -131,7 +131,7 @@ impl Model {
         self.preprocessor.video_tiles(&pictures)
     }
 
-    /// Answers to some questions about one clip, as one batch.
+    /// Answers some questions about one clip in one batch.
     fn answers(&self, clip: &Clip, tiles: &[u8], questions: &[Question]) -> Vec<Vec<u32>> {
         let times = clip.times.iter().map(|&t| Duration::from_secs_f64(t)).collect();
         let video = Part::Video { times, duration: Duration::from_secs_f64(clip.duration) };
@@ -191,7 +191,7 @@ fn in_q8_at_least_99_of_100_tokens_are_those_of_f32() {
     assert!(all >= 500 && same * 100 >= all * 99, "{same} of {all}");
 }
 
-/// `sentence` with every word replaced by its opposite where it has one.
+/// Returns `sentence` with every word replaced by its opposite where it has one.
 fn with_opposites(sentence: &str, pairs: &[(&str, &str)]) -> String {
     let opposites: BTreeMap<_, _> = pairs.iter().flat_map(|&(a, b)| [(a, b), (b, a)]).collect();
     let words = sentence.trim_end_matches('.').split(' ').map(|w| *opposites.get(w).unwrap_or(&w));
@@ -202,7 +202,7 @@ fn with_opposites(sentence: &str, pairs: &[(&str, &str)]) -> String {
 fn swapping_red_and_blue_swaps_the_colours_in_the_answer() {
     let (held_out, model) = (HeldOut::read(), Model::load(DtypeChoice::F32));
     let (mut clips, mut swapped) = (0, 0);
-    // One object: a pair of the same colours and shapes could be named in another order.
+    // One object only: two of the same colours and shapes could be named in another order.
     for clip in held_out.described_rightly().filter(|clip| clip.objects.len() == 1) {
         let right = &clip.questions[0].right;
         let expected = with_opposites(right, &[("red", "blue")]);
@@ -240,7 +240,7 @@ fn a_reversed_clip_is_described_the_other_way_round() {
     assert!(clips >= 10 && reversed * 10 >= clips * 9, "{reversed} of {clips}");
 }
 
-/// How many of the three questions about its background are answered rightly.
+/// Returns how many of the three questions about the background are answered correctly.
 fn background_answers(model: &Model, clip: &Clip, tiles: &[u8]) -> usize {
     let ask = |colour: &str, rgb: [u8; 3]| Question {
         question: format!("Is the background {colour}?"),
@@ -262,7 +262,7 @@ fn without_normalisation_dark_backgrounds_are_misread() {
         let mut tiles = model.tiles(clip, &clip.frames());
         asked += 3;
         right += background_answers(&model, clip, &tiles);
-        // Normalised, these are 0 to 1: what a byte over 255 is without mean and deviation.
+        // After normalisation these are 0 to 1: bytes over 255, without mean and deviation.
         tiles.iter_mut().for_each(|byte| *byte = *byte / 2 + 128);
         right_without += background_answers(&model, clip, &tiles);
     }

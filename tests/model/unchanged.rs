@@ -17,7 +17,7 @@ use camscribe::{
 };
 use chrono::{DateTime, TimeDelta};
 
-/// Says which clips it saw; one whose first pixel is [`BAD`] it cannot describe.
+/// A describer that records the clips it gets. It fails on a clip whose first pixel is [`BAD`].
 #[derive(Default)]
 struct Model(Seen);
 
@@ -81,10 +81,10 @@ fn gate() -> Option<GateConfig> {
     Some(GateConfig { threshold: 10, heartbeat: Duration::from_secs(40) })
 }
 
-/// Cameras and numbers of the clips that the model saw.
+/// Cameras and sequence numbers of the clips that reached the model.
 type Seen = Vec<(String, u64)>;
 
-/// What is made of clips that come `batch` at a time, and what the model saw of them.
+/// Runs the worker on clips, `batch` at a time. Returns the events, and the clips that reached the model.
 fn run(clips: Vec<Clip>, batch: usize) -> (Vec<Result<Event, DescribeError>>, Seen) {
     let queue = ClipQueue::new(NonZeroUsize::new(100).unwrap());
     for clip in clips {
@@ -136,7 +136,7 @@ fn clips_of_one_batch_stay_in_order_and_none_repeats_an_event_that_is_not_made_y
         let seqs: Vec<_> = events.iter().flatten().filter(|e| e.camera.as_str() == camera).collect();
         assert!(seqs.iter().map(|e| e.clip.seq).eq(0..seqs.len() as u64));
     }
-    // Three at a time: what was said in the batch before is known.
+    // Three at a time: the descriptions of the batch before are known.
     let (events, seen) = run(of(&[40, 40, 40, 40, 120, 40]), 3);
     assert_eq!(seen.iter().map(|(_, seq)| *seq).collect::<Vec<_>>(), [0, 1, 2, 4, 5]);
     let events: Vec<Event> = events.into_iter().map(Result::unwrap).collect();

@@ -16,7 +16,7 @@ use crate::support::checkpoint::{random, tiny, write};
 
 const NORM: &str = "model.text_model.norm.weight";
 
-/// A folder with a good checkpoint in one file.
+/// A directory with a valid checkpoint in one file.
 fn folder() -> (TempDir, PathBuf) {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("model.safetensors");
@@ -30,7 +30,7 @@ fn open(dir: &Path) -> Result<Weights, WeightsError> {
     Ok(weights)
 }
 
-/// Asserts that the folder is refused, by a sentence with all of these words.
+/// Asserts that the directory is refused with a sentence that has all of these words.
 fn refused(dir: &Path, words: &[&str]) {
     let Err(error) = open(dir) else { panic!("not refused: expected {words:?}") };
     let error = error.to_string();
@@ -38,13 +38,13 @@ fn refused(dir: &Path, words: &[&str]) {
     assert!(!error.contains('\n'), "{error:?}");
 }
 
-/// Writes a file from a header and data, the header's length as given or true.
+/// Writes a file from a header and data, with the header's length as given or correct.
 fn raw(path: &Path, header: &str, data: &[u8], claimed: Option<u64>) {
     let length = claimed.unwrap_or(header.len() as u64);
     fs::write(path, [&length.to_le_bytes(), header.as_bytes(), data].concat()).unwrap();
 }
 
-/// Rewrites a good file's header.
+/// Rewrites a valid file's header.
 fn with_header(path: &Path, change: impl FnOnce(&mut serde_json::Map<String, Value>)) {
     let bytes = fs::read(path).unwrap();
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -160,7 +160,7 @@ fn offsets_outside_the_file_overlapping_or_of_another_size_are_refused() {
         refused(dir.path(), &["model.safetensors", NORM, word]);
     }
     let (dir, file) = folder();
-    // The same bytes for two tensors of one shape.
+    // Two tensors of one shape at the same bytes.
     with_header(&file, |header| {
         let other = "model.text_model.layers.0.input_layernorm.weight";
         header[NORM]["data_offsets"] = header[other]["data_offsets"].clone();

@@ -16,9 +16,9 @@ use crate::support::{
 
 const CAMERAS: [&str; 3] = ["porch", "yard", "gate"];
 const CYCLES: u64 = 20;
-/// Events of each camera in a cycle.
+/// Events of each camera per cycle.
 const EACH: u64 = 15;
-/// One event of each camera in a cycle is larger than the broker takes.
+/// The event of each camera in a cycle that is larger than the broker accepts.
 const TOO_LARGE: u64 = 7;
 
 /// How long a fault lasts.
@@ -26,7 +26,7 @@ const FAULT: Duration = Duration::from_millis(400);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_faults_under_load_lose_no_event_and_keep_each_cameras_order() {
-    // It saves what it holds for the subscriber at every change, and loses our session each time.
+    // It saves the subscriber's messages at every change, and loses our session each time it is killed.
     let mut broker = Mosquitto::start(
         "persistence true\nautosave_on_changes true\nautosave_interval 1\nmax_queued_messages 0\n\
          max_packet_size 4000",
@@ -57,14 +57,14 @@ async fn twenty_faults_under_load_lose_no_event_and_keep_each_cameras_order() {
             sleep(Duration::from_millis(5)).await;
         }
         if killed {
-            // What it acknowledged must be in its file before it dies, or the loss is its own.
+            // What the broker acknowledged must be in its file before it is killed, or the broker loses it.
             sleep(2 * FAULT).await;
             broker.kill();
             broker.run();
         }
         sleep(FAULT).await;
         proxy.set(Link::Pass);
-        // Now and then the next fault finds a backlog.
+        // In every third cycle the next fault meets a backlog.
         if cycle % 3 != 0 {
             wait_for_outbox(&outbox, Outbox::is_empty).await;
         }

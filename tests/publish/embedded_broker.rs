@@ -108,7 +108,7 @@ async fn a_client_that_breaks_the_protocol_is_disconnected_and_nobody_else() {
         b"GET / HTTP/1.1\r\n\r\n",
         &[0x10, 0xff, 0xff, 0xff, 0x7f],
         &[0x10, 2, 0, 4],
-        // A whole CONNECT of MQTT 3.1.1, which is not spoken here.
+        // A complete CONNECT of MQTT 3.1.1, which the broker does not support.
         &[0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 60, 0, 1, b'x'],
     ];
     for bytes in nonsense {
@@ -117,7 +117,7 @@ async fn a_client_that_breaks_the_protocol_is_disconnected_and_nobody_else() {
         stream.shutdown(std::net::Shutdown::Write).expect("open");
         stream.set_read_timeout(Some(TIMEOUT)).expect("set");
         let mut answer = Vec::new();
-        // Closed, or reset because of bytes that it did not care to read.
+        // Closed, or reset because of bytes that it did not read.
         let _ = stream.read_to_end(&mut answer);
         assert!(answer.is_empty(), "{answer:?}");
     }

@@ -187,7 +187,7 @@ async fn an_event_above_the_announced_limit_is_dead_lettered_and_the_next_one_pa
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_above_an_unannounced_limit_is_dead_lettered_too() {
-    // mosquitto keeps message_size_limit to itself and refuses with a reason that rumqttc cannot read.
+    // mosquitto does not announce message_size_limit and refuses with a reason that rumqttc cannot decode.
     set_aside_and_go_on("message_size_limit 2000").await;
 }
 
@@ -210,8 +210,8 @@ async fn set_aside_and_go_on(config: &str) {
     assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
 }
 
-/// A broker that lets everybody in, answers pings, and has `answer` answer messages, of which it is
-/// given the part behind the first byte and the length; none: it hangs up without a word.
+/// Starts a broker that admits everyone and answers pings. `answer` gets a PUBLISH packet without its first
+/// byte and its length, and returns the reply; with none the connection is closed. Returns the port.
 fn answering(mut answer: impl FnMut(&[u8]) -> Option<Vec<u8>> + Send + 'static) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     let port = listener.local_addr().expect("bound").port();
@@ -233,18 +233,18 @@ fn answering(mut answer: impl FnMut(&[u8]) -> Option<Vec<u8>> + Send + 'static) 
     port
 }
 
-/// The packet id of a message.
+/// Returns the packet id of a PUBLISH packet.
 fn id(body: &[u8]) -> [u8; 2] {
     let topic = usize::from(u16::from_be_bytes([body[0], body[1]]));
     [body[topic + 2], body[topic + 3]]
 }
 
-/// The acknowledgement of a message.
+/// Returns the PUBACK packet of a packet id.
 fn taken(body: &[u8]) -> Vec<u8> {
     [&[0x40, 2][..], &id(body)].concat()
 }
 
-/// The next MQTT packet: its first byte, and what follows its length.
+/// Reads an MQTT packet. Returns its first byte and what follows its length.
 fn packet(stream: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
     let mut byte = [0];
     stream.read_exact(&mut byte)?;
@@ -283,7 +283,7 @@ async fn an_event_that_makes_a_broker_disconnect_does_not_block_the_others_for_e
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_disconnects_subscribers_still_gets_every_event() {
-    // It knows no SUBSCRIBE.
+    // It does not know SUBSCRIBE.
     let port = answering(|body| Some(taken(body)));
     let outbox = outbox();
     let settings = Settings { discovery_prefix: "homeassistant".into(), ..settings(port) };
@@ -298,7 +298,7 @@ async fn a_broker_that_disconnects_subscribers_still_gets_every_event() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_refused_for_now_is_reported_with_its_topic_and_waits() {
-    // Reason codes: quota exceeded; implementation specific, as overloaded brokers say; unspecified.
+    // Reason codes: quota exceeded; implementation specific, as overloaded brokers reply; unspecified.
     for (code, word) in [(0x97, "quota"), (0x83, "reason of its own"), (0x80, "does not say why")] {
         let outbox = outbox();
         let mut not_now = true;
@@ -326,13 +326,13 @@ async fn a_broker_that_returns_during_shutdown_gets_what_waits() {
     let outbox = outbox();
     let publisher = start(settings(broker.port()), &outbox);
     outbox.append(message(&event("porch", 0, "A cat.")));
-    // Until the pauses between tries are longer than the time for the end.
+    // Until the pauses between attempts are longer than the shutdown timeout.
     tokio::time::sleep(Duration::from_secs(6)).await;
     broker.run();
     assert_eq!(publisher.shutdown(Duration::from_secs(3)).await, 0);
 }
 
-/// Reads what comes before it acknowledges any of it, and keeps count of how much that is.
+/// A broker that reads all that comes before it acknowledges any of it. `most` is the largest such number.
 fn slow_to_acknowledge(receive_max: u8) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     let port = listener.local_addr().expect("bound").port();
@@ -343,7 +343,7 @@ fn slow_to_acknowledge(receive_max: u8) -> (u16, Arc<AtomicUsize>) {
             stream.set_read_timeout(Some(Duration::from_millis(100))).expect("set");
             let mut owed = Vec::new();
             loop {
-                // Nobody sends half a packet and then waits, so a timeout falls between two.
+                // A client never pauses within a packet, so a timeout falls between two.
                 match packet(&mut stream) {
                     Ok((kind, _)) if kind >> 4 == 1 => {
                         let _ = stream.write_all(&[0x20, 6, 0, 0, 3, 0x21, 0, receive_max]);

@@ -32,7 +32,7 @@ async fn a_broker_without_mqtt_5_gets_3_1_1_and_loses_nothing_when_it_restarts()
     outbox.append(message(&first));
     let received = subscriber.next_on(DESCRIPTION);
     assert_eq!(received.json(), serde_json::to_value(&first).expect("JSON"));
-    // What 3.1.1 has no place for is left out.
+    // Properties do not exist in 3.1.1.
     assert_eq!((received.qos, received.content_type.as_str(), received.expiry.as_str()), (1, "", ""));
     wait_for_outbox(&outbox, Outbox::is_empty).await;
     for topic in ["camscribe/edge1/porch/latest", STATUS] {
@@ -54,7 +54,7 @@ async fn a_broker_without_mqtt_5_gets_3_1_1_and_loses_nothing_when_it_restarts()
     subscriber.until(|m| m.topic == STATUS && m.text() == "offline");
 }
 
-/// The content type that the first description arrives with: MQTT 5 has one, 3.1.1 has none.
+/// Returns the content type of the first description: MQTT 5 has one, 3.1.1 has none.
 fn content_type_of_a_description(state: Link) -> String {
     let broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), DESCRIPTION);

@@ -24,7 +24,7 @@ fn message(text: &str) -> Message {
     }
 }
 
-/// Enough messages for a database of many pages.
+/// Fills an outbox with enough messages for a database of many pages, and closes it. Returns its file.
 fn filled(folder: &Path) -> PathBuf {
     let outbox = Outbox::open(folder, LIMITS).unwrap();
     for number in 0..200 {
@@ -32,7 +32,7 @@ fn filled(folder: &Path) -> PathBuf {
     }
     let file = folder.join("outbox.db");
     drop(outbox);
-    // What closing left in the log is in the file now.
+    // The write-ahead log was merged into the file.
     assert!(fs::metadata(&file).unwrap().len() > 300_000);
     file
 }

@@ -26,24 +26,24 @@ const SHORT: u64 = 40;
 /// The seed of the short run.
 const SEED: u64 = 20_260_701;
 /// The subscriber is idle when nothing came for this long.
-const QUIET: Duration = Duration::from_millis(700);
+const IDLE: Duration = Duration::from_millis(700);
 /// A camera without faults, one with many, one that refuses its password at times, and one
 /// that needs no network.
 const CAMERAS: [&str; 4] = ["steady", "flaky", "strict", "scene"];
 
 /// xorshift64: the same seed makes the same choices.
-struct Dice(u64);
+struct Rng(u64);
 
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+impl Rng {
+    fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        self.0 % sides
+        self.0 % limit
     }
 
     fn millis(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_millis(from + self.roll(to - from))
+        Duration::from_millis(from + self.below(to - from))
     }
 }
 
@@ -64,7 +64,7 @@ enum Act {
     CredentialsRefused,
     Reloaded,
     BrokenReload,
-    Ordered,
+    Commanded,
 }
 
 const ACTS: [Act; 15] = [
@@ -82,7 +82,7 @@ const ACTS: [Act; 15] = [
     Act::CredentialsRefused,
     Act::Reloaded,
     Act::BrokenReload,
-    Act::Ordered,
+    Act::Commanded,
 ];
 
 /// H.264 with a keyframe a second.
@@ -96,7 +96,7 @@ fn stream(width: u32) -> String {
 }
 
 struct World {
-    dice: Dice,
+    rng: Rng,
     broker: Mosquitto,
     proxy: Proxy,
     subscriber: Subscriber,
@@ -141,9 +141,9 @@ impl World {
             (daemon::stored_ids(&daemon.log()).len() == CAMERAS.len()).then_some(())
         });
         let (flaky, strict) = (Some(flaky), Some(strict));
-        let (dice, received, done) = (Dice(seed | 1), Vec::new(), BTreeMap::new());
+        let (rng, received, done) = (Rng(seed | 1), Vec::new(), BTreeMap::new());
         Self {
-            dice,
+            rng,
             broker,
             proxy,
             subscriber,
@@ -158,14 +158,14 @@ impl World {
         }
     }
 
-    fn listen(&mut self, time: Duration) {
+    fn receive(&mut self, time: Duration) {
         self.received.extend(self.subscriber.all_within(time));
     }
 
     /// Receives until nothing comes any more.
-    fn listen_until_quiet(&mut self) {
+    fn receive_until_idle(&mut self) {
         loop {
-            let more = self.subscriber.all_within(QUIET);
+            let more = self.subscriber.all_within(IDLE);
             if more.is_empty() {
                 return;
             }
@@ -174,12 +174,12 @@ impl World {
     }
 
     fn act_at_random(&mut self) {
-        let act = ACTS[self.dice.roll(ACTS.len() as u64) as usize];
+        let act = ACTS[self.rng.below(ACTS.len() as u64) as usize];
         self.act(act);
     }
 
     fn act(&mut self, act: Act) {
-        let time = self.dice.millis(300, 4000);
+        let time = self.rng.millis(300, 4000);
         println!("{act:?} {time:?}");
         *self.done.entry(act).or_default() += 1;
         match act {
@@ -187,7 +187,7 @@ impl World {
                 // What the broker has acknowledged and not delivered is lost with it. It gets time for it, so
                 // that what is missing at the end was lost by us.
                 self.proxy.set(Link::Refuse);
-                self.listen_until_quiet();
+                self.receive_until_idle();
                 self.broker.kill();
                 thread::sleep(time);
                 self.broker.run();
@@ -198,7 +198,7 @@ impl World {
             Act::LinkSlow => self.fault(Link::Slow, time),
             Act::LinkStalls => self.fault(Link::Stall, time),
             Act::LinkCut => {
-                let bytes = self.dice.roll(4000);
+                let bytes = self.rng.below(4000);
                 self.fault(Link::Cut(bytes), time);
             }
             Act::DaemonKilled => {
@@ -212,7 +212,7 @@ impl World {
             }
             Act::CameraGone => self.flaky_again(320, time),
             Act::CameraResized => {
-                let width = 160 + 16 * self.dice.roll(20) as u32;
+                let width = 160 + 16 * self.rng.below(20) as u32;
                 self.flaky_again(width, time);
             }
             Act::CameraFrozen => self.suffer(Fault::Frozen, time),
@@ -220,56 +220,56 @@ impl World {
             Act::CredentialsRefused => {
                 self.strict = None;
                 let locked = RtspServer::locked_at(&stream(320), self.strict_port);
-                self.listen(time);
+                self.receive(time);
                 drop(locked);
                 self.strict = Some(RtspServer::start_at(&stream(320), self.strict_port));
             }
             Act::Reloaded => {
-                let prompt = format!("Describe this, {}.", self.dice.roll(1000));
+                let prompt = format!("Describe this, {}.", self.rng.below(1000));
                 self.daemon.reload(&self.toml.replace("PROMPT", &prompt));
             }
             Act::BrokenReload => {
                 self.daemon.reload("cameras.steady.uri = 7");
-                self.listen(time);
+                self.receive(time);
                 // For the next start of the daemon.
                 fs::write(self.daemon.path("camscribe.toml"), self.toml.replace("PROMPT", "Describe this."))
                     .unwrap();
             }
-            Act::Ordered => {
-                let prompt = format!("Describe this, {}.", self.dice.roll(1000));
-                self.order("scene", "prompt", &prompt);
-                self.order("flaky", "enabled", "OFF");
-                self.listen(time);
+            Act::Commanded => {
+                let prompt = format!("Describe this, {}.", self.rng.below(1000));
+                self.command("scene", "prompt", &prompt);
+                self.command("flaky", "enabled", "OFF");
+                self.receive(time);
                 // A command is lost while the daemon is not connected.
                 for _ in 0..3 {
-                    self.order("flaky", "enabled", "ON");
-                    self.listen(QUIET);
+                    self.command("flaky", "enabled", "ON");
+                    self.receive(IDLE);
                 }
             }
         }
-        let pause = self.dice.millis(200, 3000);
-        self.listen(pause);
+        let pause = self.rng.millis(200, 3000);
+        self.receive(pause);
     }
 
-    fn order(&self, camera: &str, what: &str, payload: &str) {
+    fn command(&self, camera: &str, what: &str, payload: &str) {
         broker::publish(self.broker.port(), &format!("camscribe/edge1/{camera}/set/{what}"), payload);
     }
 
     fn fault(&mut self, fault: Link, time: Duration) {
         self.proxy.set(fault);
-        self.listen(time);
+        self.receive(time);
         self.proxy.set(Link::Pass);
     }
 
     fn flaky_again(&mut self, width: u32, time: Duration) {
         self.flaky = None;
-        self.listen(time);
+        self.receive(time);
         self.flaky = Some(RtspServer::start_at(&stream(width), self.flaky_port));
     }
 
     fn suffer(&mut self, fault: Fault, time: Duration) {
         self.flaky.as_ref().unwrap().set_fault(fault);
-        self.listen(time);
+        self.receive(time);
         self.flaky.as_ref().unwrap().set_fault(Fault::None);
     }
 
@@ -284,13 +284,13 @@ impl World {
         daemon::wait("an empty outbox", || {
             (self.daemon.metric("camscribe_outbox_messages") == Some(0.0)).then_some(())
         });
-        self.listen_until_quiet();
+        self.receive_until_idle();
         self.daemon.signal("TERM");
         assert_eq!(self.daemon.wait(), Some(0), "{}", self.daemon.log());
     }
 
     /// Drains the outbox and compares what arrived with what the daemon logged as stored.
-    fn prove(mut self) {
+    fn check_deliveries(mut self) {
         self.drain();
         let events: Vec<Event> =
             self.received.iter().map(|m| serde_json::from_slice(&m.payload).expect("an event")).collect();
@@ -302,18 +302,18 @@ impl World {
             let once = once(&events, camera);
             let arrived: Vec<String> = once.iter().map(|e| e.id.to_string()).collect();
             // A daemon that is killed between storing an event and logging it delivers the event after all.
-            let said: BTreeSet<&String> = made[camera].iter().collect();
-            let told: Vec<&String> = arrived.iter().filter(|id| said.contains(id)).collect();
+            let stored: BTreeSet<&String> = made[camera].iter().collect();
+            let logged: Vec<&String> = arrived.iter().filter(|id| stored.contains(id)).collect();
             assert_eq!(
-                told,
+                logged,
                 made[camera].iter().collect::<Vec<_>>(),
                 "{camera}: made, and delivered in that order"
             );
             let kills = self.done.get(&Act::DaemonKilled).copied().unwrap_or(0) as usize;
             assert!(
-                arrived.len() - told.len() <= kills,
-                "{camera}: {} nobody knows of",
-                arrived.len() - told.len()
+                arrived.len() - logged.len() <= kills,
+                "{camera}: {} that were never logged",
+                arrived.len() - logged.len()
             );
             let clips: BTreeSet<_> = once.iter().map(|e| e.clip.start).collect();
             assert_eq!(clips.len(), once.len(), "{camera}: a clip under two ids");
@@ -376,7 +376,7 @@ fn whatever_fails_every_description_is_delivered_in_order_and_the_steady_camera_
     while start.elapsed() < time {
         world.act_at_random();
     }
-    world.prove();
+    world.check_deliveries();
 }
 
 #[test]
@@ -386,5 +386,5 @@ fn the_daemon_killed_thirty_times_loses_nothing_and_publishes_nothing_under_two_
     for _ in 0..30 {
         world.act(Act::DaemonKilled);
     }
-    world.prove();
+    world.check_deliveries();
 }

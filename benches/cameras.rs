@@ -17,8 +17,10 @@ use std::{
 };
 
 #[path = "../tests/support/daemon.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
 mod daemon;
 #[path = "../tests/support/rtsp.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
 mod rtsp;
 
 use daemon::{Daemon, wait};

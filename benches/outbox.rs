@@ -33,6 +33,7 @@ use chrono::DateTime;
 use uuid::Uuid;
 
 #[path = "../tests/support/broker.rs"]
+#[expect(dead_code, reason = "the tests use the rest")]
 mod broker;
 
 use broker::Mosquitto;

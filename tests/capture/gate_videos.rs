@@ -18,7 +18,7 @@ use camscribe::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::media;
+use crate::support::{playback, video};
 
 /// Returns a letter per clip, by the default threshold: `D` is described, `.` is skipped.
 async fn verdicts(uri: &str, window: u64) -> String {
@@ -30,7 +30,7 @@ async fn verdicts(uri: &str, window: u64) -> String {
         prompt_spec: Arc::new(PromptSpec { prompt: "What happens?".into(), max_tokens: 8, gate }),
         // The size of the published models.
         edge: Some(512),
-        ..media::camera(uri)
+        ..playback::camera(uri)
     };
     let clips = Arc::new(Mutex::new(Vec::<Clip>::new()));
     let taken = clips.clone();
@@ -67,7 +67,7 @@ async fn moving_scenes_are_described_throughout_and_still_ones_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_video_in_which_something_always_moves_is_described_throughout() {
     let folder = tempfile::tempdir().unwrap();
-    let ball = media::ball(folder.path(), "ball.mp4", &format!("{} ! mp4mux", media::h264(30)));
+    let ball = video::ball(folder.path(), "ball.mp4", &format!("{} ! mp4mux", video::h264(30)));
     let moving = verdicts(&ball.display().to_string(), 2).await;
     assert!(!moving.is_empty() && !moving.contains('.'), "{moving}");
 

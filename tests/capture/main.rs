@@ -3,9 +3,10 @@
 
 #[path = "../support"]
 mod support {
-    pub mod media;
     pub mod own_process;
+    pub mod playback;
     pub mod rtsp;
+    pub mod video;
     pub mod watched_camera;
 }
 

@@ -29,7 +29,7 @@ use camscribe::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{media, own_process};
+use crate::support::{own_process, playback};
 
 const CAMERAS: usize = 8;
 /// Clips of a camera per second.
@@ -93,7 +93,7 @@ async fn overload(priorities: [u64; CAMERAS], time: Duration) -> Vec<Fate> {
             id,
             sampling: Sampling::Rate,
             window: WindowConfig { window, stride: window, frames: 2, min_frames: 1 },
-            ..media::camera(&format!("test://ball?width=64&height=64&fps={}", 2 * OFFERED))
+            ..playback::camera(&format!("test://ball?width=64&height=64&fps={}", 2 * OFFERED))
         };
         let (queue, made) = (queue.clone(), made[i].clone());
         let sink = move |clip| {

@@ -11,8 +11,9 @@ use camscribe::{
 };
 
 use crate::support::{
-    media::{ball, camera, file, h264, launch, mean, offsets, play, play_all},
+    playback::{camera, file, mean, offsets, play, play_all},
     rtsp::{Fault, RtspServer},
+    video::{ball, h264, launch},
 };
 
 /// The stream of the server: H.264 with a keyframe a second.

@@ -15,7 +15,7 @@ use camscribe::{
 };
 
 use crate::support::{
-    media,
+    playback,
     rtsp::{Fault, RtspServer},
     watched_camera::WatchedCamera,
 };
@@ -38,7 +38,7 @@ fn camera(uri: &str) -> CameraConfig {
         retry: true,
         sampling: Sampling::Rate,
         window: WindowConfig { window, stride: window, frames: 4, min_frames: 2 },
-        ..media::camera(uri)
+        ..playback::camera(uri)
     }
 }
 

@@ -219,7 +219,7 @@ impl World {
             Act::CameraGarbage => self.suffer(Fault::Garbage, time),
             Act::CredentialsRefused => {
                 self.strict = None;
-                let locked = RtspServer::locked_at(&stream(320), self.strict_port);
+                let locked = RtspServer::with(&stream(320), self.strict_port, Some(("nobody", "knows")));
                 self.receive(time);
                 drop(locked);
                 self.strict = Some(RtspServer::start_at(&stream(320), self.strict_port));

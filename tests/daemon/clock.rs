@@ -13,9 +13,9 @@ use chrono::{TimeDelta, Utc};
 use crate::support::{
     broker::{Mosquitto, Subscriber},
     daemon::{self, Daemon},
-    delivered::{assert_whole, described, events},
+    live_camera::{STREAM, assert_whole, described, events},
     proxy::{Link, Proxy},
-    rtsp::{self, RtspServer},
+    rtsp::RtspServer,
 };
 
 /// Returns the library of Debian's package `faketime`.
@@ -30,7 +30,7 @@ fn libfaketime() -> PathBuf {
 fn a_clock_set_by_an_hour_loses_no_clip_and_falsifies_none() {
     let broker = Mosquitto::start("");
     let proxy = Proxy::start(broker.port());
-    let camera = RtspServer::start(rtsp::LIVE);
+    let camera = RtspServer::start(STREAM);
     let subscriber = Subscriber::to(broker.port(), "camscribe/#");
     let toml = format!(
         r#"

@@ -14,9 +14,8 @@ use tempfile::TempDir;
 
 use crate::support::{
     broker::{self, Mosquitto, Subscriber, free_port},
-    media,
     rtsp::RtspServer,
-    test_source,
+    test_source, video,
 };
 
 const RED_CIRCLE: &str = "object=red-circle-left";
@@ -287,7 +286,7 @@ fn a_source_that_cannot_be_described_fails_with_one_clear_sentence() {
     fs::write(path("words.mp4"), "This is a letter, not a film.\n".repeat(100)).unwrap();
     fs::write(path("half.mp4"), &bytes[..bytes.len() / 2]).unwrap();
     fs::write(path("empty.mp4"), "").unwrap();
-    media::launch(&format!(
+    video::launch(&format!(
         "audiotestsrc num-buffers=50 ! vorbisenc ! oggmux ! filesink location={}",
         path("sound.ogg")
     ));

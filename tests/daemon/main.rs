@@ -5,13 +5,13 @@ mod support {
     pub mod broker;
     pub mod check;
     pub mod daemon;
-    pub mod delivered;
     pub mod http;
-    pub mod media;
+    pub mod live_camera;
     pub mod proxy;
     pub mod rtsp;
     pub mod test_source;
     pub mod tls;
+    pub mod video;
 }
 
 mod chaos;

@@ -6,8 +6,8 @@ use tempfile::TempDir;
 
 use crate::support::{
     broker::{Mosquitto, Subscriber, free_port, publish},
-    media,
     rtsp::RtspServer,
+    video,
 };
 
 /// Its output and its exit code.
@@ -81,7 +81,7 @@ fn each_working_part_is_reported_in_one_line_and_the_exit_code_is_0() {
     let folder = folder();
     let broker = Mosquitto::with_password("camscribe", "hunter2");
     let server = rtsp_server();
-    let film = media::ball(folder.path(), "film.mp4", &format!("{} ! mp4mux", media::h264(25)));
+    let film = video::ball(folder.path(), "film.mp4", &format!("{} ! mp4mux", video::h264(25)));
     let mut toml = mqtt(broker.port(), "right");
     toml +=
         &format!("[model]\nid = \"shapes\"\ndevice = \"cpu\"\n[cameras.net]\n{}", camera(&server, "right"));

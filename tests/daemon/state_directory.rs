@@ -1,7 +1,7 @@
 //! The state directory of a daemon whose broker is away: one daemon uses it at a time, and one that cannot be
 //! used is reported. A full disk is in `tests/machine/mounts.rs`.
 
-use std::{fs, io::Write, path::PathBuf};
+use std::fs;
 
 use crate::support::daemon::{self, Daemon, camscribe};
 

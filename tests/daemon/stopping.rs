@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     broker::{Mosquitto, Subscriber},
-    daemon::{self, Daemon, made},
+    daemon::{self, Daemon, stored_ids},
     proxy::{Link, Proxy},
 };
 

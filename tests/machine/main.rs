@@ -12,8 +12,8 @@ use libtest_mimic::{Arguments, Trial};
 mod support {
     pub mod broker;
     pub mod daemon;
-    pub mod delivered;
     pub mod golden;
+    pub mod live_camera;
     pub mod proxy;
     pub mod rtsp;
 }

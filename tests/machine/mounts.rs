@@ -16,9 +16,9 @@ use crate::{
     support::{
         broker::{Mosquitto, Subscriber},
         daemon::{self, Daemon},
-        delivered::{assert_whole, described, events},
+        live_camera::{STREAM, assert_whole, described, events},
         proxy::{Link, Proxy},
-        rtsp::{self, RtspServer},
+        rtsp::RtspServer,
     },
 };
 
@@ -63,7 +63,7 @@ fn with_mounts(home: &Path, command: &mut Command, mounts: &str) {
 fn names_that_no_longer_resolve_cost_nothing_but_time() {
     let broker = Mosquitto::start("");
     let proxy = Proxy::start(broker.port());
-    let camera = RtspServer::start(rtsp::LIVE);
+    let camera = RtspServer::start(STREAM);
     let port = camera.port();
     let subscriber = Subscriber::to(broker.port(), "camscribe/#");
     let toml = format!(
@@ -99,7 +99,7 @@ fn names_that_no_longer_resolve_cost_nothing_but_time() {
     });
     // Both are back, but their names do not resolve.
     proxy.set(Link::Pass);
-    let _camera = RtspServer::start_at(rtsp::LIVE, port);
+    let _camera = RtspServer::start_at(STREAM, port);
     daemon.logged("not connected to the MQTT broker at broker.test");
     daemon.logged("failed to lookup address");
     let before = metric("camscribe_outbox_messages");

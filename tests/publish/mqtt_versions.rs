@@ -18,14 +18,14 @@ const STATUS: &str = "camscribe/edge1/status";
 fn old_broker(broker: &Mosquitto) -> Proxy {
     let proxy = Proxy::start(broker.port());
     proxy.set(Link::RefusesV5);
-    line
+    proxy
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_without_mqtt_5_gets_3_1_1_and_loses_nothing_when_it_restarts() {
     let mut broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), "camscribe/#");
-    let line = old_broker(&broker);
+    let proxy = old_broker(&broker);
     let outbox = outbox();
     let publisher = start(settings(proxy.port()), &outbox);
     let first = event("porch", 0, "A cat.");
@@ -86,7 +86,7 @@ async fn the_will_reports_a_node_that_died_under_3_1_1() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_without_the_configured_version_is_reported_with_a_remedy() {
     let broker = Mosquitto::start("");
-    let line = old_broker(&broker);
+    let proxy = old_broker(&broker);
     let settings = Settings { version: MqttVersion::V5, ..settings(proxy.port()) };
     let publisher = start(settings, &outbox());
     let why = offline_reason(&publisher).await;

@@ -1,19 +1,24 @@
 //! TLS to the broker: which certificates are trusted, and the errors of those that are not.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use camscribe::publish::{Publisher, Settings, SettingsError, TlsFiles};
 
 use crate::support::{
     broker::{Mosquitto, TIMEOUT},
     publishing::{event, message, offline_reason, online, outbox, settings, start},
-    tls::{broker_with, client, tls_broker},
+    tls::{broker_with, tls_broker},
 };
 
 fn tls_settings(broker: &Mosquitto, files: TlsFiles) -> Settings {
     let mut settings = settings(broker.port());
     settings.broker.tls = Some(files);
     settings
+}
+
+/// Returns the client certificate and key that the authority of `broker` signed.
+fn client(broker: &Mosquitto) -> Option<(PathBuf, PathBuf)> {
+    Some((broker.path("client.pem"), broker.path("client.key")))
 }
 
 #[tokio::test(flavor = "multi_thread")]

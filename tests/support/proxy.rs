@@ -32,8 +32,10 @@ pub enum Link {
     /// A CONNECT of MQTT 5 is refused as a broker refuses it that knows only 3.1.1.
     RefusesV5,
     /// A CONNECT of MQTT 5 is answered by closing the connection.
+    #[allow(dead_code, reason = "only the tests of MQTT versions use it")]
     DisconnectsOnV5,
     /// The next connection is closed at its first bytes; those after it pass.
+    #[allow(dead_code, reason = "only the tests of MQTT versions use it")]
     DisconnectsOnce,
 }
 

@@ -13,11 +13,6 @@ use gstreamer_rtsp_server::{
     RTSPAuth, RTSPFilterResult, RTSPMediaFactory, RTSPServer, RTSPToken, glib, gst, prelude::*,
 };
 
-/// What a live camera of 320x240 pixels and 10 frames a second serves, with a keyframe a second.
-pub const LIVE: &str = "videotestsrc is-live=true pattern=ball \
-     ! video/x-raw,format=I420,width=320,height=240,framerate=10/1 \
-     ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 ! rtph264pay name=pay0 pt=96";
-
 /// The fault of a camera, which a test switches while it streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -58,12 +53,8 @@ impl RtspServer {
         Self::with(launch, 0, Some((user, password)))
     }
 
-    /// Serves it at a given port with a password that no test knows.
-    pub fn locked_at(launch: &str, port: u16) -> Self {
-        Self::with(launch, port, Some(("somebody", "else")))
-    }
-
-    fn with(launch: &str, port: u16, login: Option<(&str, &str)>) -> Self {
+    /// Serves it at a given port, or at a free one for 0, to everyone or only to this user.
+    pub fn with(launch: &str, port: u16, login: Option<(&str, &str)>) -> Self {
         gst::init().unwrap();
         let context = glib::MainContext::new();
         let main_loop = glib::MainLoop::new(Some(&context), false);

@@ -9,7 +9,7 @@ use std::{
 
 use camscribe::config::{ParsedSource, Source, scene::Picture};
 
-use super::media::launch;
+use super::video::launch;
 
 const WIDTH: u32 = 640;
 const HEIGHT: u32 = 360;

@@ -1,6 +1,6 @@
 //! A mosquitto that speaks TLS, with a certificate authority of its own.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, process::Command};
 
 use super::broker::Mosquitto;
 
@@ -45,9 +45,4 @@ pub fn broker_with(certificate: &str) -> Mosquitto {
     fs::write(broker.path("mosquitto.conf"), config).expect("written");
     broker.run();
     broker
-}
-
-/// Returns the client certificate and key that the authority of `broker` signed.
-pub fn client(broker: &Mosquitto) -> Option<(PathBuf, PathBuf)> {
-    Some((broker.path("client.pem"), broker.path("client.key")))
 }

@@ -1,10 +1,15 @@
-//! Descriptions as a subscriber receives them.
+//! A live RTSP camera, and its descriptions as a subscriber receives them.
 
 use std::collections::BTreeSet;
 
 use camscribe::event::Event;
 
 use super::broker::Received;
+
+/// The stream of the camera: 320x240 pixels, 10 frames per second, a keyframe a second.
+pub const STREAM: &str = "videotestsrc is-live=true pattern=ball \
+     ! video/x-raw,format=I420,width=320,height=240,framerate=10/1 \
+     ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 ! rtph264pay name=pay0 pt=96";
 
 /// The descriptions of one camera, each once, in the order in which they first arrived.
 pub fn events(messages: &[Received], camera: &str) -> Vec<Event> {

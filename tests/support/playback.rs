@@ -1,7 +1,7 @@
-//! Video files that GStreamer encodes in the test, and capture of them.
+//! Capture of one source, and what is asserted about its clips.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -13,43 +13,8 @@ use camscribe::{
     config::{ParsedSource, Sampling, Transport},
     prompt_spec::PromptSpec,
 };
-use gstreamer as gst;
-use gstreamer::prelude::*;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-
-/// Runs a gst-launch description to its end.
-pub fn launch(text: &str) {
-    gst::init().unwrap();
-    let pipeline = gst::parse::launch(text).unwrap_or_else(|e| panic!("{text}: {e}"));
-    pipeline.set_state(gst::State::Playing).unwrap();
-    let bus = pipeline.bus().unwrap();
-    let kinds = [gst::MessageType::Eos, gst::MessageType::Error];
-    let message = bus.timed_pop_filtered(gst::ClockTime::from_seconds(60), &kinds);
-    pipeline.set_state(gst::State::Null).unwrap();
-    match message.as_ref().map(|m| m.view()) {
-        Some(gst::MessageView::Eos(_)) => {}
-        Some(gst::MessageView::Error(e)) => panic!("{text}: {} ({:?})", e.error(), e.debug()),
-        _ => panic!("{text}: no end after a minute"),
-    }
-}
-
-/// Writes six seconds of a moving ball, 320x240 at 25 frames per second, through `encoder ! muxer`. Returns the
-/// path.
-pub fn ball(folder: &Path, name: &str, encode: &str) -> PathBuf {
-    let path = folder.join(name);
-    launch(&format!(
-        "videotestsrc pattern=ball num-buffers=150 ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 \
-         ! {encode} ! filesink location={}",
-        path.display()
-    ));
-    path
-}
-
-/// Returns the encoder of H.264 with a keyframe every `gop` frames.
-pub fn h264(gop: u32) -> String {
-    format!("x264enc key-int-max={gop} speed-preset=ultrafast option-string=scenecut=0 ! h264parse")
-}
 
 /// Returns the configuration of a camera with two-second windows of four frames.
 pub fn camera(uri: &str) -> CameraConfig {
@@ -93,7 +58,9 @@ impl Played {
 /// Captures a source until its end, until `enough` clips, or for a minute.
 pub async fn play(config: CameraConfig, enough: usize) -> Played {
     // A critical warning of GLib is a programming error: it ends this process.
-    gst::glib::log_set_always_fatal(gst::glib::LogLevels::LEVEL_ERROR | gst::glib::LogLevels::LEVEL_CRITICAL);
+    gstreamer::glib::log_set_always_fatal(
+        gstreamer::glib::LogLevels::LEVEL_ERROR | gstreamer::glib::LogLevels::LEVEL_CRITICAL,
+    );
     let (status, mut watching) = watch::channel(CameraStatus::default());
     let cancel = CancellationToken::new();
     let clips = Arc::new(Mutex::new(Vec::new()));

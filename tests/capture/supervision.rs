@@ -171,7 +171,8 @@ async fn a_server_that_breaks_the_protocol_is_retried() {
         }
     });
     let mut porch = WatchedCamera::start(CameraConfig { opening: Duration::from_secs(3), ..camera(&uri) });
-    let state = porch.until("tried twice more", |s| s.reconnects >= 2 && s.state == CameraState::Offline).await;
+    let state =
+        porch.until("tried twice more", |s| s.reconnects >= 2 && s.state == CameraState::Offline).await;
     assert!(state.why.contains("127.0.0.1"), "{}", state.why);
     assert!(porch.stop().await.is_empty());
     neighbour.assert_untouched().await;

@@ -20,6 +20,7 @@
 | [`queue`] | between the cameras and the model: bounded, fair |
 | [`publish`] | events out, over MQTT |
 | [`metrics`], [`http`] | what Prometheus reads, and where |
+| [`retry`] | pauses between attempts: the one backoff |
 | [`app`], [`cli`] | the wiring, and the commands |"
 )]
 
@@ -58,5 +59,7 @@ pub mod hub;
 pub mod metrics;
 #[cfg(feature = "daemon")]
 pub mod publish;
+#[cfg(feature = "daemon")]
+pub mod retry;
 #[cfg(feature = "daemon")]
 pub mod shutdown;

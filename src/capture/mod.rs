@@ -4,7 +4,6 @@
 //! Decoding and windowing happen on GStreamer's own threads; [`run`] only supervises.
 
 use std::{
-    hash::{BuildHasher, RandomState},
     path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
@@ -19,9 +18,9 @@ use crate::{
     clip::{Clip, WindowConfig, Windower},
     config::{Login, Sampling, Source, Transport},
     prompt_spec::PromptSpec,
+    retry::{Backoff, BackoffConfig, Jitter},
 };
 
-mod backoff;
 mod error;
 mod library;
 mod pipeline;
@@ -35,7 +34,6 @@ mod supervise;
 mod tap;
 mod vigil;
 
-use backoff::{Backoff, REFUSED};
 pub use error::CaptureError;
 pub use library::PipelineError;
 use preflight::preflight;
@@ -43,6 +41,20 @@ pub use probe::{CameraFacts, probe};
 pub use reference::{VideoInfo, read_frames_at};
 use supervise::Run;
 use tap::{Intake, lock};
+
+/// Some cameras refuse a second connection within a second of the last one. Pauses grow beyond that by up
+/// to a quarter, so that cameras behind one switch do not all come back at the same moment.
+const BACKOFF: BackoffConfig = BackoffConfig {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(60),
+    jitter: Jitter { min: 1.0, max: 1.25 },
+};
+/// A camera that has run for this long is healthy: the next pause is short again. A camera that connects
+/// and fails sooner than this waits longer each time.
+const STEADY: Duration = Duration::from_secs(60);
+/// The pause after a refused login. Some cameras lock an account for half an hour after a few wrong
+/// passwords.
+const REFUSED: Duration = Duration::from_secs(300);
 
 /// One camera, file or synthetic picture, and what is wanted of it.
 #[derive(Clone, Debug)]
@@ -104,7 +116,7 @@ pub async fn run(
     let windower = Windower::new(config.window.clone(), config.prompt_spec.clone())?;
     let intake = Arc::new(Mutex::new(Intake::new(windower, sink)));
     let status = Arc::new(status);
-    let mut backoff = Backoff::new();
+    let mut backoff = Backoff::new(BACKOFF);
     loop {
         status.send_modify(|s| {
             *s = CameraStatus {
@@ -148,10 +160,9 @@ pub async fn run(
             return Err(fault);
         }
         let pause = match state {
-            CameraState::Unauthorised => REFUSED,
-            _ => backoff.after(up),
+            CameraState::Unauthorised => BACKOFF.jitter.apply(REFUSED),
+            _ => pause_after(&mut backoff, up),
         };
-        let pause = pause.mul_f64(jitter());
         // Of a fault that is final the caller tells.
         tracing::warn!(camera = %config.id, "{why}; trying again in {:.0} s", pause.as_secs_f32());
         let rest = async {
@@ -169,9 +180,12 @@ pub async fn run(
     }
 }
 
-/// Between 1 and 1.25, so that cameras behind one switch do not all come back in the same moment.
-fn jitter() -> f64 {
-    1.0 + (RandomState::new().hash_one(0) % 1000) as f64 / 4000.0
+/// The pause before the next attempt after a source delivered frames for `up` and failed.
+fn pause_after(backoff: &mut Backoff, up: Duration) -> Duration {
+    if up >= STEADY {
+        backoff.reset();
+    }
+    backoff.next_pause()
 }
 
 /// Ends the open windows. The sink may block, so this must not happen on a thread of the runtime.
@@ -204,4 +218,20 @@ async fn summary(
         Default::default()
     });
     Ok(Summary { frames, clips, too_few, duration, warning })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_camera_that_flaps_waits_longer_until_it_has_run_for_a_while() {
+        let jitter = Jitter { min: 1.0, max: 1.0 };
+        let mut backoff = Backoff::new(BackoffConfig { jitter, ..BACKOFF });
+        for (up, pauses) in [(3, &[1, 2, 4, 8, 16][..]), (59, &[32]), (60, &[1, 1, 1]), (3, &[2, 4])] {
+            for pause in pauses {
+                assert_eq!(pause_after(&mut backoff, Duration::from_secs(up)).as_secs(), *pause);
+            }
+        }
+    }
 }

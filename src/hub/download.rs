@@ -3,7 +3,6 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    hash::{BuildHasher, RandomState},
     io::{self, Read, Write},
     path::{Path, PathBuf},
     thread,
@@ -20,6 +19,7 @@ use super::{
     listing::{Hash, RemoteFile, check_status},
     pull::Progress,
 };
+use crate::retry::{Backoff, BackoffConfig, Jitter};
 
 /// Why an attempt failed.
 pub enum Failure {
@@ -45,6 +45,12 @@ pub fn persist<T>(
     have: impl Fn() -> u64,
     mut attempt: impl FnMut(&mut dyn FnMut(Progress<'_>)) -> Result<T, Failure>,
 ) -> Result<T, HubError> {
+    let patience = &hub.patience;
+    let mut backoff = Backoff::new(BackoffConfig {
+        first: patience.first_pause,
+        longest: patience.longest_pause,
+        jitter: Jitter::HALF_TO_FULL,
+    });
     let (mut most, mut tries) = (have(), 0);
     loop {
         let (why, wait) = match attempt(progress) {
@@ -53,26 +59,21 @@ pub fn persist<T>(
             Err(Failure::Passing { why, wait }) => (why, wait),
         };
         let now = have();
-        tries = if now > most { 1 } else { tries + 1 };
-        most = most.max(now);
-        if tries >= hub.patience.tries {
+        if now > most {
+            (most, tries) = (now, 0);
+            backoff.reset();
+        }
+        tries += 1;
+        if tries >= patience.tries {
             let what = format!("{what} does not come from {} after {tries} tries", hub.name());
             return Err(HubError::Network { what, cause: why });
         }
-        let pause = pause(hub, tries, wait);
+        // The server may have said how long to wait.
+        let pause = backoff.next_pause().max(wait.map_or(Duration::ZERO, Duration::from_secs));
+        let pause = pause.min(patience.longest_pause);
         progress(Progress::Again { why: &why, pause });
         thread::sleep(pause);
     }
-}
-
-/// Doubles from try to try; between half and the whole of it, so that many machines that lost the
-/// same server do not come back at the same moment.
-fn pause(hub: &Hub, tries: u32, wanted: Option<u64>) -> Duration {
-    let patience = &hub.patience;
-    let whole = patience.first_pause.saturating_mul(1 << (tries - 1).min(16));
-    let random = RandomState::new().hash_one(tries) as f64 / u64::MAX as f64;
-    let asked = Duration::from_secs(wanted.unwrap_or(0));
-    whole.mul_f64(0.5 + random / 2.0).max(asked).min(patience.longest_pause)
 }
 
 /// Brings `file` from `url` into `folder`, unless it is there already and right.

@@ -10,15 +10,16 @@ use rumqttc::{TlsConfiguration, Transport};
 use tokio::{sync::watch, time};
 
 use self::{
-    backoff::Backoff,
     memory::{Lacks5, Memory},
     session::{End, Session},
     wire::Protocol,
 };
 use super::{BrokerAddress, BrokerState, Settings, SettingsError, Shared, Stop, topics::Topics};
-use crate::config::{Login, MqttVersion};
+use crate::{
+    config::{Login, MqttVersion},
+    retry::{Backoff, BackoffConfig, Jitter},
+};
 
-mod backoff;
 pub mod broker;
 mod ears;
 mod memory;
@@ -39,6 +40,12 @@ const WINDOW: u16 = 32;
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// For name look-up, TCP, TLS and the broker's answer together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pauses between attempts to connect.
+const BACKOFF: BackoffConfig = BackoffConfig {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(60),
+    jitter: Jitter::HALF_TO_FULL,
+};
 /// Between tries after we were told to stop.
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// What a broker may send us: Home Assistant's one word, commands, and what others put on those topics.
@@ -100,7 +107,7 @@ fn transport(address: &BrokerAddress) -> Result<Transport, TlsError> {
 
 /// Keeps a connection up and delivers, until told to stop.
 pub(super) async fn run(broker: Broker, shared: Arc<Shared>) {
-    let mut backoff = Backoff::default();
+    let mut backoff = Backoff::new(BACKOFF);
     let mut memory = Memory::default();
     let mut stop = shared.stop.subscribe();
     loop {
@@ -154,7 +161,7 @@ pub(super) async fn run(broker: Broker, shared: Arc<Shared>) {
             }
         };
         // Of the time for the end none is to be lost.
-        let pause = if stop.borrow_and_update().is_some() { LAST_PAUSE } else { backoff.next() };
+        let pause = if stop.borrow_and_update().is_some() { LAST_PAUSE } else { backoff.next_pause() };
         let news = BrokerState::Offline { why: why.clone() };
         // The same trouble again is not news.
         if shared.state.send_replace(news.clone()) != news {

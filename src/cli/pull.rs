@@ -1,4 +1,4 @@
-//! `camscribe pull`: a model comes to this machine, to be used without a network.
+//! `camscribe pull`: downloads a model to this machine, for use without a network.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -11,16 +11,16 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 use crate::{
     config,
-    hub::{self, Hub, Progress, Target},
+    hub::{self, HubClient, ModelCaches, PullProgress, Target},
 };
 
 /// Arguments of `pull`.
 #[derive(Debug, Args)]
 pub struct PullArgs {
-    /// Hub id of the model, and perhaps a branch, tag or commit of it
+    /// Hub id of the model, optionally with a branch, tag or commit
     #[arg(value_name = "MODEL[@REVISION]", value_parser = ModelAt::parse)]
     pub model: ModelAt,
-    /// Put the files into this folder rather than into the cache
+    /// Put the files into this folder instead of the cache
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
@@ -41,62 +41,71 @@ impl ModelAt {
     }
 }
 
-/// Downloads what is missing, and prints on standard output where the model lies.
+/// Downloads what is missing, and prints the model's folder on standard output.
 ///
 /// # Errors
-/// [`hub::HubError`] when it cannot be had.
+/// [`hub::HubError`] when the model cannot be downloaded.
 pub fn run(args: &PullArgs) -> anyhow::Result<()> {
     let ModelAt { model, revision } = &args.model;
-    let hub = Hub::from_env()?;
-    let cache = match &args.dir {
-        Some(_) => PathBuf::new(),
-        None => hub::cache_dir()?,
+    let hub = HubClient::from_env()?;
+    let caches;
+    let target = match &args.dir {
+        Some(folder) => Target::Folder(folder),
+        None => {
+            caches = ModelCaches::from_env()?;
+            Target::Cache(&caches)
+        }
     };
-    let target = args.dir.as_deref().map_or(Target::Cache(&cache), Target::Folder);
-    let mut teller = Teller::default();
-    let pulled = hub.pull(model, revision, target, &mut |progress| teller.tell(progress));
-    teller.bar.finish_and_clear();
+    let mut printer = ProgressPrinter::default();
+    let pulled = hub.pull(model, revision, target, &mut |progress| printer.print(progress));
+    printer.bar.finish_and_clear();
     let pulled = pulled?;
-    eprintln!("{model}@{revision} is here, {}, commit {}", HumanBytes(pulled.bytes), pulled.commit);
+    eprintln!(
+        "{model}@{revision} is on this machine: {}, commit {}",
+        HumanBytes(pulled.bytes),
+        pulled.commit
+    );
     writeln!(io::stdout(), "{}", pulled.path.display())?;
     Ok(())
 }
 
-/// Says on standard error what happens: a moving bar on a terminal, a line per event elsewhere.
-struct Teller {
+/// Prints progress on standard error: a moving bar on a terminal, a line per step elsewhere.
+struct ProgressPrinter {
     bar: ProgressBar,
     on_terminal: bool,
 }
 
-impl Default for Teller {
+impl Default for ProgressPrinter {
     fn default() -> Self {
         Self { bar: ProgressBar::hidden(), on_terminal: io::stderr().is_terminal() }
     }
 }
 
-impl Teller {
-    fn tell(&mut self, progress: Progress<'_>) {
+impl ProgressPrinter {
+    fn print(&mut self, progress: PullProgress<'_>) {
         match progress {
-            Progress::Waiting => self.line("another camscribe pulls this model: waiting for it"),
-            Progress::File { name, size } => {
-                if self.on_terminal {
-                    self.bar.finish_and_clear();
-                    let look = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-                    let style =
-                        ProgressStyle::with_template(look).unwrap_or_else(|_| ProgressStyle::default_bar());
-                    self.bar = ProgressBar::new(size).with_style(style).with_message(name.to_owned());
-                    self.bar.enable_steady_tick(Duration::from_millis(200));
-                } else {
-                    self.line(&format!("{name}, {}", HumanBytes(size)));
-                }
-            }
-            Progress::Bytes(bytes) => self.bar.set_position(bytes),
-            Progress::Again { why, pause } => {
+            PullProgress::Waiting => self.line("another process is pulling this model: waiting for it"),
+            PullProgress::File { name, size } => self.begin(name, size),
+            PullProgress::Bytes(bytes) => self.bar.set_position(bytes),
+            PullProgress::Retry { why, pause } => {
                 self.line(&format!("{why}; next try in {:.1} s", pause.as_secs_f64()));
             }
         }
     }
 
+    /// Starts the bar of a file, or prints its line.
+    fn begin(&mut self, name: &str, size: u64) {
+        if !self.on_terminal {
+            return self.line(&format!("{name}, {}", HumanBytes(size)));
+        }
+        self.bar.finish_and_clear();
+        let template = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        self.bar = ProgressBar::new(size).with_style(style).with_message(name.to_owned());
+        self.bar.enable_steady_tick(Duration::from_millis(200));
+    }
+
+    /// Prints a line above the bar.
     fn line(&self, text: &str) {
         self.bar.suspend(|| eprintln!("{text}"));
     }

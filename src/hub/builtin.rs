@@ -1,14 +1,14 @@
-//! The model inside the program: `models/shapes`, so that camscribe works with nothing else at hand.
+//! The model inside the program: `models/shapes`. With it camscribe works without any download.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
 };
 
-/// What it is called where a hub id or a directory may stand.
+/// Its name, in place of a hub id or a directory.
 pub const NAME: &str = "shapes";
 
-/// What it understands: it knows no other words for this than those in its model card.
+/// The prompt that it was trained with. It understands no other words than those of its model card.
 pub const PROMPT: &str = "Describe what happens in this video.";
 
 macro_rules! files {
@@ -28,7 +28,8 @@ const FILES: &[(&str, &[u8])] = &files![
     "model.safetensors",
 ];
 
-/// Writes the model's files to where `cache` keeps models, unless they lie there already.
+/// Writes the model's files into our own cache at `cache`, unless they are there already. Returns their
+/// folder.
 ///
 /// # Errors
 /// When they cannot be written.
@@ -37,10 +38,10 @@ pub fn unpack(cache: &Path) -> io::Result<PathBuf> {
     fs::create_dir_all(&dir)?;
     for (name, bytes) in FILES {
         let path = dir.join(name);
-        if fs::read(&path).is_ok_and(|there| there == *bytes) {
+        if fs::read(&path).is_ok_and(|present| present == *bytes) {
             continue;
         }
-        // Another camscribe may be reading: a file is there whole or not at all.
+        // Another process may be reading: a file is replaced as a whole.
         let part = dir.join(format!("{name}.{}.part", std::process::id()));
         fs::write(&part, bytes)?;
         fs::rename(&part, &path)?;
@@ -53,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_model_inside_is_unpacked_whole_and_a_damaged_copy_is_mended() {
+    fn the_model_is_unpacked_completely_and_a_damaged_copy_is_repaired() {
         let cache = tempfile::tempdir().unwrap();
         let dir = unpack(cache.path()).unwrap();
         fs::write(dir.join("config.json"), "{").unwrap();

@@ -1,22 +1,22 @@
-//! Names of models and revisions: what may stand in a URL and in the name of a folder.
+//! Names of models and revisions. A valid name is safe in a URL and in the name of a folder.
 
 use std::path::Path;
 
 use super::builtin;
 
-/// A text that names no model or revision.
+/// A text that cannot be the name of a model or revision.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadId(String);
 
-/// Whether `id` means a directory rather than a model on the hub: it looks like a path, or there is
-/// a directory of that name.
+/// Whether `id` means a directory rather than a model on the hub: it looks like a path, or a directory of
+/// that name exists.
 pub fn is_directory(id: &str) -> bool {
     id.starts_with(['/', '.']) || Path::new(id).is_dir()
 }
 
-/// Checks what a model may be called: a directory that exists, `organisation/name`, or the name of
-/// the model inside the program.
+/// Checks a name of a model: a directory that exists, `organisation/name`, or the name of the model inside
+/// the program.
 ///
 /// # Errors
 /// A sentence with the name and what to write instead.
@@ -35,38 +35,42 @@ pub fn check_id(id: &str) -> Result<(), BadId> {
     check_hub_id(id)
 }
 
-/// Checks what a model on the hub may be called: `organisation/name`.
+/// Checks a name of a model on the hub: `organisation/name`.
 ///
 /// # Errors
 /// A sentence with the name and what to write instead.
 pub fn check_hub_id(id: &str) -> Result<(), BadId> {
     let mut parts = id.split('/');
     match (parts.next(), parts.next(), parts.next()) {
-        (Some(organisation), Some(name), None) if is_name(organisation) && is_name(name) => Ok(()),
+        (Some(organisation), Some(name), None)
+            if is_path_component(organisation) && is_path_component(name) =>
+        {
+            Ok(())
+        }
         _ => Err(BadId(format!(
-            "{id:?} is no model: write a hub id such as organisation/name, or a directory"
+            "{id:?} is not the name of a model: write a hub id such as organisation/name, or a directory"
         ))),
     }
 }
 
-/// Checks what a branch, tag or commit may be called.
+/// Checks a name of a branch, tag or commit.
 ///
 /// # Errors
 /// A sentence with the name and what is allowed.
 pub fn check_revision(revision: &str) -> Result<(), BadId> {
-    if revision.len() <= 128 && revision.split('/').all(is_name) {
+    if revision.len() <= 128 && revision.split('/').all(is_path_component) {
         return Ok(());
     }
-    Err(BadId(format!("{revision:?} is no revision: write a branch, tag or commit, such as main")))
+    Err(BadId(format!("{revision:?} is not a revision: write a branch, tag or commit, such as main")))
 }
 
-/// A revision as one part of a path or URL; no revision holds `%` itself.
+/// Escapes a revision so that it is one component of a path or URL. No valid revision contains `%`.
 pub fn escape(revision: &str) -> String {
     revision.replace('/', "%2F")
 }
 
-/// A part of a path that stays where it is put.
-pub fn is_name(text: &str) -> bool {
+/// Whether a text is safe as one component of a path or URL.
+pub fn is_path_component(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
     (1..=96).contains(&text.len())
         && !text.starts_with('.')
@@ -74,7 +78,7 @@ pub fn is_name(text: &str) -> bool {
         && !text.contains("..")
 }
 
-/// A commit: 40 hexadecimal digits, lower case.
+/// Whether a text is a commit: 40 lower-case hexadecimal digits.
 pub fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }

@@ -1,53 +1,46 @@
-//! What the hub says about a model: its commit, and name, size and hash of each file that we need.
-//! All of it is somebody else's text, and is checked before it names a file or an address.
+//! What the hub has of a model: its commit, and name, size and hash of each file that is needed. The answer
+//! is untrusted: it is checked before any of it is used in a file name or URL.
 
 use serde::Deserialize;
-use ureq::{Body, http::Response};
 
 use super::{
-    HubError,
-    client::{Hub, text},
-    download::{Failure, persist},
+    client::HubClient,
+    error::HubError,
+    files::{INDEX, REQUIRED, WEIGHTS, is_part},
     id,
-    pull::Progress,
+    progress::PullProgress,
+    retry::Failure,
 };
 
-/// Far above the description of any model.
+/// The longest answer that is read. Descriptions of models are far shorter.
 const MAX_BYTES: u64 = 16 << 20;
-
-/// Without these, in one form or the other, nothing can be described.
-const REQUIRED: [&str; 3] = ["config.json", "preprocessor_config.json", "tokenizer.json"];
-const OPTIONAL: [&str; 4] =
-    ["chat_template.json", "generation_config.json", "processor_config.json", "tokenizer_config.json"];
-const WEIGHTS: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 
 /// The files of a model at one commit.
 #[derive(Debug)]
 pub struct Listing {
     /// 40 hexadecimal digits.
     pub commit: String,
-    /// Those that we need, smallest first.
+    /// The files that are needed, smallest first.
     pub files: Vec<RemoteFile>,
 }
 
 /// A file as the hub announces it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteFile {
-    /// A plain name.
+    /// A name without a folder.
     pub name: String,
-    /// Bytes.
+    /// In bytes.
     pub size: u64,
-    /// What its bytes must hash to.
+    /// The hash of its content.
     pub hash: Hash,
 }
 
-/// What a file's bytes must hash to, lower-case hexadecimal.
+/// The hash of a file's content, in lower-case hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hash {
-    /// Large files: SHA-256 of the bytes.
+    /// Of large files: SHA-256 of the content.
     Sha256(String),
-    /// Small files: git's blob id, SHA-1 of `blob <size>\0` and the bytes.
+    /// Of small files: git's blob id, SHA-1 of `blob <size>\0` and the content.
     GitBlob(String),
 }
 
@@ -82,80 +75,44 @@ struct Lfs {
     size: Option<u64>,
 }
 
-/// Asks the hub about a model.
+/// Requests the listing of a model at a revision.
+///
+/// # Errors
+/// When the hub refuses or does not answer, or when the model lacks a file that is needed.
 pub fn fetch(
-    hub: &Hub,
+    hub: &HubClient,
     model: &str,
     revision: &str,
-    progress: &mut dyn FnMut(Progress<'_>),
+    progress: &mut dyn FnMut(PullProgress<'_>),
 ) -> Result<Listing, HubError> {
     let url = hub.listing_url(model, revision);
     let named = format!("{model}@{revision}");
-    let body = persist(
-        hub,
-        &named,
-        progress,
-        || 0,
-        |_| {
-            let mut answer = hub.get(&url, None).map_err(Failure::passing)?;
-            check_status(hub, &named, &answer)?;
-            let read = answer.body_mut().with_config().limit(MAX_BYTES).read_to_vec();
-            read.map_err(|e| Failure::passing(format!("its answer about {named} ended early: {e}")))
-        },
-    )?;
+    let attempt = |_: &mut dyn FnMut(PullProgress<'_>)| {
+        let mut answer = hub.get(&url, None).map_err(Failure::transient)?;
+        hub.check_status(&named, &answer)?;
+        let read = answer.body_mut().with_config().limit(MAX_BYTES).read_to_vec();
+        read.map_err(|e| Failure::transient(format!("the answer about {named} ended early: {e}")))
+    };
+    let body = hub.retry(&format!("the listing of {named}"), progress, || 0, attempt)?;
     let answer = serde_json::from_slice(&body).map_err(|e| {
         HubError::Damaged(format!("{} does not answer like a hub ({e}): is HF_ENDPOINT right?", hub.name()))
     })?;
-    choose(answer, model)
+    select(answer, model)
 }
 
-/// Turns an answer that is not a file into words.
-pub fn check_status(hub: &Hub, what: &str, answer: &Response<Body>) -> Result<(), Failure> {
-    let host = hub.name();
-    let code = text(answer.headers(), "x-error-code").unwrap_or_default();
-    let refused = |why: String| Err(Failure::Final(HubError::Refused(why)));
-    match (answer.status().as_u16(), code) {
-        (200..=299, _) => Ok(()),
-        (404, "RevisionNotFound") => {
-            refused(format!("{host} has no such revision of the model: {what}; check its spelling"))
-        }
-        (404, _) => refused(format!("{host} has no {what}: check the spelling of model and revision")),
-        (401, _) if !hub.has_token() => refused(format!(
-            "{host} does not show {what} to strangers: check its spelling; if it is private or gated, set HF_TOKEN"
-        )),
-        (401, _) => refused(format!("{host} does not accept the token in HF_TOKEN for {what}")),
-        (403, _) => refused(format!(
-            "{host} forbids {what}: accept the model's licence on its page there, and set HF_TOKEN to a token \
-             that may read it"
-        )),
-        (status @ (408 | 425 | 429 | 500..=599), _) => Err(Failure::Passing {
-            why: format!("{host} answers {status} for {what}"),
-            wait: text(answer.headers(), "retry-after").and_then(|s| s.parse().ok()),
-        }),
-        (status, _) => refused(format!("{host} answers {status} for {what}")),
-    }
-}
-
-fn choose(answer: Answer, model: &str) -> Result<Listing, HubError> {
+/// Selects the files that are needed.
+fn select(answer: Answer, model: &str) -> Result<Listing, HubError> {
     if !id::is_commit(&answer.sha) {
         return Err(HubError::Damaged(format!("the hub names no commit of {model}: is HF_ENDPOINT right?")));
     }
-    let whole = answer.siblings.iter().any(|s| s.rfilename == WEIGHTS);
-    let wanted = |name: &str| {
-        REQUIRED.contains(&name)
-            || OPTIONAL.contains(&name)
-            || (whole && name == WEIGHTS)
-            || (!whole && (name == INDEX || is_shard(name)))
-    };
-    let mut files = Vec::new();
-    for sibling in answer.siblings.into_iter().filter(|s| wanted(&s.rfilename)) {
-        files.push(announced(sibling)?);
-    }
-    files.sort_by(|a: &RemoteFile, b| (a.size, &a.name).cmp(&(b.size, &b.name)));
+    let single = answer.siblings.iter().any(|s| s.rfilename == WEIGHTS);
+    let needed = answer.siblings.into_iter().filter(|s| is_part(&s.rfilename, single));
+    let mut files = needed.map(remote_file).collect::<Result<Vec<_>, _>>()?;
+    files.sort_by(|a, b| (a.size, &a.name).cmp(&(b.size, &b.name)));
     files.dedup_by(|a, b| a.name == b.name);
     let has = |name: &str| files.iter().any(|f| f.name == name);
     let lacks = REQUIRED.into_iter().find(|name| !has(name));
-    let lacks = lacks.or_else(|| (!whole && !has(INDEX)).then_some(WEIGHTS));
+    let lacks = lacks.or_else(|| (!single && !has(INDEX)).then_some(WEIGHTS));
     match lacks {
         Some(name) => Err(HubError::Refused(format!(
             "{model} has no {name}: it is not a SmolVLM2 model in the hub's layout"
@@ -164,7 +121,8 @@ fn choose(answer: Answer, model: &str) -> Result<Listing, HubError> {
     }
 }
 
-fn announced(sibling: Sibling) -> Result<RemoteFile, HubError> {
+/// Checks what the hub says about a file.
+fn remote_file(sibling: Sibling) -> Result<RemoteFile, HubError> {
     let name = sibling.rfilename;
     let hex = |text: Option<String>, digits: usize| {
         text.filter(|t| t.len() == digits && t.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
@@ -181,20 +139,13 @@ fn announced(sibling: Sibling) -> Result<RemoteFile, HubError> {
     }
 }
 
-/// `model-00001-of-00002.safetensors`
-fn is_shard(name: &str) -> bool {
-    let numbers = name.strip_prefix("model-").and_then(|n| n.strip_suffix(".safetensors"));
-    let number = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
-    numbers.and_then(|n| n.split_once("-of-")).is_some_and(|(i, n)| number(i) && number(n))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn listing(files: serde_json::Value) -> Result<Listing, HubError> {
         let sha = "0123456789012345678901234567890123456789";
-        choose(serde_json::from_value(serde_json::json!({"sha": sha, "siblings": files})).unwrap(), "a/b")
+        select(serde_json::from_value(serde_json::json!({"sha": sha, "siblings": files})).unwrap(), "a/b")
     }
 
     fn file(name: &str) -> serde_json::Value {
@@ -202,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_files_that_we_need_are_taken_and_none_outside_the_folder() {
+    fn only_needed_files_are_selected_and_none_outside_the_folder() {
         let names = [
             "config.json",
             "preprocessor_config.json",
@@ -217,12 +168,15 @@ mod tests {
             "/etc/tokenizer.json",
         ];
         let listing = listing(names.map(file).to_vec().into()).unwrap();
-        let taken: Vec<_> = listing.files.iter().map(|f| f.name.as_str()).collect();
-        assert_eq!(taken, ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"]);
+        let selected: Vec<_> = listing.files.iter().map(|f| f.name.as_str()).collect();
+        assert_eq!(
+            selected,
+            ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"]
+        );
     }
 
     #[test]
-    fn a_model_without_whole_weights_needs_their_index() {
+    fn a_model_whose_weights_are_in_several_files_needs_their_index() {
         let base =
             ["config.json", "preprocessor_config.json", "tokenizer.json", "model-00001-of-00001.safetensors"];
         assert!(

@@ -1,78 +1,77 @@
-//! A whole model from the hub: what it consists of, room for it, each file in turn, and only then
-//! the name under which it is found.
+//! A whole model from the hub: its listing, the space for it, each file in turn, and only then the name under
+//! which it is found.
 
 use std::{
-    collections::BTreeMap,
     fs::{self, File, TryLockError},
     io::{self, Write},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use super::{
-    HubError,
-    client::Hub,
-    download, id,
+    cache::{ModelCaches, reference},
+    client::HubClient,
+    download,
+    error::HubError,
+    files, id,
     listing::{self, Listing},
-    reference, repository,
+    progress::PullProgress,
 };
 
-/// Left free on the disk, for everybody else.
+/// The space that is left free on the disk, in bytes.
 const MARGIN: u64 = 64 << 20;
 
-/// What happens while a model is pulled.
-#[derive(Clone, Copy, Debug)]
-pub enum Progress<'a> {
-    /// Another camscribe pulls the same model: its end is awaited.
-    Waiting,
-    /// A file begins to come; it is `size` bytes long.
-    File { name: &'a str, size: u64 },
-    /// So many bytes of it are here, those of earlier runs included.
-    Bytes(u64),
-    /// The connection failed, and is tried again after `pause`.
-    Again { why: &'a str, pause: Duration },
-}
-
-/// A model that is here as a whole.
+/// A complete model on this machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pulled {
-    /// The folder that holds its files.
+    /// The folder with its files.
     pub path: PathBuf,
     /// The commit that the revision means on the hub now.
     pub commit: String,
-    /// Of all files together.
+    /// The size of all files together.
     pub bytes: u64,
 }
 
-impl Hub {
-    /// Brings the model `id` at `revision` into `folder`, or into the cache at `cache` where
-    /// [`resolve`](super::resolve) finds it. Files that are here already do not come again.
+/// Where a pulled model goes.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    /// Into our own cache. A model that is complete in the Hugging Face cache is used where it is.
+    Cache(&'a ModelCaches),
+    /// Into this folder, its files side by side.
+    Folder(&'a Path),
+}
+
+impl HubClient {
+    /// Downloads the model `model` at `revision`, so that [`resolve`](super::resolve()) finds it, or into a
+    /// folder. Files that are here already are not downloaded again.
     ///
     /// # Errors
-    /// When it cannot be had; what has come so far stays, and the next pull goes on from there.
+    /// When it cannot be downloaded. What has arrived stays, and the next pull resumes there.
     pub fn pull(
         &self,
         model: &str,
         revision: &str,
-        into: Target<'_>,
-        progress: &mut dyn FnMut(Progress<'_>),
+        target: Target<'_>,
+        progress: &mut dyn FnMut(PullProgress<'_>),
     ) -> Result<Pulled, HubError> {
         id::check_hub_id(model)?;
         id::check_revision(revision)?;
         let listing = listing::fetch(self, model, revision, progress)?;
         let bytes = listing.files.iter().map(|file| file.size).sum();
-        let path = match into {
+        let path = match target {
             Target::Folder(folder) => {
                 let _lock = lock(folder, progress)?;
                 self.fetch_all(model, &listing, folder, progress)?;
                 folder.to_owned()
             }
-            Target::Cache(cache) => {
-                let repository = repository(cache, model);
+            Target::Cache(caches) => {
+                let repository = caches.repository(model);
                 let _lock = lock(&repository, progress)?;
-                let path = self.fill_cache(model, &listing, &repository, progress)?;
+                let path = match in_hugging_face_cache(caches, model, &listing)? {
+                    Some(snapshot) => snapshot,
+                    None => self.fill_cache(model, &listing, &repository, progress)?,
+                };
                 if revision != listing.commit {
-                    refer(&repository, revision, &listing.commit)?;
+                    write_reference(&repository, revision, &listing.commit)?;
                 }
                 path
             }
@@ -80,12 +79,13 @@ impl Hub {
         Ok(Pulled { path, commit: listing.commit, bytes })
     }
 
+    /// Downloads a model into our own cache and returns its folder.
     fn fill_cache(
         &self,
         model: &str,
         listing: &Listing,
         repository: &Path,
-        progress: &mut dyn FnMut(Progress<'_>),
+        progress: &mut dyn FnMut(PullProgress<'_>),
     ) -> Result<PathBuf, HubError> {
         let done = repository.join(&listing.commit);
         if done.is_dir() {
@@ -102,42 +102,58 @@ impl Hub {
         Ok(done)
     }
 
+    /// Downloads the files of a model into `folder`.
     fn fetch_all(
         &self,
         model: &str,
         listing: &Listing,
         folder: &Path,
-        progress: &mut dyn FnMut(Progress<'_>),
+        progress: &mut dyn FnMut(PullProgress<'_>),
     ) -> Result<(), HubError> {
-        let needed = listing.files.iter().map(|file| download::missing(file, folder)).sum();
-        check_room(folder, needed)?;
+        let needed = listing.files.iter().map(|file| download::missing_bytes(file, folder)).sum();
+        check_space(folder, needed)?;
         for file in &listing.files {
             let url = self.file_url(model, &listing.commit, &file.name);
             download::fetch(self, &url, file, folder, progress)?;
         }
-        check_shards(model, folder)
+        match files::missing_weights(model, folder)? {
+            Some(file) => {
+                Err(HubError::Damaged(format!("{model} names the weights {file:?} and does not have them")))
+            }
+            None => Ok(()),
+        }
     }
 }
 
-/// Where a pulled model goes.
-#[derive(Clone, Copy, Debug)]
-pub enum Target<'a> {
-    /// Into the cache at this place.
-    Cache(&'a Path),
-    /// Into this folder, its files side by side.
-    Folder(&'a Path),
+/// Returns the folder in the Hugging Face cache that holds every file of `listing`, checked against its
+/// hash; none where our own cache has the model, or where a file is missing or differs.
+fn in_hugging_face_cache(
+    caches: &ModelCaches,
+    model: &str,
+    listing: &Listing,
+) -> Result<Option<PathBuf>, HubError> {
+    if caches.pulled(model, &listing.commit).is_some() {
+        return Ok(None);
+    }
+    let Some(snapshot) = caches.snapshot(model, &listing.commit) else { return Ok(None) };
+    for file in &listing.files {
+        if !download::is_intact(&snapshot.join(&file.name), file)? {
+            return Ok(None);
+        }
+    }
+    Ok(files::missing_weights(model, &snapshot)?.is_none().then_some(snapshot))
 }
 
-/// Holds the folder against other pulls until it is dropped; the system lets go of it when a
+/// Locks a folder against other pulls until the returned file is dropped. The system unlocks it when the
 /// process dies.
-fn lock(folder: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> Result<File, HubError> {
+fn lock(folder: &Path, progress: &mut dyn FnMut(PullProgress<'_>)) -> Result<File, HubError> {
     let mut locked = || {
         fs::create_dir_all(folder)?;
         let handle = File::open(folder)?;
         match handle.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                progress(Progress::Waiting);
+                progress(PullProgress::Waiting);
                 handle.lock()?;
             }
             Err(TryLockError::Error(e)) => return Err(e),
@@ -147,7 +163,9 @@ fn lock(folder: &Path, progress: &mut dyn FnMut(Progress<'_>)) -> Result<File, H
     locked().map_err(|e| HubError::disk("use the folder", folder, e))
 }
 
-fn check_room(folder: &Path, needed: u64) -> Result<(), HubError> {
+/// # Errors
+/// When the disk of `folder` has too little space for `needed` more bytes.
+fn check_space(folder: &Path, needed: u64) -> Result<(), HubError> {
     let Ok(disk) = rustix::fs::statvfs(folder) else { return Ok(()) };
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     if needed == 0 || needed.saturating_add(MARGIN) <= free {
@@ -163,29 +181,8 @@ fn check_room(folder: &Path, needed: u64) -> Result<(), HubError> {
     Err(HubError::Disk { what, source: io::ErrorKind::StorageFull.into() })
 }
 
-/// Whether each file that the weights' index names has come.
-fn check_shards(model: &str, folder: &Path) -> Result<(), HubError> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let path = folder.join("model.safetensors.index.json");
-    if folder.join("model.safetensors").is_file() {
-        return Ok(());
-    }
-    let text = fs::read(&path).map_err(|e| HubError::disk("read", &path, e))?;
-    let index: Index = serde_json::from_slice(&text)
-        .map_err(|e| HubError::Damaged(format!("the index of {model}'s weights cannot be read: {e}")))?;
-    match index.weight_map.values().find(|shard| !id::is_name(shard) || !folder.join(shard).is_file()) {
-        Some(shard) => {
-            Err(HubError::Damaged(format!("{model} names the weights {shard:?} and does not have them")))
-        }
-        None => Ok(()),
-    }
-}
-
-/// Notes which commit `revision` means.
-fn refer(repository: &Path, revision: &str, commit: &str) -> Result<(), HubError> {
+/// Records which commit `revision` means.
+fn write_reference(repository: &Path, revision: &str, commit: &str) -> Result<(), HubError> {
     let path = reference(repository, revision);
     let part = path.with_added_extension("part");
     let write = || {
@@ -195,7 +192,7 @@ fn refer(repository: &Path, revision: &str, commit: &str) -> Result<(), HubError
         file.write_all(commit.as_bytes())?;
         file.sync_all()?;
         fs::rename(&part, &path)?;
-        // The name is not on disk before its folder is.
+        // A new name is durable only once its folder is.
         File::open(folder)?.sync_all()
     };
     write().map_err(|e| HubError::disk("write", &path, e))

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::{
@@ -14,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use camscribe::hub::{self, Hub, HubError, Patience, Progress, Pulled, Target};
+use camscribe::hub::{self, HubClient, HubError, ModelCaches, PullProgress, Pulled, RetryPolicy, Target};
 use serde_json::{Value, json};
 use sha2::Digest;
 
@@ -94,19 +95,24 @@ fn git_blob(bytes: &[u8]) -> String {
 }
 
 /// A client of this server that retries quickly.
-fn hub(server: &Server, tries: u32) -> Hub {
-    let patience = Patience {
+fn hub(server: &Server, tries: u32) -> HubClient {
+    let policy = RetryPolicy {
         stall: Duration::from_millis(400),
         first_pause: Duration::from_millis(1),
         longest_pause: Duration::from_millis(20),
         tries,
-        ..Patience::default()
+        ..RetryPolicy::default()
     };
-    Hub::new(&server.url(), None, patience).unwrap()
+    HubClient::new(&server.url(), None, policy).unwrap()
 }
 
-fn pull(hub: &Hub, cache: &Path) -> Result<Pulled, HubError> {
-    hub.pull(MODEL, "main", Target::Cache(cache), &mut |_| {})
+fn pull(hub: &HubClient, cache: &Path) -> Result<Pulled, HubError> {
+    hub.pull(MODEL, "main", Target::Cache(&caches(cache)), &mut |_| {})
+}
+
+/// Our own cache alone.
+fn caches(cache: &Path) -> ModelCaches {
+    ModelCaches { own: cache.into(), hugging_face: None }
 }
 
 /// A good hub, but for what `first` says about the `n`th request for the weights, from 0.
@@ -130,7 +136,9 @@ fn ranges(server: &Server) -> Vec<Option<String>> {
 /// The command `camscribe pull` with a cache of its own.
 fn camscribe(server: &str, cache: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_camscribe"));
-    command.env_remove("CACHE_DIRECTORY").env_remove("HF_TOKEN");
+    for name in ["CACHE_DIRECTORY", "HF_TOKEN", "HF_HOME", "HF_HUB_CACHE"] {
+        command.env_remove(name);
+    }
     command.env("HF_ENDPOINT", server).env("XDG_CACHE_HOME", cache).arg("pull").args(arguments);
     command
 }
@@ -162,10 +170,10 @@ fn a_model_is_pulled_once_and_found_without_a_network_afterwards() {
 
     let cache = home.path().join("camscribe");
     for revision in ["main", COMMIT] {
-        let found = hub::find(&cache, MODEL, revision).unwrap();
+        let found = hub::find(&caches(&cache), MODEL, revision).unwrap();
         assert_eq!((found.path.as_path(), found.revision.as_str()), (path.as_path(), COMMIT));
     }
-    let missing = hub::find(&cache, MODEL, "v2").unwrap_err().to_string();
+    let missing = hub::find(&caches(&cache), MODEL, "v2").unwrap_err().to_string();
     assert!(missing.contains("run camscribe pull maker/tiny@v2"), "{missing}");
 }
 
@@ -177,9 +185,9 @@ fn a_branch_that_moved_is_pulled_again() {
     content.commit = COMMIT.replace('0', "f");
     content.files.insert("config.json".into(), b"{}".to_vec());
     pull(&hub(&server(&content, |_, _, _| None), 1), cache.path()).unwrap();
-    let found = hub::find(cache.path(), MODEL, "main").unwrap();
+    let found = hub::find(&caches(cache.path()), MODEL, "main").unwrap();
     assert_eq!(fs::read(found.path.join("config.json")).unwrap(), b"{}");
-    assert!(hub::find(cache.path(), MODEL, COMMIT).is_ok(), "the old commit is still there");
+    assert!(hub::find(&caches(cache.path()), MODEL, COMMIT).is_ok(), "the old commit is still there");
 }
 
 #[test]
@@ -204,9 +212,9 @@ fn a_failed_pull_leaves_its_partial_files_to_the_next_one() {
     let cache = tempfile::tempdir().unwrap();
     let broken = server(&content, |_, request, bytes| Some(ranged(request, bytes).cut_at(1000)));
     let error = pull(&hub(&broken, 1), cache.path()).unwrap_err().to_string();
-    assert!(error.contains("model.safetensors does not come from 127.0.0.1"), "{error}");
+    assert!(error.contains("cannot download model.safetensors from 127.0.0.1"), "{error}");
     assert!(
-        matches!(hub::find(cache.path(), MODEL, "main"), Err(HubError::NotHere(_))),
+        matches!(hub::find(&caches(cache.path()), MODEL, "main"), Err(HubError::NotPulled(_))),
         "half a model was found"
     );
     let good = server(&content, |_, _, _| None);
@@ -300,9 +308,9 @@ fn a_file_with_the_wrong_hash_is_deleted_and_never_used() {
         let home = tempfile::tempdir().unwrap();
         let (code, out, err) = output(&mut camscribe(&server.url(), home.path(), &[MODEL]));
         assert_eq!((code, out.as_str()), (Some(1), ""));
-        assert!(err.contains(&format!("error: {name} came damaged")), "{err}");
+        assert!(err.contains(&format!("error: {name} is damaged")), "{err}");
         let cache = home.path().join("camscribe");
-        assert!(hub::find(&cache, MODEL, "main").is_err());
+        assert!(hub::find(&caches(&cache), MODEL, "main").is_err());
         let mended = pull(&hub(&self::server(&content, |_, _, _| None), 1), &cache).unwrap();
         assert_eq!(fs::read(mended.path.join(name)).unwrap(), content.files[name]);
     }
@@ -358,15 +366,15 @@ fn each_refusal_of_the_hub_has_a_clear_error() {
 #[test]
 fn an_unreachable_hub_has_a_clear_error() {
     let url = Server::start(|_| Reply::new(200, "")).url();
-    let patience = Patience { tries: 2, first_pause: Duration::from_millis(1), ..Patience::default() };
+    let policy = RetryPolicy { tries: 2, first_pause: Duration::from_millis(1), ..RetryPolicy::default() };
     let cache = tempfile::tempdir().unwrap();
-    let error = pull(&Hub::new(&url, None, patience).unwrap(), cache.path()).unwrap_err().to_string();
-    assert!(error.contains("does not come from 127.0.0.1 after 2 tries"), "{error}");
+    let error = pull(&HubClient::new(&url, None, policy).unwrap(), cache.path()).unwrap_err().to_string();
+    assert!(error.contains("from 127.0.0.1 after 2 attempts"), "{error}");
     for endpoint in ["", "ftp://hub.example", "https://", "https://me:hunter2@hub.example"] {
-        let error = Hub::new(endpoint, None, patience).unwrap_err().to_string();
+        let error = HubClient::new(endpoint, None, policy).unwrap_err().to_string();
         assert!(error.contains("HF_ENDPOINT") && !error.contains("hunter2"), "{error}");
     }
-    assert!(Hub::new(&url, Some("two\nlines".into()), patience).is_err());
+    assert!(HubClient::new(&url, Some("two\nlines".into()), policy).is_err());
 }
 
 #[test]
@@ -375,15 +383,15 @@ fn a_busy_server_is_retried() {
     let server =
         server(&content, |n, _, _| (n < 2).then(|| Reply::new(if n == 0 { 503 } else { 429 }, "busy")));
     let cache = tempfile::tempdir().unwrap();
-    let mut told = Vec::new();
-    let mut progress = |progress: Progress<'_>| {
-        if let Progress::Again { why, .. } = progress {
-            told.push(why.to_owned());
+    let mut retries = Vec::new();
+    let mut progress = |progress: PullProgress<'_>| {
+        if let PullProgress::Retry { why, .. } = progress {
+            retries.push(why.to_owned());
         }
     };
-    hub(&server, 3).pull(MODEL, "main", Target::Cache(cache.path()), &mut progress).unwrap();
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert!(told[0].contains("503") && told[1].contains("429"), "{told:?}");
+    hub(&server, 3).pull(MODEL, "main", Target::Cache(&caches(cache.path())), &mut progress).unwrap();
+    assert_eq!(retries.len(), 2, "{retries:?}");
+    assert!(retries[0].contains("503") && retries[1].contains("429"), "{retries:?}");
 }
 
 #[test]
@@ -508,4 +516,99 @@ fn an_invalid_model_name_is_a_usage_error() {
         let (code, _, err) = output(&mut camscribe("http://127.0.0.1:9", home.path(), &[name]));
         assert_eq!(code, Some(2), "{name}: {err}");
     }
+}
+
+/// A Hugging Face cache in `folder` that holds `content` as `huggingface_hub` lays it out.
+fn hugging_face_cache(folder: &Path, content: &Content) -> PathBuf {
+    let repository = folder.join("models--maker--tiny");
+    let snapshot = repository.join("snapshots").join(&content.commit);
+    for folder in [&snapshot, &repository.join("blobs"), &repository.join("refs")] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    fs::write(repository.join("refs/main"), &content.commit).unwrap();
+    for (name, bytes) in &content.files {
+        let blob = git_blob(bytes);
+        fs::write(repository.join("blobs").join(&blob), bytes).unwrap();
+        symlink(Path::new("../../blobs").join(blob), snapshot.join(name)).unwrap();
+    }
+    snapshot
+}
+
+/// The paths of everything below `folder`.
+fn paths(folder: &Path) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            paths.extend(self::paths(&entry.path()));
+        }
+        paths.push(entry.path());
+    }
+    paths.sort();
+    paths
+}
+
+#[test]
+fn a_model_in_the_hugging_face_cache_is_found_by_branch_and_by_commit() {
+    let home = tempfile::tempdir().unwrap();
+    let theirs = home.path().join("hub");
+    let snapshot = hugging_face_cache(&theirs, &Content::new());
+    let caches = ModelCaches { own: home.path().join("own"), hugging_face: Some(theirs.clone()) };
+    let before = paths(&theirs);
+    for revision in ["main", COMMIT] {
+        let found = hub::find(&caches, MODEL, revision).unwrap();
+        assert_eq!((&found.path, found.revision.as_str()), (&snapshot, COMMIT));
+    }
+    for (model, revision) in [(MODEL, "v2"), ("maker/other", "main")] {
+        assert!(matches!(hub::find(&caches, model, revision), Err(HubError::NotPulled(_))));
+    }
+    assert_eq!(paths(&theirs), before);
+    assert!(!caches.own.exists());
+}
+
+#[test]
+fn an_incomplete_snapshot_of_the_hugging_face_cache_is_reported_with_the_file_that_it_lacks() {
+    for file in [WEIGHTS, "tokenizer.json"] {
+        let home = tempfile::tempdir().unwrap();
+        let snapshot = hugging_face_cache(home.path(), &Content::new());
+        // A link without its target is what an interrupted download or a partial clean-up leaves.
+        fs::remove_file(fs::canonicalize(snapshot.join(file)).unwrap()).unwrap();
+        let caches = ModelCaches { own: home.path().join("own"), hugging_face: Some(home.path().into()) };
+        let error = hub::find(&caches, MODEL, "main").unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("is incomplete, it lacks {file}: run camscribe pull {MODEL}")),
+            "{error}"
+        );
+        assert!(error.contains(snapshot.to_str().unwrap()), "{error}");
+    }
+}
+
+#[test]
+fn a_pull_uses_the_hugging_face_cache_if_its_files_are_intact() {
+    let content = Content::new();
+    let server = server(&content, |_, _, _| None);
+    let home = tempfile::tempdir().unwrap();
+    let theirs = home.path().join("hub");
+    let snapshot = hugging_face_cache(&theirs, &content);
+    let before = paths(&theirs);
+    let pull = || {
+        let mut command = camscribe(&server.url(), home.path(), &["maker/tiny@v1"]);
+        let (code, out, err) = output(command.env("HF_HUB_CACHE", &theirs));
+        assert_eq!(code, Some(0), "{err}");
+        PathBuf::from(out.trim())
+    };
+    assert_eq!(pull(), snapshot);
+    assert_eq!(server.requests().len(), 1, "only the listing was requested");
+    // The revision that was pulled is found from now on, although their cache does not know it.
+    let caches = ModelCaches { own: home.path().join("camscribe"), hugging_face: Some(theirs.clone()) };
+    assert_eq!(hub::find(&caches, MODEL, "v1").unwrap().path, snapshot);
+
+    let weights = fs::canonicalize(snapshot.join(WEIGHTS)).unwrap();
+    let mut damaged = content.weights().to_vec();
+    damaged[7] ^= 1;
+    fs::write(weights, damaged).unwrap();
+    let pulled = pull();
+    assert_ne!(pulled, snapshot);
+    assert_eq!(fs::read(pulled.join(WEIGHTS)).unwrap(), content.weights());
+    assert_eq!(hub::find(&caches, MODEL, "v1").unwrap().path, pulled);
+    assert_eq!(paths(&theirs), before);
 }

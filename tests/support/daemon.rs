@@ -38,7 +38,15 @@ pub fn camscribe(home: &Path) -> Command {
             command.env_remove(name);
         }
     }
-    for name in ["XDG_CACHE_HOME", "CACHE_DIRECTORY", "CREDENTIALS_DIRECTORY", "RUST_LOG", "HF_TOKEN"] {
+    for name in [
+        "XDG_CACHE_HOME",
+        "CACHE_DIRECTORY",
+        "CREDENTIALS_DIRECTORY",
+        "RUST_LOG",
+        "HF_TOKEN",
+        "HF_HOME",
+        "HF_HUB_CACHE",
+    ] {
         command.env_remove(name);
     }
     command

@@ -10,12 +10,11 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    board::Board,
-    cameras::{Cameras, Site, plans},
-    former::Former,
-    life::{Life, Stage},
+    active_config::ActiveConfig,
+    cameras::{CameraDeps, Cameras, camera_specs},
     model::{Bench, Model, Warm},
-    reload::InForce,
+    retained_topics::RetainedTopics,
+    status_reporter::StatusReporter,
 };
 use crate::{
     camera::CameraId,
@@ -25,26 +24,25 @@ use crate::{
         smolvlm::{Options, SmolVlm},
     },
     http, hub,
+    lifecycle::{Lifecycle, Phase},
     metrics::{Metrics, Readings},
-    publish::{
-        BrokerAddress, Settings, TlsFiles,
-        command::Command,
-        outbox::{InUse, Limits, Outbox, Place},
-    },
+    publish::outbox::{InUse, Limits, Outbox, Place},
     queue::{CLIPS_PER_CAMERA, ClipQueue},
 };
 
-mod board;
+mod active_config;
 mod cameras;
-mod former;
-pub mod life;
+mod config_change;
 mod model;
 mod orders;
 mod reload;
-mod state;
+mod retained_topics;
+mod settings;
+mod state_file;
+mod status_reporter;
 
-pub use cameras::{camera_config, overflow};
 pub use reload::Reload;
+pub use settings::{camera_config, enabled, overflow, publish_settings};
 
 /// So many commands may wait; more at a time are refused.
 const COMMANDS: usize = 16;
@@ -79,33 +77,33 @@ pub async fn run(
     mut reload: Option<Reload>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let (orderers, mut orders) = mpsc::channel(COMMANDS);
-    let mut in_force = InForce::new(config, orderers);
-    let config = in_force.config();
-    let prepared = in_force.prepare()?;
-    let plans = plans(config)?;
-    let (metrics, life) = (Arc::new(Metrics::new()), Arc::new(Life::default()));
+    let (command_sender, mut commands) = mpsc::channel(COMMANDS);
+    let mut active = ActiveConfig::new(config, command_sender);
+    let config = active.config();
+    let prepared = active.prepare()?;
+    let specs = camera_specs(config)?;
+    let (metrics, lifecycle) = (Arc::new(Metrics::new()), Arc::new(Lifecycle::default()));
     let outbox = Arc::new(open_outbox(config)?);
     let queue = Arc::new(ClipQueue::new(CLIPS_PER_CAMERA));
-    let former = Former::read(config.node.state_dir.as_deref());
-    let board = Arc::new(Board::new(Arc::clone(&metrics), Arc::clone(&outbox), former));
-    let bench = Bench { queue, outbox: Arc::clone(&outbox), metrics, life };
-    let Bench { queue, metrics, life, .. } = bench.clone();
+    let topics = RetainedTopics::read(config.node.state_dir.as_deref());
+    let reporter = Arc::new(StatusReporter::new(Arc::clone(&metrics), Arc::clone(&outbox), topics));
+    let bench = Bench { queue, outbox: Arc::clone(&outbox), metrics, lifecycle };
+    let Bench { queue, metrics, lifecycle, .. } = bench.clone();
 
     // Ends with this function, whichever way it ends.
     let mut services = JoinSet::new();
     if let Some(address) = config.http.listen {
-        services.spawn(http::serve(http::bind(address).await?, pages(&bench, &board)));
+        services.spawn(http::serve(http::bind(address).await?, status_source(&bench, &reporter)));
     }
-    services.spawn(Arc::clone(&life).reassure());
+    services.spawn(Arc::clone(&lifecycle).watchdog());
 
-    life.enter(Stage::Loading);
+    lifecycle.enter(Phase::Loading);
     let mut model = Model::start(load, config, bench)?;
     let warm = tokio::select! {
         warm = &mut model.warm => warm,
         () = stop.cancelled() => {
             // Loading cannot be interrupted; nothing is lost by leaving it to the end of the process.
-            life.enter(Stage::Stopping);
+            lifecycle.enter(Phase::Stopping);
             return Ok(());
         }
     };
@@ -113,37 +111,37 @@ pub async fn run(
         model.ended.await.context("the model's thread ended by a fault")??;
         bail!("the model's thread ended before its work began");
     };
-    board.open(prepared, info, gpu, config.cameras.keys());
-    let site = Site { queue: Arc::clone(&queue), board: Arc::clone(&board), metrics, edge: frame_edge };
+    reporter.open(prepared, info, gpu, config.cameras.keys());
+    let deps = CameraDeps { queue: Arc::clone(&queue), reporter: Arc::clone(&reporter), metrics, frame_edge };
     for (id, _) in config.cameras.iter().filter(|(_, camera)| !camera.enabled) {
-        board.disable(id);
+        reporter.disable(id);
     }
-    in_force.tell_settings(&site);
-    let mut cameras = Cameras::new(site.clone(), stop.child_token());
-    plans.into_values().for_each(|plan| cameras.start(plan));
-    life.enter(Stage::Watching(cameras.count()));
+    active.publish_camera_settings(&deps);
+    let mut cameras = Cameras::new(deps.clone(), stop.child_token());
+    specs.into_values().for_each(|spec| cameras.start(spec));
+    lifecycle.enter(Phase::Watching(cameras.count()));
 
     let failure = loop {
         tokio::select! {
-            () = cameras.run_out(in_force.may_grow()) => break None,
+            () = cameras.wait_all_ended(active.more_may_start()) => break None,
             () = stop.cancelled() => break None,
             result = &mut model.ended => break result.ok().and_then(Result::err),
-            file = Reload::asked(&mut reload) => {
-                life.enter(Stage::Reloading);
-                in_force.reload(file, &mut cameras, &site).await;
-                life.enter(Stage::Watching(cameras.count()));
+            file = Reload::requested(&mut reload) => {
+                lifecycle.enter(Phase::Reloading);
+                active.reload(file, &mut cameras, &deps).await;
+                lifecycle.enter(Phase::Watching(cameras.count()));
             }
-            Some(command) = orders.recv() => {
-                in_force.obey(command, &mut cameras, &site).await;
-                life.enter(Stage::Watching(cameras.count()));
+            Some(command) = commands.recv() => {
+                active.apply_command(command, &mut cameras, &deps).await;
+                lifecycle.enter(Phase::Watching(cameras.count()));
             }
         }
     };
-    life.enter(Stage::Stopping);
-    cameras.end().await;
+    lifecycle.enter(Phase::Stopping);
+    cameras.stop_all().await;
     // Whatever has become of the model, what was described is delivered.
     let finished = model.finish(&queue).await;
-    match board.close(DRAIN).await {
+    match reporter.close(DRAIN).await {
         0 => tracing::info!("every description was delivered"),
         left => match outbox.status().place {
             Place::Disk => {
@@ -175,49 +173,22 @@ fn open_outbox(config: &Config) -> Result<Outbox, InUse> {
     }
 }
 
-/// What publishing needs to know. `commands`: who obeys them, if the configuration lets them be heard.
-pub fn publish_settings(config: &Config, commands: Option<&mpsc::Sender<Command>>) -> Settings {
-    let mqtt = &config.mqtt;
-    Settings {
-        broker: BrokerAddress {
-            host: mqtt.host.clone(),
-            port: mqtt.port,
-            tls: mqtt
-                .tls
-                .as_ref()
-                .map(|tls| TlsFiles { ca: tls.ca_file.clone(), client: tls.client_cert_and_key.clone() }),
-        },
-        version: mqtt.version,
-        login: mqtt.login.clone(),
-        node: config.node.id.clone(),
-        topic_prefix: mqtt.topic_prefix.clone(),
-        discovery_prefix: mqtt.discovery_prefix.clone().unwrap_or_default(),
-        cameras: config.cameras.keys().cloned().collect(),
-        commands: commands.filter(|_| mqtt.commands).cloned(),
-    }
-}
-
-/// The cameras that are watched.
-pub fn enabled(config: &Config) -> impl Iterator<Item = (&CameraId, &config::Camera)> {
-    config.cameras.iter().filter(|(_, camera)| camera.enabled)
-}
-
-/// Who answers over HTTP.
-fn pages(bench: &Bench, board: &Arc<Board>) -> http::Pages {
-    let Bench { queue, outbox, metrics, life } = bench.clone();
-    let (board, healthy) = (Arc::clone(board), Arc::clone(&life));
-    http::Pages {
-        metrics: Box::new(move || metrics.page(&readings(&queue, &outbox, &board))),
+/// What the HTTP server answers.
+fn status_source(bench: &Bench, reporter: &Arc<StatusReporter>) -> http::StatusSource {
+    let Bench { queue, outbox, metrics, lifecycle } = bench.clone();
+    let (reporter, healthy) = (Arc::clone(reporter), Arc::clone(&lifecycle));
+    http::StatusSource {
+        metrics: Box::new(move || metrics.page(&readings(&queue, &outbox, &reporter))),
         health: Box::new(move || healthy.health()),
-        ready: Box::new(move || life.ready()),
+        ready: Box::new(move || lifecycle.ready()),
     }
 }
 
-/// What stands on the page of metrics and is known elsewhere.
-fn readings(queue: &ClipQueue, outbox: &Outbox, board: &Board) -> Readings {
+/// The metrics that other modules know.
+fn readings(queue: &ClipQueue, outbox: &Outbox, reporter: &StatusReporter) -> Readings {
     let waiting = outbox.status();
     Readings {
-        cameras: board.readings(),
+        cameras: reporter.readings(),
         queue: queue.len(),
         queue_age: queue.age(),
         overload: queue.dropped(),
@@ -230,6 +201,6 @@ fn readings(queue: &ClipQueue, outbox: &Outbox, board: &Board) -> Readings {
         outbox_dropped_snapshots: waiting.dropped_snapshots,
         outbox_dropped: waiting.dropped,
         outbox_set_aside: waiting.set_aside,
-        broker_connected: board.connected(),
+        broker_connected: reporter.connected(),
     }
 }

@@ -56,6 +56,8 @@ pub mod http;
 #[cfg(feature = "daemon")]
 pub mod hub;
 #[cfg(feature = "daemon")]
+pub mod lifecycle;
+#[cfg(feature = "daemon")]
 pub mod metrics;
 #[cfg(feature = "daemon")]
 pub mod publish;

@@ -1,7 +1,7 @@
-//! The cameras that are being watched: each a task of its own that can be started and stopped
-//! while the others go on.
+//! The cameras that are being watched. Each is a task of its own, which can be started and stopped while the
+//! others continue.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Context;
 use tokio::{
@@ -10,93 +10,56 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::board::Board;
+use super::{
+    settings::{camera_config, enabled, overflow, prompt_spec},
+    status_reporter::StatusReporter,
+};
 use crate::{
     camera::{CameraId, CameraState, CameraStatus},
     capture::{self, CameraConfig, CaptureError},
-    clip::{Clip, WindowConfig},
-    config::{self, Config, Source},
+    clip::Clip,
+    config::{self, Config},
     metrics::{Metrics, Reason},
-    prompt_spec::{GateConfig, PromptSpec},
+    prompt_spec::PromptSpec,
     queue::{ClipQueue, Overflow},
 };
 
-/// A live camera that gives no picture within this time is started again.
-const OPENING: Duration = Duration::from_secs(10);
-
-/// What capture needs to know about a camera.
-pub fn camera_config(id: &CameraId, camera: &config::Camera, pipelines: &Path) -> CameraConfig {
-    CameraConfig {
-        id: id.clone(),
-        source: camera.source.clone(),
-        login: camera.login.clone(),
-        transport: camera.transport,
-        pipeline: camera.pipeline.clone(),
-        pipelines_dir: Some(pipelines.to_owned()),
-        edge: None,
-        sampling: camera.sampling,
-        window: WindowConfig {
-            window: camera.window,
-            stride: camera.stride,
-            frames: camera.frames,
-            min_frames: camera.min_frames,
-        },
-        prompt_spec: prompt_spec(camera),
-        opening: OPENING,
-        retry: true,
-    }
-}
-
-/// What is asked about a camera's clips.
-fn prompt_spec(camera: &config::Camera) -> Arc<PromptSpec> {
-    Arc::new(PromptSpec {
-        prompt: camera.prompt.clone(),
-        max_tokens: camera.max_tokens,
-        gate: Some(GateConfig { threshold: camera.change_threshold, heartbeat: camera.heartbeat })
-            .filter(|gate| gate.threshold > 0),
-    })
-}
-
-/// What becomes of a source's clips that the model is too slow for: what is recorded can wait.
-pub fn overflow(source: &Source) -> Overflow {
-    if source.is_live() { Overflow::DropOldest } else { Overflow::Block }
-}
-
-/// A camera that can be started.
+/// What is needed to start a camera.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct CameraSpec {
     config: CameraConfig,
     overflow: Overflow,
     priority: u64,
 }
 
-/// Plans of all cameras that are switched on.
+/// Returns the specs of all enabled cameras.
 ///
 /// # Errors
-/// When one of them can never be watched.
-pub fn plans(config: &Config) -> anyhow::Result<BTreeMap<CameraId, Plan>> {
-    let plan = |(id, camera): (&CameraId, &config::Camera)| {
+/// When the window of one of them is not valid.
+pub fn camera_specs(config: &Config) -> anyhow::Result<BTreeMap<CameraId, CameraSpec>> {
+    let spec = |(id, camera): (&CameraId, &config::Camera)| {
         let overflow = overflow(&camera.source);
         let config = camera_config(id, camera, &config.pipelines);
         config.window.validate().with_context(|| format!("camera {id} cannot be watched"))?;
-        Ok((id.clone(), Plan { config, overflow, priority: camera.priority }))
+        Ok((id.clone(), CameraSpec { config, overflow, priority: camera.priority }))
     };
-    config.cameras.iter().filter(|(_, camera)| camera.enabled).map(plan).collect()
+    enabled(config).map(spec).collect()
 }
 
-/// What every camera works with.
+/// What every camera uses.
 #[derive(Clone)]
-pub struct Site {
-    /// Where clips go.
+pub struct CameraDeps {
+    /// Takes the clips.
     pub queue: Arc<ClipQueue>,
-    /// Who is told how it does.
-    pub board: Arc<Board>,
-    /// Where its clips are counted.
+    /// Takes the status.
+    pub reporter: Arc<StatusReporter>,
+    /// Counts the clips.
     pub metrics: Arc<Metrics>,
-    /// The longest side of a frame that the model looks at.
-    pub edge: Option<usize>,
+    /// The longest side of a frame in pixels, if the model wants frames made smaller.
+    pub frame_edge: Option<usize>,
 }
 
+/// A camera's task.
 struct Running {
     task: Id,
     stop: CancellationToken,
@@ -105,51 +68,51 @@ struct Running {
 
 /// The cameras that are being watched.
 pub struct Cameras {
-    site: Site,
+    deps: CameraDeps,
     stop: CancellationToken,
     tasks: JoinSet<Result<(), CaptureError>>,
     running: BTreeMap<CameraId, Running>,
-    /// Those that ended by themselves, and whether that was a failure.
+    /// The cameras that ended by themselves, and whether that was a failure.
     ended: BTreeMap<CameraId, bool>,
 }
 
 impl Cameras {
-    /// None yet; cancelling `stop` stops them all.
-    pub fn new(site: Site, stop: CancellationToken) -> Self {
-        Self { site, stop, tasks: JoinSet::new(), running: BTreeMap::new(), ended: BTreeMap::new() }
+    /// No cameras yet. Cancelling `stop` stops them all.
+    pub fn new(deps: CameraDeps, stop: CancellationToken) -> Self {
+        Self { deps, stop, tasks: JoinSet::new(), running: BTreeMap::new(), ended: BTreeMap::new() }
     }
 
-    /// How many are being watched.
+    /// How many cameras are being watched.
     pub fn count(&self) -> usize {
         self.running.len()
     }
 
-    /// Starts one.
-    pub fn start(&mut self, Plan { config, overflow, priority }: Plan) {
-        self.site.queue.join(&config.id, priority);
-        let config = CameraConfig { edge: self.site.edge, ..config };
+    /// Starts a camera.
+    pub fn start(&mut self, CameraSpec { config, overflow, priority }: CameraSpec) {
+        self.deps.queue.join(&config.id, priority);
+        let config = CameraConfig { edge: self.deps.frame_edge, ..config };
         let (id, stop) = (config.id.clone(), self.stop.child_token());
         let (prompt_spec, asked) = watch::channel(Arc::clone(&config.prompt_spec));
-        let watching = watch_camera(config, asked, overflow, self.site.clone(), stop.clone());
+        let watching = watch_camera(config, asked, overflow, self.deps.clone(), stop.clone());
         let task = self.tasks.spawn(watching).id();
         self.ended.remove(&id);
         self.running.insert(id, Running { task, stop, prompt_spec });
     }
 
-    /// Asks something else about the clips of a camera from now on, open windows included.
-    pub fn ask(&mut self, id: &CameraId, camera: &config::Camera) {
+    /// Changes what is asked about the clips of a camera from now on, including those of open windows.
+    pub fn set_prompt_spec(&mut self, id: &CameraId, camera: &config::Camera) {
         if let Some(running) = self.running.get(id) {
             running.prompt_spec.send_replace(prompt_spec(camera));
         }
     }
 
-    /// Stops those that run of `ids`, all at once, and waits for their end. Their open windows are
-    /// given up.
+    /// Stops those of `ids` that are being watched, all at once, and waits until they have ended. Their open
+    /// windows are dropped.
     pub async fn stop(&mut self, ids: &[&CameraId]) {
         for id in ids {
             if let Some(running) = self.running.get(*id) {
                 running.stop.cancel();
-                self.site.queue.leave(id);
+                self.deps.queue.leave(id);
             }
         }
         while ids.iter().any(|id| self.running.contains_key(*id)) {
@@ -159,48 +122,49 @@ impl Cameras {
         }
     }
 
-    /// Notes which cameras end, until the last one has ended by itself. For ever, while none is watched or
-    /// one `may_come` back.
-    pub async fn run_out(&mut self, may_come: bool) {
-        // Those that came to their end did while one might still have come back.
-        if !may_come && self.running.is_empty() && !self.ended.is_empty() && !self.all_failed() {
+    /// Waits until the last camera has ended by itself. Never returns while no camera was started, or while
+    /// `more_may_start`: a command or a reload may start one.
+    pub async fn wait_all_ended(&mut self, more_may_start: bool) {
+        // They may have ended while more could start, which is no longer so.
+        if !more_may_start && self.running.is_empty() && !self.ended.is_empty() && !self.all_failed() {
             return;
         }
         while self.join().await.is_some() {
-            if self.running.is_empty() && !may_come {
+            if self.running.is_empty() && !more_may_start {
                 return;
             }
         }
         std::future::pending().await
     }
 
-    /// Stops all of them, and waits for their end.
-    pub async fn end(&mut self) {
+    /// Stops all cameras and waits until they have ended.
+    pub async fn stop_all(&mut self) {
         self.stop.cancel();
-        self.running.keys().for_each(|id| self.site.queue.leave(id));
+        self.running.keys().for_each(|id| self.deps.queue.leave(id));
         while self.join().await.is_some() {}
     }
 
-    /// Those that could not be read, or no longer, and are not tried again by themselves.
+    /// The cameras that failed for good: they are not retried.
     pub fn failed(&self) -> impl Iterator<Item = &CameraId> {
         self.ended.iter().filter(|(_, failed)| **failed).map(|(id, _)| id)
     }
 
-    /// Whether none of those that ended by themselves could be read, and there was one.
+    /// Whether cameras ended by themselves and all of them failed.
     pub fn all_failed(&self) -> bool {
         !self.ended.is_empty() && self.ended.values().all(|failed| *failed)
     }
 
+    /// Waits for the next task that ends. None when there are no tasks.
     async fn join(&mut self) -> Option<()> {
-        let (task, failed, fault) = match self.tasks.join_next_with_id().await? {
+        let (task, failed, panic) = match self.tasks.join_next_with_id().await? {
             Ok((task, result)) => (task, result.is_err(), None),
-            Err(fault) => (fault.id(), true, Some(fault)),
+            Err(panic) => (panic.id(), true, Some(panic)),
         };
         let id = self.running.iter().find(|(_, running)| running.task == task).map(|(id, _)| id.clone());
         let Some((id, running)) = id.and_then(|id| self.running.remove_entry(&id)) else { return Some(()) };
-        if let Some(fault) = fault {
-            tracing::error!(camera = %id, "its task ended by a fault: {fault}");
-            self.site.board.say(&id, CameraState::Offline, Some("ended by a fault of camscribe"));
+        if let Some(panic) = panic {
+            tracing::error!(camera = %id, "the camera's task panicked: {panic}");
+            self.deps.reporter.set_state(&id, CameraState::Offline, Some("internal error of camscribe"));
         }
         if !running.stop.is_cancelled() {
             self.ended.insert(id, failed);
@@ -209,22 +173,22 @@ impl Cameras {
     }
 }
 
-/// Runs one camera, telling the board how it does. What is asked may change meanwhile.
+/// Runs one camera and reports its status. `prompt_spec` may change meanwhile.
 async fn watch_camera(
     config: CameraConfig,
     prompt_spec: watch::Receiver<Arc<PromptSpec>>,
     overflow: Overflow,
-    Site { queue, board, metrics, .. }: Site,
+    CameraDeps { queue, reporter, metrics, .. }: CameraDeps,
     cancel: CancellationToken,
 ) -> Result<(), CaptureError> {
     let id = config.id.clone();
-    let (status, mut told) = watch::channel(CameraStatus::default());
-    board.watch(&id, told.clone());
+    let (status, mut changes) = watch::channel(CameraStatus::default());
+    reporter.watch(&id, changes.clone());
     let camera = id.clone();
     let sink = move |clip: Clip| {
         metrics.clip(&camera);
         let clip = Clip { prompt_spec: Arc::clone(&prompt_spec.borrow()), ..clip };
-        // It is stopped while it waits for room, or camscribe is: the clip has nowhere to go.
+        // The queue refuses clips once the camera or camscribe is being stopped.
         if queue.push(clip, overflow).is_err() {
             metrics.dropped(&camera, Reason::Stopped);
         }
@@ -235,9 +199,9 @@ async fn watch_camera(
     let result = loop {
         tokio::select! {
             result = &mut running => break result,
-            Ok(()) = told.changed() => {
-                let status = told.borrow_and_update().clone();
-                board.seen(&id, &status);
+            Ok(()) = changes.changed() => {
+                let status = changes.borrow_and_update().clone();
+                reporter.update(&id, &status);
             }
         }
     };
@@ -248,24 +212,14 @@ async fn watch_camera(
                 tracing::warn!(camera = %id, "{warning}");
             }
             let why = if stopped.is_cancelled() { "stopped" } else { "ended" };
-            board.say(&id, CameraState::Offline, Some(why));
+            reporter.set_state(&id, CameraState::Offline, Some(why));
             Ok(())
         }
         Err(error) => {
             let why = error.in_one_line();
             tracing::error!(camera = %id, "{why}");
-            board.say(&id, CameraState::Offline, Some(&why));
+            reporter.set_state(&id, CameraState::Offline, Some(&why));
             Err(error)
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_configuration_allows_no_more_overlap_than_the_windower() {
-        assert_eq!(u128::from(config::MAX_OVERLAP), WindowConfig::MAX_OVERLAP);
     }
 }

@@ -7,7 +7,6 @@ use anyhow::{Context, anyhow};
 use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
 use tokio::{sync::oneshot, time};
 
-use super::life::{Life, Stage};
 use crate::{
     clip::Clip,
     config::{self, Config},
@@ -18,6 +17,7 @@ use crate::{
     device::Gpu,
     event::{EventKind, ModelInfo},
     frame::{Frame, Original},
+    lifecycle::{Lifecycle, Phase},
     metrics::{self, Metrics},
     progress::Progress,
     publish::outbox::{Message, Outbox},
@@ -43,7 +43,7 @@ pub struct Bench {
     /// Where is counted what it does.
     pub metrics: Arc<Metrics>,
     /// Who looks after it.
-    pub life: Arc<Life>,
+    pub lifecycle: Arc<Lifecycle>,
 }
 
 /// A model that can describe.
@@ -136,8 +136,8 @@ fn describe(
     node: &str,
     bench: &Bench,
 ) -> anyhow::Result<()> {
-    bench.life.follow(model.progress());
-    bench.life.enter(Stage::WarmingUp);
+    bench.lifecycle.monitor(model.progress());
+    bench.lifecycle.enter(Phase::WarmingUp);
     worker::warm_up(&mut *model).context("the model does not work")?;
     let warm = Warm { info: model.model(), gpu: model.gpu(), frame_edge: model.frame_edge() };
     let mut model = Counted { model, device: warm.info.device.clone(), metrics: &bench.metrics };

@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::state;
+use super::state_file;
 use crate::{
     camera::CameraId,
     config::{self, Config},
@@ -57,7 +57,7 @@ impl Orders {
             self.cameras.remove(&camera);
         }
         if let Some(file) = &self.file
-            && let Err(error) = state::write(file, &self.cameras)
+            && let Err(error) = state_file::write(file, &self.cameras)
         {
             tracing::error!("the order for camera {camera} will not outlive this process: {error:#}");
         }
@@ -97,7 +97,7 @@ impl Orders {
 }
 
 fn read(file: &Path) -> anyhow::Result<BTreeMap<CameraId, Ordered>> {
-    let cameras: BTreeMap<CameraId, Ordered> = state::read(file)?;
+    let cameras: BTreeMap<CameraId, Ordered> = state_file::read(file)?;
     for prompt in cameras.values().filter_map(|ordered| ordered.prompt.as_ref()) {
         config::check_prompt(prompt).map_err(|why| anyhow::anyhow!("{}: a prompt {why}", file.display()))?;
     }

@@ -83,7 +83,7 @@ fn commands_switch_cameras_and_change_prompts_until_they_are_reset() {
     assert_eq!(daemon.metric("camscribe_camera_state{camera=\"two\",state=\"disabled\"}"), Some(1.0));
     // A changed file does not reset it either; the file's prompt is used once the command is reset.
     daemon.reload(&toml(port, "").replace("Describe what happens", "Say what happens"));
-    daemon.logged("the configuration is in force");
+    daemon.logged("the configuration is active");
     order(port, "one", "prompt", "");
     let again = "Say what happens in this video.";
     subscriber.until(said("one/state/prompt", again));

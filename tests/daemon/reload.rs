@@ -71,7 +71,7 @@ fn a_reload_touches_only_the_cameras_that_changed() {
     assert_eq!(of_goes(&retained(port, "homeassistant/#", "a")), 4);
 
     daemon.reload(&toml(port, &[STAYS, COMES]));
-    daemon.logged("the configuration is in force: started: comes; removed: goes");
+    daemon.logged("the configuration is active: started: comes; removed: goes");
     seen.extend(subscriber.until(described("comes")));
     seen.extend(subscriber.until(described("stays")));
     assert_eq!(of_goes(&retained(port, "homeassistant/#", "b")), 0);
@@ -83,7 +83,7 @@ fn a_reload_touches_only_the_cameras_that_changed() {
     // A file with errors changes nothing, and each error is logged.
     let broken = toml(port, &[STAYS, "[cameras.goes]\nurl = \"x\"\n[cameras.third]\nuri = \"ftp://x\"\n"]);
     daemon.reload(&broken);
-    daemon.logged("the configuration is not taken over");
+    daemon.logged("the new configuration is rejected");
     daemon.logged("cameras.goes.url: ");
     daemon.logged("cameras.third.uri: ");
     // So does a file with an impossible source.
@@ -95,8 +95,8 @@ fn a_reload_touches_only_the_cameras_that_changed() {
     // Keys that need a restart are named; the rest of the same file is applied.
     let other = toml(port, &[STAYS, COMES]).replace("\"edge1\"", "\"edge2\"") + "enabled = false\n";
     daemon.reload(&other);
-    daemon.logged("the configuration is in force: switched off: comes");
-    daemon.logged("not taken over until camscribe is restarted: what changed in [node]");
+    daemon.logged("the configuration is active: disabled: comes");
+    daemon.logged("changes in [node] take effect after a restart of camscribe");
     seen.extend(
         subscriber.until(|m| m.topic == "camscribe/edge1/comes/status" && m.text().contains("\"disabled\"")),
     );
@@ -134,7 +134,7 @@ fn a_new_broker_receives_what_the_old_one_did_not() {
     let described = |m: &Received| m.topic == "camscribe/edge1/stays/description";
     let mut seen = at_first.until(described);
     daemon.reload(&toml(second.port(), &[STAYS]));
-    daemon.logged("the configuration is in force: connecting to the broker anew");
+    daemon.logged("the configuration is active: reconnecting to the broker");
     seen.extend(at_first.until(|m| m.topic == "camscribe/edge1/status" && m.text().is_empty()));
     for _ in 0..2 {
         seen.extend(at_second.until(described));
@@ -230,7 +230,7 @@ fn the_newest_event_of_a_camera_stays_retained_after_new_broker_settings() {
         let after = after.replacen("mqtt.url", "# mqtt.url", usize::from(after.contains("mqtt = {")));
         let url = format!("mqtt = {{ url = \"mqtt://127.0.0.1:{}\",", broker.port());
         daemon.reload(&after.replace("mqtt = {", &url));
-        daemon.logged("connecting to the broker anew");
+        daemon.logged("reconnecting to the broker");
         let prefix = if after.contains("other") { "other" } else { "camscribe" };
         let filter = format!("{prefix}/edge1/still/latest");
         let latest = Subscriber::to(broker.port(), &filter).until(|m| !m.text().is_empty());

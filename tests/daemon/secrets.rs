@@ -139,7 +139,7 @@ fn gather(daemon: Daemon, written: &mut Written) {
     assert!(check.status.success(), "{check:?}");
     written.add("check's output", [check.stdout, check.stderr].concat());
     daemon.signal("HUP");
-    daemon.logged("the configuration is in force");
+    daemon.logged("the configuration is active");
     daemon.signal("TERM");
     daemon.logged("SIGTERM");
     let home = daemon.home.path().to_owned();

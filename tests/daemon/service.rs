@@ -14,7 +14,6 @@ use std::{
 };
 
 use camscribe::{
-    app::life::Life,
     camera::CameraId,
     clip::Clip,
     describe::{
@@ -23,6 +22,7 @@ use camscribe::{
     },
     event::{Event, FinishReason, ModelInfo, Tokens},
     frame::{Clock, Frame},
+    lifecycle::Lifecycle,
     progress::Progress,
     prompt_spec::PromptSpec,
     queue::{ClipQueue, Overflow},
@@ -208,7 +208,7 @@ fn the_service_manager_is_notified_of_every_stage_from_start_to_stop() {
     });
     let start = until("READY=1");
     assert!(start.contains(&"STATUS=loading the model".to_owned()), "{start:?}");
-    assert!(start.contains(&"STATUS=trying the model out".to_owned()), "{start:?}");
+    assert!(start.contains(&"STATUS=warming up the model".to_owned()), "{start:?}");
     until("STATUS=watching 1 camera");
     // While clips are described.
     let described = || daemon.metric("camscribe_descriptions_total{camera=\"scene\"}").unwrap_or(0.0);
@@ -230,7 +230,7 @@ fn the_service_manager_is_notified_of_every_stage_from_start_to_stop() {
 /// A describer that blocks until the test releases it.
 struct Stuck {
     progress: Arc<Progress>,
-    let_go: Receiver<()>,
+    release: Receiver<()>,
 }
 
 impl Describer for Stuck {
@@ -243,7 +243,7 @@ impl Describer for Stuck {
     }
 
     fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
-        self.let_go.recv().unwrap();
+        self.release.recv().unwrap();
         let description = Description {
             text: "nothing".into(),
             finish_reason: FinishReason::Stop,
@@ -282,45 +282,47 @@ fn clip() -> Clip {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_watchdog_gets_no_ping_while_the_model_is_stuck() {
-    let patience = Duration::from_millis(200);
-    let life = Arc::new(Life::with_patience(patience));
-    let (let_go, waits) = channel();
+    let limit = Duration::from_millis(200);
+    let lifecycle = Arc::new(Lifecycle::with_limit(limit));
+    let (release, released) = channel();
     let progress = Arc::new(Progress::default());
-    life.follow(Arc::clone(&progress));
+    lifecycle.monitor(Arc::clone(&progress));
     let queue = Arc::new(ClipQueue::new(std::num::NonZeroUsize::MIN));
     let work = {
         let queue = Arc::clone(&queue);
         thread::spawn(move || {
-            let mut model = Stuck { progress, let_go: waits };
+            let mut model = Stuck { progress, release: released };
             let batching = Batching { max_batch: std::num::NonZeroUsize::MIN, linger: Duration::ZERO };
             worker::run(&mut model, &queue, batching, "node", |_| {}).unwrap();
         })
     };
-    let beats = Arc::new(AtomicUsize::new(0));
-    let (heart, counted) = (Arc::clone(&life), Arc::clone(&beats));
-    let heart = tokio::spawn(async move { heart.beat(|| _ = counted.fetch_add(1, Ordering::SeqCst)).await });
+    let pings = Arc::new(AtomicUsize::new(0));
+    let (watched, counter) = (Arc::clone(&lifecycle), Arc::clone(&pings));
+    let watchdog = tokio::spawn(async move {
+        watched.ping_while_healthy(|| _ = counter.fetch_add(1, Ordering::SeqCst)).await;
+    });
     let more_than = |count: usize| {
-        let beats = Arc::clone(&beats);
+        let pings = Arc::clone(&pings);
         tokio::task::spawn_blocking(move || {
-            wait("the watchdog", || (beats.load(Ordering::SeqCst) > count).then_some(()))
+            wait("the watchdog", || (pings.load(Ordering::SeqCst) > count).then_some(()))
         })
     };
     more_than(2).await.unwrap(); // a model that waits for clips is healthy
     queue.push(clip(), Overflow::Block).unwrap();
-    let sick = Arc::clone(&life);
-    tokio::task::spawn_blocking(move || wait("sickness", || sick.health().is_err().then_some(())))
+    let stuck = Arc::clone(&lifecycle);
+    tokio::task::spawn_blocking(move || wait("a stuck model", || stuck.health().is_err().then_some(())))
         .await
         .unwrap();
-    // One more ping may have been on its way.
-    tokio::time::sleep(patience).await;
-    let heard = beats.load(Ordering::SeqCst);
-    tokio::time::sleep(patience * 10).await;
-    assert_eq!(beats.load(Ordering::SeqCst), heard);
-    let_go.send(()).unwrap();
-    more_than(heard).await.unwrap();
+    // A ping may have been on its way.
+    tokio::time::sleep(limit).await;
+    let before = pings.load(Ordering::SeqCst);
+    tokio::time::sleep(limit * 10).await;
+    assert_eq!(pings.load(Ordering::SeqCst), before);
+    release.send(()).unwrap();
+    more_than(before).await.unwrap();
     queue.close();
     tokio::task::spawn_blocking(move || work.join().unwrap()).await.unwrap();
-    heart.abort();
+    watchdog.abort();
 }
 
 #[test]

@@ -37,10 +37,10 @@ fn a_reload_reads_certificates_again_and_a_command_leaves_the_connection_alone()
         .args(["-t", "camscribe/edge1/porch/set/prompt", "-m", "Who comes?"])
         .status();
     assert!(sent.unwrap().success());
-    daemon.logged("the configuration is in force: asked something else: porch");
+    daemon.logged("the configuration is active: changed prompt or gate: porch");
     assert_eq!(connections(), 1);
     daemon.reload(&toml);
-    daemon.logged("the configuration is in force: connecting to the broker anew");
+    daemon.logged("the configuration is active: reconnecting to the broker");
     daemon::wait("another connection", || (connections() == 2).then_some(()));
     assert_eq!(daemon.stop().0, Some(0));
 }

@@ -1,5 +1,5 @@
-//! What is told about the node and its cameras: retained on the broker, and said again to the next
-//! broker when the settings change.
+//! The status of the node and its cameras: published as retained messages, and published again when another
+//! broker is configured. The one owner of the [`Publisher`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::former::Former;
+use super::retained_topics::RetainedTopics;
 use crate::{
     camera::{CameraId, CameraState, CameraStatus},
     device::Gpu,
@@ -18,60 +18,60 @@ use crate::{
     publish::{BrokerState, CameraInfo, Info, Newest, Prepared, Publisher, outbox::Outbox},
 };
 
-/// See above.
-pub struct Board {
+/// Collects the status of the cameras, and publishes it once there is a publisher.
+pub struct StatusReporter {
     metrics: Arc<Metrics>,
     outbox: Arc<Outbox>,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
-    /// None before the model is there, after the end, and while it is replaced.
+    /// None before the model is loaded, after [`StatusReporter::close`], and while it is replaced.
     publisher: Option<Publisher>,
     model: Option<ModelInfo>,
     gpu: Option<Gpu>,
     cameras: BTreeMap<CameraId, Camera>,
-    /// Of each: whether it is to be watched, and what is asked.
+    /// Of each camera: whether it is enabled, and its prompt.
     settings: BTreeMap<CameraId, (bool, String)>,
-    former: Former,
+    topics: RetainedTopics,
 }
 
-/// What is known of a camera.
+/// The status of a camera.
 struct Camera {
     state: CameraState,
     why: Option<String>,
     decoder: Option<String>,
-    /// None: it is switched off.
+    /// None for a camera that is disabled.
     status: Option<watch::Receiver<CameraStatus>>,
-    /// Pictures came, and then no more.
+    /// Frames arrived and then stopped.
     lost: bool,
 }
 
-/// Moving to another broker, or to other topics of the same.
+/// What happens to retained messages when the publisher is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Move {
-    /// Same broker, same topics: another password or certificate, say.
-    Stay,
-    /// What was retained at the old place is taken away.
-    Leave,
+pub enum OldTopics {
+    /// They stay: broker and topics are the same, but for example the password has changed.
+    Keep,
+    /// They are cleared: another broker or other topics are used from now on.
+    Clear,
 }
 
-impl Board {
-    /// Nothing to tell yet, and nobody to tell it to.
-    pub fn new(metrics: Arc<Metrics>, outbox: Arc<Outbox>, former: Former) -> Self {
+impl StatusReporter {
+    /// A reporter without cameras and without a publisher.
+    pub fn new(metrics: Arc<Metrics>, outbox: Arc<Outbox>, topics: RetainedTopics) -> Self {
         let inner = Inner {
             publisher: None,
             model: None,
             gpu: None,
             cameras: BTreeMap::new(),
             settings: BTreeMap::new(),
-            former,
+            topics,
         };
         Self { metrics, outbox, inner: Mutex::new(inner) }
     }
 
-    /// From now on there is a model, and somebody to tell; also that there are no cameras any more but
-    /// these.
+    /// Starts to publish, once the model is loaded. Snapshots of cameras that are not among `cameras` are
+    /// removed from the outbox.
     pub fn open<'a>(
         &self,
         prepared: Prepared,
@@ -88,10 +88,10 @@ impl Board {
         self.outbox.keep_snapshots(|camera| cameras.contains(camera));
         let mut inner = self.lock();
         (inner.model, inner.gpu) = (Some(model), gpu);
-        inner.tell_all(publisher);
+        inner.publish_all(publisher);
     }
 
-    /// A camera is being watched, and `status` is how it does.
+    /// Adds a camera that is being watched, and whose status is `status`.
     pub fn watch(&self, id: &CameraId, status: watch::Receiver<CameraStatus>) {
         let camera = Camera {
             state: CameraState::Connecting,
@@ -103,11 +103,11 @@ impl Board {
         self.lock().insert(id, camera);
     }
 
-    /// A camera's status has changed; it also does with every frame.
-    pub fn seen(&self, id: &CameraId, status: &CameraStatus) {
+    /// Takes over a new status of a camera. The status changes with every frame.
+    pub fn update(&self, id: &CameraId, status: &CameraStatus) {
         let state = status.state;
         let why = Some(status.why.as_str()).filter(|why| !why.is_empty());
-        self.say(id, state, why);
+        self.set_state(id, state, why);
         let mut inner = self.lock();
         let Some(camera) = inner.cameras.get_mut(id) else { return };
         if state == CameraState::Online && std::mem::take(&mut camera.lost) {
@@ -117,70 +117,70 @@ impl Board {
         }
         if status.decoder.is_some() && camera.decoder != status.decoder {
             camera.decoder.clone_from(&status.decoder);
-            inner.tell_info();
+            inner.publish_info();
         }
     }
 
-    /// Says how a camera is, unless that is known.
-    pub fn say(&self, id: &CameraId, state: CameraState, why: Option<&str>) {
+    /// Publishes the state of a camera, with the reason, if it has changed.
+    pub fn set_state(&self, id: &CameraId, state: CameraState, why: Option<&str>) {
         let mut inner = self.lock();
         if let Some(camera) = inner.cameras.get_mut(id)
             && (camera.state, camera.why.as_deref()) != (state, why)
         {
             (camera.state, camera.why) = (state, why.map(Into::into));
-            inner.tell(id);
+            inner.publish_state(id);
         }
     }
 
-    /// A camera is switched off by its owner.
+    /// Marks a camera as disabled by configuration or command.
     pub fn disable(&self, id: &CameraId) {
         let off =
             Camera { state: CameraState::Disabled, why: None, decoder: None, status: None, lost: false };
         self.lock().insert(id, off);
     }
 
-    /// What is set of a camera now, by the configuration or by a subscriber.
-    pub fn set(&self, id: &CameraId, enabled: bool, prompt: &str) {
+    /// Publishes the settings of a camera, if they have changed.
+    pub fn set_settings(&self, id: &CameraId, enabled: bool, prompt: &str) {
         let (mut inner, new) = (self.lock(), (enabled, prompt.to_owned()));
         if inner.settings.insert(id.clone(), new.clone()).as_ref() != Some(&new) {
-            inner.tell_settings(id);
+            inner.publish_settings(id);
         }
     }
 
-    /// There is no such camera any more.
+    /// Removes a camera, here and at the broker.
     pub fn remove(&self, id: &CameraId) {
         self.outbox.keep_snapshots(|camera| camera != id);
         let mut inner = self.lock();
         inner.cameras.remove(id);
         inner.settings.remove(id);
-        inner.tell_info();
+        inner.publish_info();
         if let Some(publisher) = &inner.publisher {
             publisher.erase(id);
         }
     }
 
-    /// Publishes by other settings. What waits in the outbox goes on waiting there meanwhile.
-    pub async fn reconnect(&self, prepared: Prepared, going: Move) {
+    /// Replaces the publisher by one with other settings. The outbox keeps its content.
+    pub async fn reconnect(&self, prepared: Prepared, old_topics: OldTopics) {
         let old = self.lock().publisher.take();
         let newest = old.as_ref().map_or_else(Vec::new, Publisher::newest);
-        match (old, going) {
-            (Some(old), Move::Leave) => old.leave().await,
-            (Some(old), Move::Stay) => drop(old.shutdown(Duration::ZERO).await),
+        match (old, old_topics) {
+            (Some(old), OldTopics::Clear) => old.leave().await,
+            (Some(old), OldTopics::Keep) => drop(old.shutdown(Duration::ZERO).await),
             (None, _) => {}
         }
         let publisher = self.connect(prepared, newest);
-        self.lock().tell_all(publisher);
+        self.lock().publish_all(publisher);
     }
 
-    /// Delivers what is left for at most `grace`. Gives the number of descriptions that the broker
-    /// did not get.
+    /// Delivers what is left, for at most `grace`. Returns the number of descriptions that were not
+    /// delivered.
     pub async fn close(&self, grace: Duration) -> usize {
         let publisher = self.lock().publisher.take();
         let Some(publisher) = publisher else { return self.outbox.len() };
-        let (told, used) = (publisher.told(), publisher.retained());
+        let (all_acked, used) = (publisher.told(), publisher.retained());
         let left = publisher.shutdown(grace).await;
-        if told() {
-            self.lock().former.forget_others(used);
+        if all_acked() {
+            self.lock().topics.replace(used);
         }
         left
     }
@@ -191,18 +191,18 @@ impl Board {
         inner.publisher.as_ref().is_some_and(|p| *p.state().borrow() == BrokerState::Online)
     }
 
-    /// How the cameras are.
+    /// The state and counters of the cameras, for the metrics.
     pub fn readings(&self) -> BTreeMap<CameraId, CameraReading> {
         self.lock().cameras.iter().map(|(id, camera)| (id.clone(), camera.reading())).collect()
     }
 
-    /// Starts a publisher, and counts how often it has to connect again.
+    /// Starts a publisher, and counts its reconnects.
     fn connect(&self, prepared: Prepared, newest: Vec<Newest>) -> Publisher {
         let publisher = Publisher::with(prepared, Arc::clone(&self.outbox), newest);
         let (mut state, metrics) = (publisher.state(), Arc::clone(&self.metrics));
         tokio::spawn(async move {
             let online = |state: &BrokerState| *state == BrokerState::Online;
-            // Ends with the publisher, which holds the other side.
+            // The task ends with the publisher, which owns the sender.
             if state.wait_for(online).await.is_err() {
                 return;
             }
@@ -221,51 +221,48 @@ impl Board {
 }
 
 impl Inner {
-    /// Tells a new publisher everything, also what is in use no more: whatever was to be erased before
-    /// may not have got there.
-    fn tell_all(&mut self, publisher: Publisher) {
+    /// Hands everything to a new publisher. Also clears topics that are no longer used: an earlier attempt may
+    /// not have reached the broker.
+    fn publish_all(&mut self, publisher: Publisher) {
         self.cameras.keys().for_each(|id| publisher.announce(id));
         let used = publisher.retained();
-        let out_of_use = self.former.without(&used);
-        if let Some(topic) = out_of_use.first() {
-            let count = out_of_use.len();
-            tracing::info!(
-                "nothing is retained any more on {count} topics that were used before, such as {topic}"
-            );
+        let unused = self.topics.unused(&used);
+        if let Some(topic) = unused.first() {
+            tracing::info!("clearing {} topics that are no longer used, such as {topic}", unused.len());
         }
-        publisher.clear(out_of_use);
-        self.former.tell(used);
+        publisher.clear(unused);
+        self.topics.add(used);
         self.publisher = Some(publisher);
-        self.tell_info();
+        self.publish_info();
         for id in self.cameras.keys() {
-            self.tell(id);
-            self.tell_settings(id);
+            self.publish_state(id);
+            self.publish_settings(id);
         }
     }
 
     fn insert(&mut self, id: &CameraId, camera: Camera) {
         self.cameras.insert(id.clone(), camera);
-        self.tell(id);
-        self.tell_info();
+        self.publish_state(id);
+        self.publish_info();
         if let Some(publisher) = &self.publisher {
             publisher.announce(id);
-            self.former.tell(publisher.retained());
+            self.topics.add(publisher.retained());
         }
     }
 
-    fn tell_settings(&self, id: &CameraId) {
+    fn publish_settings(&self, id: &CameraId) {
         if let (Some(publisher), Some((enabled, prompt))) = (&self.publisher, self.settings.get(id)) {
             publisher.camera_settings(id, *enabled, prompt);
         }
     }
 
-    fn tell(&self, id: &CameraId) {
+    fn publish_state(&self, id: &CameraId) {
         if let (Some(publisher), Some(camera)) = (&self.publisher, self.cameras.get(id)) {
             publisher.camera_status(id, camera.state, camera.why.as_deref());
         }
     }
 
-    fn tell_info(&self) {
+    fn publish_info(&self) {
         let (Some(publisher), Some(model)) = (&self.publisher, &self.model) else { return };
         let watched = self.cameras.iter().filter(|(_, camera)| camera.status.is_some());
         let cameras = watched

@@ -1,14 +1,14 @@
-//! Small files in the state directory: what is kept beyond the process, as JSON.
+//! Small JSON files in the state directory.
 
 use std::{fs, io, path::Path};
 
 use anyhow::Context;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// What `file` holds; the default if there is no such file.
+/// Returns the value in `file`, or the default if there is no such file.
 ///
 /// # Errors
-/// When it cannot be read or holds something else.
+/// When the file cannot be read or holds something else.
 pub fn read<T: DeserializeOwned + Default>(file: &Path) -> anyhow::Result<T> {
     let text = match fs::read(file) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(T::default()),
@@ -17,10 +17,10 @@ pub fn read<T: DeserializeOwned + Default>(file: &Path) -> anyhow::Result<T> {
     serde_json::from_slice(&text).with_context(|| file.display().to_string())
 }
 
-/// Puts `value` into `file`: the old one or the new one is there, whenever the power goes.
+/// Writes `value` to `file`. After a loss of power the file holds the old value or the new one.
 ///
 /// # Errors
-/// When it cannot be written.
+/// When the file cannot be written.
 pub fn write(file: &Path, value: &impl Serialize) -> anyhow::Result<()> {
     let new = file.with_extension("new");
     let context = || new.display().to_string();

@@ -1,6 +1,6 @@
-//! A listener that holds no more than a few connections at once: whoever opens thousands must not
-//! use up the file descriptors that cameras and broker need. The next one waits its turn. A
-//! connection on which nothing is asked for a while is closed.
+//! A listener with a limit on open connections, so that a client that opens thousands cannot use up the file
+//! descriptors that cameras and broker need. Further connections wait until one is closed. A connection
+//! without requests for a while is closed.
 
 use std::{
     future::Future,
@@ -20,34 +20,36 @@ use tokio::{
     time::{self, Instant, Sleep},
 };
 
-/// Far more than those who look after one machine.
-const CONNECTIONS: usize = 32;
-/// Longer than those who ask regularly take to ask again.
-const IDLE: Duration = Duration::from_secs(120);
-/// Whoever asks regularly connects anew then: a place that is held by a byte now and then comes free.
-const LONGEST: Duration = Duration::from_secs(600);
+/// The limit. Monitoring of one machine needs far fewer.
+const MAX_CONNECTIONS: usize = 32;
+/// A connection is closed when nothing was read for this long. Scrapers ask more often.
+const IDLE_LIMIT: Duration = Duration::from_secs(120);
+/// The longest life of a connection, so that one that sends a byte now and then does not hold its permit for
+/// ever. Scrapers connect again.
+const MAX_AGE: Duration = Duration::from_secs(600);
 
-pub(super) struct Few {
+/// See the module.
+pub(super) struct LimitedListener {
     listener: TcpListener,
-    free: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
-impl Few {
+impl LimitedListener {
     pub fn new(listener: TcpListener) -> Self {
-        Self { listener, free: Arc::new(Semaphore::new(CONNECTIONS)) }
+        Self { listener, permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)) }
     }
 }
 
-impl Listener for Few {
+impl Listener for LimitedListener {
     type Io = Connection;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
-        // Never closed, so it always gives a place; without one the connection would be unbounded.
-        let place = Arc::clone(&self.free).acquire_owned().await.ok();
+        // The semaphore is never closed, so there always is a permit.
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
         let (stream, address) = Listener::accept(&mut self.listener).await;
-        let end = Instant::now() + LONGEST;
-        (Connection { stream, idle: Box::pin(time::sleep(IDLE)), end, _place: place }, address)
+        let end = Instant::now() + MAX_AGE;
+        (Connection { stream, idle: Box::pin(time::sleep(IDLE_LIMIT)), end, _permit: permit }, address)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -55,14 +57,14 @@ impl Listener for Few {
     }
 }
 
-/// A connection that gives its place back when it ends.
+/// A connection that returns its permit when it ends.
 pub(super) struct Connection {
     stream: TcpStream,
-    /// Over when nothing was read for too long.
+    /// Elapses when nothing was read for too long.
     idle: Pin<Box<Sleep>>,
-    /// Over in any case.
+    /// When it is closed in any case.
     end: Instant,
-    _place: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl AsyncRead for Connection {
@@ -73,7 +75,7 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(cx, to);
         if read.is_ready() {
-            let next = (Instant::now() + IDLE).min(self.end);
+            let next = (Instant::now() + IDLE_LIMIT).min(self.end);
             self.idle.as_mut().reset(next);
         } else if self.idle.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));

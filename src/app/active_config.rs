@@ -1,0 +1,145 @@
+//! The configuration that is active, and how it changes while the daemon runs: the file is read again, or a
+//! subscriber sends a command. Only what differs is applied. A configuration with an error changes nothing.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use tokio::sync::mpsc;
+
+use super::{
+    cameras::{CameraDeps, CameraSpec, Cameras, camera_specs},
+    config_change::ConfigChange,
+    orders::Orders,
+    settings::publish_settings,
+    status_reporter::OldTopics,
+};
+use crate::{
+    camera::CameraId,
+    config::{self, Config, Loaded},
+    publish::{Prepared, SettingsError, command::Command},
+};
+
+/// The active configuration, and what it is made of.
+pub struct ActiveConfig {
+    /// The configuration in the file.
+    file: Config,
+    orders: Orders,
+    /// The file with the orders applied.
+    config: Config,
+    /// Takes the commands of subscribers.
+    command_sender: mpsc::Sender<Command>,
+}
+
+impl ActiveConfig {
+    /// The configuration at the start. `command_sender` is where subscribers' commands will be sent.
+    pub fn new(file: Config, command_sender: mpsc::Sender<Command>) -> Self {
+        let orders = Orders::read(file.node.state_dir.as_deref());
+        orders.tell(&file);
+        Self { config: orders.over(&file), file, orders, command_sender }
+    }
+
+    /// The configuration that is active.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whether a subscriber disabled a camera, so that a command may start it again.
+    pub fn more_may_start(&self) -> bool {
+        self.orders.leave_one(&self.file)
+    }
+
+    /// Returns what the publisher is started with.
+    ///
+    /// # Errors
+    /// When the broker's settings cannot be used.
+    pub fn prepare(&self) -> Result<Prepared, SettingsError> {
+        Prepared::new(publish_settings(&self.config, Some(&self.command_sender)))
+    }
+
+    /// Publishes the settings of each camera.
+    pub fn publish_camera_settings(&self, deps: &CameraDeps) {
+        for (id, camera) in &self.config.cameras {
+            deps.reporter.set_settings(id, camera.enabled, &camera.prompt);
+        }
+    }
+
+    /// Reads the configuration file again (none is the default one) and applies what has changed. Logs why
+    /// if it cannot be applied.
+    pub async fn reload(&mut self, path: Option<PathBuf>, cameras: &mut Cameras, deps: &CameraDeps) {
+        tracing::info!("reloading the configuration");
+        let read = tokio::task::spawn_blocking(move || config::load(path.as_deref())).await;
+        let loaded = match read {
+            Ok(Ok(loaded)) => loaded,
+            Ok(Err(errors)) => return log_rejected(&errors.to_string()),
+            Err(panic) => return log_rejected(&panic.to_string()),
+        };
+        let Loaded { config: file, warnings, .. } = loaded;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
+        let mut new = self.orders.over(&file);
+        let mut change = ConfigChange::between(&self.config, &mut new);
+        // Certificates may have been renewed in files of the same name: they are read again.
+        if new.mqtt.tls.is_some() {
+            change.broker.get_or_insert(OldTopics::Keep);
+        }
+        // The cause of a failure may have been fixed elsewhere: a missing plugin, a pipeline file.
+        let watched = |id: &&CameraId| new.cameras.get(*id).is_some_and(|camera| camera.enabled);
+        change.started.extend(cameras.failed().filter(watched).cloned());
+        self.apply(change, new, file.cameras, cameras, deps).await;
+        self.orders.tell(&self.file);
+    }
+
+    /// Applies a command of a subscriber.
+    pub async fn apply_command(&mut self, command: Command, cameras: &mut Cameras, deps: &CameraDeps) {
+        let Command { camera, order } = &command;
+        let Some(in_file) = self.file.cameras.get(camera) else {
+            return tracing::warn!("ignoring a command for camera {camera}: there is no such camera");
+        };
+        tracing::info!(%camera, "command over MQTT: {order}");
+        self.orders.take(command, in_file);
+        let mut new = self.orders.over(&self.file);
+        let change = ConfigChange::between(&self.config, &mut new);
+        self.apply(change, new, self.file.cameras.clone(), cameras, deps).await;
+    }
+
+    /// Makes `new` the active configuration. `change` is how it differs, `in_file` are the cameras of the file.
+    async fn apply(
+        &mut self,
+        change: ConfigChange,
+        new: Config,
+        in_file: BTreeMap<CameraId, config::Camera>,
+        cameras: &mut Cameras,
+        deps: &CameraDeps,
+    ) {
+        // Everything that can fail is done before anything is changed.
+        let mut specs = match camera_specs(&new) {
+            Ok(specs) => specs,
+            Err(error) => return log_rejected(&format!("{error:#}")),
+        };
+        let settings = publish_settings(&new, Some(&self.command_sender));
+        let broker = match change.broker.map(|old_topics| Ok((Prepared::new(settings)?, old_topics))) {
+            None => None,
+            Some(Ok(broker)) => Some(broker),
+            Some(Err::<_, SettingsError>(error)) => return log_rejected(&error.to_string()),
+        };
+        let stopping: Vec<_> = change.removed.iter().chain(&change.disabled).chain(&change.started).collect();
+        cameras.stop(&stopping).await;
+        change.removed.iter().for_each(|id| deps.reporter.remove(id));
+        change.disabled.iter().for_each(|id| deps.reporter.disable(id));
+        if let Some((prepared, old_topics)) = broker {
+            deps.reporter.reconnect(prepared, old_topics).await;
+        }
+        let starting: Vec<CameraSpec> = change.started.iter().filter_map(|id| specs.remove(id)).collect();
+        starting.into_iter().for_each(|spec| cameras.start(spec));
+        change.asked.iter().for_each(|id| cameras.set_prompt_spec(id, &new.cameras[id]));
+        change.log();
+        self.file = Config { cameras: in_file, ..new.clone() };
+        self.config = new;
+        self.publish_camera_settings(deps);
+    }
+}
+
+fn log_rejected(why: &str) {
+    tracing::error!("the new configuration is rejected; the previous one stays active");
+    why.lines().for_each(|line| tracing::error!("{line}"));
+}

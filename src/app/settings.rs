@@ -1,0 +1,95 @@
+//! The configuration, translated for the modules that use it: what capture needs to know about a camera, what
+//! publishing needs to know about the broker.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    camera::CameraId,
+    capture::CameraConfig,
+    clip::WindowConfig,
+    config::{self, Config, Source},
+    prompt_spec::{GateConfig, PromptSpec},
+    publish::{BrokerAddress, Settings, TlsFiles, command::Command},
+    queue::Overflow,
+};
+
+/// A live camera that delivers no frame within this time is restarted.
+const OPENING: Duration = Duration::from_secs(10);
+
+/// The cameras that are to be watched.
+pub fn enabled(config: &Config) -> impl Iterator<Item = (&CameraId, &config::Camera)> {
+    config.cameras.iter().filter(|(_, camera)| camera.enabled)
+}
+
+/// What capture needs to know about a camera. `pipelines` is the folder with the user's own pipelines.
+pub fn camera_config(id: &CameraId, camera: &config::Camera, pipelines: &Path) -> CameraConfig {
+    CameraConfig {
+        id: id.clone(),
+        source: camera.source.clone(),
+        login: camera.login.clone(),
+        transport: camera.transport,
+        pipeline: camera.pipeline.clone(),
+        pipelines_dir: Some(pipelines.to_owned()),
+        edge: None,
+        sampling: camera.sampling,
+        window: WindowConfig {
+            window: camera.window,
+            stride: camera.stride,
+            frames: camera.frames,
+            min_frames: camera.min_frames,
+        },
+        prompt_spec: prompt_spec(camera),
+        opening: OPENING,
+        retry: true,
+    }
+}
+
+/// What is asked about a camera's clips.
+pub fn prompt_spec(camera: &config::Camera) -> Arc<PromptSpec> {
+    Arc::new(PromptSpec {
+        prompt: camera.prompt.clone(),
+        max_tokens: camera.max_tokens,
+        gate: Some(GateConfig { threshold: camera.change_threshold, heartbeat: camera.heartbeat })
+            .filter(|gate| gate.threshold > 0),
+    })
+}
+
+/// What happens to clips that the model is too slow for: live ones are dropped, recordings wait.
+pub fn overflow(source: &Source) -> Overflow {
+    if source.is_live() { Overflow::DropOldest } else { Overflow::Block }
+}
+
+/// What publishing needs to know. `commands` takes the commands of subscribers; they are ignored without
+/// it, or where the configuration switches them off.
+pub fn publish_settings(config: &Config, commands: Option<&mpsc::Sender<Command>>) -> Settings {
+    let mqtt = &config.mqtt;
+    Settings {
+        broker: BrokerAddress {
+            host: mqtt.host.clone(),
+            port: mqtt.port,
+            tls: mqtt
+                .tls
+                .as_ref()
+                .map(|tls| TlsFiles { ca: tls.ca_file.clone(), client: tls.client_cert_and_key.clone() }),
+        },
+        version: mqtt.version,
+        login: mqtt.login.clone(),
+        node: config.node.id.clone(),
+        topic_prefix: mqtt.topic_prefix.clone(),
+        discovery_prefix: mqtt.discovery_prefix.clone().unwrap_or_default(),
+        cameras: config.cameras.keys().cloned().collect(),
+        commands: commands.filter(|_| mqtt.commands).cloned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configuration_allows_no_more_overlap_than_the_windower() {
+        assert_eq!(u128::from(config::MAX_OVERLAP), WindowConfig::MAX_OVERLAP);
+    }
+}

@@ -1,4 +1,4 @@
-//! `camscribe check`: is this configuration right, and what does it come to?
+//! `camscribe check`: checks the configuration and prints its effective values.
 
 use std::{io::Write, path::PathBuf};
 
@@ -13,22 +13,23 @@ pub struct CheckArgs {
     /// The configuration file [default: /etc/camscribe/camscribe.toml]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Try what it names instead of printing it: the model, the broker and every enabled camera
+    /// Test what it names instead of printing it: the model, the broker and every enabled camera
     #[arg(long)]
     pub probe: bool,
 }
 
-/// Prints the effective configuration to standard output, or what came of trying it; warnings to
+/// Prints the effective configuration, or the results of `--probe`, on standard output, and warnings on
 /// standard error.
 ///
 /// # Errors
-/// [`config::ConfigError`] with every mistake; [`SettingsError`](crate::publish::SettingsError); that something does not work.
+/// [`config::ConfigError`] with every error of the configuration;
+/// [`SettingsError`](crate::publish::SettingsError) for the broker's settings; when a probe fails.
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let loaded = config::load(args.config.as_deref())?;
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
     }
-    // What stands in the files of certificates and keys.
+    // Reads the files with certificates and keys.
     Prepared::new(app::publish_settings(&loaded.config, None))?;
     if args.probe {
         return probe::run(&loaded.config);

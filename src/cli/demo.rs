@@ -1,13 +1,13 @@
-//! `camscribe demo`: everything at work without camera, broker or download. A synthetic camera
-//! shows moving shapes, the model inside the program describes them, a broker on loopback delivers
-//! the events, and a subscriber prints them, each beside what was really drawn.
+//! `camscribe demo`: everything at work without camera, broker or download. A synthetic camera shows moving
+//! shapes, the built-in model describes them, an embedded broker on loopback delivers the events, and a
+//! subscriber prints them, each beside what was really drawn.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use clap::Args;
 
-use super::run::runtime;
+use super::runtime::runtime;
 use crate::{
     app,
     config::{self, Config, ParsedSource, Sampling, Source, Transport, scene::TestSource, units},
@@ -30,29 +30,29 @@ pub struct DemoArgs {
     pub duration: Option<Duration>,
 }
 
-/// One scene, and one clip, lasts so long: they begin together, so that each clip shows one scene.
+/// The length of a scene and of a clip. They begin together, so that each clip shows one scene.
 const SCENE: Duration = Duration::from_secs(4);
 const CAMERA: &str = "shapes";
 const PREFIX: &str = "camscribe";
 
-/// Runs until told to stop.
+/// Runs until a signal stops it.
 ///
 /// # Errors
-/// When the port is taken, or what [`app::run`] says.
+/// When the port is in use; otherwise as [`app::run`].
 pub fn run(args: DemoArgs) -> anyhow::Result<()> {
     logging::init(true);
     let runtime = runtime()?;
     let result = runtime.block_on(demonstrate(args));
-    // A thread that hangs must not hold up the end.
+    // A thread that hangs must not delay the exit.
     runtime.shutdown_background();
     result
 }
 
 async fn demonstrate(args: DemoArgs) -> anyhow::Result<()> {
     let cancel = shutdown::on_signal()?;
-    let broker = EmbeddedBroker::start(args.port)
-        .await
-        .with_context(|| format!("no broker can listen on 127.0.0.1:{}: choose another --port", args.port))?;
+    let broker = EmbeddedBroker::start(args.port).await.with_context(|| {
+        format!("cannot listen on 127.0.0.1:{} for the broker: choose another --port", args.port)
+    })?;
     let ParsedSource { source, .. } = format!("test://shapes?period={}s", SCENE.as_secs()).parse()?;
     let Source::Test(truth) = source.clone() else { unreachable!("test:// is a synthetic source") };
     let config = config(broker.port(), source)?;
@@ -82,7 +82,7 @@ async fn demonstrate(args: DemoArgs) -> anyhow::Result<()> {
     result
 }
 
-/// What the demo would stand in a configuration file as.
+/// The demo's configuration.
 fn config(port: u16, source: Source) -> anyhow::Result<Config> {
     let camera = config::Camera {
         source,
@@ -129,12 +129,12 @@ fn config(port: u16, source: Source) -> anyhow::Result<Config> {
     })
 }
 
-/// Prints a message as a subscriber sees it; a description beside the truth.
+/// Prints a message as a subscriber receives it, and a description beside what was drawn.
 fn print(topic: &str, payload: &[u8], truth: &TestSource) {
     if topic.ends_with("/snapshot") {
         println!("{topic}  (a JPEG of {} bytes)", payload.len());
     } else if topic.ends_with("/latest") {
-        // The same event as on …/description, kept by the broker.
+        // The same event as on …/description, retained by the broker.
     } else if topic.ends_with("/description")
         && let Ok(event) = serde_json::from_slice::<Event>(payload)
     {

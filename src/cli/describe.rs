@@ -18,9 +18,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Usage,
     print::{Printer, Replaced},
-    run::runtime,
+    runtime::runtime,
+    usage::UsageError,
 };
 use crate::{
     app,
@@ -98,8 +98,8 @@ impl DescribeArgs {
     }
 
     /// What the parser of the command line cannot see.
-    fn check(&self) -> Result<(), Usage> {
-        let usage = |why: &dyn std::fmt::Display| Usage(why.to_string());
+    fn check(&self) -> Result<(), UsageError> {
+        let usage = |why: &dyn std::fmt::Display| UsageError(why.to_string());
         self.dtype.check(self.device).map_err(|why| usage(&why))?;
         self.window_config().validate().map_err(|why| usage(&format!("--window, --stride: {why}")))?;
         if self.format == Format::Srt && self.sources.len() > 1 {
@@ -130,7 +130,9 @@ impl DescribeArgs {
                 && fs::metadata(file).is_ok_and(|file| same_file(&file, &there))
             {
                 let name = path.display();
-                return Err(Usage(format!("{name} is what is to be described: write to another file")).into());
+                return Err(
+                    UsageError(format!("{name} is what is to be described: write to another file")).into()
+                );
             }
         }
         Ok(Box::new(out))
@@ -177,9 +179,11 @@ pub fn run(args: DescribeArgs) -> anyhow::Result<()> {
     if args.sampling == SamplingArg::Reference
         && let Some(other) = sources.iter().find(|s| !matches!(s.source, Source::File(_)))
     {
-        return Err(
-            Usage(format!("--sampling reference looks at whole files, and {} is none", other.text)).into()
-        );
+        return Err(UsageError(format!(
+            "--sampling reference looks at whole files, and {} is none",
+            other.text
+        ))
+        .into());
     }
     let out = args.out(&sources)?;
     let mut model = app::load_model(&config::Model {

@@ -1,30 +1,30 @@
-//! `camscribe man`: the manual page, made from the command line's own definitions so that it
-//! cannot fall behind them. Hidden: it is for those who package camscribe.
+//! `camscribe man`: the manual page, generated from the command line's definition so that the two cannot
+//! differ. Hidden: it is for packaging.
 
 use std::io::{self, Write};
 
 use clap::CommandFactory;
 use clap_mangen::Man;
 
-use super::Cli;
+use super::args::Cli;
 
-/// What stands behind the commands. roff: a line that begins with a dot is an instruction.
+/// The sections after the commands, in roff: a line that begins with a dot is an instruction.
 const REST: &str = r#".SH SIGNALS
 .TP
 \fBSIGTERM\fR, \fBSIGINT\fR
-What is under way is finished and delivered; a second one ends at once.
+Clips that wait are described and delivered before camscribe ends; a second signal ends it at once.
 .TP
 \fBSIGHUP\fR
-\fBcamscribe run\fR reads its configuration again. Cameras that did not change go on.
+\fBcamscribe run\fR reads its configuration again. Cameras that did not change continue.
 .SH FILES
 .TP
 \fI/etc/camscribe/camscribe.toml\fR
-The configuration; every key is explained there. \fBCAMSCRIBE__SECTION__KEY\fR in the environment goes before it.
+The configuration; every key is explained there. \fBCAMSCRIBE__SECTION__KEY\fR in the environment takes precedence.
 .TP
 \fI/etc/camscribe/pipelines/\fR
-GStreamer pipelines of your own.
+Your own GStreamer pipelines.
 .SH EXIT STATUS
-0 done, 1 failed while running, 2 wrong usage, 78 wrong configuration.
+0 success, 1 failure at run time, 2 wrong usage, 78 wrong configuration.
 .SH SEE ALSO
 .BR systemctl (1),
 .BR gst-inspect-1.0 (1),
@@ -34,8 +34,8 @@ GStreamer pipelines of your own.
 /// Prints one page for all commands.
 ///
 /// # Errors
-/// When nothing can be written.
-pub fn print() -> anyhow::Result<()> {
+/// When it cannot be written.
+pub fn run() -> anyhow::Result<()> {
     let mut command = Cli::command();
     command.build();
     let mut page = Vec::new();
@@ -52,7 +52,7 @@ pub fn print() -> anyhow::Result<()> {
         man.render_synopsis_section(&mut sections)?;
         man.render_description_section(&mut sections)?;
         man.render_options_section(&mut sections)?;
-        // Parts of the command's own section, not sections of the page.
+        // They become subsections of the command's section.
         page.extend(String::from_utf8_lossy(&sections).replace("\n.SH ", "\n.SS ").bytes());
     }
     page.extend_from_slice(REST.as_bytes());

@@ -6,10 +6,8 @@ use anyhow::Context;
 use clap::Args;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
+use super::runtime::runtime;
 use crate::{app, config, describe::Describer, logging, shutdown};
-
-/// Threads for everything that waits: cameras' supervisors, the publisher, signals.
-const WORKERS: usize = 2;
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -19,13 +17,13 @@ pub struct RunArgs {
     pub config: Option<PathBuf>,
 }
 
-/// Runs until told to stop.
+/// Runs until a signal stops it.
 ///
 /// # Errors
-/// [`config::ConfigError`] before anything starts; later what [`app::run`] says.
+/// [`config::ConfigError`] before anything starts; later as [`app::run`].
 pub fn run(args: RunArgs) -> anyhow::Result<()> {
     logging::init(false);
-    no_core_dumps().context("core dumps, which would hold passwords, cannot be switched off")?;
+    no_core_dumps().context("cannot disable core dumps, which would contain passwords")?;
     let loaded = config::load(args.config.as_deref())?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
@@ -37,24 +35,19 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
         let reload = app::Reload { file: args.config, hangups: shutdown::on_hangup()? };
         app::run(loaded.config, load, Some(reload), stop).await
     });
-    // A thread that hangs in a camera's driver must not hold up the end.
+    // A thread that hangs in a camera's driver must not delay the exit.
     runtime.shutdown_background();
     result
 }
 
-/// A dump of this process would hold the passwords of cameras and broker. Nor may another program
-/// of the same user look into its memory or environment.
+/// Disables core dumps, which would contain the passwords of cameras and broker, and keeps other programs of
+/// the same user from reading this process's memory and environment.
+///
+/// # Errors
+/// When the system refuses.
 fn no_core_dumps() -> std::io::Result<()> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none)?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     Ok(())
-}
-
-/// The runtime that every command uses.
-///
-/// # Errors
-/// When the system gives no threads.
-pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()
 }

@@ -94,12 +94,12 @@ fn each_working_part_is_reported_in_one_line_and_the_exit_code_is_0() {
     let answer = probe(folder.path(), &toml);
     assert_eq!((answer.code, answer.out.lines().count()), (Some(0), 14), "{answer:?}");
     answer.ok("model shapes", "runs on cpu, f32");
-    answer.ok(&format!("broker 127.0.0.1:{}", broker.port()), "lets us in");
-    answer.ok("camera net", "pictures of 320x240, 10 a second, decoded by ");
+    answer.ok(&format!("broker 127.0.0.1:{}", broker.port()), "accepts our login");
+    answer.ok("camera net", "video of 320x240, 10 frames a second, decoded by ");
     // The source is live: on a busy machine an interval is not exactly a second.
     answer.ok("camera net", "a keyframe every ");
-    answer.ok("camera film", "pictures of 320x240, 25 a second, decoded by ");
-    (0..10).for_each(|n| answer.ok(&format!("camera ball{n}"), "pictures of 160x120, 25 a second"));
+    answer.ok("camera film", "video of 320x240, 25 frames a second, decoded by ");
+    (0..10).for_each(|n| answer.ok(&format!("camera ball{n}"), "video of 160x120, 25 frames a second"));
     assert!(!answer.out.contains("camera off"), "{answer:?}");
 }
 
@@ -115,7 +115,7 @@ fn each_failure_is_reported_with_a_remedy_and_does_not_hide_the_others() {
     toml += "[cameras.film]\nuri = \"gone.mp4\"\n[cameras.ball]\nuri = \"test://ball\"\n";
     let answer = probe(folder.path(), &toml);
     assert_eq!((answer.code, answer.out.lines().count()), (Some(1), 6), "{answer:?}");
-    assert!(answer.err.contains("error: 5 of 6 do not work: mend what the lines above say"), "{answer:?}");
+    assert!(answer.err.contains("error: 5 of 6 tests failed: the lines above say what to fix"), "{answer:?}");
     answer.failed("model ./empty", "or its download is incomplete; download it again");
     answer.failed(
         &format!("broker 127.0.0.1:{}", broker.port()),
@@ -131,7 +131,7 @@ fn each_failure_is_reported_with_a_remedy_and_does_not_hide_the_others() {
         gone.contains("cannot connect to 127.0.0.1:") && gone.contains("check address and port"),
         "{gone}"
     );
-    answer.ok("camera ball", "pictures of 640x360");
+    answer.ok("camera ball", "video of 640x360");
     assert!(!format!("{answer:?}").contains("hunter"), "{answer:?}");
 }
 

@@ -1,0 +1,53 @@
+//! The commands, as clap parses them.
+
+use clap::{Parser, Subcommand};
+
+use super::{
+    bench::BenchArgs, check::CheckArgs, completions::CompletionsArgs, demo::DemoArgs, describe::DescribeArgs,
+    pull::PullArgs, run::RunArgs,
+};
+
+/// Describes what cameras see, in words, over MQTT.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What camscribe can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch the configured cameras and publish what they see, until stopped.
+    Run(RunArgs),
+    /// Describe video files or streams and print the descriptions.
+    Describe(DescribeArgs),
+    /// Check the configuration and print the effective values, secrets masked.
+    Check(CheckArgs),
+    /// Download a model by its hub id, for use without a network.
+    Pull(PullArgs),
+    /// Show everything at work without camera, broker or download.
+    Demo(DemoArgs),
+    /// Measure how fast models of the published sizes are on this machine; needs no download.
+    Bench(BenchArgs),
+    /// Print the JSON Schema of the published events.
+    Schema,
+    /// Print a completion script for a shell.
+    Completions(CompletionsArgs),
+    /// Print the manual page.
+    #[command(hide = true)]
+    Man,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,54 @@
+//! Runs a command, prints its error and returns its exit code.
+
+use std::{io, process::ExitCode};
+
+use super::{
+    args::{Cli, Command},
+    bench, check, completions, demo, describe, man, pull, run, schema,
+    usage::UsageError,
+};
+use crate::{config::ConfigError, publish::SettingsError};
+
+/// The exit code of a usage error; clap uses the same.
+const USAGE: u8 = 2;
+/// The exit code of a wrong configuration: `EX_CONFIG` of sysexits.h. The unit file tells systemd not to
+/// restart after it.
+const BAD_CONFIGURATION: u8 = 78;
+
+/// Runs a command. Errors are printed on standard error.
+pub fn run(cli: Cli) -> ExitCode {
+    let result = match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Describe(args) => describe::run(args),
+        Command::Check(args) => check::run(&args),
+        Command::Pull(args) => pull::run(&args),
+        Command::Demo(args) => demo::run(args),
+        Command::Bench(args) => bench::run(args),
+        Command::Schema => schema::run(),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man => man::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+/// Prints the error and, indented, its causes. Returns its exit code.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    // The reader of our output may close it early: `camscribe schema | head`.
+    if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("error: {error}");
+    for cause in error.chain().skip(1) {
+        eprintln!("  because: {cause}");
+    }
+    if error.is::<ConfigError>() || error.is::<SettingsError>() {
+        ExitCode::from(BAD_CONFIGURATION)
+    } else if error.is::<UsageError>() {
+        ExitCode::from(USAGE)
+    } else {
+        ExitCode::FAILURE
+    }
+}

@@ -1,0 +1,16 @@
+//! `camscribe schema`: the JSON Schema of events.
+
+use std::io::{self, Write};
+
+use crate::event::Event;
+
+/// Prints the JSON Schema of [`Event`].
+///
+/// # Errors
+/// When it cannot be written.
+pub fn run() -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, &schemars::schema_for!(Event)).map_err(io::Error::from)?;
+    out.write_all(b"\n")?;
+    Ok(())
+}

@@ -1,5 +1,5 @@
-//! Log lines: readable on a terminal, with priority prefixes under systemd, always on stderr so
-//! that standard output stays clean for results.
+//! Log lines on standard error: plain on a terminal, with priority prefixes under systemd. Standard output is
+//! for results.
 
 use std::{fmt, io::IsTerminal};
 
@@ -14,17 +14,17 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-/// Libraries whose own chatter is of no use to the person who reads the log.
-const QUIET: &str = "rumqttd=error,rumqttc=warn,tokenizers=error";
+/// The levels of libraries that log too much.
+const LIBRARY_LEVELS: &str = "rumqttd=error,rumqttc=warn,tokenizers=error";
 
-/// Starts logging. `RUST_LOG` says what is shown (`debug`, `camscribe::capture=trace`, …) and
-/// stands at `quiet`, or `info`, when it is not set. A second call does nothing.
+/// Starts logging. `RUST_LOG` selects what is shown (`debug`, `camscribe::capture=trace`, …). Without it the
+/// level is `warn` if `quiet`, else `info`. A second call does nothing.
 pub fn init(quiet: bool) {
     let level = if quiet { "warn" } else { "info" };
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(format!("{level},{QUIET}")));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(format!("{level},{LIBRARY_LEVELS}")));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // systemd sets it for services whose output goes to the journal.
+    // systemd sets the variable for services whose output goes to the journal.
     if std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stderr().is_terminal() {
         let _ = builder
             .event_format(Journal(Format::default().without_time().with_level(false).with_ansi(false)))
@@ -38,7 +38,7 @@ pub fn init(quiet: bool) {
     }
 }
 
-/// `<N>` before each line tells the journal the line's priority (sd-daemon(3)).
+/// A format with the priority that the journal reads, `<N>`, before each line (sd-daemon(3)).
 struct Journal(Format<Full, ()>);
 
 impl<S, N> FormatEvent<S, N> for Journal

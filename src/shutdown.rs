@@ -1,13 +1,13 @@
-//! Signals: the first SIGINT or SIGTERM asks everything to end in order, the second aborts. SIGHUP
-//! asks for the configuration to be read again.
+//! Signals. The first SIGINT or SIGTERM starts an orderly shutdown, the second one aborts. SIGHUP requests that
+//! the configuration is read again.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Exit code of an aborted drain: 128 + SIGINT, what a shell expects.
+/// The exit code after the second signal: 128 + SIGINT, as shells expect it.
 const ABORTED: i32 = 130;
 
-/// A token that the first signal cancels. A second signal ends the process at once.
+/// Returns a token that the first signal cancels. The second signal ends the process at once.
 ///
 /// # Errors
 /// When the signal handlers cannot be installed.
@@ -23,17 +23,17 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
                 _ = terminate.recv() => "SIGTERM",
             };
             if cancelled.is_cancelled() {
-                tracing::error!("{name} again: stopping at once");
+                tracing::error!("{name} again: aborting");
                 std::process::exit(ABORTED);
             }
-            tracing::info!("{name}: finishing what is under way (send it again to stop at once)");
+            tracing::info!("{name}: shutting down (send it again to abort)");
             cancelled.cancel();
         }
     });
     Ok(token)
 }
 
-/// Every SIGHUP from now on, which no longer ends the process.
+/// Returns a stream of SIGHUP signals. From now on the signal no longer ends the process.
 ///
 /// # Errors
 /// When the signal handler cannot be installed.

@@ -1,5 +1,5 @@
-//! The labels of metrics: what may stand in them is a type, so that no text of a camera, a person
-//! or a library can become one.
+//! The labels of metrics. Each is a type with fixed values or a checked name, so that no text from a camera, a
+//! user or a library becomes a label.
 
 use std::fmt::{self, Write};
 
@@ -7,7 +7,7 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEn
 
 use crate::camera::{CameraId, CameraState};
 
-/// Values of a label.
+/// Defines an enum whose variants are the values of a label.
 macro_rules! label {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$doc])*
@@ -23,11 +23,11 @@ macro_rules! label {
 }
 
 label! {
-    /// A part of a clip's way to its description.
+    /// A stage between a clip and its description.
     Stage {
         /// Waiting for the model.
         Queued = "queued",
-        /// Resizing frames, building the prompt.
+        /// Resizing frames and building the prompt.
         Preprocess = "preprocess",
         /// Vision tower and connector.
         Vision = "vision",
@@ -43,30 +43,30 @@ label! {
 label! {
     /// Why a clip has no description.
     Reason {
-        /// A newer clip of the same camera took its place: the model is slower than the cameras.
+        /// A newer clip of the same camera replaced it in the queue: the model is slower than the cameras.
         Overload = "overload",
         /// The model could not describe it.
         Undescribed = "undescribed",
-        /// It came to nothing: its window had fewer frames than `min_frames` asks for.
+        /// Its window had fewer frames than `min_frames`.
         TooFewFrames = "too_few_frames",
-        /// Its camera was stopped while it waited for room.
+        /// Its camera was stopped while it waited for space in the queue.
         Stopped = "stopped",
     }
 }
 
 impl Reason {
-    /// Each of them.
+    /// All reasons.
     pub const ALL: [Self; 4] = [Self::Overload, Self::Undescribed, Self::TooFewFrames, Self::Stopped];
 }
 
 label! {
-    /// What tokens were for.
+    /// What tokens are part of.
     TokenKind {
-        /// Of the prompts, those of pictures included.
+        /// The prompts, including the tokens of images.
         Prompt = "prompt",
-        /// Of the pictures in them.
+        /// The images in the prompts.
         Image = "image",
-        /// Of the answers.
+        /// The answers.
         Generated = "generated",
     }
 }

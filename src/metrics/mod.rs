@@ -1,6 +1,6 @@
-//! What Prometheus reads: one registry, labels of fixed types. Some numbers are counted here as
-//! things happen; the others belong to somebody else (the queue, the outbox, the cameras) and are
-//! taken over as [`Readings`] when a page is written. What is not known is left out.
+//! The metrics that Prometheus reads: one registry, labels of fixed types. Some are counted here when something
+//! happens. The others are owned by other modules (the queue, the outbox, the cameras) and are copied from
+//! [`Readings`] when a page is written. Values that are not known are left out.
 
 use std::{
     collections::BTreeMap,
@@ -25,54 +25,54 @@ use crate::{
 
 mod labels;
 
-/// What a page of [`Metrics::page`] is, for the `Content-Type` header.
+/// The `Content-Type` of [`Metrics::page`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Bounds of durations, seconds: from a layer on a GPU to a large model on a slow CPU.
+/// Upper bounds of the buckets of durations, in seconds: from a layer on a GPU to a large model on a slow CPU.
 const SECONDS: [f64; 15] =
     [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
-/// Bounds of batches, clips.
+/// Upper bounds of the buckets of batch sizes, in clips.
 const CLIPS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
 
-/// What others know at the moment when a page is written. Counts are since the start.
+/// The values of other modules at the moment when a page is written. Counts are since the start.
 #[derive(Clone, Debug, Default)]
 pub struct Readings {
-    /// The cameras.
+    /// State and counters of each camera.
     pub cameras: BTreeMap<CameraId, CameraReading>,
-    /// Clips that wait for the model.
+    /// The number of clips that wait for the model.
     pub queue: usize,
-    /// How long the first of them has waited.
+    /// How long the oldest of these clips has waited.
     pub queue_age: Duration,
-    /// Clips that newer ones displaced.
+    /// Clips that newer ones replaced in the queue.
     pub overload: BTreeMap<CameraId, u64>,
     /// Descriptions that wait for the broker, or for its acknowledgement.
     pub outbox: usize,
-    /// What they take.
+    /// The size of these descriptions.
     pub outbox_bytes: u64,
-    /// How long the first of them has waited.
+    /// The age of the oldest of these descriptions.
     pub outbox_age: Duration,
-    /// Descriptions that made room for newer ones.
+    /// Descriptions that were dropped to make space for newer ones.
     pub outbox_dropped: BTreeMap<CameraId, u64>,
-    /// Descriptions that the broker will not take.
+    /// Descriptions that the broker rejected.
     pub outbox_set_aside: BTreeMap<CameraId, u64>,
-    /// Snapshots that made room for other cameras'.
+    /// Snapshots that were dropped to make space for those of other cameras.
     pub outbox_dropped_snapshots: BTreeMap<CameraId, u64>,
-    /// Whether what waits is on disk.
+    /// Whether the outbox is on disk.
     pub outbox_on_disk: bool,
     /// Whether the broker is connected.
     pub broker_connected: bool,
 }
 
-/// How a camera is.
+/// State and counters of a camera.
 #[derive(Clone, Copy, Debug)]
 pub struct CameraReading {
-    /// In one word.
+    /// Its state.
     pub state: CameraState,
     /// Frames that were taken from it.
     pub frames: u64,
     /// Errors of its decoder.
     pub decode_errors: u64,
-    /// Windows that had too few frames for a clip.
+    /// Windows with too few frames for a clip.
     pub too_few: u64,
 }
 
@@ -83,27 +83,27 @@ type Gauges<L> = Family<L, Gauge>;
 #[derive(Debug, Default)]
 pub struct Metrics {
     registry: Registry,
-    /// One page at a time takes over readings.
-    page: Mutex<()>,
+    /// Held while readings are copied and the page is written.
+    page_lock: Mutex<()>,
     clips: Counters<OfCamera>,
     descriptions: Counters<OfCamera>,
     dropped: Counters<OfDrop>,
     camera_reconnects: Counters<OfCamera>,
     broker_reconnects: Counter,
     tokens: Counters<OfTokens>,
-    stages: Stages,
-    batch: Batch,
+    stages: StageSeconds,
+    batch: BatchSizes,
     model: Gauges<OfModel>,
     gpu: Gauges<OfGpu>,
     device_used: Gauges<OfDevice>,
     device_total: Gauges<OfDevice>,
     out_of_memory: Counters<OfDevice>,
-    read: Read,
+    readings: ReadingMetrics,
 }
 
-/// What is taken over from [`Readings`].
+/// The metrics that are copied from [`Readings`].
 #[derive(Debug, Default)]
-struct Read {
+struct ReadingMetrics {
     frames: Counters<OfCamera>,
     decode_errors: Counters<OfCamera>,
     state: Gauges<OfState>,
@@ -121,25 +121,25 @@ struct Read {
 }
 
 #[derive(Clone, Debug)]
-struct Stages(Family<OfStage, Histogram>);
+struct StageSeconds(Family<OfStage, Histogram>);
 
-impl Default for Stages {
+impl Default for StageSeconds {
     fn default() -> Self {
         Self(Family::new_with_constructor(|| Histogram::new(SECONDS)))
     }
 }
 
 #[derive(Clone, Debug)]
-struct Batch(Histogram);
+struct BatchSizes(Histogram);
 
-impl Default for Batch {
+impl Default for BatchSizes {
     fn default() -> Self {
         Self(Histogram::new(CLIPS))
     }
 }
 
 impl Metrics {
-    /// Everything at nought.
+    /// All metrics at zero.
     pub fn new() -> Self {
         let mut metrics = Self::default();
         let mut registry = Registry::default();
@@ -152,28 +152,28 @@ impl Metrics {
             "Clips without a description, and why",
             metrics.dropped.clone(),
         );
-        let help = "Times that the camera came back after its pictures had ceased";
+        let help = "Times that the camera delivered frames again after it had stopped";
         r.register("camscribe_camera_reconnects", help, metrics.camera_reconnects.clone());
         let help = "Times that the MQTT broker was connected again";
         r.register("camscribe_broker_reconnects", help, metrics.broker_reconnects.clone());
         r.register("camscribe_tokens", "Tokens in and out of the model", metrics.tokens.clone());
-        let help = "Time that clips spent in each stage; from preprocess to decode once for each batch";
+        let help = "Time that clips spent in each stage; preprocess to decode count once for each batch";
         r.register("camscribe_stage_seconds", help, metrics.stages.0.clone());
         r.register("camscribe_batch_clips", "Clips described together", metrics.batch.0.clone());
-        r.register("camscribe_model_info", "What runs here", metrics.model.clone());
+        r.register("camscribe_model_info", "Version, model and device", metrics.model.clone());
         r.register("camscribe_gpu_info", "The GPU that the model runs on", metrics.gpu.clone());
-        let help = "Memory of the model's device that is taken, by whomever";
+        let help = "Used memory of the model's device, by all programs";
         r.register("camscribe_device_memory_used_bytes", help, metrics.device_used.clone());
         let help = "Memory of the model's device";
         r.register("camscribe_device_memory_bytes", help, metrics.device_total.clone());
-        let help = "Batches that the memory of the model's device was too small for";
+        let help = "Batches that did not fit into the memory of the model's device";
         r.register("camscribe_device_out_of_memory", help, metrics.out_of_memory.clone());
-        metrics.read.register(r);
+        metrics.readings.register(r);
         metrics.registry = registry;
         metrics
     }
 
-    /// What runs here.
+    /// Sets version, model and device.
     pub fn model(&self, model: &ModelInfo) {
         let labels = OfModel {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -185,12 +185,12 @@ impl Metrics {
         self.model.get_or_create(&labels).set(1);
     }
 
-    /// A clip has been cut.
+    /// Counts a clip that was cut from a camera's frames.
     pub fn clip(&self, camera: &CameraId) {
         self.clips.get_or_create(&OfCamera { camera: camera.clone() }).inc();
     }
 
-    /// A clip was described.
+    /// Counts a clip that was described, its tokens and its times.
     pub fn described(&self, event: &Event) {
         self.descriptions.get_or_create(&OfCamera { camera: event.camera.clone() }).inc();
         let tokens = &event.tokens;
@@ -205,12 +205,12 @@ impl Metrics {
         self.stage(Stage::Total, Duration::from_millis(event.timing_ms.total));
     }
 
-    /// A clip will have no description.
+    /// Counts a clip that will have no description.
     pub fn dropped(&self, camera: &CameraId, reason: Reason) {
         self.dropped.get_or_create(&OfDrop { camera: camera.clone(), reason }).inc();
     }
 
-    /// What the model runs on, unless that is the CPU.
+    /// Sets the GPU that the model runs on.
     pub fn gpu(&self, device: &str, gpu: &Gpu) {
         let labels = OfGpu {
             device: device.into(),
@@ -221,49 +221,48 @@ impl Metrics {
         self.gpu.get_or_create(&labels).set(1);
     }
 
-    /// So many clips were described together.
+    /// Counts a batch of this many clips.
     pub fn batch(&self, clips: usize) {
         self.batch.0.observe(clips as f64);
     }
 
-    /// Something spent so long in a stage.
+    /// Counts the time that something spent in a stage.
     pub fn stage(&self, stage: Stage, time: Duration) {
         self.stages.0.get_or_create(&OfStage { stage }).observe(time.as_secs_f64());
     }
 
-    /// How full the memory of the model's device is, bytes.
+    /// Sets the memory of the model's device, in bytes.
     pub fn device_memory(&self, device: &str, used: usize, total: usize) {
         let labels = OfDevice { device: device.into() };
-        self.device_used.get_or_create(&labels).set(whole(used));
-        self.device_total.get_or_create(&labels).set(whole(total));
+        self.device_used.get_or_create(&labels).set(gauge(used));
+        self.device_total.get_or_create(&labels).set(gauge(total));
     }
 
-    /// A batch was too large for the memory of the model's device.
+    /// Counts a batch that did not fit into the memory of the model's device.
     pub fn out_of_memory(&self, device: &str) {
         self.out_of_memory.get_or_create(&OfDevice { device: device.into() }).inc();
     }
 
-    /// A camera came back.
+    /// Counts that a camera came back.
     pub fn camera_reconnected(&self, camera: &CameraId) {
         self.camera_reconnects.get_or_create(&OfCamera { camera: camera.clone() }).inc();
     }
 
-    /// The broker was connected again.
+    /// Counts that the broker was connected again.
     pub fn broker_reconnected(&self) {
         self.broker_reconnects.inc();
     }
 
-    /// What is counted of a camera is there from the beginning: a first loss must not look like a counter
-    /// that has just been made.
-    fn begin(&self, camera: &CameraId) {
+    /// Creates the counters of a camera at zero, so that Prometheus sees the first event as an increase.
+    fn create_counters(&self, camera: &CameraId) {
         let of = OfCamera { camera: camera.clone() };
         for counters in [
             &self.clips,
             &self.descriptions,
             &self.camera_reconnects,
-            &self.read.outbox_dropped,
-            &self.read.outbox_set_aside,
-            &self.read.outbox_dropped_snapshots,
+            &self.readings.outbox_dropped,
+            &self.readings.outbox_set_aside,
+            &self.readings.outbox_dropped_snapshots,
         ] {
             drop(counters.get_or_create(&of));
         }
@@ -272,18 +271,18 @@ impl Metrics {
         }
     }
 
-    /// Everything as a page, of the kind [`CONTENT_TYPE`].
+    /// Returns all metrics as text of the type [`CONTENT_TYPE`].
     pub fn page(&self, readings: &Readings) -> String {
-        let _one = self.page.lock().unwrap_or_else(PoisonError::into_inner);
-        self.read.take(readings);
+        let _lock = self.page_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.readings.update(readings);
         for (camera, reading) in &readings.cameras {
-            self.begin(camera);
+            self.create_counters(camera);
             let labels = OfDrop { camera: camera.clone(), reason: Reason::TooFewFrames };
-            put(&self.dropped, &labels, reading.too_few);
+            set(&self.dropped, &labels, reading.too_few);
         }
         for (camera, count) in &readings.overload {
             let labels = OfDrop { camera: camera.clone(), reason: Reason::Overload };
-            put(&self.dropped, &labels, *count);
+            set(&self.dropped, &labels, *count);
         }
         let mut page = String::new();
         // Writing to a String cannot fail.
@@ -292,10 +291,10 @@ impl Metrics {
     }
 }
 
-impl Read {
+impl ReadingMetrics {
     fn register(&self, r: &mut Registry) {
         r.register("camscribe_frames", "Frames taken from the camera", self.frames.clone());
-        let help = "Errors of the camera's decoder: complaints, and pictures that were not whole";
+        let help = "Errors of the camera's decoder: its warnings, and frames that were incomplete";
         r.register("camscribe_decoder_errors", help, self.decode_errors.clone());
         r.register("camscribe_camera_state", "1 for the state that the camera is in", self.state.clone());
         r.register("camscribe_queue_clips", "Clips that wait for the model", self.queue.clone());
@@ -303,24 +302,29 @@ impl Read {
         r.register("camscribe_queue_age_seconds", help, self.queue_age.clone());
         let help = "Descriptions that the broker has not acknowledged";
         r.register("camscribe_outbox_messages", help, self.outbox.clone());
-        r.register("camscribe_outbox_bytes", "What they take", self.outbox_bytes.clone());
-        let help = "How old the oldest of them is";
+        r.register(
+            "camscribe_outbox_bytes",
+            "Size of the descriptions that the broker has not acknowledged",
+            self.outbox_bytes.clone(),
+        );
+        let help = "Age of the oldest description that the broker has not acknowledged";
         r.register("camscribe_outbox_age_seconds", help, self.outbox_age.clone());
-        let help = "Descriptions that made room for newer ones";
+        let help = "Descriptions dropped to make space for newer ones";
         r.register("camscribe_outbox_dropped", help, self.outbox_dropped.clone());
-        let help = "Descriptions that the broker will not take";
+        let help = "Descriptions that the broker rejected";
         r.register("camscribe_outbox_set_aside", help, self.outbox_set_aside.clone());
-        let help = "Snapshots that made room for other cameras'";
+        let help = "Snapshots dropped to make space for those of other cameras";
         r.register("camscribe_outbox_dropped_snapshots", help, self.outbox_dropped_snapshots.clone());
-        let help = "Whether what waits in the outbox is on disk";
+        let help = "Whether the outbox is on disk";
         r.register("camscribe_outbox_on_disk", help, self.outbox_on_disk.clone());
         let help = "Whether the MQTT broker is connected";
         r.register("camscribe_broker_connected", help, self.broker_connected.clone());
-        let help = "Memory that this process holds";
+        let help = "Resident memory of this process";
         r.register("process_resident_memory_bytes", help, self.resident.clone());
     }
 
-    fn take(&self, readings: &Readings) {
+    /// Copies the readings.
+    fn update(&self, readings: &Readings) {
         self.state.clear();
         for (camera, reading) in &readings.cameras {
             for state in CameraState::ALL {
@@ -328,12 +332,12 @@ impl Read {
                 self.state.get_or_create(&labels).set((state == reading.state).into());
             }
             let labels = OfCamera { camera: camera.clone() };
-            put(&self.frames, &labels, reading.frames);
-            put(&self.decode_errors, &labels, reading.decode_errors);
+            set(&self.frames, &labels, reading.frames);
+            set(&self.decode_errors, &labels, reading.decode_errors);
         }
-        self.queue.set(whole(readings.queue));
+        self.queue.set(gauge(readings.queue));
         self.queue_age.set(readings.queue_age.as_secs_f64());
-        self.outbox.set(whole(readings.outbox));
+        self.outbox.set(gauge(readings.outbox));
         self.outbox_bytes.set(readings.outbox_bytes.try_into().unwrap_or(i64::MAX));
         self.outbox_on_disk.set(readings.outbox_on_disk.into());
         self.outbox_age.set(readings.outbox_age.as_secs_f64());
@@ -343,25 +347,26 @@ impl Read {
             (&self.outbox_dropped_snapshots, &readings.outbox_dropped_snapshots),
         ] {
             for (camera, count) in counts {
-                put(counters, &OfCamera { camera: camera.clone() }, *count);
+                set(counters, &OfCamera { camera: camera.clone() }, *count);
             }
         }
         self.broker_connected.set(readings.broker_connected.into());
         if let Some(bytes) = resident() {
-            self.resident.set(whole(bytes));
+            self.resident.set(gauge(bytes));
         }
     }
 }
 
-/// Sets a counter to what its owner counted.
-fn put<L>(counters: &Counters<L>, labels: &L, count: u64)
+/// Sets a counter to the count of its owner.
+fn set<L>(counters: &Counters<L>, labels: &L, count: u64)
 where
     L: Clone + std::hash::Hash + Eq,
 {
     counters.get_or_create(labels).inner().store(count, Ordering::Relaxed);
 }
 
-fn whole(number: usize) -> i64 {
+/// Converts to the type of a gauge.
+fn gauge(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
@@ -386,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_here_and_what_others_counted_stand_on_one_page() {
+    fn a_page_holds_what_is_counted_here_and_what_other_modules_counted() {
         let metrics = Metrics::new();
         metrics.clip(&camera("porch"));
         metrics.dropped(&camera("porch"), Reason::Undescribed);
@@ -429,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_left_out_and_a_camera_that_is_gone_has_no_state() {
+    fn unknown_values_are_left_out_and_a_removed_camera_has_no_state() {
         let metrics = Metrics::new();
         let mut readings = Readings::default();
         readings.cameras.insert(

@@ -16,7 +16,6 @@ pub mod demo;
 pub mod describe;
 mod dispatch;
 mod man;
-mod print;
 mod probe;
 pub mod pull;
 pub mod run;

@@ -1,0 +1,112 @@
+//! The arguments of `describe`, and what clap cannot check of them.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+
+use super::{super::usage::UsageError, printer::Format};
+use crate::{
+    clip::WindowConfig,
+    config::{self, Login, units},
+    device::{DeviceChoice, DtypeChoice},
+};
+
+/// Arguments of `describe`.
+#[derive(Debug, Args)]
+pub struct DescribeArgs {
+    /// What to describe: files, or anything that a camera's uri may be
+    #[arg(required = true, value_name = "SOURCE")]
+    pub sources: Vec<String>,
+    /// Hub id or directory of the model; `shapes` is the small one inside this program
+    #[arg(long, value_name = "M", default_value = config::DEFAULT_MODEL)]
+    pub model: String,
+    /// Where to compute: auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: DeviceChoice,
+    /// Compute in: auto, f32, bf16, f16 or q8
+    #[arg(long, value_name = "DTYPE", default_value = "auto")]
+    pub dtype: DtypeChoice,
+    /// User name for cameras whose address has none
+    #[arg(long, value_name = "NAME", requires = "password_file")]
+    pub username: Option<String>,
+    /// File with the password, which everyone on this machine could read on the command line
+    #[arg(long, value_name = "FILE", requires = "username")]
+    pub password_file: Option<PathBuf>,
+    /// The question about each clip [default: to describe it]
+    #[arg(long, value_name = "P")]
+    pub prompt: Option<String>,
+    /// Length limit of an answer, in tokens
+    #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub max_tokens: u16,
+    /// Length of a clip
+    #[arg(long, value_name = "DURATION", default_value = "8s", value_parser = units::duration)]
+    pub window: Duration,
+    /// Time from the start of one clip to that of the next [default: the window]
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    pub stride: Option<Duration>,
+    /// Frames of a clip
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub frames: u16,
+    /// Which frames the model sees; `reference` takes whole files as transformers does
+    #[arg(long, value_enum, default_value = "auto")]
+    pub sampling: SamplingArg,
+    /// How to print descriptions
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: Format,
+    /// Where to write them [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+/// Which frames the model sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SamplingArg {
+    Auto,
+    Rate,
+    Keyframes,
+    Reference,
+}
+
+impl DescribeArgs {
+    /// Returns the login of `--username` and `--password-file`.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn login(&self) -> anyhow::Result<Option<Login>> {
+        let (Some(username), Some(file)) = (&self.username, &self.password_file) else { return Ok(None) };
+        let (password, warning) = config::read_secret(file).map_err(anyhow::Error::msg)?;
+        if let Some(warning) = warning {
+            eprintln!("warning: {warning}");
+        }
+        Ok(Some(Login { username: username.clone(), password }))
+    }
+
+    /// Checks combinations of arguments.
+    ///
+    /// # Errors
+    /// A sentence about the first combination that is not possible.
+    pub fn check(&self) -> Result<(), UsageError> {
+        self.dtype.check(self.device).map_err(|why| UsageError(why.to_string()))?;
+        self.window_config().validate().map_err(|why| UsageError(format!("--window, --stride: {why}")))?;
+        if self.format == Format::Srt && self.sources.len() > 1 {
+            let why = "srt cannot name sources: use vtt, or describe one source at a time";
+            return Err(UsageError(why.into()));
+        }
+        Ok(())
+    }
+
+    /// How clips are cut.
+    pub fn window_config(&self) -> WindowConfig {
+        WindowConfig {
+            window: self.window,
+            stride: self.stride.unwrap_or(self.window),
+            frames: self.frames.into(),
+            min_frames: usize::from(self.frames).min(2),
+        }
+    }
+
+    /// What is asked: `--prompt`, else the usual prompt of the model.
+    pub fn prompt(&self) -> String {
+        self.prompt.as_deref().unwrap_or(config::usual_prompt(&self.model)).to_owned()
+    }
+}

@@ -1,0 +1,140 @@
+//! One source: its clips, described as they are read.
+
+use std::{num::NonZeroUsize, sync::Arc, thread, time::Duration};
+
+use anyhow::{Context, bail};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    args::DescribeArgs,
+    printer::Printer,
+    progress_bar::SourceProgressBar,
+    source::{NamedSource, camera_config},
+};
+use crate::{
+    app,
+    camera::CameraStatus,
+    capture::{self, CameraConfig, Summary},
+    clip::Clip,
+    config,
+    describe::{
+        Describer,
+        smolvlm::{SmolVlm, sampling::Footage},
+        worker::{self, Batching, Outcome},
+    },
+    prompt_spec::PromptSpec,
+    queue::{ClipQueue, Overflow},
+};
+
+/// Describes a source window by window, while it is being read on another thread.
+///
+/// # Errors
+/// When the source cannot be read, the model fails, or a description cannot be written.
+pub fn describe_windows(
+    source: &NamedSource,
+    args: &DescribeArgs,
+    model: &mut SmolVlm,
+    printer: &mut Printer,
+    runtime: &tokio::runtime::Runtime,
+    cancel: &CancellationToken,
+) -> anyhow::Result<()> {
+    let camera = CameraConfig { edge: model.frame_edge(), ..camera_config(source, args) };
+    let queue = Arc::new(ClipQueue::new(NonZeroUsize::MIN));
+    let bar = SourceProgressBar::new();
+    let stop = cancel.child_token();
+    let mut written = Ok(());
+    let summary = thread::scope(|scope| {
+        let reader = scope.spawn({
+            let (pushed, queue, bar, stop) =
+                (Arc::clone(&queue), Arc::clone(&queue), bar.clone(), stop.clone());
+            move || {
+                let (status, changes) = watch::channel(CameraStatus::default());
+                runtime.spawn(bar.follow(changes));
+                let overflow = app::overflow(&camera.source);
+                let sink = move |clip| drop(pushed.push(clip, overflow));
+                let result = runtime.block_on(capture::run(camera, sink, status, stop));
+                queue.close();
+                result
+            }
+        });
+        written = describe_queue(model, &queue, |outcome| bar.suspend(|| printer.outcome(outcome)));
+        if written.is_err() {
+            stop.cancel();
+            queue.close();
+        }
+        reader.join()
+    });
+    bar.finish();
+    written?;
+    let Summary { frames, clips, warning, .. } =
+        summary.map_err(|_| anyhow::anyhow!("the thread that reads the source panicked"))??;
+    if let Some(warning) = warning {
+        eprintln!("warning: {}: {warning}", source.text);
+    }
+    if clips == 0 && !cancel.is_cancelled() {
+        bail!("{}: {frames} frames are too few for a clip", source.text);
+    }
+    Ok(())
+}
+
+/// Describes a whole file as one clip, from the frames that transformers would sample.
+///
+/// # Errors
+/// When the file cannot be read, the model fails, or the description cannot be written.
+pub fn describe_whole_file(
+    source: &NamedSource,
+    args: &DescribeArgs,
+    model: &mut SmolVlm,
+    printer: &mut Printer,
+) -> anyhow::Result<()> {
+    let sampling = model.reference_sampling();
+    let (frames, file) = capture::read_frames_at(&camera_config(source, args), |file| {
+        let footage = Footage { frames: file.frames as u64, fps: file.fps, duration: file.duration };
+        sampling.indices(footage).into_iter().map(|i| i as usize).collect()
+    })?;
+    let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
+        bail!("{}: the file has no frames", source.text)
+    };
+    let duration = Duration::try_from_secs_f64(file.duration)
+        .context("the duration that the file states is not valid")?;
+    let clip = Clip {
+        camera: source.camera.clone(),
+        seq: 0,
+        start: first.captured_at - first.pts,
+        end: last.captured_at,
+        clock: first.clock,
+        start_pts: Duration::ZERO,
+        duration,
+        gap: false,
+        prompt_spec: Arc::new(PromptSpec {
+            prompt: args.prompt(),
+            max_tokens: args.max_tokens.into(),
+            gate: None,
+        }),
+        frames,
+    };
+    let queue = ClipQueue::new(NonZeroUsize::MIN);
+    queue.push(clip, Overflow::Block)?;
+    queue.close();
+    describe_queue(model, &queue, |outcome| printer.outcome(outcome))
+}
+
+/// Describes the clips of the queue until it is closed and empty.
+fn describe_queue(
+    model: &mut SmolVlm,
+    queue: &ClipQueue,
+    mut print: impl FnMut(&Outcome) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let batching = Batching { max_batch: NonZeroUsize::MIN, linger: Duration::ZERO };
+    let mut printed = Ok(());
+    worker::run(model, queue, batching, &config::default_node_id(), |outcome| {
+        if printed.is_ok() {
+            printed = print(&outcome);
+            if printed.is_err() {
+                queue.close();
+            }
+        }
+    })?;
+    printed
+}

@@ -1,0 +1,151 @@
+//! The output formats of `describe`: plain text, one JSON event per line, WebVTT and SubRip.
+
+use std::{io::Write, time::Duration};
+
+use clap::ValueEnum;
+
+use crate::{clip::Clip, describe::worker::Outcome, event::Event};
+
+/// The output format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Text,
+    Jsonl,
+    Vtt,
+    Srt,
+}
+
+/// Prints descriptions as they arrive.
+pub struct Printer {
+    format: Format,
+    /// Whether the output names the source of descriptions.
+    name_sources: bool,
+    out: Box<dyn Write>,
+    /// Descriptions that were printed.
+    cues: usize,
+    /// Clips that could not be described.
+    failed: usize,
+    source: String,
+    /// Whether the output has named the current source.
+    named: bool,
+}
+
+impl Printer {
+    /// A printer that has written nothing yet.
+    pub fn new(format: Format, name_sources: bool, out: Box<dyn Write>) -> Self {
+        Self { format, name_sources, out, cues: 0, failed: 0, source: String::new(), named: false }
+    }
+
+    /// Makes `source` the source of the descriptions that follow.
+    pub fn source(&mut self, source: &str) {
+        (self.source, self.named) = (source.into(), false);
+    }
+
+    /// Prints one description, or on standard error why there is none.
+    ///
+    /// # Errors
+    /// When the output cannot be written.
+    pub fn outcome(&mut self, Outcome { clip, event }: &Outcome) -> anyhow::Result<()> {
+        match event {
+            Ok(event) => self.event(clip, event)?,
+            Err(error) => {
+                eprintln!("{}: clip {} was not described: {error}", self.source, clip.seq);
+                self.failed += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, clip: &Clip, event: &Event) -> anyhow::Result<()> {
+        let text = event.description.as_str();
+        let (start, end) = (clip.start_pts, clip.start_pts + clip.duration);
+        if self.cues == 0 && self.format == Format::Vtt {
+            self.out.write_all(b"WEBVTT\n\n")?;
+        }
+        if self.name_sources && !std::mem::replace(&mut self.named, true) {
+            let source = &self.source;
+            match self.format {
+                Format::Text => writeln!(self.out, "{source}:")?,
+                Format::Vtt => write!(self.out, "NOTE {}\n\n", source.replace("-->", "->"))?,
+                Format::Jsonl | Format::Srt => {}
+            }
+        }
+        self.cues += 1;
+        match self.format {
+            Format::Text => {
+                writeln!(self.out, "{} - {}  {text}", timestamp(start, '.'), timestamp(end, '.'))?
+            }
+            Format::Jsonl => {
+                serde_json::to_writer(&mut self.out, event).map_err(std::io::Error::from)?;
+                writeln!(self.out)?;
+            }
+            Format::Vtt => write!(
+                self.out,
+                "{} --> {}\n{}\n\n",
+                timestamp(start, '.'),
+                timestamp(end, '.'),
+                cue(&escape(text))
+            )?,
+            Format::Srt => {
+                write!(
+                    self.out,
+                    "{}\n{} --> {}\n{}\n\n",
+                    self.cues,
+                    timestamp(start, ','),
+                    timestamp(end, ','),
+                    cue(text)
+                )?;
+            }
+        }
+        self.out.flush()?;
+        Ok(())
+    }
+
+    /// Ends the output and returns the number of descriptions.
+    ///
+    /// # Errors
+    /// When a clip could not be described, or the output cannot be written.
+    pub fn finish(mut self) -> anyhow::Result<usize> {
+        self.out.flush()?;
+        anyhow::ensure!(
+            self.failed == 0,
+            "{} clips were not described; the lines above say why",
+            self.failed
+        );
+        Ok(self.cues)
+    }
+}
+
+/// A time as `HH:MM:SS.mmm`, with this separator before the milliseconds.
+fn timestamp(t: Duration, separator: char) -> String {
+    let (seconds, millis) = (t.as_secs(), t.subsec_millis());
+    format!("{:02}:{:02}:{:02}{separator}{millis:03}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+/// Escapes what WebVTT does not take literally. `-->` would begin a new cue.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// Removes empty lines: one would end a cue.
+fn cue(text: &str) -> String {
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() { "…".into() } else { lines.join("\n") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_in_the_format_of_subtitles() {
+        assert_eq!(timestamp(Duration::from_millis(3_723_004), ','), "01:02:03,004");
+        assert_eq!(timestamp(Duration::from_secs(360_000), '.'), "100:00:00.000");
+    }
+
+    #[test]
+    fn a_description_cannot_break_out_of_its_cue() {
+        assert_eq!(cue(&escape("a <b> & c\n\n00:00 --> 00:01\n")), "a &lt;b&gt; &amp; c\n00:00 --&gt; 00:01");
+        assert_eq!(cue("\n\n"), "…");
+    }
+}

@@ -1,0 +1,78 @@
+//! A source of `describe`, and what capture needs to know about it.
+
+use std::path::Path;
+
+use anyhow::Context;
+
+use super::args::{DescribeArgs, SamplingArg};
+use crate::{
+    app,
+    camera::CameraId,
+    capture::CameraConfig,
+    clip::WindowConfig,
+    config::{self, Login, ParsedSource, Sampling, Source, Transport},
+};
+
+/// A source of the command line.
+pub struct NamedSource {
+    /// The argument, with credentials masked.
+    pub text: String,
+    /// A name made from the argument.
+    pub camera: CameraId,
+    /// The parsed source.
+    pub source: Source,
+    /// The login of its URI, or the one of the command line.
+    pub login: Option<Login>,
+}
+
+impl NamedSource {
+    /// Parses an argument.
+    ///
+    /// # Errors
+    /// When it is not a source.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let ParsedSource { source, login } = text.parse().context("a source is not valid")?;
+        let stem = match &source {
+            Source::File(path) | Source::V4l2(path) => {
+                path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+            }
+            Source::Rtsp(rtsp) => rtsp.host_port().0,
+            Source::Test(test) => test.name().to_owned(),
+        };
+        Ok(Self { text: config::mask(text), camera: camera_id(&stem), source, login })
+    }
+}
+
+/// Makes a valid camera name from any text.
+fn camera_id(name: &str) -> CameraId {
+    let allowed = |c: char| if matches!(c, 'a'..='z' | '0'..='9' | '_' | '-') { c } else { '_' };
+    let id: String = name.to_lowercase().chars().map(allowed).take(64).collect();
+    id.parse().unwrap_or_else(|_| "source".parse().expect("a valid name"))
+}
+
+/// What capture needs to know about a source.
+pub fn camera_config(source: &NamedSource, args: &DescribeArgs) -> CameraConfig {
+    let WindowConfig { window, stride, frames, min_frames } = args.window_config();
+    let camera = config::Camera {
+        source: source.source.clone(),
+        enabled: true,
+        login: source.login.clone(),
+        pipeline: None,
+        transport: Transport::Auto,
+        window,
+        stride,
+        frames,
+        min_frames,
+        prompt: args.prompt(),
+        max_tokens: args.max_tokens.into(),
+        sampling: match args.sampling {
+            SamplingArg::Keyframes => Sampling::Keyframes,
+            SamplingArg::Rate => Sampling::Rate,
+            SamplingArg::Auto | SamplingArg::Reference => Sampling::Auto,
+        },
+        priority: 1,
+        change_threshold: 0,
+        heartbeat: args.window,
+    };
+    CameraConfig { retry: false, ..app::camera_config(&source.camera, &camera, Path::new("")) }
+}

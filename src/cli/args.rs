@@ -1,10 +1,10 @@
 //! The commands, as clap parses them.
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 use super::{
-    bench::BenchArgs, check::CheckArgs, completions::CompletionsArgs, demo::DemoArgs, describe::DescribeArgs,
-    pull::PullArgs, run::RunArgs,
+    bench::BenchArgs, check::CheckArgs, demo::DemoArgs, describe::DescribeArgs, pull::PullArgs, run::RunArgs,
 };
 
 /// Describes what cameras see, in words, over MQTT.
@@ -38,6 +38,13 @@ pub enum Command {
     /// Print the manual page.
     #[command(hide = true)]
     Man,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell to print it for.
+    pub shell: Shell,
 }
 
 #[cfg(test)]

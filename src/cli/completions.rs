@@ -2,17 +2,9 @@
 
 use std::io::{self, Write};
 
-use clap::{Args, CommandFactory};
-use clap_complete::Shell;
+use clap::CommandFactory;
 
-use super::args::Cli;
-
-/// Arguments of `completions`.
-#[derive(Debug, Args)]
-pub struct CompletionsArgs {
-    /// The shell to print it for.
-    shell: Shell,
-}
+use super::args::{Cli, CompletionsArgs};
 
 /// Prints the script.
 ///

@@ -1,0 +1,167 @@
+//! The metrics that other modules own. Their values are copied when a page is written.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use prometheus_client::{
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::labels::{OfCamera, OfState};
+use crate::camera::{CameraId, CameraState};
+
+pub type Counters<L> = Family<L, Counter>;
+pub type Gauges<L> = Family<L, Gauge>;
+
+/// The values of other modules at the moment when a page is written. Counts are since the start.
+#[derive(Clone, Debug, Default)]
+pub struct Readings {
+    /// State and counters of each camera.
+    pub cameras: BTreeMap<CameraId, CameraReading>,
+    /// The number of clips that wait for the model.
+    pub queue: usize,
+    /// How long the oldest of these clips has waited.
+    pub queue_age: Duration,
+    /// Clips that newer ones replaced in the queue.
+    pub overload: BTreeMap<CameraId, u64>,
+    /// Descriptions that wait for the broker, or for its acknowledgement.
+    pub outbox: usize,
+    /// The size of these descriptions.
+    pub outbox_bytes: u64,
+    /// The age of the oldest of these descriptions.
+    pub outbox_age: Duration,
+    /// Descriptions that were dropped to make space for newer ones.
+    pub outbox_dropped: BTreeMap<CameraId, u64>,
+    /// Descriptions that the broker rejected.
+    pub outbox_set_aside: BTreeMap<CameraId, u64>,
+    /// Snapshots that were dropped to make space for those of other cameras.
+    pub outbox_dropped_snapshots: BTreeMap<CameraId, u64>,
+    /// Whether the outbox is on disk.
+    pub outbox_on_disk: bool,
+    /// Whether the broker is connected.
+    pub broker_connected: bool,
+}
+
+/// State and counters of a camera.
+#[derive(Clone, Copy, Debug)]
+pub struct CameraReading {
+    /// Its state.
+    pub state: CameraState,
+    /// Frames that were taken from it.
+    pub frames: u64,
+    /// Errors of its decoder.
+    pub decode_errors: u64,
+    /// Windows with too few frames for a clip.
+    pub too_few: u64,
+}
+
+/// The metrics that are copied from [`Readings`].
+#[derive(Debug, Default)]
+pub struct ReadingMetrics {
+    frames: Counters<OfCamera>,
+    decode_errors: Counters<OfCamera>,
+    state: Gauges<OfState>,
+    queue: Gauge,
+    queue_age: Gauge<f64, AtomicU64>,
+    outbox: Gauge,
+    outbox_bytes: Gauge,
+    outbox_age: Gauge<f64, AtomicU64>,
+    pub outbox_dropped: Counters<OfCamera>,
+    pub outbox_set_aside: Counters<OfCamera>,
+    pub outbox_dropped_snapshots: Counters<OfCamera>,
+    outbox_on_disk: Gauge,
+    broker_connected: Gauge,
+    resident: Gauge,
+}
+
+impl ReadingMetrics {
+    /// Adds the metrics to the registry.
+    pub fn register(&self, r: &mut Registry) {
+        r.register("camscribe_frames", "Frames taken from the camera", self.frames.clone());
+        let help = "Errors of the camera's decoder: its warnings, and frames that were incomplete";
+        r.register("camscribe_decoder_errors", help, self.decode_errors.clone());
+        r.register("camscribe_camera_state", "1 for the state that the camera is in", self.state.clone());
+        r.register("camscribe_queue_clips", "Clips that wait for the model", self.queue.clone());
+        let help = "How long the clip that has waited longest has waited for the model";
+        r.register("camscribe_queue_age_seconds", help, self.queue_age.clone());
+        let help = "Descriptions that the broker has not acknowledged";
+        r.register("camscribe_outbox_messages", help, self.outbox.clone());
+        r.register(
+            "camscribe_outbox_bytes",
+            "Size of the descriptions that the broker has not acknowledged",
+            self.outbox_bytes.clone(),
+        );
+        let help = "Age of the oldest description that the broker has not acknowledged";
+        r.register("camscribe_outbox_age_seconds", help, self.outbox_age.clone());
+        let help = "Descriptions dropped to make space for newer ones";
+        r.register("camscribe_outbox_dropped", help, self.outbox_dropped.clone());
+        let help = "Descriptions that the broker rejected";
+        r.register("camscribe_outbox_set_aside", help, self.outbox_set_aside.clone());
+        let help = "Snapshots dropped to make space for those of other cameras";
+        r.register("camscribe_outbox_dropped_snapshots", help, self.outbox_dropped_snapshots.clone());
+        let help = "Whether the outbox is on disk";
+        r.register("camscribe_outbox_on_disk", help, self.outbox_on_disk.clone());
+        let help = "Whether the MQTT broker is connected";
+        r.register("camscribe_broker_connected", help, self.broker_connected.clone());
+        let help = "Resident memory of this process";
+        r.register("process_resident_memory_bytes", help, self.resident.clone());
+    }
+
+    /// Copies the readings.
+    pub fn update(&self, readings: &Readings) {
+        self.state.clear();
+        for (camera, reading) in &readings.cameras {
+            for state in CameraState::ALL {
+                let labels = OfState { camera: camera.clone(), state };
+                self.state.get_or_create(&labels).set((state == reading.state).into());
+            }
+            let labels = OfCamera { camera: camera.clone() };
+            set(&self.frames, &labels, reading.frames);
+            set(&self.decode_errors, &labels, reading.decode_errors);
+        }
+        self.queue.set(gauge(readings.queue));
+        self.queue_age.set(readings.queue_age.as_secs_f64());
+        self.outbox.set(gauge(readings.outbox));
+        self.outbox_bytes.set(readings.outbox_bytes.try_into().unwrap_or(i64::MAX));
+        self.outbox_on_disk.set(readings.outbox_on_disk.into());
+        self.outbox_age.set(readings.outbox_age.as_secs_f64());
+        for (counters, counts) in [
+            (&self.outbox_dropped, &readings.outbox_dropped),
+            (&self.outbox_set_aside, &readings.outbox_set_aside),
+            (&self.outbox_dropped_snapshots, &readings.outbox_dropped_snapshots),
+        ] {
+            for (camera, count) in counts {
+                set(counters, &OfCamera { camera: camera.clone() }, *count);
+            }
+        }
+        self.broker_connected.set(readings.broker_connected.into());
+        if let Some(bytes) = resident() {
+            self.resident.set(gauge(bytes));
+        }
+    }
+}
+
+/// Sets a counter to the count of its owner.
+pub fn set<L>(counters: &Counters<L>, labels: &L, count: u64)
+where
+    L: Clone + std::hash::Hash + Eq,
+{
+    counters.get_or_create(labels).inner().store(count, Ordering::Relaxed);
+}
+
+/// Converts to the type of a gauge.
+pub fn gauge(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Resident memory of this process, in bytes: `VmRSS` of proc_pid_status(5), which counts in kB.
+fn resident() -> Option<usize> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<usize>().ok()?.checked_mul(1024)
+}

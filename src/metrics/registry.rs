@@ -1,0 +1,303 @@
+//! The metrics that are counted when something happens, and the page with all of them.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::text,
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    registry::Registry,
+};
+
+use super::{
+    labels::{OfCamera, OfDevice, OfDrop, OfGpu, OfModel, OfStage, OfTokens, Reason, Stage, TokenKind},
+    readings::{Counters, Gauges, ReadingMetrics, Readings, gauge, set},
+};
+use crate::{
+    device::Gpu,
+    event::{Event, ModelInfo},
+    frame::CameraId,
+};
+
+/// The `Content-Type` of [`Metrics::page`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds of the buckets of durations, in seconds: from a layer on a GPU to a large model on a slow CPU.
+const SECONDS: [f64; 15] =
+    [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+/// Upper bounds of the buckets of batch sizes, in clips.
+const CLIPS: [f64; 7] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+
+/// All metrics.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    registry: Registry,
+    /// Held while readings are copied and the page is written.
+    page_lock: Mutex<()>,
+    clips: Counters<OfCamera>,
+    descriptions: Counters<OfCamera>,
+    dropped: Counters<OfDrop>,
+    camera_reconnects: Counters<OfCamera>,
+    broker_reconnects: Counter,
+    tokens: Counters<OfTokens>,
+    stages: StageSeconds,
+    batch: BatchSizes,
+    model: Gauges<OfModel>,
+    gpu: Gauges<OfGpu>,
+    device_used: Gauges<OfDevice>,
+    device_total: Gauges<OfDevice>,
+    out_of_memory: Counters<OfDevice>,
+    readings: ReadingMetrics,
+}
+
+#[derive(Clone, Debug)]
+struct StageSeconds(Family<OfStage, Histogram>);
+
+impl Default for StageSeconds {
+    fn default() -> Self {
+        Self(Family::new_with_constructor(|| Histogram::new(SECONDS)))
+    }
+}
+
+#[derive(Clone, Debug)]
+struct BatchSizes(Histogram);
+
+impl Default for BatchSizes {
+    fn default() -> Self {
+        Self(Histogram::new(CLIPS))
+    }
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    pub fn new() -> Self {
+        let mut metrics = Self::default();
+        let mut registry = Registry::default();
+        let r = &mut registry;
+        r.register("camscribe_clips", "Clips cut from the camera's frames", metrics.clips.clone());
+        let help = "Clips that were described";
+        r.register("camscribe_descriptions", help, metrics.descriptions.clone());
+        r.register(
+            "camscribe_clips_dropped",
+            "Clips without a description, and why",
+            metrics.dropped.clone(),
+        );
+        let help = "Times that the camera delivered frames again after it had stopped";
+        r.register("camscribe_camera_reconnects", help, metrics.camera_reconnects.clone());
+        let help = "Times that the MQTT broker was connected again";
+        r.register("camscribe_broker_reconnects", help, metrics.broker_reconnects.clone());
+        r.register("camscribe_tokens", "Tokens in and out of the model", metrics.tokens.clone());
+        let help = "Time that clips spent in each stage; preprocess to decode count once for each batch";
+        r.register("camscribe_stage_seconds", help, metrics.stages.0.clone());
+        r.register("camscribe_batch_clips", "Clips described together", metrics.batch.0.clone());
+        r.register("camscribe_model_info", "Version, model and device", metrics.model.clone());
+        r.register("camscribe_gpu_info", "The GPU that the model runs on", metrics.gpu.clone());
+        let help = "Used memory of the model's device, by all programs";
+        r.register("camscribe_device_memory_used_bytes", help, metrics.device_used.clone());
+        let help = "Memory of the model's device";
+        r.register("camscribe_device_memory_bytes", help, metrics.device_total.clone());
+        let help = "Batches that did not fit into the memory of the model's device";
+        r.register("camscribe_device_out_of_memory", help, metrics.out_of_memory.clone());
+        metrics.readings.register(r);
+        metrics.registry = registry;
+        metrics
+    }
+
+    /// Sets version, model and device.
+    pub fn model(&self, model: &ModelInfo) {
+        let labels = OfModel {
+            version: env!("CARGO_PKG_VERSION").into(),
+            model: model.id.clone(),
+            revision: model.revision.clone(),
+            device: model.device.clone(),
+            dtype: model.dtype.clone(),
+        };
+        self.model.get_or_create(&labels).set(1);
+    }
+
+    /// Counts a clip that was cut from a camera's frames.
+    pub fn clip(&self, camera: &CameraId) {
+        self.clips.get_or_create(&OfCamera { camera: camera.clone() }).inc();
+    }
+
+    /// Counts a clip that was described, its tokens and its times.
+    pub fn described(&self, event: &Event) {
+        self.descriptions.get_or_create(&OfCamera { camera: event.camera.clone() }).inc();
+        let tokens = &event.tokens;
+        for (kind, count) in [
+            (TokenKind::Prompt, tokens.prompt),
+            (TokenKind::Image, tokens.image),
+            (TokenKind::Generated, tokens.generated),
+        ] {
+            self.tokens.get_or_create(&OfTokens { kind }).inc_by(count as u64);
+        }
+        self.stage(Stage::Queued, Duration::from_millis(event.timing_ms.queued));
+        self.stage(Stage::Total, Duration::from_millis(event.timing_ms.total));
+    }
+
+    /// Counts a clip that will have no description.
+    pub fn dropped(&self, camera: &CameraId, reason: Reason) {
+        self.dropped.get_or_create(&OfDrop { camera: camera.clone(), reason }).inc();
+    }
+
+    /// Sets the GPU that the model runs on.
+    pub fn gpu(&self, device: &str, gpu: &Gpu) {
+        let labels = OfGpu {
+            device: device.into(),
+            name: gpu.name.clone(),
+            compute_capability: gpu.compute_capability.clone(),
+            cuda: gpu.cuda.clone(),
+        };
+        self.gpu.get_or_create(&labels).set(1);
+    }
+
+    /// Counts a batch of this many clips.
+    pub fn batch(&self, clips: usize) {
+        self.batch.0.observe(clips as f64);
+    }
+
+    /// Counts the time that something spent in a stage.
+    pub fn stage(&self, stage: Stage, time: Duration) {
+        self.stages.0.get_or_create(&OfStage { stage }).observe(time.as_secs_f64());
+    }
+
+    /// Sets the memory of the model's device, in bytes.
+    pub fn device_memory(&self, device: &str, used: usize, total: usize) {
+        let labels = OfDevice { device: device.into() };
+        self.device_used.get_or_create(&labels).set(gauge(used));
+        self.device_total.get_or_create(&labels).set(gauge(total));
+    }
+
+    /// Counts a batch that did not fit into the memory of the model's device.
+    pub fn out_of_memory(&self, device: &str) {
+        self.out_of_memory.get_or_create(&OfDevice { device: device.into() }).inc();
+    }
+
+    /// Counts that a camera came back.
+    pub fn camera_reconnected(&self, camera: &CameraId) {
+        self.camera_reconnects.get_or_create(&OfCamera { camera: camera.clone() }).inc();
+    }
+
+    /// Counts that the broker was connected again.
+    pub fn broker_reconnected(&self) {
+        self.broker_reconnects.inc();
+    }
+
+    /// Creates the counters of a camera at zero, so that Prometheus sees the first event as an increase.
+    fn create_counters(&self, camera: &CameraId) {
+        let of = OfCamera { camera: camera.clone() };
+        for counters in [
+            &self.clips,
+            &self.descriptions,
+            &self.camera_reconnects,
+            &self.readings.outbox_dropped,
+            &self.readings.outbox_set_aside,
+            &self.readings.outbox_dropped_snapshots,
+        ] {
+            drop(counters.get_or_create(&of));
+        }
+        for reason in Reason::ALL {
+            drop(self.dropped.get_or_create(&OfDrop { camera: camera.clone(), reason }));
+        }
+    }
+
+    /// Returns all metrics as text of the type [`CONTENT_TYPE`].
+    pub fn page(&self, readings: &Readings) -> String {
+        let _lock = self.page_lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.readings.update(readings);
+        for (camera, reading) in &readings.cameras {
+            self.create_counters(camera);
+            let labels = OfDrop { camera: camera.clone(), reason: Reason::TooFewFrames };
+            set(&self.dropped, &labels, reading.too_few);
+        }
+        for (camera, count) in &readings.overload {
+            let labels = OfDrop { camera: camera.clone(), reason: Reason::Overload };
+            set(&self.dropped, &labels, *count);
+        }
+        let mut page = String::new();
+        // Writing to a String cannot fail.
+        let _ = text::encode(&mut page, &self.registry);
+        page
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{
+        super::{CameraReading, CameraState},
+        *,
+    };
+
+    fn camera(name: &str) -> CameraId {
+        name.parse().unwrap()
+    }
+
+    fn line(page: &str, start: &str) -> Option<f64> {
+        let rest = page.lines().find_map(|line| line.strip_prefix(start))?;
+        Some(rest.trim().parse().unwrap())
+    }
+
+    #[test]
+    fn a_page_holds_what_is_counted_here_and_what_other_modules_counted() {
+        let metrics = Metrics::new();
+        metrics.clip(&camera("porch"));
+        metrics.dropped(&camera("porch"), Reason::Undescribed);
+        metrics.batch(3);
+        metrics.stage(Stage::Vision, Duration::from_millis(1500));
+        let mut readings = Readings {
+            queue: 2,
+            overload: BTreeMap::from([(camera("porch"), 7)]),
+            outbox_dropped: BTreeMap::from([(camera("porch"), 5)]),
+            ..Readings::default()
+        };
+        readings.cameras.insert(
+            camera("porch"),
+            CameraReading { state: CameraState::Offline, frames: 12, decode_errors: 3, too_few: 4 },
+        );
+        let page = metrics.page(&readings);
+        for (start, value) in [
+            ("camscribe_clips_total{camera=\"porch\"}", 1.0),
+            ("camscribe_clips_dropped_total{camera=\"porch\",reason=\"overload\"}", 7.0),
+            ("camscribe_clips_dropped_total{camera=\"porch\",reason=\"undescribed\"}", 1.0),
+            ("camscribe_clips_dropped_total{camera=\"porch\",reason=\"too_few_frames\"}", 4.0),
+            ("camscribe_clips_dropped_total{camera=\"porch\",reason=\"stopped\"}", 0.0),
+            ("camscribe_camera_reconnects_total{camera=\"porch\"}", 0.0),
+            ("camscribe_outbox_set_aside_total{camera=\"porch\"}", 0.0),
+            ("camscribe_outbox_dropped_total{camera=\"porch\"}", 5.0),
+            ("camscribe_frames_total{camera=\"porch\"}", 12.0),
+            ("camscribe_decoder_errors_total{camera=\"porch\"}", 3.0),
+            ("camscribe_camera_state{camera=\"porch\",state=\"offline\"}", 1.0),
+            ("camscribe_camera_state{camera=\"porch\",state=\"online\"}", 0.0),
+            ("camscribe_queue_clips", 2.0),
+            ("camscribe_batch_clips_sum", 3.0),
+            ("camscribe_stage_seconds_sum{stage=\"vision\"}", 1.5),
+            ("camscribe_stage_seconds_bucket{le=\"1.0\",stage=\"vision\"}", 0.0),
+            ("camscribe_stage_seconds_bucket{le=\"2.5\",stage=\"vision\"}", 1.0),
+        ] {
+            assert_eq!(line(&page, start), Some(value), "{start}\n{page}");
+        }
+        assert!(line(&page, "process_resident_memory_bytes").unwrap() > 1e6);
+        assert!(page.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn unknown_values_are_left_out_and_a_removed_camera_has_no_state() {
+        let metrics = Metrics::new();
+        let mut readings = Readings::default();
+        readings.cameras.insert(
+            camera("yard"),
+            CameraReading { state: CameraState::Online, frames: 1, decode_errors: 0, too_few: 0 },
+        );
+        assert!(metrics.page(&readings).contains("camscribe_camera_state{camera=\"yard\""));
+        let page = metrics.page(&Readings::default());
+        assert!(!page.contains("camscribe_camera_state{"), "{page}");
+        assert!(!page.contains("camscribe_device_memory_bytes{"), "{page}");
+        metrics.device_memory("cuda:0", 5, 9);
+        let page = metrics.page(&Readings::default());
+        assert_eq!(line(&page, "camscribe_device_memory_used_bytes{device=\"cuda:0\"}"), Some(5.0));
+    }
+}

@@ -1,4 +1,5 @@
-//! Parse, run, exit code: 0; 1 run-time failure; 2 usage; 78 bad configuration.
+//! The binary: parses the command line and runs the command. Exit codes: 0 success, 1 failure at run time,
+//! 2 wrong usage, 78 wrong configuration.
 
 use std::process::ExitCode;
 
@@ -6,5 +7,5 @@ use camscribe::cli;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    cli::run(cli::Cli::parse())
+    cli::dispatch(cli::Cli::parse())
 }

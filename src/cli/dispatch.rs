@@ -16,7 +16,7 @@ const USAGE: u8 = 2;
 const BAD_CONFIGURATION: u8 = 78;
 
 /// Runs a command. Errors are printed on standard error.
-pub fn run(cli: Cli) -> ExitCode {
+pub fn dispatch(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Describe(args) => describe::run(args),

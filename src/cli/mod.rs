@@ -24,4 +24,4 @@ mod schema;
 mod usage;
 
 pub use args::{Cli, Command};
-pub use dispatch::run;
+pub use dispatch::dispatch;

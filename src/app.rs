@@ -17,7 +17,6 @@ use self::{
     status_reporter::StatusReporter,
 };
 use crate::{
-    camera::CameraId,
     config::{self, Config},
     describe::{
         Describer,

@@ -16,9 +16,9 @@ use super::{
     readings::{Counters, Gauges, ReadingMetrics, Readings, gauge, set},
 };
 use crate::{
+    camera::CameraId,
     device::Gpu,
     event::{Event, ModelInfo},
-    frame::CameraId,
 };
 
 /// The `Content-Type` of [`Metrics::page`].
@@ -227,10 +227,8 @@ impl Metrics {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{
-        super::{CameraReading, CameraState},
-        *,
-    };
+    use super::{super::readings::CameraReading, *};
+    use crate::camera::CameraState;
 
     fn camera(name: &str) -> CameraId {
         name.parse().unwrap()

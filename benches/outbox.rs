@@ -93,7 +93,7 @@ async fn delivered(publisher: Publisher, outbox: &Outbox) {
     }
     assert_eq!(publisher.shutdown(Duration::from_secs(10)).await, 0);
     let status = outbox.status();
-    assert!(status.dropped.is_empty() && status.set_aside.is_empty(), "{status:?}");
+    assert!(status.dropped.is_empty() && status.dead_lettered.is_empty(), "{status:?}");
 }
 
 /// Events that are taken in while others are delivered: how long taking in took, and all.

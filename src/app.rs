@@ -25,7 +25,7 @@ use crate::{
     http, hub,
     lifecycle::{Lifecycle, Phase},
     metrics::{Metrics, Readings},
-    publish::outbox::{InUse, Limits, Outbox, Place},
+    publish::outbox::{InUse, Limits, Outbox, Storage},
     queue::{CLIPS_PER_CAMERA, ClipQueue},
 };
 
@@ -33,7 +33,7 @@ mod active_config;
 mod cameras;
 mod config_change;
 mod model;
-mod orders;
+mod overrides;
 mod reload;
 mod retained_topics;
 mod settings;
@@ -142,11 +142,11 @@ pub async fn run(
     let finished = model.finish(&queue).await;
     match reporter.close(DRAIN).await {
         0 => tracing::info!("every description was delivered"),
-        left => match outbox.status().place {
-            Place::Disk => {
+        left => match outbox.status().storage {
+            Storage::Disk => {
                 tracing::warn!("{left} descriptions wait on disk: they are delivered after the next start")
             }
-            Place::Memory { .. } => {
+            Storage::Memory { .. } => {
                 tracing::error!("{left} descriptions are lost: the broker did not take them in time")
             }
         },
@@ -196,10 +196,10 @@ fn readings(queue: &ClipQueue, outbox: &Outbox, reporter: &StatusReporter) -> Re
         outbox_age: waiting
             .oldest
             .map_or(Duration::ZERO, |made| (Utc::now() - made).to_std().unwrap_or_default()),
-        outbox_on_disk: waiting.place == Place::Disk,
+        outbox_on_disk: waiting.storage == Storage::Disk,
         outbox_dropped_snapshots: waiting.dropped_snapshots,
         outbox_dropped: waiting.dropped,
-        outbox_set_aside: waiting.set_aside,
+        outbox_dead_lettered: waiting.dead_lettered,
         broker_connected: reporter.connected(),
     }
 }

@@ -64,4 +64,6 @@ pub mod publish;
 #[cfg(feature = "daemon")]
 pub mod retry;
 #[cfg(feature = "daemon")]
+pub mod runtime_settings;
+#[cfg(feature = "daemon")]
 pub mod shutdown;

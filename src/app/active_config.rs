@@ -8,33 +8,34 @@ use tokio::sync::mpsc;
 use super::{
     cameras::{CameraDeps, CameraSpec, Cameras, camera_specs},
     config_change::ConfigChange,
-    orders::Orders,
+    overrides::Overrides,
     settings::publish_settings,
     status_reporter::OldTopics,
 };
 use crate::{
     camera::CameraId,
     config::{self, Config, Loaded},
-    publish::{Prepared, SettingsError, command::Command},
+    publish::{Prepared, SettingsError, commands::CameraCommand},
+    runtime_settings,
 };
 
 /// The active configuration, and what it is made of.
 pub struct ActiveConfig {
     /// The configuration in the file.
     file: Config,
-    orders: Orders,
-    /// The file with the orders applied.
+    overrides: Overrides,
+    /// The file with the overrides applied.
     config: Config,
     /// Takes the commands of subscribers.
-    command_sender: mpsc::Sender<Command>,
+    command_sender: mpsc::Sender<CameraCommand>,
 }
 
 impl ActiveConfig {
     /// The configuration at the start. `command_sender` is where subscribers' commands will be sent.
-    pub fn new(file: Config, command_sender: mpsc::Sender<Command>) -> Self {
-        let orders = Orders::read(file.node.state_dir.as_deref());
-        orders.tell(&file);
-        Self { config: orders.over(&file), file, orders, command_sender }
+    pub fn new(file: Config, command_sender: mpsc::Sender<CameraCommand>) -> Self {
+        let overrides = Overrides::read(file.node.state_dir.as_deref());
+        overrides.log(&file);
+        Self { config: overrides.over(&file), file, overrides, command_sender }
     }
 
     /// The configuration that is active.
@@ -44,7 +45,7 @@ impl ActiveConfig {
 
     /// Whether a subscriber disabled a camera, so that a command may start it again.
     pub fn more_may_start(&self) -> bool {
-        self.orders.leave_one(&self.file)
+        self.overrides.disable_any(&self.file)
     }
 
     /// Returns what the publisher is started with.
@@ -58,7 +59,7 @@ impl ActiveConfig {
     /// Publishes the settings of each camera.
     pub fn publish_camera_settings(&self, deps: &CameraDeps) {
         for (id, camera) in &self.config.cameras {
-            deps.reporter.set_settings(id, camera.enabled, &camera.prompt);
+            deps.reporter.set_settings(id, runtime_settings::values(camera));
         }
     }
 
@@ -76,7 +77,7 @@ impl ActiveConfig {
         for warning in warnings {
             tracing::warn!("{warning}");
         }
-        let mut new = self.orders.over(&file);
+        let mut new = self.overrides.over(&file);
         let mut change = ConfigChange::between(&self.config, &mut new);
         // Certificates may have been renewed in files of the same name: they are read again.
         if new.mqtt.tls.is_some() {
@@ -86,18 +87,18 @@ impl ActiveConfig {
         let watched = |id: &&CameraId| new.cameras.get(*id).is_some_and(|camera| camera.enabled);
         change.started.extend(cameras.failed().filter(watched).cloned());
         self.apply(change, new, file.cameras, cameras, deps).await;
-        self.orders.tell(&self.file);
+        self.overrides.log(&self.file);
     }
 
     /// Applies a command of a subscriber.
-    pub async fn apply_command(&mut self, command: Command, cameras: &mut Cameras, deps: &CameraDeps) {
-        let Command { camera, order } = &command;
+    pub async fn apply_command(&mut self, command: CameraCommand, cameras: &mut Cameras, deps: &CameraDeps) {
+        let camera = &command.camera;
         let Some(in_file) = self.file.cameras.get(camera) else {
             return tracing::warn!("ignoring a command for camera {camera}: there is no such camera");
         };
-        tracing::info!(%camera, "command over MQTT: {order}");
-        self.orders.take(command, in_file);
-        let mut new = self.orders.over(&self.file);
+        tracing::info!(%camera, "command over MQTT: {command}");
+        self.overrides.apply(command, in_file);
+        let mut new = self.overrides.over(&self.file);
         let change = ConfigChange::between(&self.config, &mut new);
         self.apply(change, new, self.file.cameras.clone(), cameras, deps).await;
     }

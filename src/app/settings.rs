@@ -11,7 +11,7 @@ use crate::{
     clip::WindowConfig,
     config::{self, Config, Source},
     prompt_spec::{GateConfig, PromptSpec},
-    publish::{BrokerAddress, Settings, TlsFiles, command::Command},
+    publish::{BrokerAddress, Settings, TlsFiles, commands::CameraCommand},
     queue::Overflow,
 };
 
@@ -63,7 +63,7 @@ pub fn overflow(source: &Source) -> Overflow {
 
 /// What publishing needs to know. `commands` takes the commands of subscribers; they are ignored without
 /// it, or where the configuration switches them off.
-pub fn publish_settings(config: &Config, commands: Option<&mpsc::Sender<Command>>) -> Settings {
+pub fn publish_settings(config: &Config, commands: Option<&mpsc::Sender<CameraCommand>>) -> Settings {
     let mqtt = &config.mqtt;
     Settings {
         broker: BrokerAddress {

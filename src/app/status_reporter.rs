@@ -16,6 +16,7 @@ use crate::{
     event::ModelInfo,
     metrics::{CameraReading, Metrics},
     publish::{BrokerState, CameraInfo, Info, Newest, Prepared, Publisher, outbox::Outbox},
+    runtime_settings::Values,
 };
 
 /// Collects the status of the cameras, and publishes it once there is a publisher.
@@ -31,8 +32,8 @@ struct Inner {
     model: Option<ModelInfo>,
     gpu: Option<Gpu>,
     cameras: BTreeMap<CameraId, Camera>,
-    /// Of each camera: whether it is enabled, and its prompt.
-    settings: BTreeMap<CameraId, (bool, String)>,
+    /// The run-time settings of each camera.
+    settings: BTreeMap<CameraId, Values>,
     topics: RetainedTopics,
 }
 
@@ -140,9 +141,9 @@ impl StatusReporter {
     }
 
     /// Publishes the settings of a camera, if they have changed.
-    pub fn set_settings(&self, id: &CameraId, enabled: bool, prompt: &str) {
-        let (mut inner, new) = (self.lock(), (enabled, prompt.to_owned()));
-        if inner.settings.insert(id.clone(), new.clone()).as_ref() != Some(&new) {
+    pub fn set_settings(&self, id: &CameraId, values: Values) {
+        let mut inner = self.lock();
+        if inner.settings.insert(id.clone(), values.clone()).as_ref() != Some(&values) {
             inner.publish_settings(id);
         }
     }
@@ -177,7 +178,7 @@ impl StatusReporter {
     pub async fn close(&self, grace: Duration) -> usize {
         let publisher = self.lock().publisher.take();
         let Some(publisher) = publisher else { return self.outbox.len() };
-        let (all_acked, used) = (publisher.told(), publisher.retained());
+        let (all_acked, used) = (publisher.all_states_acked(), publisher.retained());
         let left = publisher.shutdown(grace).await;
         if all_acked() {
             self.lock().topics.replace(used);
@@ -251,8 +252,8 @@ impl Inner {
     }
 
     fn publish_settings(&self, id: &CameraId) {
-        if let (Some(publisher), Some((enabled, prompt))) = (&self.publisher, self.settings.get(id)) {
-            publisher.camera_settings(id, *enabled, prompt);
+        if let (Some(publisher), Some(values)) = (&self.publisher, self.settings.get(id)) {
+            publisher.camera_settings(id, values);
         }
     }
 

@@ -15,7 +15,7 @@ use crate::{
     device::{DeviceChoice, DtypeChoice, KernelChoice},
     event::Event,
     logging,
-    publish::mqtt::{broker::EmbeddedBroker, subscribe},
+    publish::mqtt::{embedded_broker::EmbeddedBroker, subscribe},
     shutdown,
 };
 

@@ -38,7 +38,7 @@ pub struct Readings {
     /// Descriptions that were dropped to make space for newer ones.
     pub outbox_dropped: BTreeMap<CameraId, u64>,
     /// Descriptions that the broker rejected.
-    pub outbox_set_aside: BTreeMap<CameraId, u64>,
+    pub outbox_dead_lettered: BTreeMap<CameraId, u64>,
     /// Snapshots that were dropped to make space for those of other cameras.
     pub outbox_dropped_snapshots: BTreeMap<CameraId, u64>,
     /// Whether the outbox is on disk.
@@ -72,7 +72,7 @@ pub struct ReadingMetrics {
     outbox_bytes: Gauge,
     outbox_age: Gauge<f64, AtomicU64>,
     pub outbox_dropped: Counters<OfCamera>,
-    pub outbox_set_aside: Counters<OfCamera>,
+    pub outbox_dead_lettered: Counters<OfCamera>,
     pub outbox_dropped_snapshots: Counters<OfCamera>,
     outbox_on_disk: Gauge,
     broker_connected: Gauge,
@@ -101,7 +101,7 @@ impl ReadingMetrics {
         let help = "Descriptions dropped to make space for newer ones";
         r.register("camscribe_outbox_dropped", help, self.outbox_dropped.clone());
         let help = "Descriptions that the broker rejected";
-        r.register("camscribe_outbox_set_aside", help, self.outbox_set_aside.clone());
+        r.register("camscribe_outbox_set_aside", help, self.outbox_dead_lettered.clone());
         let help = "Snapshots dropped to make space for those of other cameras";
         r.register("camscribe_outbox_dropped_snapshots", help, self.outbox_dropped_snapshots.clone());
         let help = "Whether the outbox is on disk";
@@ -132,7 +132,7 @@ impl ReadingMetrics {
         self.outbox_age.set(readings.outbox_age.as_secs_f64());
         for (counters, counts) in [
             (&self.outbox_dropped, &readings.outbox_dropped),
-            (&self.outbox_set_aside, &readings.outbox_set_aside),
+            (&self.outbox_dead_lettered, &readings.outbox_dead_lettered),
             (&self.outbox_dropped_snapshots, &readings.outbox_dropped_snapshots),
         ] {
             for (camera, count) in counts {

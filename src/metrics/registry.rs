@@ -193,7 +193,7 @@ impl Metrics {
             &self.descriptions,
             &self.camera_reconnects,
             &self.readings.outbox_dropped,
-            &self.readings.outbox_set_aside,
+            &self.readings.outbox_dead_lettered,
             &self.readings.outbox_dropped_snapshots,
         ] {
             drop(counters.get_or_create(&of));

@@ -1,14 +1,14 @@
-//! What subscribers should find retained at the broker: the newest payload of each topic.
+//! The retained messages that the broker should have: the newest payload of each topic.
 //!
-//! States are posted here at any time, connected or not; the publisher takes those that the broker
-//! does not have yet, oldest posting first, and after a reconnect it takes all of them again.
+//! Messages are set here at any time, connected or not. The MQTT session takes those that the broker
+//! does not have yet, the oldest first. After a reconnect it takes all of them again.
 
 use std::collections::VecDeque;
 
 use tokio_util::bytes::Bytes;
 use uuid::Uuid;
 
-/// What kind of payload a message has: MQTT 5 tells subscribers.
+/// The type of a payload. MQTT 5 passes it on to subscribers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ContentType {
     Text,
@@ -18,7 +18,7 @@ pub(super) enum ContentType {
 
 /// A retained message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Post {
+pub(super) struct RetainedMessage {
     pub topic: String,
     pub payload: Bytes,
     pub content: ContentType,
@@ -26,107 +26,109 @@ pub(super) struct Post {
     pub event: Option<Uuid>,
 }
 
-/// The newest message of every topic. Bounded by the number of topics, which is that of cameras.
+/// The newest message of every topic. Bounded by the number of topics, which depends on the number of
+/// cameras.
 #[derive(Debug, Default)]
-pub(super) struct Board {
-    posts: VecDeque<Entry>,
-    /// Of the next post.
+pub(super) struct RetainedStore {
+    entries: VecDeque<Entry>,
+    /// The number of the next message.
     number: u64,
 }
 
 #[derive(Debug)]
 struct Entry {
-    /// Tells it from an older one of the same topic, which may still be under way.
+    /// Distinguishes the message from an older one of the same topic, which may still be in flight.
     number: u64,
-    post: Post,
-    stand: Stand,
+    message: RetainedMessage,
+    state: DeliveryState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stand {
+enum DeliveryState {
     Unsent,
-    Sent,
+    InFlight,
     /// The broker has it.
     Delivered,
     /// The broker does not take it now.
     Postponed,
-    /// The broker refuses it: not sent again until it is posted anew.
-    Shelved,
+    /// The broker refuses it. It is not sent again, but a newer message of its topic is.
+    Rejected,
 }
 
-impl Board {
-    /// Puts up a message in the place of the topic's last one.
-    pub fn post(&mut self, post: Post) {
-        self.posts.retain(|old| old.post.topic != post.topic);
-        self.posts.push_back(Entry { number: self.number, post, stand: Stand::Unsent });
+impl RetainedStore {
+    /// Sets the message of its topic, in place of the last one.
+    pub fn set(&mut self, message: RetainedMessage) {
+        self.entries.retain(|old| old.message.topic != message.topic);
+        self.entries.push_back(Entry { number: self.number, message, state: DeliveryState::Unsent });
         self.number += 1;
     }
 
     /// The newest message of a topic.
-    pub fn get(&self, topic: &str) -> Option<&Post> {
-        self.posts.iter().map(|entry| &entry.post).find(|post| post.topic == topic)
+    pub fn get(&self, topic: &str) -> Option<&RetainedMessage> {
+        self.entries.iter().map(|entry| &entry.message).find(|message| message.topic == topic)
     }
 
-    /// The message that has waited longest, and its number; from now on it counts as sent.
-    pub fn take(&mut self) -> Option<(u64, Post)> {
-        let entry = self.posts.iter_mut().find(|entry| entry.stand == Stand::Unsent)?;
-        entry.stand = Stand::Sent;
-        Some((entry.number, entry.post.clone()))
+    /// The oldest unsent message and its number. It is in flight from now on.
+    pub fn take(&mut self) -> Option<(u64, RetainedMessage)> {
+        let entry = self.entries.iter_mut().find(|entry| entry.state == DeliveryState::Unsent)?;
+        entry.state = DeliveryState::InFlight;
+        Some((entry.number, entry.message.clone()))
     }
 
-    /// Everything has been handed to the connection.
+    /// Every message was handed to the connection.
     pub fn all_sent(&self) -> bool {
-        self.posts.iter().all(|entry| entry.stand != Stand::Unsent)
+        self.entries.iter().all(|entry| entry.state != DeliveryState::Unsent)
     }
 
-    /// The broker has, or refuses, every message.
-    pub fn all_delivered(&self) -> bool {
-        self.posts.iter().all(|entry| matches!(entry.stand, Stand::Delivered | Stand::Shelved))
+    /// The broker has acknowledged or refused every message.
+    pub fn all_acked(&self) -> bool {
+        let acked = |state| matches!(state, DeliveryState::Delivered | DeliveryState::Rejected);
+        self.entries.iter().all(|entry| acked(entry.state))
     }
 
-    /// The broker has this message.
+    /// The broker has acknowledged this message.
     pub fn delivered(&mut self, number: u64) {
-        self.turn(number, Stand::Delivered);
+        self.set_state(number, DeliveryState::Delivered);
     }
 
-    /// A new broker session: it may know nothing.
+    /// Sends every message again: a broker may have lost them all.
     pub fn resend_all(&mut self) {
         self.resend(|_| true);
     }
 
-    /// Someone who reads the topics below `prefix` has just come up.
+    /// Sends the messages of the topics below `prefix` again.
     pub fn resend_below(&mut self, prefix: &str) {
         self.resend(|topic| topic.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/')));
     }
 
     /// The broker does not take this message now.
     pub fn postpone(&mut self, number: u64) {
-        self.turn(number, Stand::Postponed);
+        self.set_state(number, DeliveryState::Postponed);
     }
 
-    /// What was postponed is tried again.
+    /// Sends the postponed messages again.
     pub fn resend_postponed(&mut self) {
-        for entry in self.posts.iter_mut().filter(|entry| entry.stand == Stand::Postponed) {
-            entry.stand = Stand::Unsent;
+        for entry in self.entries.iter_mut().filter(|entry| entry.state == DeliveryState::Postponed) {
+            entry.state = DeliveryState::Unsent;
         }
     }
 
-    /// The broker will not take this message. Something newer on its topic still gets its chance.
-    pub fn shelve(&mut self, number: u64) {
-        self.turn(number, Stand::Shelved);
+    /// The broker refuses this message for good.
+    pub fn reject(&mut self, number: u64) {
+        self.set_state(number, DeliveryState::Rejected);
     }
 
-    fn turn(&mut self, number: u64, into: Stand) {
-        let sent = |entry: &&mut Entry| entry.number == number && entry.stand == Stand::Sent;
-        if let Some(entry) = self.posts.iter_mut().find(sent) {
-            entry.stand = into;
+    fn set_state(&mut self, number: u64, state: DeliveryState) {
+        let in_flight = |entry: &&mut Entry| entry.number == number && entry.state == DeliveryState::InFlight;
+        if let Some(entry) = self.entries.iter_mut().find(in_flight) {
+            entry.state = state;
         }
     }
 
     fn resend(&mut self, which: impl Fn(&str) -> bool) {
-        for entry in &mut self.posts {
-            if entry.stand != Stand::Shelved && which(&entry.post.topic) {
-                entry.stand = Stand::Unsent;
+        for entry in &mut self.entries {
+            if entry.state != DeliveryState::Rejected && which(&entry.message.topic) {
+                entry.state = DeliveryState::Unsent;
             }
         }
     }
@@ -136,74 +138,79 @@ impl Board {
 mod tests {
     use super::*;
 
-    fn post(topic: &str, payload: &'static str) -> Post {
-        Post { topic: topic.into(), payload: payload.into(), content: ContentType::Text, event: None }
+    fn message(topic: &str, payload: &'static str) -> RetainedMessage {
+        RetainedMessage {
+            topic: topic.into(),
+            payload: payload.into(),
+            content: ContentType::Text,
+            event: None,
+        }
     }
 
-    fn taken(board: &mut Board) -> Vec<(String, Bytes)> {
-        std::iter::from_fn(|| board.take()).map(|(_, post)| (post.topic, post.payload)).collect()
+    fn taken(store: &mut RetainedStore) -> Vec<(String, Bytes)> {
+        std::iter::from_fn(|| store.take()).map(|(_, message)| (message.topic, message.payload)).collect()
     }
 
     #[test]
     fn only_the_newest_message_of_a_topic_is_sent() {
-        let mut board = Board::default();
-        board.post(post("a", "1"));
-        board.post(post("b", "1"));
-        board.post(post("a", "2"));
-        assert!(!board.all_sent());
-        assert_eq!(taken(&mut board), [("b".into(), "1".into()), ("a".into(), "2".into())]);
-        assert!(board.all_sent());
+        let mut store = RetainedStore::default();
+        store.set(message("a", "1"));
+        store.set(message("b", "1"));
+        store.set(message("a", "2"));
+        assert!(!store.all_sent());
+        assert_eq!(taken(&mut store), [("b".into(), "1".into()), ("a".into(), "2".into())]);
+        assert!(store.all_sent());
     }
 
     #[test]
     fn a_new_session_gets_everything_again_but_what_the_broker_refuses() {
-        let mut board = Board::default();
+        let mut store = RetainedStore::default();
         for topic in ["a", "b", "c"] {
-            board.post(post(topic, "1"));
+            store.set(message(topic, "1"));
         }
-        while let Some((number, post)) = board.take() {
-            if post.topic == "b" {
-                board.shelve(number);
+        while let Some((number, message)) = store.take() {
+            if message.topic == "b" {
+                store.reject(number);
             }
         }
-        board.resend_all();
-        assert_eq!(taken(&mut board), [("a".into(), "1".into()), ("c".into(), "1".into())]);
-        board.post(post("b", "2"));
-        assert_eq!(taken(&mut board), [("b".into(), "2".into())]);
+        store.resend_all();
+        assert_eq!(taken(&mut store), [("a".into(), "1".into()), ("c".into(), "1".into())]);
+        store.set(message("b", "2"));
+        assert_eq!(taken(&mut store), [("b".into(), "2".into())]);
     }
 
     #[test]
-    fn an_answer_is_about_the_message_that_it_belongs_to() {
-        let mut board = Board::default();
-        board.post(post("a", "1"));
-        let (older, _) = board.take().unwrap();
-        board.post(post("a", "2"));
-        let (newer, _) = board.take().unwrap();
-        board.delivered(older);
-        assert!(!board.all_delivered());
-        board.delivered(newer);
-        assert!(board.all_delivered());
+    fn an_acknowledgement_counts_for_its_own_message_only() {
+        let mut store = RetainedStore::default();
+        store.set(message("a", "1"));
+        let (older, _) = store.take().unwrap();
+        store.set(message("a", "2"));
+        let (newer, _) = store.take().unwrap();
+        store.delivered(older);
+        assert!(!store.all_acked());
+        store.delivered(newer);
+        assert!(store.all_acked());
     }
 
     #[test]
-    fn what_is_not_taken_now_is_sent_later() {
-        let mut board = Board::default();
-        board.post(post("a", "1"));
-        let (number, _) = board.take().unwrap();
-        board.postpone(number);
-        assert!(board.take().is_none() && board.all_sent() && !board.all_delivered());
-        board.resend_postponed();
-        assert_eq!(taken(&mut board), [("a".into(), "1".into())]);
+    fn a_message_that_is_not_taken_now_is_sent_later() {
+        let mut store = RetainedStore::default();
+        store.set(message("a", "1"));
+        let (number, _) = store.take().unwrap();
+        store.postpone(number);
+        assert!(store.take().is_none() && store.all_sent() && !store.all_acked());
+        store.resend_postponed();
+        assert_eq!(taken(&mut store), [("a".into(), "1".into())]);
     }
 
     #[test]
     fn resending_below_a_prefix_leaves_the_others_and_prefixes_alike() {
-        let mut board = Board::default();
+        let mut store = RetainedStore::default();
         for topic in ["home/x", "homeassistant/x", "home"] {
-            board.post(post(topic, "1"));
+            store.set(message(topic, "1"));
         }
-        taken(&mut board);
-        board.resend_below("home");
-        assert_eq!(taken(&mut board), [("home/x".into(), "1".into())]);
+        taken(&mut store);
+        store.resend_below("home");
+        assert_eq!(taken(&mut store), [("home/x".into(), "1".into())]);
     }
 }

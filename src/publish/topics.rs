@@ -1,5 +1,7 @@
-//! The names of what is published. A node and a prefix come in once and are checked; from then on
-//! no topic can hold a wildcard, because camera ids cannot either.
+//! The names of the topics. Pure.
+//!
+//! The prefix and the node are checked once. From then on no topic can contain a wildcard, because a
+//! camera's id cannot either.
 
 use crate::{camera::CameraId, config};
 
@@ -10,7 +12,7 @@ pub struct Topics {
     node: String,
 }
 
-/// A node or a prefix that cannot stand in a topic.
+/// A node or a prefix that cannot be part of a topic.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadTopic {
     /// The node's name.
@@ -22,7 +24,10 @@ pub enum BadTopic {
 }
 
 impl Topics {
-    /// Topics below `prefix`/`node`.
+    /// The topics below `prefix`/`node`.
+    ///
+    /// # Errors
+    /// When the prefix or the node cannot be part of a topic.
     pub fn new(prefix: &str, node: &str) -> Result<Self, BadTopic> {
         config::check_prefix(prefix).map_err(BadTopic::Prefix)?;
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
@@ -37,55 +42,55 @@ impl Topics {
         &self.node
     }
 
-    /// `online` or `offline`, retained; the will.
+    /// `online` or `offline`, retained. The topic of the will.
     pub fn status(&self) -> String {
         format!("{}/status", self.root)
     }
 
-    /// What runs here, retained JSON.
+    /// What runs here: retained JSON.
     pub fn info(&self) -> String {
         format!("{}/info", self.root)
     }
 
-    /// A camera's state and why, retained JSON.
+    /// The state of a camera and the reason for it: retained JSON.
     pub fn camera_status(&self, camera: &CameraId) -> String {
         format!("{}/{camera}/status", self.root)
     }
 
-    /// Every event of a camera.
+    /// Every event of a camera: JSON.
     pub fn description(&self, camera: &CameraId) -> String {
         format!("{}/{camera}/description", self.root)
     }
 
-    /// The newest event of a camera, retained.
+    /// The newest event of a camera: retained JSON.
     pub fn latest(&self, camera: &CameraId) -> String {
         format!("{}/{camera}/latest", self.root)
     }
 
-    /// A frame that the model saw, retained JPEG.
+    /// A frame that the model saw: retained JPEG.
     pub fn snapshot(&self, camera: &CameraId) -> String {
         format!("{}/{camera}/snapshot", self.root)
     }
 
-    /// Where a camera takes commands about `what`.
-    pub fn set(&self, camera: &CameraId, what: &str) -> String {
-        format!("{}/{camera}/set/{what}", self.root)
+    /// The command topic of a run-time setting of a camera.
+    pub fn set(&self, camera: &CameraId, setting: &str) -> String {
+        format!("{}/{camera}/set/{setting}", self.root)
     }
 
-    /// What came of commands about `what`, retained.
-    pub fn state(&self, camera: &CameraId, what: &str) -> String {
-        format!("{}/{camera}/state/{what}", self.root)
+    /// The value of a run-time setting of a camera: retained text.
+    pub fn state(&self, camera: &CameraId, setting: &str) -> String {
+        format!("{}/{camera}/state/{setting}", self.root)
     }
 
-    /// A filter of all commands.
+    /// The topic filter that matches all command topics.
     pub fn commands(&self) -> String {
         format!("{}/+/set/+", self.root)
     }
 
-    /// The camera that a command is for, and what it is about.
+    /// The camera and the setting that a command topic names; `None` for another topic.
     pub fn command<'a>(&self, topic: &'a str) -> Option<(CameraId, &'a str)> {
-        let (camera, what) = topic.strip_prefix(&self.root)?.strip_prefix('/')?.split_once("/set/")?;
-        Some((camera.parse().ok()?, what))
+        let (camera, setting) = topic.strip_prefix(&self.root)?.strip_prefix('/')?.split_once("/set/")?;
+        Some((camera.parse().ok()?, setting))
     }
 }
 

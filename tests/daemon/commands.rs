@@ -28,11 +28,11 @@ fn toml(port: u16, extra: &str) -> String {
     )
 }
 
-fn order(port: u16, camera: &str, what: &str, payload: &str) {
-    publish(port, &format!("{NODE}/{camera}/set/{what}"), payload);
+fn set(port: u16, camera: &str, setting: &str, payload: &str) {
+    publish(port, &format!("{NODE}/{camera}/set/{setting}"), payload);
 }
 
-fn said(topic: &str, payload: &str) -> impl FnMut(&Received) -> bool {
+fn is(topic: &str, payload: &str) -> impl FnMut(&Received) -> bool {
     let (topic, payload) = (format!("{NODE}/{topic}"), payload.to_owned());
     move |m| m.topic == topic && m.text() == payload
 }
@@ -59,37 +59,37 @@ fn commands_switch_cameras_and_change_prompts_until_they_are_reset() {
     let subscriber = Subscriber::to(port, &format!("{NODE}/#"));
     let configured = "Describe what happens in this video.";
     let mut daemon = Daemon::start(&toml(port, ""));
-    subscriber.until(said("one/state/enabled", "ON"));
+    subscriber.until(is("one/state/enabled", "ON"));
     let mut seen = answer(&subscriber, "one", configured);
 
     // No window is lost by another prompt, neither of this camera nor of the other.
-    order(port, "one", "prompt", "What moves?");
-    seen.extend(subscriber.until(said("one/state/prompt", "What moves?")));
+    set(port, "one", "prompt", "What moves?");
+    seen.extend(subscriber.until(is("one/state/prompt", "What moves?")));
     seen.extend(answer(&subscriber, "one", "What moves?"));
     seen.extend(answer(&subscriber, "two", configured));
     let all = numbers(&seen, "one");
     assert!(all.is_sorted(), "{all:?}");
 
-    order(port, "two", "enabled", "off");
+    set(port, "two", "enabled", "off");
     subscriber.until(|m| m.topic == format!("{NODE}/two/status") && m.text().contains("disabled"));
-    subscriber.until(said("two/state/enabled", "OFF"));
+    subscriber.until(is("two/state/enabled", "OFF"));
 
     // A power failure does not reset what was commanded.
     daemon.kill();
     daemon.restart();
-    daemon.logged("as ordered over MQTT: one, two");
-    subscriber.until(said("two/state/enabled", "OFF"));
+    daemon.logged("override the configuration of: one, two");
+    subscriber.until(is("two/state/enabled", "OFF"));
     answer(&subscriber, "one", "What moves?");
     assert_eq!(daemon.metric("camscribe_camera_state{camera=\"two\",state=\"disabled\"}"), Some(1.0));
     // A changed file does not reset it either; the file's prompt is used once the command is reset.
     daemon.reload(&toml(port, "").replace("Describe what happens", "Say what happens"));
     daemon.logged("the configuration is active");
-    order(port, "one", "prompt", "");
+    set(port, "one", "prompt", "");
     let again = "Say what happens in this video.";
-    subscriber.until(said("one/state/prompt", again));
+    subscriber.until(is("one/state/prompt", again));
     answer(&subscriber, "one", again);
-    order(port, "two", "enabled", "ON");
-    subscriber.until(said("two/state/enabled", "ON"));
+    set(port, "two", "enabled", "ON");
+    subscriber.until(is("two/state/enabled", "ON"));
     answer(&subscriber, "two", again);
     assert_eq!(fs::read_to_string(daemon.path("state/orders.json")).unwrap(), "{}");
     assert_eq!(daemon.stop().0, Some(0));
@@ -101,13 +101,13 @@ fn with_every_camera_switched_off_the_daemon_waits() {
     let port = broker.port();
     let subscriber = Subscriber::to(port, &format!("{NODE}/#"));
     let daemon = Daemon::start(&toml(port, ""));
-    subscriber.until(said("two/state/enabled", "ON"));
+    subscriber.until(is("two/state/enabled", "ON"));
     for camera in ["one", "two"] {
-        order(port, camera, "enabled", "OFF");
-        subscriber.until(said(&format!("{camera}/state/enabled"), "OFF"));
+        set(port, camera, "enabled", "OFF");
+        subscriber.until(is(&format!("{camera}/state/enabled"), "OFF"));
     }
     assert_eq!(daemon.get("/readyz").0, 200);
-    order(port, "one", "enabled", "ON");
+    set(port, "one", "enabled", "ON");
     subscriber.until(|m| m.topic == format!("{NODE}/one/description"));
     assert_eq!(daemon.stop().0, Some(0));
 }
@@ -130,16 +130,16 @@ fn an_invalid_command_changes_nothing() {
     let subscriber = Subscriber::to(port, &format!("{NODE}/#"));
     let daemon = Daemon::start(&toml(port, ""));
     // The last message about each camera at the start.
-    subscriber.until(said("two/state/prompt", "Describe what happens in this video."));
+    subscriber.until(is("two/state/prompt", "Describe what happens in this video."));
     let pause = || std::thread::sleep(std::time::Duration::from_millis(1100));
-    for (camera, what, payload, told) in [
+    for (camera, setting, payload, logged) in [
         ("one", "enabled", "maybe", "write ON or OFF"),
         ("one", "prompt", "<image> of what?", "means something to the model"),
         ("one", "uri", "rtsp://evil.example", "there are no commands but"),
         ("three", "enabled", "OFF", "there is no such camera"),
     ] {
-        order(port, camera, what, payload);
-        daemon.logged(told);
+        set(port, camera, setting, payload);
+        daemon.logged(logged);
         pause(); // warnings are logged once a second
     }
     retain_off(port);
@@ -158,7 +158,7 @@ fn commands_are_ignored_unless_they_are_enabled() {
     let subscriber = Subscriber::to(port, &format!("{NODE}/#"));
     let daemon = Daemon::start(&toml(port, "mqtt.commands = false"));
     subscriber.until(|m| m.topic == format!("{NODE}/one/description"));
-    order(port, "one", "enabled", "OFF");
+    set(port, "one", "enabled", "OFF");
     let seen = answer(&subscriber, "one", "Describe what happens in this video.");
     assert!(!seen.iter().any(|m| m.topic.contains("/state/")));
     assert_eq!(daemon.stop().0, Some(0));

@@ -87,6 +87,6 @@ async fn twenty_faults_under_load_lose_no_event_and_keep_each_cameras_order() {
     }
     wait_for_outbox(&outbox, Outbox::is_empty).await;
     assert!(outbox.status().dropped.is_empty());
-    assert_eq!(outbox.status().set_aside, BTreeMap::from(CAMERAS.map(|name| (camera(name), CYCLES))));
+    assert_eq!(outbox.status().dead_lettered, BTreeMap::from(CAMERAS.map(|name| (camera(name), CYCLES))));
     assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
 }

@@ -12,7 +12,7 @@ use camscribe::{
     event::EventKind,
     publish::{
         BrokerAddress, Publisher, Settings,
-        mqtt::{broker::EmbeddedBroker, subscribe},
+        mqtt::{embedded_broker::EmbeddedBroker, subscribe},
         outbox::{Limits, Message, Outbox},
     },
 };

@@ -182,16 +182,16 @@ async fn a_wrong_password_has_a_clear_error_and_the_right_one_connects() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_above_the_announced_limit_is_dead_lettered_and_the_next_one_passes() {
     // mosquitto announces max_packet_size, so that such an event is never sent.
-    set_aside_and_go_on("max_packet_size 2000").await;
+    dead_letter_and_go_on("max_packet_size 2000").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_above_an_unannounced_limit_is_dead_lettered_too() {
     // mosquitto does not announce message_size_limit and refuses with a reason that rumqttc cannot decode.
-    set_aside_and_go_on("message_size_limit 2000").await;
+    dead_letter_and_go_on("message_size_limit 2000").await;
 }
 
-async fn set_aside_and_go_on(config: &str) {
+async fn dead_letter_and_go_on(config: &str) {
     let broker = Mosquitto::start(config);
     let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/porch/description");
     let outbox = outbox();
@@ -206,7 +206,7 @@ async fn set_aside_and_go_on(config: &str) {
     let events = descriptions(&seen).into_iter().filter(|event| ids.insert(event.id));
     assert_eq!(events.map(|event| event.clip.seq).collect::<Vec<_>>(), [0, 2, 5]);
     wait_for_outbox(&outbox, Outbox::is_empty).await;
-    assert_eq!(outbox.status().set_aside, BTreeMap::from([(camera("porch"), 3)]));
+    assert_eq!(outbox.status().dead_lettered, BTreeMap::from([(camera("porch"), 3)]));
     assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
 }
 
@@ -277,7 +277,7 @@ async fn an_event_that_makes_a_broker_disconnect_does_not_block_the_others_for_e
         outbox.append(Message::new(&event, None).expect("JSON"));
     }
     wait_for_outbox(&outbox, Outbox::is_empty).await;
-    assert_eq!(outbox.status().set_aside, BTreeMap::from([(camera("porch"), 1)]));
+    assert_eq!(outbox.status().dead_lettered, BTreeMap::from([(camera("porch"), 1)]));
     assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
 }
 
@@ -292,7 +292,7 @@ async fn a_broker_that_disconnects_subscribers_still_gets_every_event() {
         outbox.append(message(&event("porch", seq, "A cat.")));
     }
     wait_for_outbox(&outbox, Outbox::is_empty).await;
-    assert!(outbox.status().set_aside.is_empty());
+    assert!(outbox.status().dead_lettered.is_empty());
     assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
 }
 
@@ -314,7 +314,7 @@ async fn an_event_refused_for_now_is_reported_with_its_topic_and_waits() {
         let why = offline_reason(&publisher).await;
         assert!(why.contains(word) && why.contains("camscribe/edge1/porch/description"), "{why}");
         wait_for_outbox(&outbox, Outbox::is_empty).await;
-        assert!(outbox.status().set_aside.is_empty());
+        assert!(outbox.status().dead_lettered.is_empty());
         assert!(outbox.status().dropped.is_empty());
         assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
     }
@@ -396,7 +396,7 @@ async fn an_event_on_a_forbidden_topic_is_dead_lettered_and_other_cameras_pass()
     outbox.append(message(&event("porch", 0, "A cat.")));
     assert_eq!(subscriber.next().json()["description"], "A cat.");
     wait_for_outbox(&outbox, Outbox::is_empty).await;
-    assert_eq!(outbox.status().set_aside, BTreeMap::from([(camera("yard"), 1)]));
+    assert_eq!(outbox.status().dead_lettered, BTreeMap::from([(camera("yard"), 1)]));
     assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use camscribe::{
     event::EventKind,
-    publish::outbox::{Limits, Message, Outbox, Place},
+    publish::outbox::{Limits, Message, Outbox, Storage},
 };
 use uuid::Uuid;
 
@@ -54,6 +54,53 @@ fn waiting_events_survive_a_restart_in_order() {
     assert!(outbox.take().is_none());
 }
 
+/// A database as camscribe 0.1 writes it, with rows in it.
+const LAYOUT_1: &str = "
+    CREATE TABLE events (row INTEGER PRIMARY KEY, camera TEXT NOT NULL, id BLOB NOT NULL, \
+     description INTEGER NOT NULL, bytes INTEGER NOT NULL, payload BLOB NOT NULL) STRICT;
+    CREATE INDEX events_by_camera ON events (camera, row, description, bytes, id);
+    CREATE TABLE snapshots (row INTEGER PRIMARY KEY, camera TEXT NOT NULL, id BLOB NOT NULL, \
+     description INTEGER NOT NULL, bytes INTEGER NOT NULL, payload BLOB NOT NULL) STRICT;
+    CREATE INDEX snapshots_by_camera ON snapshots (camera, row, description, bytes, id);
+    PRAGMA application_id = 1667329391;
+    PRAGMA user_version = 1;
+    PRAGMA journal_mode = wal;
+    INSERT INTO events VALUES
+        (7, 'porch', x'019b8f0d5a1d7c6e8f00000000000001', 1, 3, CAST('one' AS BLOB)),
+        (8, 'yard', x'019b8f0d5a1d7c6e8f00000000000002', 1, 3, CAST('two' AS BLOB)),
+        (9, 'porch', x'019b8f0d5a1d7c6e8f00000000000003', 0, 5, CAST('three' AS BLOB));
+    INSERT INTO snapshots VALUES
+        (7, 'porch', x'019b8f0d5a1d7c6e8f00000000000001', 1, 4, CAST('jpeg' AS BLOB));
+";
+
+#[test]
+fn every_row_of_a_database_that_version_0_1_wrote_is_delivered() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = rusqlite::Connection::open(folder.path().join("outbox.db")).unwrap();
+    file.execute_batch(LAYOUT_1).unwrap();
+    drop(file);
+    let outbox = Outbox::open(folder.path(), LIMITS).unwrap();
+    assert_eq!((outbox.len(), outbox.status().storage), (3, Storage::Disk));
+    let snapshot = outbox.snapshot(&"porch".parse().unwrap()).unwrap();
+    assert_eq!(snapshot.jpeg, "jpeg");
+    outbox.append(message("four"));
+    let taken: Vec<_> = std::iter::from_fn(|| outbox.take()).collect();
+    let events = taken.iter().map(|it| (it.camera.as_str(), &it.event[..], it.newest)).collect::<Vec<_>>();
+    let expected: [(&str, &[u8], bool); 4] = [
+        ("porch", b"one", false),
+        ("yard", b"two", true),
+        ("porch", b"three", false),
+        ("porch", b"four", true),
+    ];
+    assert_eq!(events, expected);
+    assert_eq!(taken[0].id, snapshot.id);
+    taken.iter().for_each(|it| outbox.acknowledge(it.row));
+    outbox.flush();
+    drop(outbox);
+    assert!(Outbox::open(folder.path(), LIMITS).unwrap().is_empty());
+    assert_eq!(names(folder.path()).iter().filter(|name| name.starts_with("outbox.db.")).count(), 0);
+}
+
 #[test]
 fn a_damaged_database_is_renamed_and_replaced_by_a_new_one() {
     type Damage = fn(&Path);
@@ -77,7 +124,7 @@ fn a_damaged_database_is_renamed_and_replaced_by_a_new_one() {
         let folder = tempfile::tempdir().unwrap();
         damage(&filled(folder.path()));
         let outbox = Outbox::open(folder.path(), LIMITS).unwrap();
-        assert_eq!(outbox.status().place, Place::Disk, "{what}");
+        assert_eq!(outbox.status().storage, Storage::Disk, "{what}");
         assert!(outbox.is_empty(), "{what}");
         let aside = |name: &&String| name.starts_with("outbox.db.damaged-") && !name.ends_with("-wal");
         assert_eq!(names(folder.path()).iter().filter(aside).count(), 1, "{what}");

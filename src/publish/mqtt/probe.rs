@@ -1,55 +1,58 @@
-//! A look at the broker: connect, log in, say goodbye. No topic is touched, and there is no will.
+//! Checks that the broker accepts a connection: connects, logs in and disconnects. Publishes nothing
+//! and has no will.
 
 use tokio::time;
 
 use super::{
-    super::Settings,
-    Broker, TlsError,
-    memory::{Lacks5, Memory},
-    session::FAREWELL,
-    wire::{self, Heard, Protocol},
-    words::{Ending, NEVER_LET_IN},
+    broker_quirks::{BrokerQuirks, V5Support},
+    client::{self, BrokerEvent, DISCONNECT_TIMEOUT},
+    connector::Connector,
+    protocol::Protocol,
+    reason_text::{CLOSED_BEFORE_CONNACK, DisconnectReason, NOT_MQTT},
+    tls::TlsError,
 };
-use crate::config::MqttVersion;
+use crate::{config::MqttVersion, publish::settings::Settings};
 
 /// Why the broker cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
-    /// A certificate or key that cannot be used.
+    /// A certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// It does not answer, or does not let us in.
+    /// The broker does not answer, or does not accept the connection.
     #[error("{0}")]
     Broker(String),
 }
 
-/// Tries whether the broker lets us in. The client id is not the service's, which may be running:
-/// the broker would end its connection.
+/// Checks that the broker accepts a connection. The client id is not the service's, because the broker
+/// would close the connection of a service that runs.
 ///
 /// # Errors
-/// Why it does not.
+/// When the broker does not accept a connection, or a certificate or key cannot be used.
 pub async fn probe(settings: &Settings) -> Result<(), ProbeError> {
-    let broker = Broker::silent(settings)?;
-    let mut memory = Memory::default();
+    let connector = Connector::for_probe(settings)?;
+    let mut quirks = BrokerQuirks::default();
     loop {
-        let protocol = broker.protocol(&memory);
-        let (client, mut line) = wire::dial(&broker, protocol, &memory);
-        match line.poll().await {
-            Ok(Heard::Connected(_)) => {}
-            Ok(_) => return Err(ProbeError::Broker("what answers there does not speak MQTT".into())),
-            Err(Ending::LacksVersion(_) | Ending::HungUp(_))
-                if broker.version == MqttVersion::Auto && protocol == Protocol::V5 =>
+        let protocol = connector.protocol(&quirks);
+        let (client, mut events) = client::connect(&connector, protocol, &quirks);
+        match events.poll().await {
+            Ok(BrokerEvent::Connected(_)) => {}
+            Ok(_) => return Err(ProbeError::Broker(NOT_MQTT.into())),
+            Err(DisconnectReason::VersionUnsupported(_) | DisconnectReason::Closed(_))
+                if connector.version == MqttVersion::Auto && protocol == Protocol::V5 =>
             {
-                memory.lacks_5 = Lacks5::Yes;
+                quirks.v5 = V5Support::Unsupported;
                 continue;
             }
-            Err(Ending::HungUp(why)) => return Err(ProbeError::Broker(format!("{why}; {NEVER_LET_IN}"))),
-            Err(ending) => return Err(ProbeError::Broker(ending.why())),
+            Err(DisconnectReason::Closed(why)) => {
+                return Err(ProbeError::Broker(format!("{why}; {CLOSED_BEFORE_CONNACK}")));
+            }
+            Err(reason) => return Err(ProbeError::Broker(reason.into_text())),
         }
         if client.disconnect().is_ok() {
-            // The broker hangs up once it has read our goodbye.
-            let hung_up = async { while line.poll().await.is_ok() {} };
-            let _ = time::timeout(FAREWELL, hung_up).await;
+            // The broker closes the connection after the DISCONNECT.
+            let closed = async { while events.poll().await.is_ok() {} };
+            let _ = time::timeout(DISCONNECT_TIMEOUT, closed).await;
         }
         return Ok(());
     }

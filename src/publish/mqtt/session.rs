@@ -1,311 +1,266 @@
-//! One connection to the broker, from its ConnAck to its end.
+//! One connection to the broker, from its CONNACK to its end.
 //!
-//! Messages go in from the board of states and from the outbox, no more at a time than the broker
-//! allows; acknowledgements come back. rumqttc does not say which acknowledgement belongs to which
-//! message, so messages handed to it wait in order for their packet id (it announces each as
-//! written), and from then on by that id.
+//! Messages come from the retained messages and from the outbox, and no more are in flight than the
+//! broker allows. Acknowledgements come back.
 
-use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
-    future::Future,
-    pin::Pin,
-    time::Duration,
-};
+use std::{collections::HashSet, future::Future, pin::Pin, time::Duration};
 
 use tokio::time::{self, Instant};
 use uuid::Uuid;
 
 use super::{
-    super::{
-        Shared, Stop,
-        outbox::{Row, Taken},
-        retained::{ContentType, Post},
-    },
-    ears::Ears,
-    given_up,
-    memory::{Lacks5, Memory},
-    wire::{Client, Heard, Limits, Line, Outgoing, Protocol},
-    words::{Ending, NEVER_LET_IN, THROWN_OUT, Verdict},
+    broker_quirks::{BrokerQuirks, V5Support},
+    client::{BrokerEvent, BrokerLimits, Client, DISCONNECT_TIMEOUT, EventLoop, Outgoing},
+    in_flight::{InFlightMessages, Origin, Sent},
+    protocol::Protocol,
+    reason_text::{CLOSED_AFTER_CONNACK, CLOSED_BEFORE_CONNACK, DisconnectReason, NOT_MQTT, PubAckOutcome},
+    subscriptions::Subscriptions,
+};
+use crate::publish::{
+    outbox::InFlight,
+    retained::{ContentType, RetainedMessage},
+    shared::{Shared, Stop},
 };
 
-/// A subscriber that was away longer than this does not get an event any more, seconds. A day.
+/// The broker discards an event for a subscriber that is away longer than this, seconds: a day.
 const EVENT_EXPIRY: u32 = 24 * 60 * 60;
-/// How long saying goodbye may take.
-pub(super) const FAREWELL: Duration = Duration::from_secs(2);
-/// The broker hanging up this often in a row, with nothing delivered in between, is put down to a
-/// message that was under way.
-const HANG_UPS: u32 = 3;
-/// What the broker did not take or let us hear is tried again so often.
-const AGAIN: Duration = Duration::from_secs(60);
-/// How long nothing is listened to after that went wrong.
-const DEAF: Duration = Duration::from_secs(600);
+/// After so many unexplained disconnects in a row, a message that was in flight is taken for the cause.
+const MAX_UNEXPLAINED: u32 = 3;
+/// How often postponed messages and paused subscriptions are tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(60);
+/// How long subscriptions are paused after they failed.
+const SUBSCRIPTION_PAUSE: Duration = Duration::from_secs(600);
 
-/// Why there is no connection any more, or not yet.
-pub(super) enum End {
-    /// We were told to stop.
+/// Why a session ended or did not begin.
+pub(super) enum SessionEnd {
+    /// The publisher has shut down.
     Stopped,
-    /// The broker does not know this version of the protocol, or hung up as such brokers do.
-    NotSpoken {
-        /// In words.
+    /// The broker does not support this version of MQTT, or closed the connection as such brokers do.
+    VersionUnsupported {
+        /// The reason, for people.
         why: String,
-        /// It said so.
-        refused: bool,
+        /// The broker said so.
+        explicit: bool,
     },
-    /// Try again.
-    Lost {
-        /// In words.
+    /// There is no connection; try again.
+    Disconnected {
+        /// The reason, for people.
         why: String,
-        /// Something came of this attempt: no reason to wait longer than last time.
+        /// An event was delivered, or something was found out about the broker: the next pause is short.
         progress: bool,
     },
 }
 
-/// A message between us and the broker.
-struct Sent {
-    topic: String,
-    origin: Origin,
-    /// Of the packet.
-    bytes: usize,
-}
+/// A poll of the event loop, which it owns. rumqttc loses data when a started poll is dropped, so the
+/// session keeps the poll while it waits for other things.
+type Poll = Pin<Box<dyn Future<Output = (EventLoop, Result<BrokerEvent, DisconnectReason>)> + Send>>;
 
-/// Where a message comes from.
-#[derive(Clone, Copy)]
-enum Origin {
-    /// The outbox.
-    Event(Row),
-    /// The board of states.
-    State {
-        /// There.
-        number: u64,
-        /// Of the event whose snapshot this is.
-        snapshot: Option<Uuid>,
-    },
-}
-
-impl Sent {
-    fn row(&self) -> Option<Row> {
-        match self.origin {
-            Origin::Event(row) => Some(row),
-            Origin::State { .. } => None,
-        }
-    }
-}
-
-/// rumqttc loses data when a started poll is dropped, so the poll is one future that owns the line
-/// and stays where it is while others are waited for.
-type Poll = Pin<Box<dyn Future<Output = (Line, Result<Heard, Ending>)> + Send>>;
-
-fn poll(mut line: Line) -> Poll {
+fn poll(mut events: EventLoop) -> Poll {
     Box::pin(async move {
-        let result = line.poll().await;
-        (line, result)
+        let result = events.poll().await;
+        (events, result)
     })
 }
 
+/// An accepted connection.
 pub(super) struct Session<'a> {
     client: Client,
     poll: Poll,
     shared: &'a Shared,
-    memory: &'a mut Memory,
-    limits: Limits,
-    /// Handed to rumqttc, not yet written: in order.
-    handed: VecDeque<Sent>,
-    /// Written, not yet acknowledged, by packet id.
-    in_flight: BTreeMap<u16, Sent>,
-    /// The broker has answered something: messages pass both ways.
+    quirks: &'a mut BrokerQuirks,
+    limits: BrokerLimits,
+    in_flight: InFlightMessages,
+    /// The broker has answered something: messages pass in both directions.
     answered: bool,
-    /// An event was delivered, or it is clear now which one cannot be.
+    /// An event was delivered, or something was found out about the broker.
     progress: bool,
-    /// Topics whose messages the broker does not take; told once.
-    told: HashSet<String>,
-    ears: Ears<'a>,
-    /// At the last look the broker owed an answer to what they want to hear.
-    waited: bool,
+    /// Topics whose messages the broker does not take. Each is logged once.
+    logged: HashSet<String>,
+    subscriptions: Subscriptions<'a>,
+    /// At the last retry the broker had not acknowledged the subscriptions.
+    subscriptions_overdue: bool,
 }
 
 impl<'a> Session<'a> {
-    /// Connects.
+    /// Connects and requests the subscriptions.
+    ///
+    /// # Errors
+    /// Why there is no connection.
     pub async fn open(
         client: Client,
-        line: Line,
+        events: EventLoop,
         shared: &'a Shared,
-        memory: &'a mut Memory,
-    ) -> Result<Self, End> {
-        let mut poll_ = poll(line);
+        quirks: &'a mut BrokerQuirks,
+    ) -> Result<Self, SessionEnd> {
+        let mut connecting = poll(events);
         let mut stop = shared.stop.subscribe();
-        let (line, first) = tokio::select! {
-            polled = &mut poll_ => polled,
-            () = given_up(&mut stop, shared) => return Err(End::Stopped),
+        let (events, first) = tokio::select! {
+            polled = &mut connecting => polled,
+            () = shared.nothing_left_to_do(&mut stop) => return Err(SessionEnd::Stopped),
         };
-        let lost = |why, progress| Err(End::Lost { why, progress });
+        let disconnected = |why| Err(SessionEnd::Disconnected { why, progress: false });
         let limits = match first {
-            Ok(Heard::Connected(limits)) => limits,
-            Ok(_) => return lost("what answers there does not speak MQTT".into(), false),
-            Err(Ending::LacksRetain) if memory.retain => {
-                memory.retain = false;
-                return lost("the broker keeps no retained messages; going on without".into(), true);
-            }
-            Err(Ending::LacksQos1) if memory.qos1 => {
-                memory.qos1 = false;
-                return lost("the broker acknowledges no messages; going on without".into(), true);
-            }
-            Err(Ending::LacksVersion(why)) => return Err(End::NotSpoken { why, refused: true }),
-            Err(Ending::HungUp(why)) => {
-                return Err(End::NotSpoken { why: format!("{why}; {NEVER_LET_IN}"), refused: false });
-            }
-            Err(ending) => return lost(ending.why(), false),
+            Ok(BrokerEvent::Connected(limits)) => limits,
+            Ok(_) => return disconnected(NOT_MQTT.into()),
+            Err(reason) => return Err(not_connected(reason, quirks)),
         };
-        memory.retain = limits.retain;
-        memory.qos1 = limits.qos1;
-        shared.board().resend_all();
-        let mut ears = Ears::new(shared);
-        memory.deaf = memory.deaf.filter(|until| Instant::now() < *until);
-        if memory.deaf.is_none() && ears.open(&client).is_err() {
-            return lost("cannot subscribe".into(), false);
+        quirks.retain = limits.retain;
+        quirks.qos1 = limits.qos1;
+        shared.retained().resend_all();
+        let mut subscriptions = Subscriptions::new(shared);
+        quirks.subscriptions_paused_until =
+            quirks.subscriptions_paused_until.filter(|until| Instant::now() < *until);
+        if quirks.subscriptions_paused_until.is_none() && subscriptions.request(&client).is_err() {
+            return disconnected(CANNOT_SUBSCRIBE.into());
         }
         Ok(Self {
             client,
-            poll: poll(line),
+            poll: poll(events),
             shared,
-            memory,
+            quirks,
             limits,
-            handed: VecDeque::new(),
-            in_flight: BTreeMap::new(),
+            in_flight: InFlightMessages::default(),
             answered: false,
             progress: false,
-            told: HashSet::new(),
-            ears,
-            waited: false,
+            logged: HashSet::new(),
+            subscriptions,
+            subscriptions_overdue: false,
         })
     }
 
-    /// Whether this connection only stands because the broker hung up on a newer version, once.
-    pub fn is_doubtful(&self) -> bool {
-        self.memory.lacks_5 == Lacks5::Perhaps
+    /// This connection uses MQTT 3.1.1 because the broker closed one that used MQTT 5, once.
+    pub fn is_v5_doubtful(&self) -> bool {
+        self.quirks.v5 == V5Support::Doubtful
     }
 
-    /// The broker speaks this version: 5 after all, perhaps.
-    pub fn speaks(&mut self, protocol: Protocol) {
+    /// The broker has accepted this version of MQTT.
+    pub fn connected_with(&mut self, protocol: Protocol) {
         if protocol == Protocol::V5 {
-            self.memory.lacks_5 = Lacks5::No;
+            self.quirks.v5 = V5Support::Assumed;
         }
     }
 
-    /// Ends a connection that is not wanted after all, so that the broker forgets the will.
-    pub async fn leave(mut self) {
-        let gone = async {
-            while let (line, Ok(_)) = (&mut self.poll).await {
-                self.poll = poll(line);
+    /// Disconnects, so that the broker discards the will.
+    pub async fn close(mut self) {
+        let closed = async {
+            while let (events, Ok(_)) = (&mut self.poll).await {
+                self.poll = poll(events);
             }
         };
         if self.client.disconnect().is_ok() {
-            // Whether it hangs up or not: we are gone.
-            let _ = time::timeout(FAREWELL, gone).await;
+            // A broker that does not close the connection in time is left.
+            let _ = time::timeout(DISCONNECT_TIMEOUT, closed).await;
         }
     }
 
-    /// Delivers until the connection ends or we are told to stop.
-    pub async fn serve(mut self) -> End {
+    /// Delivers until the connection ends or the publisher shuts down.
+    pub async fn serve(mut self) -> SessionEnd {
         let mut stop = self.shared.stop.subscribe();
-        let mut leaving = None;
-        let mut said_goodbye = false;
-        let mut heard = Instant::now();
-        let mut again = time::interval_at(heard + AGAIN, AGAIN);
+        // When to stop waiting for the end of a connection that is being closed.
+        let mut closing = None;
+        let mut disconnect_requested = false;
+        let mut last_event = Instant::now();
+        let mut retry = time::interval_at(last_event + RETRY_INTERVAL, RETRY_INTERVAL);
         loop {
             let stopping = *stop.borrow_and_update();
             if let Some(Stop { until, farewell }) = stopping
-                && leaving.is_none()
-                && (self.drained() || Instant::now() >= until)
+                && closing.is_none()
+                && (self.is_drained() || Instant::now() >= until)
             {
-                self.shared.post(self.shared.topics.status(), ContentType::Text, farewell);
-                leaving = Some(Instant::now() + FAREWELL);
+                self.shared.retain(self.shared.topics.status(), ContentType::Text, farewell);
+                closing = Some(Instant::now() + DISCONNECT_TIMEOUT);
             }
-            if let Err(end) = self.send_what_is_due(leaving.is_some()) {
+            if let Err(end) = self.send_waiting(closing.is_some()) {
                 return end;
             }
-            if leaving.is_some() && !said_goodbye && self.settled() {
-                said_goodbye = self.client.disconnect().is_ok();
+            if closing.is_some() && !disconnect_requested && self.is_settled() {
+                disconnect_requested = self.client.disconnect().is_ok();
             }
-            let alarm = leaving.or(stopping.map(|stop| stop.until));
+            let deadline = closing.or(stopping.map(|stop| stop.until));
             tokio::select! {
-                (line, polled) = &mut self.poll => match polled {
+                (events, polled) = &mut self.poll => match polled {
                     Ok(event) => {
-                        heard = Instant::now();
-                        self.poll = poll(line);
+                        last_event = Instant::now();
+                        self.poll = poll(events);
                         if let Err(end) = self.on(event) {
                             return end;
                         }
                     }
-                    // After our goodbye the broker hangs up; before it, the will speaks for us.
-                    Err(_) if leaving.is_some() => return End::Stopped,
-                    Err(ending) => return self.ended(line, ending),
+                    // The broker closes the connection after our DISCONNECT; before it, it publishes the will.
+                    Err(_) if closing.is_some() => return SessionEnd::Stopped,
+                    Err(reason) => return self.ended(events, reason),
                 },
                 () = self.shared.outbox.appended() => {}
-                () = self.shared.posted.notified() => {}
+                () = self.shared.retained_changed.notified() => {}
                 _ = stop.changed() => {}
-                _ = again.tick() => if let Err(end) = self.try_again() {
+                _ = retry.tick() => if let Err(end) = self.retry() {
                     return end;
                 },
-                () = time::sleep_until(heard + self.limits.silence) => {
-                    return End::Lost { why: "the broker no longer answers".into(), progress: self.progress };
+                () = time::sleep_until(last_event + self.limits.max_silence) => {
+                    return self.disconnected("the broker no longer answers".into());
                 }
-                () = time::sleep_until(alarm.unwrap_or_else(Instant::now)), if alarm.is_some() => {
-                    if leaving.is_some() {
-                        return End::Stopped;
+                () = time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    if closing.is_some() {
+                        return SessionEnd::Stopped;
                     }
                 }
             }
         }
     }
 
-    /// Once in a while: what was not possible before may be now. Nothing is sent to who leaves a
-    /// subscription unanswered for so long.
-    fn try_again(&mut self) -> Result<(), End> {
-        if std::mem::replace(&mut self.waited, self.ears.waiting) && self.ears.waiting {
-            return Err(self.go_deaf("the broker does not answer when it is asked for commands".into()));
+    /// Sends postponed messages again, and requests paused subscriptions when their pause is over. Ends
+    /// the session when the broker has not acknowledged the subscriptions since the last retry.
+    fn retry(&mut self) -> Result<(), SessionEnd> {
+        let overdue = std::mem::replace(&mut self.subscriptions_overdue, self.subscriptions.pending);
+        if overdue && self.subscriptions.pending {
+            let why = "the broker does not acknowledge the subscription to commands";
+            return Err(self.pause_subscriptions(why.into()));
         }
-        self.shared.board().resend_postponed();
-        if self.memory.deaf.is_some_and(|until| until <= Instant::now()) {
-            self.memory.deaf = None;
-            let full = |_| End::Lost { why: "cannot subscribe".into(), progress: self.progress };
-            self.ears.open(&self.client).map_err(full)?;
+        self.shared.retained().resend_postponed();
+        if self.quirks.subscriptions_paused_until.is_some_and(|until| until <= Instant::now()) {
+            self.quirks.subscriptions_paused_until = None;
+            if self.subscriptions.request(&self.client).is_err() {
+                return Err(self.disconnected(CANNOT_SUBSCRIBE.into()));
+            }
         }
         Ok(())
     }
 
-    /// The broker is not asked for anything for a while: messages are more important.
-    fn go_deaf(&mut self, why: String) -> End {
-        self.memory.deaf = Some(Instant::now() + DEAF);
-        tracing::warn!("{why}; nothing is listened to for ten minutes");
-        End::Lost { why, progress: true }
+    /// Gives up the subscriptions for a while, because delivery is more important. Returns the end of
+    /// this session.
+    fn pause_subscriptions(&mut self, why: String) -> SessionEnd {
+        self.quirks.subscriptions_paused_until = Some(Instant::now() + SUBSCRIPTION_PAUSE);
+        tracing::warn!("{why}; commands are not received for ten minutes");
+        SessionEnd::Disconnected { why, progress: true }
     }
 
-    /// Nothing is under way and every state is out.
-    fn settled(&self) -> bool {
-        self.under_way() == 0 && self.shared.board().all_sent()
+    fn disconnected(&self, why: String) -> SessionEnd {
+        SessionEnd::Disconnected { why, progress: self.progress }
     }
 
-    fn drained(&self) -> bool {
-        self.shared.outbox.is_empty() && self.settled()
+    /// Nothing is in flight, and every retained message was sent.
+    fn is_settled(&self) -> bool {
+        self.in_flight.is_empty() && self.shared.retained().all_sent()
     }
 
-    fn under_way(&self) -> usize {
-        self.handed.len() + self.in_flight.len()
+    fn is_drained(&self) -> bool {
+        self.shared.outbox.is_empty() && self.is_settled()
     }
 
-    /// Hands over as much as the broker allows: states first, they are few.
-    fn send_what_is_due(&mut self, leaving: bool) -> Result<(), End> {
-        let window = if self.memory.suspects.is_empty() { self.limits.window } else { 1 };
-        // A subscription has a packet id, too, which no message should have before it is answered.
-        let window = window.saturating_sub(usize::from(self.ears.waiting));
-        while self.under_way() < window {
-            let due = self.shared.board().take();
-            if let Some((number, post)) = due {
-                self.send_state(number, post)?;
-            } else if leaving {
+    /// Sends as much as the broker allows: retained messages first, which are few, then events unless
+    /// the connection is `closing`.
+    fn send_waiting(&mut self, closing: bool) -> Result<(), SessionEnd> {
+        let limit = if self.quirks.quarantined.is_empty() { self.limits.max_in_flight } else { 1 };
+        // A pending subscription uses a packet id that no message may get before it is acknowledged.
+        let limit = limit.saturating_sub(usize::from(self.subscriptions.pending));
+        while self.in_flight.len() < limit {
+            let state = self.shared.retained().take();
+            if let Some((number, message)) = state {
+                self.send_state(number, message)?;
+            } else if closing {
                 break;
-            } else if let Some(taken) = self.shared.outbox.take() {
-                self.send_event(taken)?;
+            } else if let Some(event) = self.shared.outbox.take() {
+                self.send_event(event)?;
             } else {
                 break;
             }
@@ -313,20 +268,19 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn send_state(&mut self, number: u64, post: Post) -> Result<(), End> {
-        let Post { topic, payload, content, event } = post;
+    fn send_state(&mut self, number: u64, message: RetainedMessage) -> Result<(), SessionEnd> {
+        let RetainedMessage { topic, payload, content, event } = message;
         let origin = Origin::State { number, snapshot: event };
-        let retain = self.memory.retain;
-        let message =
-            Outgoing { topic, qos1: self.memory.qos1, retain, payload, content, expiry: None, event };
+        let (qos1, retain) = (self.quirks.qos1, self.quirks.retain);
+        let message = Outgoing { topic, qos1, retain, payload, content, expiry: None, event };
         self.send(message, origin).map(drop)
     }
 
-    fn send_event(&mut self, taken: Taken) -> Result<(), End> {
-        let Taken { row, camera, event, newest, .. } = taken;
+    fn send_event(&mut self, event: InFlight) -> Result<(), SessionEnd> {
+        let InFlight { row, camera, event, newest, .. } = event;
         let message = Outgoing {
             topic: self.shared.topics.description(&camera),
-            qos1: self.memory.qos1,
+            qos1: self.quirks.qos1,
             retain: false,
             payload: event.clone(),
             content: ContentType::Json,
@@ -339,54 +293,64 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Hands a message over unless it is larger than the broker takes; gives whether it did.
-    fn send(&mut self, message: Outgoing, origin: Origin) -> Result<bool, End> {
+    /// Sends a message unless it is larger than the broker takes. Returns whether it was sent.
+    fn send(&mut self, message: Outgoing, origin: Origin) -> Result<bool, SessionEnd> {
         let bytes = self.client.size(&message);
         let sent = Sent { topic: message.topic.clone(), origin, bytes };
-        let limit =
-            self.memory.too_large.map_or(self.limits.max_packet, |it| self.limits.max_packet.min(it - 1));
+        let max = self.limits.max_packet;
+        let limit = self.quirks.too_large.map_or(max, |too_large| max.min(too_large - 1));
         if bytes > limit {
             self.refused(sent, &format!("the broker takes at most {limit} bytes"));
             return Ok(false);
         }
         if self.client.publish(message).is_err() {
-            return Err(End::Lost { why: "the connection takes no more messages".into(), progress: false });
+            let why = "the connection takes no more messages".into();
+            return Err(SessionEnd::Disconnected { why, progress: false });
         }
-        self.handed.push_back(sent);
+        self.in_flight.requested(sent);
         Ok(true)
     }
 
-    fn on(&mut self, event: Heard) -> Result<(), End> {
-        self.answered |= matches!(event, Heard::Answered(..) | Heard::Subscribed(_) | Heard::Message { .. });
+    fn on(&mut self, event: BrokerEvent) -> Result<(), SessionEnd> {
         match event {
-            // Messages without acknowledgement have no packet id: written is all they can be.
-            Heard::Written(0) => {
-                if let Some(sent) = self.handed.pop_front() {
+            BrokerEvent::Written(id) => {
+                // QoS 0: written is all that is known of it.
+                if let Some(sent) = self.in_flight.written(id) {
                     self.delivered(&sent);
                 }
             }
-            Heard::Written(id) => {
-                if let Some(sent) = self.handed.pop_front() {
-                    self.in_flight.insert(id, sent);
+            BrokerEvent::Acknowledged(id, outcome) => {
+                self.answered = true;
+                if let Some(sent) = self.in_flight.acknowledged(id) {
+                    self.acknowledged(sent, outcome)?;
                 }
             }
-            Heard::Answered(id, verdict) => {
-                let Some(sent) = self.in_flight.remove(&id) else { return Ok(()) };
-                match verdict {
-                    Verdict::Taken => self.delivered(&sent),
-                    Verdict::NotNow(why) => self.not_now(sent, why)?,
-                    Verdict::Unclear(why) if !sent.row().is_some_and(|row| self.memory.unclear(row)) => {
-                        self.not_now(sent, why)?;
-                    }
-                    Verdict::Refused(why) | Verdict::Unclear(why) => self.refused(sent, why),
+            BrokerEvent::Message { topic, payload, retained } => {
+                self.answered = true;
+                self.subscriptions.on_message(&topic, &payload, retained);
+            }
+            BrokerEvent::Subscribed(granted) => {
+                self.answered = true;
+                self.subscriptions.acknowledged(&granted);
+                self.quirks.failed_subscriptions = 0;
+            }
+            BrokerEvent::Connected(_) | BrokerEvent::Other => {}
+        }
+        Ok(())
+    }
+
+    fn acknowledged(&mut self, sent: Sent, outcome: PubAckOutcome) -> Result<(), SessionEnd> {
+        match outcome {
+            PubAckOutcome::Accepted => self.delivered(&sent),
+            PubAckOutcome::TryLater(why) => self.try_later(sent, why)?,
+            PubAckOutcome::Unclear(why) => {
+                if sent.row().is_some_and(|row| self.quirks.refused_unclearly(row)) {
+                    self.refused(sent, why);
+                } else {
+                    self.try_later(sent, why)?;
                 }
             }
-            Heard::Message { topic, payload, retained } => self.ears.hear(&topic, &payload, retained),
-            Heard::Subscribed(stand) => {
-                self.ears.opened(&stand);
-                self.memory.unheard = 0;
-            }
-            Heard::Connected(_) | Heard::Other => {}
+            PubAckOutcome::Refused(why) => self.refused(sent, why),
         }
         Ok(())
     }
@@ -396,138 +360,169 @@ impl<'a> Session<'a> {
             Origin::Event(row) => {
                 self.shared.outbox.acknowledge(row);
                 self.progress = true;
-                self.memory.hang_ups = 0;
+                self.quirks.unexplained_disconnects = 0;
             }
             Origin::State { number, snapshot } => {
-                self.shared.board().delivered(number);
-                self.forget(snapshot);
+                self.shared.retained().delivered(number);
+                self.forget_snapshot(snapshot);
             }
         }
-        self.cleared(sent);
+        self.leave_quarantine(sent);
     }
 
-    /// The broker does not take this message, but may later.
-    fn not_now(&mut self, sent: Sent, why: &str) -> Result<(), End> {
+    /// The broker does not take this message now, but may later. An event ends the session.
+    fn try_later(&mut self, sent: Sent, why: &str) -> Result<(), SessionEnd> {
         match sent.origin {
-            // Whatever follows would be told the same, or overtake it: all wait.
-            Origin::Event(row) => {
+            // The events behind it would be refused, too, or overtake it: all wait.
+            Origin::Event(_) => {
                 let why = format!("the broker does not take {} now: {why}", sent.topic);
-                self.memory.suspects.insert((sent.topic, Some(row)));
-                Err(End::Lost { why, progress: self.progress })
+                self.quirks.quarantined.insert(sent.into_key());
+                Err(self.disconnected(why))
             }
             Origin::State { number, .. } => {
-                self.shared.board().postpone(number);
-                self.cleared(&sent);
-                if self.told.insert(sent.topic.clone()) {
-                    tracing::warn!("the broker does not take {} now, it is tried again: {why}", sent.topic);
+                self.shared.retained().postpone(number);
+                self.leave_quarantine(&sent);
+                if self.logged.insert(sent.topic.clone()) {
+                    tracing::warn!(
+                        "the broker does not take {} now, camscribe tries again: {why}",
+                        sent.topic
+                    );
                 }
                 Ok(())
             }
         }
     }
 
-    /// The broker does not take this message and never will: told, counted, not sent again.
+    /// The broker refuses this message for good: it is logged, counted and not sent again.
     fn refused(&mut self, sent: Sent, why: &str) {
         let Sent { topic, origin, bytes } = &sent;
         match *origin {
             Origin::Event(row) => {
-                self.shared.outbox.set_aside(row);
+                self.shared.outbox.dead_letter(row);
                 self.progress = true;
-                tracing::warn!("an event of {bytes} bytes for {topic} is set aside: {why}");
+                tracing::warn!("an event of {bytes} bytes for {topic} is discarded: {why}");
             }
             Origin::State { number, snapshot } => {
-                self.shared.board().shelve(number);
-                self.forget(snapshot);
-                if self.told.insert(topic.clone()) {
+                self.shared.retained().reject(number);
+                self.forget_snapshot(snapshot);
+                if self.logged.insert(topic.clone()) {
                     tracing::warn!("the broker does not take {topic} ({bytes} bytes): {why}");
                 }
             }
         }
-        self.cleared(&sent);
+        self.leave_quarantine(&sent);
     }
 
-    /// A picture's fate is known: it need not be kept any more.
-    fn forget(&self, snapshot: Option<Uuid>) {
+    /// The outbox need not keep a snapshot that was delivered or refused.
+    fn forget_snapshot(&self, snapshot: Option<Uuid>) {
         if let Some(id) = snapshot {
             self.shared.outbox.forget_snapshot(id);
         }
     }
 
-    /// The fate of a message is known: it is no suspect any more, nor is any event before it.
-    fn cleared(&mut self, sent: &Sent) {
-        self.memory.suspects.retain(|(topic, row)| match (row, sent.row()) {
-            (Some(suspect), Some(row)) => *suspect > row,
+    /// Takes a message whose outcome is known out of quarantine. Events before it have left the outbox,
+    /// so they leave the quarantine, too.
+    fn leave_quarantine(&mut self, sent: &Sent) {
+        self.quirks.quarantined.retain(|(topic, row)| match (row, sent.row()) {
+            (Some(quarantined), Some(row)) => *quarantined > row,
             (None, None) => *topic != sent.topic,
             _ => true,
         });
     }
 
-    /// The connection is gone. Finds out whether a message was the reason.
-    fn ended(mut self, mut line: Line, ending: Ending) -> End {
-        for event in line.rest() {
+    /// The connection has ended. Finds out whether the subscriptions or a message caused it.
+    fn ended(mut self, mut events: EventLoop, reason: DisconnectReason) -> SessionEnd {
+        for event in events.remaining() {
             if let Err(end) = self.on(event) {
                 return end;
             }
         }
-        if matches!(ending, Ending::Flooded) {
-            self.memory.deaf = Some(Instant::now() + DEAF);
+        if matches!(reason, DisconnectReason::IncomingTooLarge) {
+            self.quirks.subscriptions_paused_until = Some(Instant::now() + SUBSCRIPTION_PAUSE);
         }
-        // Some brokers end the connection of who may not listen: no message is to blame for that.
-        if self.ears.waiting {
-            self.memory.unheard += 1;
-            let rejected = matches!(ending, Ending::Rejected { .. });
-            if rejected || self.memory.unheard >= HANG_UPS {
-                let why =
-                    format!("the connection ends when the broker is asked for commands: {}", ending.why());
-                return self.go_deaf(why);
-            }
-            return End::Lost { why: ending.why(), progress: self.progress };
+        if self.subscriptions.pending {
+            return self.ended_while_subscribing(reason);
         }
-        let (why, rejected) = match ending {
-            Ending::Rejected { why, too_large } => (why.clone(), Some((why, too_large))),
-            Ending::HungUp(why) if self.under_way() > 0 && !self.progress => {
-                // A message is given up only where others were answered: else it is the line that is bad.
-                let telling = self.under_way() > 1 || self.answered;
-                self.memory.hang_ups += u32::from(telling);
-                let often = self.memory.hang_ups >= HANG_UPS;
-                (why, often.then(|| ("the broker hangs up whenever it is sent".into(), false)))
+        let (why, rejected) = match reason {
+            DisconnectReason::MessageRejected { why, too_large } => (why.clone(), Some((why, too_large))),
+            DisconnectReason::Closed(why) if !self.in_flight.is_empty() && !self.progress => {
+                let objection = "the broker closes the connection whenever it is sent";
+                (why, self.is_message_suspected().then(|| (objection.into(), false)))
             }
-            Ending::HungUp(why) => (format!("{why}; {THROWN_OUT}"), None),
-            ending => (ending.why(), None),
+            DisconnectReason::Closed(why) => (format!("{why}; {CLOSED_AFTER_CONNACK}"), None),
+            reason => (reason.into_text(), None),
         };
         match rejected {
-            Some((objection, too_large)) => self.blame(&objection, too_large),
+            Some((objection, too_large)) => self.message_rejected(&objection, too_large),
             // Another broker may answer next time.
-            None => self.memory.too_large = None,
+            None => self.quirks.too_large = None,
         }
-        End::Lost { why, progress: self.progress }
+        self.disconnected(why)
     }
 
-    /// The broker objects to one of the messages under way.
-    fn blame(&mut self, objection: &str, too_large: bool) {
-        let mut under_way: Vec<Sent> = std::mem::take(&mut self.in_flight).into_values().collect();
-        under_way.extend(self.handed.drain(..));
-        match under_way.pop() {
-            Some(culprit) if under_way.is_empty() => {
-                if too_large {
-                    self.memory.too_large = Some(culprit.bytes);
-                }
-                self.memory.hang_ups = 0;
-                self.refused(culprit, objection);
-                self.progress = true;
-            }
-            Some(last) => {
-                // Each is tried by itself now, as often.
-                self.memory.hang_ups = 0;
-                under_way.push(last);
-                let name = |sent: Sent| {
-                    let row = sent.row();
-                    (sent.topic, row)
-                };
-                self.memory.suspects = under_way.into_iter().map(name).collect();
-                self.progress = true;
-            }
-            None => {}
+    /// The connection has ended before the SUBACK. Some brokers close the connection of a client that
+    /// may not subscribe, so no message is suspected.
+    fn ended_while_subscribing(&mut self, reason: DisconnectReason) -> SessionEnd {
+        self.quirks.failed_subscriptions += 1;
+        let rejected = matches!(reason, DisconnectReason::MessageRejected { .. });
+        let why = reason.into_text();
+        if rejected || self.quirks.failed_subscriptions >= MAX_UNEXPLAINED {
+            return self.pause_subscriptions(format!(
+                "the connection ends when camscribe subscribes to commands: {why}"
+            ));
         }
+        self.disconnected(why)
+    }
+
+    /// Counts an unexplained disconnect. Returns whether there were so many that a message in flight is
+    /// taken for the cause.
+    fn is_message_suspected(&mut self) -> bool {
+        // One message in flight and nothing answered: the network is the likelier cause.
+        let counts = self.in_flight.len() > 1 || self.answered;
+        self.quirks.unexplained_disconnects += u32::from(counts);
+        self.quirks.unexplained_disconnects >= MAX_UNEXPLAINED
+    }
+
+    /// The broker objects to one of the messages in flight. A single one is refused for good. Several
+    /// are quarantined, which sends one at a time from now on.
+    fn message_rejected(&mut self, objection: &str, too_large: bool) {
+        let mut in_flight = self.in_flight.drain();
+        if in_flight.is_empty() {
+            return;
+        }
+        self.quirks.unexplained_disconnects = 0;
+        self.progress = true;
+        if in_flight.len() > 1 {
+            self.quirks.quarantined = in_flight.into_iter().map(Sent::into_key).collect();
+        } else if let Some(culprit) = in_flight.pop() {
+            if too_large {
+                self.quirks.too_large = Some(culprit.bytes);
+            }
+            self.refused(culprit, objection);
+        }
+    }
+}
+
+const CANNOT_SUBSCRIBE: &str = "camscribe cannot subscribe to commands";
+
+/// Why there is no connection. Remembers what the broker does not support.
+fn not_connected(reason: DisconnectReason, quirks: &mut BrokerQuirks) -> SessionEnd {
+    match reason {
+        DisconnectReason::RetainUnsupported if quirks.retain => {
+            quirks.retain = false;
+            let why = "the broker does not support retained messages; going on without".into();
+            SessionEnd::Disconnected { why, progress: true }
+        }
+        DisconnectReason::Qos1Unsupported if quirks.qos1 => {
+            quirks.qos1 = false;
+            let why = "the broker does not support QoS 1; going on with QoS 0".into();
+            SessionEnd::Disconnected { why, progress: true }
+        }
+        DisconnectReason::VersionUnsupported(why) => SessionEnd::VersionUnsupported { why, explicit: true },
+        DisconnectReason::Closed(why) => {
+            let why = format!("{why}; {CLOSED_BEFORE_CONNACK}");
+            SessionEnd::VersionUnsupported { why, explicit: false }
+        }
+        reason => SessionEnd::Disconnected { why: reason.into_text(), progress: false },
     }
 }

@@ -1,4 +1,4 @@
-//! A subscriber for `camscribe demo`: what a reader of the broker sees.
+//! A subscriber, with which `camscribe demo` prints what it publishes.
 
 use std::convert::Infallible;
 
@@ -8,12 +8,12 @@ use rumqttc::v5::{
 };
 use uuid::Uuid;
 
-use super::words;
+use super::reason_text;
 
-/// Room for a snapshot of any camera, bytes.
+/// The largest packet, bytes: enough for a snapshot of any camera.
 const MAX_INCOMING: u32 = 4 << 20;
 
-/// The connection ended.
+/// The connection has ended.
 #[derive(Debug, thiserror::Error)]
 #[error("reading from the broker on port {port} ended: {why}")]
 pub struct SubscribeError {
@@ -21,8 +21,11 @@ pub struct SubscribeError {
     why: String,
 }
 
-/// Hands every message on `filter`, topic and payload, to `each`, until the connection ends or the
-/// future is dropped. The broker is on 127.0.0.1.
+/// Calls `each` with the topic and the payload of every message that matches `filter`, until the
+/// connection ends or the future is dropped. The broker is on 127.0.0.1.
+///
+/// # Errors
+/// When the connection ends.
 pub async fn subscribe(
     port: u16,
     filter: &str,
@@ -39,7 +42,7 @@ pub async fn subscribe(
                 each(&String::from_utf8_lossy(&message.topic), &message.payload);
             }
             Ok(_) => {}
-            Err(error) => return Err(ended(words::ending(&error).why())),
+            Err(error) => return Err(ended(reason_text::disconnect_reason(&error).into_text())),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! PEM files in, a TLS client configuration out: ring's cryptography, no other provider asked.
+//! The TLS client configuration from PEM files, with ring as the only cryptography provider.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,32 +11,32 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
 };
 
-use super::super::TlsFiles;
+use crate::publish::settings::TlsFiles;
 
 /// A certificate or key that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file that cannot be read, or that holds no PEM of the kind that is wanted.
+    /// A file that cannot be read, or that has no PEM of the right kind.
     #[error("{what}: {} cannot be used: {why}", file.display())]
     File {
-        /// Which key of the configuration names it.
+        /// The configuration key that names the file.
         what: &'static str,
-        /// Where.
+        /// The file.
         file: PathBuf,
-        /// In words.
+        /// The reason, for people.
         why: String,
     },
-    /// This machine trusts no authority.
+    /// The system has no certificate authorities.
     #[error("the system has no certificate authorities ({0}): install ca-certificates, or set mqtt.ca_file")]
     NoSystemRoots(String),
-    /// A certificate and a key that do not fit each other, or that are of an unknown kind.
+    /// A certificate and a key that do not belong together, or that are of an unknown kind.
     #[error("mqtt.client_cert_file {} and mqtt.client_key_file {} do not go together: {why}", certificate.display(), key.display())]
     Client {
-        /// The one file.
+        /// The certificate's file.
         certificate: PathBuf,
-        /// The other.
+        /// The key's file.
         key: PathBuf,
-        /// In words.
+        /// The reason, for people.
         why: rustls::Error,
     },
     /// The cryptography offers no protocol version. Cannot happen with the one that is built in.
@@ -44,7 +44,10 @@ pub enum TlsError {
     Setup(rustls::Error),
 }
 
-/// What `files` say, as a configuration.
+/// The configuration that `files` ask for.
+///
+/// # Errors
+/// When a file cannot be used, or when the system has no certificate authorities.
 pub(super) fn client_config(files: &TlsFiles) -> Result<ClientConfig, TlsError> {
     let roots = match &files.ca {
         Some(file) => private_roots(file)?,
@@ -84,7 +87,7 @@ fn private_roots(file: &Path) -> Result<RootCertStore, TlsError> {
 fn system_roots() -> Result<RootCertStore, TlsError> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
-    // Distributions ship old certificates that no verifier takes: those that do are enough.
+    // Distributions ship old certificates that no verifier accepts. The others are enough.
     roots.add_parsable_certificates(found.certs);
     if roots.is_empty() {
         let why = found.errors.first().map_or_else(|| "none found".into(), ToString::to_string);

@@ -1,6 +1,8 @@
-//! What is in the outbox and how it stands: which rows wait, are in flight, are gone; what they cost
-//! and what was lost. Payloads stay where they are; what is kept here is bounded by the number of
-//! cameras and of messages in flight, and by what was acknowledged since the last write.
+//! The bookkeeping of the outbox: which rows wait, are in flight or are to be deleted; what they cost,
+//! and what was lost.
+//!
+//! Payloads stay on disk, or in the spill. What is kept here is bounded by the number of cameras, by
+//! the number of messages in flight, and by what was acknowledged since the last write.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,78 +10,84 @@ use chrono::DateTime;
 use uuid::Uuid;
 
 use super::{
-    Item, Key, Limits, MEMORY_BYTES, Message, Place, ROW_OVERHEAD, Row, Snapshot, Status, Table, Taken, cost,
-    memory::Memory,
-    store::{Change, Fault, Found, Outline, Reader},
+    database::{Batch, CameraRows, Reader, RowMeta},
+    fault::Fault,
+    message::{InFlight, Message, Snapshot},
+    row::{Item, Key, ROW_OVERHEAD, Row, Table, cost},
+    spill::Spill,
+    status::{Limits, Status, Storage},
 };
 use crate::{camera::CameraId, event::EventKind};
 
-/// Rows that are written or removed in one go: enough to make light of the wait for the disk.
+/// The largest cost of either table in memory, bytes.
+pub(super) const SPILL_BYTES: u64 = 32 << 20;
+/// The most rows in one transaction: enough to make the wait for the disk small for each.
 const BATCH: usize = 1000;
-/// Payload bytes that are written in one go.
+/// The most payload bytes in one transaction.
 const BATCH_BYTES: u64 = 4 << 20;
-/// So many damaged rows are passed over in one go, for each takes a while: the next look goes on.
-const DAMAGED: usize = 1000;
+/// The most damaged rows that one call skips, because each takes a while. The next call goes on.
+const MAX_SKIPPED: usize = 1000;
 
 pub(super) struct Ledger {
     limits: Limits,
-    pub place: Place,
-    /// None: everything is in memory.
+    pub storage: Storage,
+    /// `None`: there is no disk.
     reader: Option<Reader>,
-    /// Damaged rows: passed over. They stay where they are.
+    /// Damaged rows. They are skipped and stay in the file.
     unreadable: BTreeSet<Row>,
-    /// The disk could not be read the last time.
-    blind: bool,
-    /// What the disk did not take. Its events come after all those on disk.
-    memory: Memory,
-    /// On disk, but of no interest any more.
-    gone: BTreeSet<Key>,
-    /// Events below were taken, those from here on wait.
+    /// The last read from the disk failed.
+    read_failed: bool,
+    /// Rows that the disk did not take. The events among them come after all events on disk.
+    spill: Spill,
+    /// Rows to delete from the disk with the next write.
+    deleted: BTreeSet<Key>,
+    /// Events before this row are in flight, acknowledged or dropped. Events from this row on wait.
     cursor: Row,
     next: Row,
     rows: usize,
     bytes: u64,
     /// Taken since the last rewind and not acknowledged: camera and cost.
-    flying: BTreeMap<Row, (CameraId, u64)>,
+    in_flight: BTreeMap<Row, (CameraId, u64)>,
     /// The last description of each camera.
     newest: BTreeMap<CameraId, Row>,
     /// The one snapshot of each camera.
-    snapshots: BTreeMap<CameraId, Shot>,
+    snapshots: BTreeMap<CameraId, SnapshotMeta>,
     snapshot_bytes: u64,
     dropped: BTreeMap<CameraId, u64>,
     dropped_snapshots: BTreeMap<CameraId, u64>,
-    set_aside: BTreeMap<CameraId, u64>,
+    dead_lettered: BTreeMap<CameraId, u64>,
 }
 
-struct Shot {
+struct SnapshotMeta {
     row: Row,
     id: Uuid,
     cost: u64,
 }
 
 impl Ledger {
-    pub fn new(limits: Limits, place: Place, reader: Option<Reader>, found: Vec<Found>) -> Self {
+    /// The bookkeeping of what is on disk already: `contents`.
+    pub fn new(limits: Limits, storage: Storage, reader: Option<Reader>, contents: Vec<CameraRows>) -> Self {
         let mut ledger = Self {
             limits,
-            place,
+            storage,
             reader,
             unreadable: BTreeSet::new(),
-            blind: false,
-            memory: Memory::default(),
-            gone: BTreeSet::new(),
+            read_failed: false,
+            spill: Spill::default(),
+            deleted: BTreeSet::new(),
             cursor: Row::FIRST,
             next: Row::FIRST,
             rows: 0,
             bytes: 0,
-            flying: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
             newest: BTreeMap::new(),
             snapshots: BTreeMap::new(),
             snapshot_bytes: 0,
             dropped: BTreeMap::new(),
             dropped_snapshots: BTreeMap::new(),
-            set_aside: BTreeMap::new(),
+            dead_lettered: BTreeMap::new(),
         };
-        for Found { table, camera, rows, bytes, last, description, id } in found {
+        for CameraRows { table, camera, rows, bytes, last, description, id } in contents {
             ledger.next = ledger.next.max(last.next());
             match table {
                 Table::Events => {
@@ -88,23 +96,24 @@ impl Ledger {
                     ledger.newest.extend(description.map(|row| (camera, row)));
                 }
                 Table::Snapshots => {
-                    let shot = Shot { row: last, id, cost: bytes + cost(0) };
-                    ledger.replace_snapshot(camera, shot);
+                    let snapshot = SnapshotMeta { row: last, id, cost: bytes + cost(0) };
+                    ledger.replace_snapshot(camera, snapshot);
                 }
             }
         }
         ledger
     }
 
-    /// Counts a message in and makes room for it. Gives what of it is to be stored.
+    /// Counts a message and drops the oldest events to make room for it. Returns the rows to store:
+    /// none, an event, or an event and its snapshot.
     pub fn admit(&mut self, message: Message) -> Vec<(Key, Item)> {
         let Message { camera, id, kind, event, snapshot } = message;
         let size = cost(event.len());
-        // Those in flight may be with the broker already: the oldest of the others goes.
+        // Events in flight may be with the broker already: the oldest waiting event is dropped.
         while size <= self.limits.events && self.bytes + size > self.limits.events {
             let Some((row, oldest)) = self.first(self.cursor) else { break };
             self.drop_event(row, &oldest);
-            // Nothing is left before it: the next look need not pass over what was dropped.
+            // No event waits before this one: the next search need not start earlier.
             self.cursor = row.next();
         }
         if self.bytes + size > self.limits.events {
@@ -127,7 +136,7 @@ impl Ledger {
                 *self.dropped_snapshots.entry(camera).or_default() += 1;
                 return items;
             }
-            self.replace_snapshot(camera.clone(), Shot { row, id, cost: size });
+            self.replace_snapshot(camera.clone(), SnapshotMeta { row, id, cost: size });
             while self.snapshot_bytes > self.limits.snapshots {
                 self.drop_oldest_snapshot();
             }
@@ -136,64 +145,64 @@ impl Ledger {
         items
     }
 
-    /// Keeps in memory what the disk does not take.
-    pub fn keep(&mut self, items: Vec<(Key, Item)>) {
+    /// Keeps in memory what the disk does not take. Drops the oldest rows if that is too much.
+    pub fn spill(&mut self, items: Vec<(Key, Item)>) {
         for (key, item) in items {
-            // A snapshot may have lost its point while the disk was tried.
-            if !self.gone.remove(&key) {
-                self.memory.insert(key, item);
+            // A snapshot may have been replaced while the disk was tried.
+            if !self.deleted.remove(&key) {
+                self.spill.insert(key, item);
             }
         }
-        while self.memory.bytes(Table::Events) > MEMORY_BYTES {
-            let Some((row, item)) = self.memory.first(Table::Events, self.cursor) else { break };
+        while self.spill.bytes(Table::Events) > SPILL_BYTES {
+            let Some((row, item)) = self.spill.first(Table::Events, self.cursor) else { break };
             let item = item.clone();
             self.drop_event(row, &item);
         }
-        while self.memory.bytes(Table::Snapshots) > MEMORY_BYTES {
-            let Some((_, item)) = self.memory.first(Table::Snapshots, Row::FIRST) else { break };
+        while self.spill.bytes(Table::Snapshots) > SPILL_BYTES {
+            let Some((_, item)) = self.spill.first(Table::Snapshots, Row::FIRST) else { break };
             let camera = item.camera.clone();
             *self.dropped_snapshots.entry(camera.clone()).or_default() += 1;
             self.remove_snapshot(&camera);
         }
     }
 
-    pub fn has_events_in_memory(&self) -> bool {
-        self.memory.first(Table::Events, Row::FIRST).is_some()
+    pub fn has_spilled_events(&self) -> bool {
+        self.spill.first(Table::Events, Row::FIRST).is_some()
     }
 
-    pub fn take(&mut self) -> Option<Taken> {
+    pub fn take(&mut self) -> Option<InFlight> {
         let (row, Item { camera, id, payload, .. }) = self.first(self.cursor)?;
         self.cursor = row.next();
-        self.flying.insert(row, (camera.clone(), cost(payload.len())));
+        self.in_flight.insert(row, (camera.clone(), cost(payload.len())));
         let newest = self.newest.get(&camera) == Some(&row);
-        Some(Taken { row, camera, id, event: payload, newest })
+        Some(InFlight { row, camera, id, event: payload, newest })
     }
 
-    /// Forgets an event that is in flight, and says whose it was.
+    /// Removes an event that is in flight. Returns its camera.
     pub fn settle(&mut self, row: Row) -> Option<CameraId> {
-        let (camera, cost) = self.flying.remove(&row)?;
+        let (camera, cost) = self.in_flight.remove(&row)?;
         self.rows -= 1;
         self.bytes -= cost;
         self.remove((Table::Events, row));
         Some(camera)
     }
 
-    pub fn set_aside(&mut self, row: Row) {
+    pub fn dead_letter(&mut self, row: Row) {
         if let Some(camera) = self.settle(row) {
-            *self.set_aside.entry(camera).or_default() += 1;
+            *self.dead_lettered.entry(camera).or_default() += 1;
         }
     }
 
     pub fn rewind(&mut self) {
         self.cursor = Row::FIRST;
-        self.flying.clear();
+        self.in_flight.clear();
     }
 
     pub fn snapshot(&mut self, camera: &CameraId) -> Option<Snapshot> {
         let row = self.snapshots.get(camera)?.row;
-        let item = match self.memory.first(Table::Snapshots, row) {
+        let item = match self.spill.first(Table::Snapshots, row) {
             Some((found, item)) if found == row => item.clone(),
-            // One that cannot be read is missed until there is a newer one.
+            // A snapshot that cannot be read is skipped.
             _ => {
                 self.reader.as_ref()?.first(Table::Snapshots, row).ok()?.filter(|(found, _)| *found == row)?.1
             }
@@ -207,7 +216,8 @@ impl Ledger {
     }
 
     pub fn forget_snapshot(&mut self, id: Uuid) {
-        let camera = self.snapshots.iter().find(|(_, shot)| shot.id == id).map(|(camera, _)| camera.clone());
+        let camera =
+            self.snapshots.iter().find(|(_, snapshot)| snapshot.id == id).map(|(camera, _)| camera.clone());
         if let Some(camera) = camera {
             self.remove_snapshot(&camera);
         }
@@ -218,7 +228,7 @@ impl Ledger {
     }
 
     pub fn status(&mut self) -> Status {
-        // The id is a UUIDv7: it holds the time.
+        // The id is a UUIDv7, which holds the time.
         let made = |id: Uuid| {
             let (seconds, nanoseconds) = id.get_timestamp()?.to_unix();
             DateTime::from_timestamp(seconds.try_into().ok()?, nanoseconds)
@@ -230,72 +240,72 @@ impl Ledger {
             snapshot_bytes: self.snapshot_bytes,
             dropped: self.dropped.clone(),
             dropped_snapshots: self.dropped_snapshots.clone(),
-            set_aside: self.set_aside.clone(),
-            place: self.place.clone(),
+            dead_lettered: self.dead_lettered.clone(),
+            storage: self.storage.clone(),
         }
     }
 
-    /// What is to be removed from the disk.
-    pub fn gone(&self) -> Vec<Key> {
-        self.gone.iter().take(BATCH).copied().collect()
+    /// Rows to delete from the disk: at most a batch of them.
+    pub fn to_delete(&self) -> Vec<Key> {
+        self.deleted.iter().take(BATCH).copied().collect()
     }
 
-    /// All that the disk lacks and should not have: a batch of it.
-    pub fn pending(&self) -> Change {
-        Change { add: self.memory.oldest(BATCH, BATCH_BYTES), gone: self.gone() }
+    /// What the disk lacks and what is to be deleted from it: at most a batch of each.
+    pub fn pending(&self) -> Batch {
+        Batch { insert: self.spill.oldest(BATCH, BATCH_BYTES), delete: self.to_delete() }
     }
 
-    /// These are removed from the disk.
-    pub fn written(&mut self, gone: &[Key]) {
-        for key in gone {
-            self.gone.remove(key);
+    /// The disk has deleted these rows.
+    pub fn deleted(&mut self, keys: &[Key]) {
+        for key in keys {
+            self.deleted.remove(key);
         }
     }
 
-    /// What [`Ledger::pending`] gave is done.
-    pub fn moved(&mut self, change: &Change) {
-        self.written(&change.gone);
-        for (key, _) in &change.add {
-            // Acknowledged or dropped while it was being written.
-            if self.memory.remove(*key).is_none() {
-                self.gone.insert(*key);
+    /// The disk has written a batch of [`Ledger::pending`].
+    pub fn written(&mut self, batch: &Batch) {
+        self.deleted(&batch.delete);
+        for (key, _) in &batch.insert {
+            // A row that was acknowledged or dropped meanwhile is deleted with the next write.
+            if self.spill.remove(*key).is_none() {
+                self.deleted.insert(*key);
             }
         }
     }
 
-    /// The first event from `from` on that is not gone.
+    /// The first event that is `from` or later and not deleted.
     fn first(&mut self, from: Row) -> Option<(Row, Item)> {
         self.first_on_disk(from)
-            .or_else(|| self.memory.first(Table::Events, from).map(|(row, item)| (row, item.clone())))
+            .or_else(|| self.spill.first(Table::Events, from).map(|(row, item)| (row, item.clone())))
     }
 
-    /// The same, of those on disk. Rows that are damaged are passed over; where it is the disk that is in
-    /// trouble, they wait until it is not.
+    /// The same, of the events on disk. Damaged rows are skipped. Returns `None` while the disk cannot be
+    /// read at all.
     fn first_on_disk(&mut self, from: Row) -> Option<(Row, Item)> {
-        let (mut after, mut damaged) = (from, 0);
-        while damaged < DAMAGED {
-            // What is not wanted is not read either.
-            while self.gone.contains(&(Table::Events, after)) || self.unreadable.contains(&after) {
+        let (mut after, mut skipped) = (from, 0);
+        while skipped < MAX_SKIPPED {
+            // Rows that are not wanted are not read.
+            while self.deleted.contains(&(Table::Events, after)) || self.unreadable.contains(&after) {
                 after = after.next();
             }
             let reader = self.reader.as_ref()?;
             let found = reader.first(Table::Events, after);
-            let outline = match &found {
-                Err(Fault::Damaged(_)) => reader.outline(after).ok().flatten(),
+            let meta = match &found {
+                Err(Fault::Damaged(_)) => reader.meta(after).ok().flatten(),
                 _ => None,
             };
-            match (found, outline) {
-                (Ok(Some((row, _))), _) if self.gone.contains(&(Table::Events, row)) => after = row.next(),
+            match (found, meta) {
+                (Ok(Some((row, _))), _) if self.deleted.contains(&(Table::Events, row)) => after = row.next(),
                 (Ok(found), _) => {
-                    self.blind = false;
+                    self.read_failed = false;
                     return found;
                 }
-                (Err(_), Some(outline)) => {
-                    (after, damaged) = (outline.row.next(), damaged + 1);
-                    self.pass_over(outline);
+                (Err(_), Some(meta)) => {
+                    (after, skipped) = (meta.row.next(), skipped + 1);
+                    self.skip(meta);
                 }
                 (Err(fault), None) => {
-                    if !std::mem::replace(&mut self.blind, true) {
+                    if !std::mem::replace(&mut self.read_failed, true) {
                         tracing::error!(
                             "the outbox cannot be read ({fault}): descriptions on disk wait until it can"
                         );
@@ -307,15 +317,16 @@ impl Ledger {
         None
     }
 
-    fn pass_over(&mut self, Outline { row, camera, bytes }: Outline) {
-        let known = self.gone.contains(&(Table::Events, row)) || self.flying.contains_key(&row);
+    /// Counts a damaged row, once.
+    fn skip(&mut self, RowMeta { row, camera, bytes }: RowMeta) {
+        let known = self.deleted.contains(&(Table::Events, row)) || self.in_flight.contains_key(&row);
         if known || !self.unreadable.insert(row) {
             return;
         }
-        tracing::error!(%camera, "an event in the outbox cannot be read: it is set aside, and stays in the file");
+        tracing::error!(%camera, "an event in the outbox cannot be read: it is skipped and stays in the file");
         self.rows -= 1;
         self.bytes -= ROW_OVERHEAD + bytes;
-        *self.set_aside.entry(camera).or_default() += 1;
+        *self.dead_lettered.entry(camera).or_default() += 1;
     }
 
     fn drop_event(&mut self, row: Row, item: &Item) {
@@ -326,29 +337,29 @@ impl Ledger {
     }
 
     fn drop_oldest_snapshot(&mut self) {
-        let oldest = self.snapshots.iter().min_by_key(|(_, shot)| shot.row);
+        let oldest = self.snapshots.iter().min_by_key(|(_, snapshot)| snapshot.row);
         let Some(camera) = oldest.map(|(camera, _)| camera.clone()) else { return };
         *self.dropped_snapshots.entry(camera.clone()).or_default() += 1;
         self.remove_snapshot(&camera);
     }
 
-    fn replace_snapshot(&mut self, camera: CameraId, shot: Shot) {
+    fn replace_snapshot(&mut self, camera: CameraId, snapshot: SnapshotMeta) {
         self.remove_snapshot(&camera);
-        self.snapshot_bytes += shot.cost;
-        self.snapshots.insert(camera, shot);
+        self.snapshot_bytes += snapshot.cost;
+        self.snapshots.insert(camera, snapshot);
     }
 
     fn remove_snapshot(&mut self, camera: &CameraId) {
-        if let Some(shot) = self.snapshots.remove(camera) {
-            self.snapshot_bytes -= shot.cost;
-            self.remove((Table::Snapshots, shot.row));
+        if let Some(snapshot) = self.snapshots.remove(camera) {
+            self.snapshot_bytes -= snapshot.cost;
+            self.remove((Table::Snapshots, snapshot.row));
         }
     }
 
-    /// From memory now, or from the disk with the next write.
+    /// Removes a row from memory now, or from the disk with the next write.
     fn remove(&mut self, key: Key) {
-        if self.memory.remove(key).is_none() && self.reader.is_some() {
-            self.gone.insert(key);
+        if self.spill.remove(key).is_none() && self.reader.is_some() {
+            self.deleted.insert(key);
         }
     }
 }

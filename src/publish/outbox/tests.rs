@@ -1,22 +1,27 @@
 //! The outbox against a model of it: whatever is asked of it in whatever order, in memory and on
 //! disk, with the disk full now and then and with restarts.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::Instant,
+};
 
 use proptest::prelude::*;
 use tempfile::TempDir;
+use uuid::Uuid;
 
-use super::*;
+use super::{InFlight, Limits, Message, Outbox, Storage, durable_queue::RETRY, row::cost};
+use crate::{camera::CameraId, event::EventKind};
 
 #[derive(Clone, Debug)]
 enum Op {
     Append { camera: u8, size: usize, snapshot: Option<usize> },
     Take,
     AcknowledgeOldest,
-    SetAsideOldest,
+    DeadLetterOldest,
     ForgetSnapshot { camera: u8 },
     Rewind,
-    Tend,
+    Flush,
     DiskFull(bool),
     Restart,
 }
@@ -28,7 +33,7 @@ fn op(disk: bool) -> BoxedStrategy<Op> {
             .prop_map(|(camera, size, snapshot)| Op::Append { camera, size, snapshot }),
         8 => Just(Op::Take),
         4 => Just(Op::AcknowledgeOldest),
-        2 => Just(Op::SetAsideOldest),
+        2 => Just(Op::DeadLetterOldest),
         1 => (0u8..3).prop_map(|camera| Op::ForgetSnapshot { camera }),
         2 => Just(Op::Rewind),
     ];
@@ -37,7 +42,7 @@ fn op(disk: bool) -> BoxedStrategy<Op> {
     }
     prop_oneof![
         25 => common,
-        2 => Just(Op::Tend),
+        2 => Just(Op::Flush),
         2 => any::<bool>().prop_map(Op::DiskFull),
         1 => Just(Op::Restart),
     ]
@@ -64,7 +69,7 @@ fn total(counts: &BTreeMap<CameraId, u64>) -> u64 {
     counts.values().sum()
 }
 
-fn all(outbox: &Outbox) -> Vec<Taken> {
+fn all(outbox: &Outbox) -> Vec<InFlight> {
     std::iter::from_fn(|| outbox.take()).collect()
 }
 
@@ -75,12 +80,12 @@ struct Model {
     /// Ids in the order in which they were appended.
     order: HashMap<Uuid, usize>,
     newest_snapshot: HashMap<CameraId, Uuid>,
-    flying: Vec<Taken>,
+    in_flight: Vec<InFlight>,
     delivered: HashSet<Uuid>,
-    set_aside: u64,
+    dead_lettered: u64,
     /// Counted by outboxes before the last restart.
     dropped_before: u64,
-    set_aside_before: u64,
+    dead_lettered_before: u64,
 }
 
 impl Model {
@@ -94,11 +99,11 @@ impl Model {
             folder,
             order: HashMap::new(),
             newest_snapshot: HashMap::new(),
-            flying: Vec::new(),
+            in_flight: Vec::new(),
             delivered: HashSet::new(),
-            set_aside: 0,
+            dead_lettered: 0,
             dropped_before: 0,
-            set_aside_before: 0,
+            dead_lettered_before: 0,
         }
     }
 
@@ -109,7 +114,7 @@ impl Model {
                 let before = total(&self.outbox.status().dropped);
                 self.order.insert(message.id, self.order.len());
                 let (id, camera) = (message.id, message.camera.clone());
-                let room = LIMITS.events - self.flying.iter().map(|t| cost(t.event.len())).sum::<u64>();
+                let room = LIMITS.events - self.in_flight.iter().map(|t| cost(t.event.len())).sum::<u64>();
                 self.outbox.append(message);
                 if cost(size) > room {
                     prop_assert!(total(&self.outbox.status().dropped) > before);
@@ -119,23 +124,23 @@ impl Model {
             }
             Op::Take => {
                 if let Some(taken) = self.outbox.take() {
-                    if let Some(last) = self.flying.last() {
+                    if let Some(last) = self.in_flight.last() {
                         prop_assert!(self.order[&last.id] < self.order[&taken.id]);
                     }
                     prop_assert!(!self.delivered.contains(&taken.id));
-                    self.flying.push(taken);
+                    self.in_flight.push(taken);
                 }
             }
-            Op::AcknowledgeOldest if !self.flying.is_empty() => {
-                let taken = self.flying.remove(0);
+            Op::AcknowledgeOldest if !self.in_flight.is_empty() => {
+                let taken = self.in_flight.remove(0);
                 self.outbox.acknowledge(taken.row);
                 prop_assert!(self.delivered.insert(taken.id));
             }
-            Op::SetAsideOldest if !self.flying.is_empty() => {
-                self.outbox.set_aside(self.flying.remove(0).row);
-                self.set_aside += 1;
+            Op::DeadLetterOldest if !self.in_flight.is_empty() => {
+                self.outbox.dead_letter(self.in_flight.remove(0).row);
+                self.dead_lettered += 1;
             }
-            Op::AcknowledgeOldest | Op::SetAsideOldest => {}
+            Op::AcknowledgeOldest | Op::DeadLetterOldest => {}
             Op::ForgetSnapshot { camera: number } => {
                 if let Some(snapshot) = self.outbox.snapshot(&camera(number)) {
                     self.outbox.forget_snapshot(snapshot.id);
@@ -144,37 +149,37 @@ impl Model {
             }
             Op::Rewind => {
                 self.outbox.rewind();
-                self.flying.clear();
+                self.in_flight.clear();
             }
-            Op::Tend => self.tend(),
+            Op::Flush => self.flush(),
             Op::DiskFull(full) => self.set_full(full),
             Op::Restart => self.restart(),
         }
         Ok(())
     }
 
-    fn tend(&self) {
+    fn flush(&self) {
         if let Some(disk) = &mut *self.outbox.disk()
             && disk.failed.is_some()
         {
             disk.failed = Instant::now().checked_sub(RETRY);
         }
-        self.outbox.tend();
+        self.outbox.flush();
     }
 
     fn set_full(&self, full: bool) {
         if let Some(disk) = &*self.outbox.disk() {
-            disk.store.set_full(full);
+            disk.writer.set_full(full);
         }
     }
 
     fn restart(&mut self) {
         self.set_full(false);
-        self.tend();
+        self.flush();
         let status = self.outbox.status();
         self.dropped_before += total(&status.dropped);
-        self.set_aside_before += total(&status.set_aside);
-        self.flying.clear();
+        self.dead_lettered_before += total(&status.dead_lettered);
+        self.in_flight.clear();
         let folder = self.folder.take();
         let memory = Outbox::in_memory(LIMITS);
         drop(std::mem::replace(&mut self.outbox, memory));
@@ -186,11 +191,11 @@ impl Model {
         let status = self.outbox.status();
         prop_assert!(status.bytes <= LIMITS.events, "holds {} bytes", status.bytes);
         prop_assert!(status.snapshot_bytes <= LIMITS.snapshots, "holds {} bytes", status.snapshot_bytes);
-        prop_assert_eq!(self.set_aside_before + total(&status.set_aside), self.set_aside);
+        prop_assert_eq!(self.dead_lettered_before + total(&status.dead_lettered), self.dead_lettered);
         let known = status.rows as u64
             + self.dropped_before
             + total(&status.dropped)
-            + self.set_aside
+            + self.dead_lettered
             + self.delivered.len() as u64;
         prop_assert_eq!(self.order.len() as u64, known);
         for camera in (0..3).map(camera) {
@@ -268,10 +273,10 @@ fn a_message_in_flight_is_not_dropped_for_a_newer_one() {
     let outbox = Outbox::in_memory(Limits { events: 2 * cost(100), snapshots: 0 });
     outbox.append(message(1, 100, None));
     outbox.append(message(1, 100, None));
-    let flying = outbox.take().expect("two wait");
+    let in_flight = outbox.take().expect("two wait");
     outbox.append(message(1, 100, None));
     outbox.rewind();
-    assert_eq!(outbox.take().expect("two wait").row, flying.row);
+    assert_eq!(outbox.take().expect("two wait").row, in_flight.row);
     assert_eq!(total(&outbox.status().dropped), 1);
 }
 
@@ -317,48 +322,48 @@ fn an_event_without_news_does_not_take_the_place_of_the_newest_description() {
     assert_eq!(newest(&outbox), [true, false]);
 }
 
-/// An outbox on disk with messages of these sizes, some of them spoilt.
-fn spoilt(folder: &TempDir, count: usize, rows: std::ops::RangeInclusive<i64>) -> (Outbox, Vec<Uuid>) {
+/// An outbox on disk with messages of these sizes, and corrupts the rows `rows`.
+fn corrupted(folder: &TempDir, count: usize, rows: std::ops::RangeInclusive<i64>) -> (Outbox, Vec<Uuid>) {
     let outbox = Outbox::open(folder.path(), Limits { events: 1 << 20, snapshots: 0 }).expect("it is ours");
     let messages: Vec<_> = (0..count).map(|_| message(1, 100, None)).collect();
     let ids = messages.iter().map(|message| message.id).collect();
     messages.into_iter().for_each(|message| outbox.append(message));
-    outbox.disk().as_ref().expect("on disk").store.spoil(rows);
+    outbox.disk().as_ref().expect("on disk").writer.corrupt(rows);
     (outbox, ids)
 }
 
 #[test]
-fn a_row_that_cannot_be_read_is_set_aside_and_holds_up_no_other() {
+fn a_row_that_cannot_be_read_is_dead_lettered_and_holds_up_no_other() {
     let folder = TempDir::new().expect("a folder");
-    let (outbox, ids) = spoilt(&folder, 6, 2..=3);
+    let (outbox, ids) = corrupted(&folder, 6, 2..=3);
     for _ in 0..2 {
         let taken: Vec<_> = all(&outbox).iter().map(|t| t.id).collect();
         assert_eq!(taken, [ids[0], ids[1], ids[4], ids[5]]);
-        assert_eq!((outbox.len(), total(&outbox.status().set_aside)), (4, 2));
+        assert_eq!((outbox.len(), total(&outbox.status().dead_lettered)), (4, 2));
         outbox.rewind();
     }
     all(&outbox).iter().for_each(|taken| outbox.acknowledge(taken.row));
-    outbox.tend();
-    assert_eq!((outbox.len(), outbox.status().bytes, outbox.status().place), (0, 0, Place::Disk));
+    outbox.flush();
+    assert_eq!((outbox.len(), outbox.status().bytes, outbox.status().storage), (0, 0, Storage::Disk));
 }
 
 #[test]
-fn damaged_rows_are_set_aside_wherever_they_are_and_only_once() {
+fn damaged_rows_are_dead_lettered_wherever_they_are_and_only_once() {
     let folder = TempDir::new().expect("a folder");
-    let (outbox, ids) = spoilt(&folder, 5, 3..=4);
-    let flying = outbox.take().expect("readable");
+    let (outbox, ids) = corrupted(&folder, 5, 3..=4);
+    let in_flight = outbox.take().expect("readable");
     // A row that is with the broker already is not damaged for being unreadable now.
-    outbox.disk().as_ref().expect("on disk").store.spoil(0..=0);
+    outbox.disk().as_ref().expect("on disk").writer.corrupt(0..=0);
     assert!(outbox.status().oldest.is_some());
-    assert_eq!((outbox.len(), total(&outbox.status().set_aside)), (5, 0));
+    assert_eq!((outbox.len(), total(&outbox.status().dead_lettered)), (5, 0));
     assert_eq!(all(&outbox).iter().map(|t| t.id).collect::<Vec<_>>(), ids[1..3]);
-    assert_eq!((outbox.len(), total(&outbox.status().set_aside)), (3, 2));
-    outbox.acknowledge(flying.row);
+    assert_eq!((outbox.len(), total(&outbox.status().dead_lettered)), (3, 2));
+    outbox.acknowledge(in_flight.row);
     outbox.rewind();
     let later = message(1, 100, None);
     let id = later.id;
     outbox.append(later);
     let left: Vec<_> = all(&outbox).iter().map(|t| t.id).collect();
     assert_eq!(left, [ids[1], ids[2], id]);
-    assert_eq!((outbox.len(), total(&outbox.status().set_aside)), (3, 2));
+    assert_eq!((outbox.len(), total(&outbox.status().dead_lettered)), (3, 2));
 }

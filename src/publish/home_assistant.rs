@@ -1,14 +1,22 @@
-//! Home Assistant: what it must read to show each camera as a device without being configured.
+//! Home Assistant's discovery messages: with them it shows each camera as a device without being
+//! configured. Pure.
 //!
-//! A node and its cameras come in, retained (topic, JSON) pairs go out, by the rules of
-//! <https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery>. Pure.
+//! A node and a camera come in, retained (topic, JSON) pairs go out, by the rules of
+//! <https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery>.
 
 use serde_json::{Value, json};
 
 use super::topics::{BadTopic, Topics};
-use crate::{camera::CameraId, config};
+use crate::{
+    camera::CameraId,
+    config,
+    runtime_settings::{Kind, RuntimeSetting, SETTINGS},
+};
 
-/// Home Assistant's side of the broker: where it reads configurations and says that it is up.
+/// The longest text that Home Assistant takes as a state, characters.
+const MAX_STATE: usize = 255;
+
+/// Makes discovery messages below Home Assistant's prefix.
 #[derive(Clone, Debug)]
 pub struct Discovery {
     prefix: String,
@@ -17,8 +25,11 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// Below `prefix` (`homeassistant` unless its owner changed it); none when that is empty.
-    /// `commands`: cameras take them.
+    /// Discovery below `prefix` (`homeassistant`, unless Home Assistant is configured otherwise);
+    /// `None` when it is empty. `commands`: cameras take commands.
+    ///
+    /// # Errors
+    /// When `prefix` cannot be part of a topic.
     pub fn new(prefix: &str, commands: bool) -> Result<Option<Self>, BadTopic> {
         if prefix.is_empty() {
             return Ok(None);
@@ -27,26 +38,27 @@ impl Discovery {
         Ok(Some(Self { prefix: prefix.into(), commands }))
     }
 
-    /// What configurations' topics begin with.
+    /// The first level or levels of the discovery topics.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// Where Home Assistant says `online` when it has started: configurations are sent again then.
+    /// The topic on which Home Assistant publishes `online` when it has started. The discovery messages
+    /// are sent again then.
     pub fn birth_topic(&self) -> String {
         format!("{}/status", self.prefix)
     }
 
-    /// The retained configurations of a camera: its newest description and its newest picture, and
-    /// what can be set.
+    /// The discovery messages of a camera, topic and payload: a sensor for its newest description, an
+    /// image for its newest snapshot and, if commands are on, an entity for each run-time setting.
     pub fn configs(&self, topics: &Topics, camera: &CameraId) -> Vec<(String, Value)> {
         let latest = topics.latest(camera);
         let sensor = json!({
             "name": "Description",
             "icon": "mdi:text-box-outline",
             "state_topic": latest,
-            // A state of more than 255 characters becomes `unknown`; the whole text is an attribute.
-            "value_template": "{{ value_json.description[:255] }}",
+            // A longer state becomes `unknown`. The whole text is an attribute.
+            "value_template": format!("{{{{ value_json.description[:{MAX_STATE}] }}}}"),
             "json_attributes_topic": latest,
         });
         let image = json!({
@@ -59,28 +71,35 @@ impl Discovery {
             self.config(topics, camera, "image", "snapshot", image),
         ];
         if self.commands {
-            let set = |what, name, icon| {
-                json!({
-                    "name": name,
-                    "icon": icon,
-                    "entity_category": "config",
-                    "command_topic": topics.set(camera, what),
-                    "state_topic": topics.state(camera, what),
-                    // A camera that is switched off must still be there to be switched on.
-                    "availability": [{ "topic": topics.status() }],
-                })
-            };
-            let switch = set("enabled", "Watched", "mdi:cctv");
-            let mut prompt = set("prompt", "Prompt", "mdi:comment-question-outline");
-            // The most that Home Assistant takes; a longer one from elsewhere is shown cut.
-            prompt["max"] = json!(255);
-            prompt["value_template"] = json!("{{ value[:255] }}");
-            configs.push(self.config(topics, camera, "switch", "enabled", switch));
-            configs.push(self.config(topics, camera, "text", "prompt", prompt));
+            configs.extend(SETTINGS.iter().map(|setting| self.setting(topics, camera, setting)));
         }
         configs
     }
 
+    /// The entity of a run-time setting.
+    fn setting(&self, topics: &Topics, camera: &CameraId, setting: &RuntimeSetting) -> (String, Value) {
+        let mut config = json!({
+            "name": setting.label,
+            "icon": setting.icon,
+            "entity_category": "config",
+            "command_topic": topics.set(camera, setting.name),
+            "state_topic": topics.state(camera, setting.name),
+            // A camera that is switched off must stay available, to be switched on again.
+            "availability": [{ "topic": topics.status() }],
+        });
+        let component = match setting.kind {
+            Kind::Switch { .. } => "switch",
+            Kind::Text { .. } => {
+                // A longer text, set by another client, is shown cut.
+                config["max"] = json!(MAX_STATE);
+                config["value_template"] = json!(format!("{{{{ value[:{MAX_STATE}] }}}}"));
+                "text"
+            }
+        };
+        self.config(topics, camera, component, setting.name, config)
+    }
+
+    /// The topic and the payload of an entity: `config` and what all entities have.
     fn config(
         &self,
         topics: &Topics,
@@ -97,7 +116,7 @@ impl Discovery {
             "availability_mode": "all",
             "availability": [
                 { "topic": topics.status() },
-                // Home Assistant passes over any other word, and would go on showing the last picture.
+                // Home Assistant ignores any other word, and would go on showing the last snapshot.
                 {
                     "topic": topics.camera_status(camera),
                     "value_template": "{{ 'online' if value_json.state == 'online' else 'offline' }}",
@@ -117,7 +136,7 @@ impl Discovery {
                 config.entry(key).or_insert(value);
             }
         }
-        // Home Assistant's ids in topics have no dots, which host names may have.
+        // Home Assistant allows no dots in the ids of topics. Host names may have dots.
         let id = node.replace('.', "_");
         (format!("{}/{component}/camscribe-{id}/{camera}-{object}/config", self.prefix), config)
     }
@@ -135,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_camera_is_one_device_with_its_newest_description_and_picture() {
+    fn a_camera_is_one_device_with_its_newest_description_and_snapshot() {
         let [(sensor_topic, sensor), (image_topic, image), ..] = configs("edge1", "porch");
         assert_eq!(sensor_topic, "homeassistant/sensor/camscribe-edge1/porch-description/config");
         assert_eq!(image_topic, "homeassistant/image/camscribe-edge1/porch-snapshot/config");
@@ -165,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_set_is_there_while_the_node_is_and_only_if_commands_are_taken() {
+    fn settings_are_available_while_the_node_is_online_and_only_with_commands() {
         let [.., (switch_topic, switch), (text_topic, text)] = configs("edge1", "porch");
         assert_eq!(switch_topic, "homeassistant/switch/camscribe-edge1/porch-enabled/config");
         assert_eq!(switch["command_topic"], "camscribe/edge1/porch/set/enabled");
@@ -173,12 +192,13 @@ mod tests {
         assert_eq!(text_topic, "homeassistant/text/camscribe-edge1/porch-prompt/config");
         assert_eq!(text["command_topic"], "camscribe/edge1/porch/set/prompt");
         assert_eq!(text["state_topic"], "camscribe/edge1/porch/state/prompt");
+        assert_eq!((&text["max"], &text["value_template"]), (&json!(255), &json!("{{ value[:255] }}")));
         for config in [switch, text] {
             assert_eq!(config["availability"], json!([{ "topic": "camscribe/edge1/status" }]));
         }
-        let deaf = Discovery::new("homeassistant", false).expect("a good prefix").expect("is on");
+        let without_commands = Discovery::new("homeassistant", false).expect("a good prefix").expect("is on");
         let topics = Topics::new("camscribe", "edge1").expect("a good node");
-        assert_eq!(deaf.configs(&topics, &"porch".parse().expect("a good name")).len(), 2);
+        assert_eq!(without_commands.configs(&topics, &"porch".parse().expect("a good name")).len(), 2);
     }
 
     #[test]

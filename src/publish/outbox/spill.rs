@@ -1,17 +1,17 @@
-//! What the disk does not take, in order.
+//! Rows that the disk has not taken, in order, in memory.
 
 use std::{collections::BTreeMap, ops::Bound::Included};
 
-use super::{Item, Key, Row, Table, cost};
+use super::row::{Item, Key, Row, Table, cost};
 
-/// Rows and what they cost.
+/// Rows in memory, and their cost by table.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(super) struct Spill {
     rows: BTreeMap<Key, Item>,
     bytes: BTreeMap<Table, u64>,
 }
 
-impl Memory {
+impl Spill {
     pub fn insert(&mut self, key: Key, item: Item) {
         *self.bytes.entry(key.0).or_default() += cost(item.payload.len());
         self.rows.insert(key, item);
@@ -25,19 +25,19 @@ impl Memory {
         Some(item)
     }
 
-    /// The first row of `table` from `from` on.
+    /// The first row of `table` that is `from` or later.
     pub fn first(&self, table: Table, from: Row) -> Option<(Row, &Item)> {
         let all = (Included((table, from)), Included((table, Row::LAST)));
         self.rows.range(all).next().map(|((_, row), item)| (*row, item))
     }
 
-    /// What the rows of `table` cost.
+    /// The cost of all rows of `table`, bytes.
     pub fn bytes(&self, table: Table) -> u64 {
         self.bytes.get(&table).copied().unwrap_or_default()
     }
 
-    /// The oldest rows, events before snapshots, of one table only: at most `count`, and no more than
-    /// `bytes` unless the first alone is.
+    /// The oldest events, or the oldest snapshots where there are no events: at most `count` rows, and
+    /// at most `bytes`, but always at least one row.
     pub fn oldest(&self, count: usize, bytes: u64) -> Vec<(Key, Item)> {
         let Some(((table, _), _)) = self.rows.first_key_value() else { return Vec::new() };
         let mut sum = 0;

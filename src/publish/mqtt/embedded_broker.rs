@@ -1,8 +1,9 @@
 //! The broker inside `camscribe demo`: enough of MQTT 5 for a publisher and a few subscribers on
-//! loopback, and no more.
+//! loopback, and no more. It is written by hand because a broker of the crate `rumqttd` cannot be shut
+//! down.
 //!
-//! Retained messages and wills are kept; subscribers get everything at QoS 0, and one that does not
-//! keep up misses messages. There are no sessions, no users and no TLS: it is not for a network.
+//! It keeps retained messages and wills. Subscribers get all messages at QoS 0, and a slow subscriber
+//! misses messages. There are no sessions, no users and no TLS: it is not for a network.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -31,14 +32,14 @@ use tokio_util::bytes::BytesMut;
 
 const MAX_CLIENTS: usize = 64;
 const MAX_RETAINED: usize = 1024;
-/// Room for a snapshot of any camera, bytes.
+/// The largest packet, bytes: enough for a snapshot of any camera.
 const MAX_PACKET: u32 = 4 << 20;
-/// Messages that wait for one subscriber.
+/// The most messages that wait for one subscriber.
 const MAX_WAITING: usize = 256;
-/// From the connection to the CONNECT packet.
-const INTRODUCTION: Duration = Duration::from_secs(10);
+/// From the TCP connection to the CONNECT packet.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A running broker; dropping it hangs up on everyone.
+/// A running broker. Dropping it closes all connections.
 #[derive(Debug)]
 pub struct EmbeddedBroker {
     port: u16,
@@ -46,14 +47,17 @@ pub struct EmbeddedBroker {
 }
 
 impl EmbeddedBroker {
-    /// Listens on 127.0.0.1; port 0 takes a free one. Must be called inside a tokio runtime.
+    /// Listens on `port` of 127.0.0.1; 0 is a free port. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the port is taken or may not be used.
     pub async fn start(port: u16) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let port = listener.local_addr()?.port();
         Ok(Self { port, task: tokio::spawn(accept(listener)) })
     }
 
-    /// Where it listens.
+    /// The port that it listens on.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -66,14 +70,14 @@ impl Drop for EmbeddedBroker {
 }
 
 async fn accept(listener: TcpListener) {
-    let hub = Arc::new(Hub::default());
-    // Ends with this task, and every client with it.
+    let router = Arc::new(Router::default());
+    // Dropped with this task, which ends every client's task.
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept(), if clients.len() < MAX_CLIENTS => match accepted {
-                Ok((stream, _)) => { clients.spawn(serve(stream, Arc::clone(&hub))); }
-                // Out of descriptors, most likely: they come back.
+                Ok((stream, _)) => { clients.spawn(serve(stream, Arc::clone(&router))); }
+                // Most likely there are no file descriptors left: wait until some are closed.
                 Err(_) => time::sleep(Duration::from_millis(100)).await,
             },
             _ = clients.join_next(), if !clients.is_empty() => {}
@@ -81,9 +85,9 @@ async fn accept(listener: TcpListener) {
     }
 }
 
-/// Who is connected and what is retained.
+/// The connected subscribers and the retained messages.
 #[derive(Default)]
-struct Hub {
+struct Router {
     inner: Mutex<Inner>,
 }
 
@@ -99,12 +103,12 @@ struct Subscriber {
     messages: mpsc::Sender<Publish>,
 }
 
-impl Hub {
+impl Router {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps `message` if it is to be retained and hands it to those who asked for it.
+    /// Retains `message` if it has the flag, and passes it to the subscribers of its topic.
     fn publish(&self, message: Publish) {
         let Ok(topic) = String::from_utf8(message.topic.to_vec()) else { return };
         if topic.is_empty() || topic.contains(['+', '#', '\0']) {
@@ -122,47 +126,50 @@ impl Hub {
         }
         for subscriber in inner.subscribers.values() {
             if subscriber.filters.iter().any(|filter| matches(filter, &topic)) {
-                // At QoS 0 a full queue may lose it.
+                // QoS 0 allows that a full queue loses the message.
                 let _ = subscriber.messages.try_send(Publish { retain: false, ..message.clone() });
             }
         }
     }
 }
 
-/// A client's place in the hub, given up when the connection ends, however it ends.
-struct Seat {
-    hub: Arc<Hub>,
+/// A client's session. When it is dropped, the client's subscriptions end and its will is published.
+struct ClientSession {
+    router: Arc<Router>,
     id: u64,
     will: Option<LastWill>,
 }
 
-impl Seat {
-    fn take(hub: &Arc<Hub>, will: Option<LastWill>) -> (Self, mpsc::Receiver<Publish>) {
+impl ClientSession {
+    fn new(router: &Arc<Router>, will: Option<LastWill>) -> (Self, mpsc::Receiver<Publish>) {
         let (messages, waiting) = mpsc::channel(MAX_WAITING);
-        let mut inner = hub.lock();
+        let mut inner = router.lock();
         let id = inner.next;
         inner.next += 1;
         inner.subscribers.insert(id, Subscriber { filters: Vec::new(), messages });
-        (Self { hub: Arc::clone(hub), id, will }, waiting)
+        (Self { router: Arc::clone(router), id, will }, waiting)
     }
 
-    /// What a packet of this client's is answered with; none for one that has no place here.
-    fn answer(&mut self, packet: Packet) -> Result<Vec<Packet>, Goodbye> {
+    /// The packets that answer a packet of the client.
+    ///
+    /// # Errors
+    /// When the connection is to be closed: the client disconnects, or the packet is not allowed.
+    fn answer(&mut self, packet: Packet) -> Result<Vec<Packet>, Closed> {
         Ok(match packet {
             Packet::Publish(message) => {
                 let id = message.pkid;
                 let answer = match message.qos {
                     QoS::AtMostOnce => Vec::new(),
                     QoS::AtLeastOnce => vec![Packet::PubAck(PubAck::new(id, None))],
-                    QoS::ExactlyOnce => return Err(Goodbye),
+                    QoS::ExactlyOnce => return Err(Closed),
                 };
-                self.hub.publish(message);
+                self.router.publish(message);
                 answer
             }
             Packet::Subscribe(wanted) => {
-                let mut inner = self.hub.lock();
+                let mut inner = self.router.lock();
                 let inner = &mut *inner;
-                let Some(subscriber) = inner.subscribers.get_mut(&self.id) else { return Err(Goodbye) };
+                let Some(subscriber) = inner.subscribers.get_mut(&self.id) else { return Err(Closed) };
                 let mut codes = Vec::new();
                 let mut retained = Vec::new();
                 for filter in wanted.filters {
@@ -182,7 +189,7 @@ impl Seat {
                 retained
             }
             Packet::Unsubscribe(wanted) => {
-                if let Some(subscriber) = self.hub.lock().subscribers.get_mut(&self.id) {
+                if let Some(subscriber) = self.router.lock().subscribers.get_mut(&self.id) {
                     subscriber.filters.retain(|filter| !wanted.filters.contains(filter));
                 }
                 let reasons = vec![UnsubAckReason::Success; wanted.filters.len()];
@@ -193,18 +200,18 @@ impl Seat {
                 reason_code: DisconnectReasonCode::NormalDisconnection, ..
             }) => {
                 self.will = None;
-                return Err(Goodbye);
+                return Err(Closed);
             }
-            _ => return Err(Goodbye),
+            _ => return Err(Closed),
         })
     }
 }
 
-impl Drop for Seat {
+impl Drop for ClientSession {
     fn drop(&mut self) {
-        self.hub.lock().subscribers.remove(&self.id);
+        self.router.lock().subscribers.remove(&self.id);
         if let Some(will) = self.will.take() {
-            self.hub.publish(Publish {
+            self.router.publish(Publish {
                 topic: will.topic,
                 payload: will.message,
                 retain: will.retain,
@@ -214,40 +221,40 @@ impl Drop for Seat {
     }
 }
 
-/// The connection is over.
-struct Goodbye;
+/// The connection is to be closed.
+struct Closed;
 
-impl From<io::Error> for Goodbye {
+impl From<io::Error> for Closed {
     fn from(_: io::Error) -> Self {
         Self
     }
 }
 
-impl From<CodecError> for Goodbye {
+impl From<CodecError> for Closed {
     fn from(_: CodecError) -> Self {
         Self
     }
 }
 
-async fn serve(stream: TcpStream, hub: Arc<Hub>) {
-    // A client that breaks the rules or leaves is no trouble of the broker's.
-    let _: Result<(), Goodbye> = converse(stream, &hub).await;
+async fn serve(stream: TcpStream, router: Arc<Router>) {
+    // A client that leaves or breaks the protocol is no error of the broker.
+    let _: Result<(), Closed> = run_session(stream, &router).await;
 }
 
-async fn converse(mut stream: TcpStream, hub: &Arc<Hub>) -> Result<(), Goodbye> {
+async fn run_session(mut stream: TcpStream, router: &Arc<Router>) -> Result<(), Closed> {
     let mut input = BytesMut::new();
-    let first = time::timeout(INTRODUCTION, read(&mut stream, &mut input)).await.map_err(|_| Goodbye)??;
-    let Packet::Connect(Connect { keep_alive, .. }, will, _) = first else { return Err(Goodbye) };
-    let (mut seat, mut waiting) = Seat::take(hub, will);
-    write(&mut stream, [Packet::ConnAck(welcome())]).await?;
-    let patience = match keep_alive {
+    let first = time::timeout(CONNECT_TIMEOUT, read(&mut stream, &mut input)).await.map_err(|_| Closed)??;
+    let Packet::Connect(Connect { keep_alive, .. }, will, _) = first else { return Err(Closed) };
+    let (mut session, mut waiting) = ClientSession::new(router, will);
+    write(&mut stream, [Packet::ConnAck(conn_ack())]).await?;
+    let keep_alive = match keep_alive {
         0 => Duration::MAX,
         seconds => Duration::from_secs(seconds.into()).mul_f32(1.5),
     };
     loop {
         tokio::select! {
-            packet = time::timeout(patience, read(&mut stream, &mut input)) => {
-                let answers = seat.answer(packet.map_err(|_| Goodbye)??)?;
+            packet = time::timeout(keep_alive, read(&mut stream, &mut input)) => {
+                let answers = session.answer(packet.map_err(|_| Closed)??)?;
                 write(&mut stream, answers).await?;
             }
             Some(message) = waiting.recv() => write(&mut stream, [Packet::Publish(message)]).await?,
@@ -255,7 +262,7 @@ async fn converse(mut stream: TcpStream, hub: &Arc<Hub>) -> Result<(), Goodbye> 
     }
 }
 
-fn welcome() -> ConnAck {
+fn conn_ack() -> ConnAck {
     let properties = ConnAckProperties {
         max_qos: Some(1),
         max_packet_size: Some(MAX_PACKET),
@@ -278,10 +285,10 @@ fn welcome() -> ConnAck {
     ConnAck { session_present: false, code: ConnectReturnCode::Success, properties: Some(properties) }
 }
 
-/// The next packet. What was read of it stays in `input` when this is dropped.
-async fn read(stream: &mut TcpStream, input: &mut BytesMut) -> Result<Packet, Goodbye> {
+/// The next packet. Bytes of a packet that is not whole stay in `input` when this is dropped.
+async fn read(stream: &mut TcpStream, input: &mut BytesMut) -> Result<Packet, Closed> {
     loop {
-        // rumqttc writes a DISCONNECT without a body and refuses to read one.
+        // rumqttc writes a DISCONNECT without a body, which its own parser refuses.
         if input.starts_with(&[0xe0, 0]) {
             return Ok(Packet::Disconnect(Disconnect::new(DisconnectReasonCode::NormalDisconnection)));
         }
@@ -290,12 +297,12 @@ async fn read(stream: &mut TcpStream, input: &mut BytesMut) -> Result<Packet, Go
             packet => return Ok(packet?),
         }
         if stream.read_buf(input).await? == 0 {
-            return Err(Goodbye);
+            return Err(Closed);
         }
     }
 }
 
-async fn write(stream: &mut TcpStream, packets: impl IntoIterator<Item = Packet>) -> Result<(), Goodbye> {
+async fn write(stream: &mut TcpStream, packets: impl IntoIterator<Item = Packet>) -> Result<(), Closed> {
     let mut output = BytesMut::new();
     for packet in packets {
         packet.write(&mut output, None)?;
@@ -303,7 +310,7 @@ async fn write(stream: &mut TcpStream, packets: impl IntoIterator<Item = Packet>
     Ok(stream.write_all(&output).await?)
 }
 
-/// Whether `topic` is one that `filter` asks for (MQTT 5, section 4.7).
+/// Whether the topic filter `filter` matches `topic` (MQTT 5, section 4.7).
 fn matches(filter: &str, topic: &str) -> bool {
     if topic.starts_with('$') && filter.starts_with(['+', '#']) {
         return false;

@@ -1,0 +1,213 @@
+//! The run-time settings that subscribers changed over MQTT. They override the configuration until they
+//! are changed back, and they survive a restart: a camera that was switched off must not be switched on
+//! by a power failure.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+
+use super::state_file;
+use crate::{
+    camera::CameraId,
+    config::{self, Config},
+    publish::commands::CameraCommand,
+    runtime_settings::{ENABLED, RuntimeSetting, SETTINGS, Value, Values},
+};
+
+/// The file in the state directory.
+const FILE: &str = "orders.json";
+
+/// The settings that were changed, by camera.
+#[derive(Debug, Default)]
+pub struct Overrides {
+    /// `None`: nothing is kept beyond the process.
+    file: Option<PathBuf>,
+    cameras: BTreeMap<CameraId, Values>,
+}
+
+impl Overrides {
+    /// Reads the overrides of an earlier process. A file that cannot be read is logged, and counts as
+    /// empty.
+    pub fn read(state_dir: Option<&Path>) -> Self {
+        let file = state_dir.map(|folder| folder.join(FILE));
+        let cameras = file.as_deref().map_or_else(BTreeMap::new, |file| {
+            read(file).unwrap_or_else(|error| {
+                tracing::error!(
+                    "the settings that were changed over MQTT are lost, the configuration applies: {error:#}"
+                );
+                BTreeMap::new()
+            })
+        });
+        Self { file, cameras }
+    }
+
+    /// Keeps what a command sets for a camera that the configuration file has as `written`. A value that
+    /// the file has anyway is no override.
+    pub fn apply(&mut self, command: CameraCommand, written: &config::Camera) {
+        let CameraCommand { camera, setting, value } = command;
+        let values = self.cameras.entry(camera.clone()).or_default();
+        match value.filter(|value| *value != setting.get(written)) {
+            Some(value) => values.insert(setting.name, value),
+            None => values.remove(setting.name),
+        };
+        if values.is_empty() {
+            self.cameras.remove(&camera);
+        }
+        if let Some(file) = &self.file
+            && let Err(error) = state_file::write(file, &self.stored())
+        {
+            tracing::error!("the setting of camera {camera} will be lost at the next restart: {error:#}");
+        }
+    }
+
+    /// The configuration with the overrides applied. `written`: as in the file.
+    pub fn over(&self, written: &Config) -> Config {
+        let mut config = written.clone();
+        for (id, values) in self.active(written) {
+            let Some(camera) = config.cameras.get_mut(id) else { continue };
+            for setting in &SETTINGS {
+                if let Some(value) = values.get(setting.name) {
+                    setting.set(camera, value);
+                }
+            }
+        }
+        config
+    }
+
+    /// Whether a camera is switched off that a command may switch on again.
+    pub fn disable_any(&self, written: &Config) -> bool {
+        self.active(written).any(|(_, values)| values.get(ENABLED) == Some(&Value::Switch(false)))
+    }
+
+    /// The overrides of cameras that exist, if commands are on. Whoever turns commands off does not want
+    /// their effects either.
+    fn active(&self, written: &Config) -> impl Iterator<Item = (&CameraId, &Values)> {
+        self.cameras.iter().filter(|(id, _)| written.mqtt.commands && written.cameras.contains_key(id))
+    }
+
+    /// Logs the cameras with overrides.
+    pub fn log(&self, written: &Config) {
+        let ids: Vec<_> = self.active(written).map(|(id, _)| id.to_string()).collect();
+        if !ids.is_empty() {
+            let ids = ids.join(", ");
+            tracing::info!("settings that were changed over MQTT override the configuration of: {ids}");
+        }
+    }
+
+    /// The content of the file: each setting by camera, `None` where the configuration applies.
+    fn stored(&self) -> BTreeMap<&CameraId, BTreeMap<&str, Option<&Value>>> {
+        let stored = self.cameras.iter().map(|(id, values)| {
+            (id, SETTINGS.iter().map(|setting| (setting.name, values.get(setting.name))).collect())
+        });
+        stored.collect()
+    }
+}
+
+/// Reads and checks the file. Settings that this version does not know are left out.
+fn read(file: &Path) -> anyhow::Result<BTreeMap<CameraId, Values>> {
+    let stored: BTreeMap<CameraId, BTreeMap<String, serde_json::Value>> = state_file::read(file)?;
+    let mut cameras = BTreeMap::new();
+    for (id, stored) in stored {
+        let mut values = Values::new();
+        for (name, value) in stored {
+            let Some(setting) = RuntimeSetting::find(&name) else { continue };
+            let value: Option<Value> = serde_json::from_value(value)
+                .with_context(|| format!("{}: {name} of camera {id}", file.display()))?;
+            if let Some(value) = value {
+                setting.check(&value).map_err(|why| anyhow::anyhow!("{}: {why}", file.display()))?;
+                values.insert(setting.name, value);
+            }
+        }
+        cameras.insert(id, values);
+    }
+    Ok(cameras)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn written(extra: &str) -> Config {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("c.toml");
+        let text = format!("{extra}\n[cameras.a]\nuri = \"test://shapes\"\nprompt = \"What?\"\n");
+        fs::write(&file, text).unwrap();
+        config::load(Some(&file)).unwrap().config
+    }
+
+    fn set(overrides: &mut Overrides, name: &str, payload: &str, written: &Config) {
+        let (camera, of_file) = written.cameras.first_key_value().unwrap();
+        let setting = RuntimeSetting::find(name).unwrap();
+        let value = setting.parse(payload).unwrap();
+        overrides.apply(CameraCommand { camera: camera.clone(), setting, value }, of_file);
+    }
+
+    fn camera(config: &Config) -> (bool, &str) {
+        let camera = config.cameras.values().next().unwrap();
+        (camera.enabled, &camera.prompt)
+    }
+
+    #[test]
+    fn overrides_survive_a_restart_until_they_are_reset() {
+        let (state, config) = (tempfile::tempdir().unwrap(), written(""));
+        let mut overrides = Overrides::read(Some(state.path()));
+        assert_eq!(overrides.over(&config), config);
+        set(&mut overrides, "enabled", "OFF", &config);
+        set(&mut overrides, "prompt", "Who?", &config);
+        assert_eq!(camera(&overrides.over(&config)), (false, "Who?"));
+        let mut overrides = Overrides::read(Some(state.path()));
+        assert_eq!(camera(&overrides.over(&config)), (false, "Who?"));
+        set(&mut overrides, "prompt", "", &config);
+        set(&mut overrides, "enabled", "ON", &config);
+        assert_eq!(Overrides::read(Some(state.path())).over(&config), config);
+    }
+
+    #[test]
+    fn the_file_has_the_format_of_version_0_1() {
+        let (state, config) = (tempfile::tempdir().unwrap(), written(""));
+        let file = state.path().join(FILE);
+        let mut overrides = Overrides::read(Some(state.path()));
+        set(&mut overrides, "enabled", "OFF", &config);
+        assert_eq!(fs::read_to_string(&file).unwrap(), r#"{"a":{"enabled":false,"prompt":null}}"#);
+        fs::write(&file, r#"{"a":{"enabled":null,"prompt":"Who?","of_a_later_version":7.5}}"#).unwrap();
+        assert_eq!(camera(&Overrides::read(Some(state.path())).over(&config)), (true, "Who?"));
+    }
+
+    #[test]
+    fn overrides_of_removed_cameras_and_with_commands_off_do_not_apply() {
+        let (config, without_commands) = (written(""), written("mqtt.commands = false"));
+        let mut without_camera = config.clone();
+        without_camera.cameras.clear();
+        let mut overrides = Overrides::read(None);
+        set(&mut overrides, "enabled", "OFF", &config);
+        assert!(overrides.disable_any(&config));
+        for other in [without_commands, without_camera] {
+            assert_eq!(overrides.over(&other), other);
+            assert!(!overrides.disable_any(&other));
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_counts_as_empty() {
+        let (state, config) = (tempfile::tempdir().unwrap(), written(""));
+        let texts = [
+            "{",
+            "[]",
+            r#"{"a":{"prompt":"<image>"}}"#,
+            r#"{"a":{"prompt":true}}"#,
+            r#"{"a":{"prompt":7.5}}"#,
+            r#"{"a":{"enabled":"OFF"}}"#,
+            r#"{"A b":{}}"#,
+            "\0\0",
+        ];
+        for text in texts {
+            fs::write(state.path().join(FILE), text).unwrap();
+            assert_eq!(Overrides::read(Some(state.path())).over(&config), config, "{text}");
+        }
+    }
+}

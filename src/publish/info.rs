@@ -1,0 +1,28 @@
+//! What runs here: the payload of the node's `info` topic.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{camera::CameraId, device::Gpu, event::ModelInfo};
+
+/// What runs here.
+#[derive(Clone, Debug, Serialize)]
+pub struct Info {
+    /// camscribe's version.
+    pub version: String,
+    /// The model that describes clips; `model.device` is the device that it runs on.
+    pub model: ModelInfo,
+    /// The GPU; `None` where the model runs on the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<Gpu>,
+    /// The enabled cameras.
+    pub cameras: BTreeMap<CameraId, CameraInfo>,
+}
+
+/// What is known of a camera.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct CameraInfo {
+    /// The decoder that was chosen; `None` before the camera runs.
+    pub decoder: Option<String>,
+}

@@ -1,0 +1,125 @@
+//! Keeps a connection to the broker up.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time;
+
+use super::{
+    broker_quirks::{BrokerQuirks, V5Support},
+    client,
+    connector::Connector,
+    protocol::Protocol,
+    session::{Session, SessionEnd},
+};
+use crate::{
+    config::MqttVersion,
+    publish::shared::{BrokerState, Shared},
+    retry::{Backoff, BackoffConfig, Jitter},
+};
+
+/// The pauses between attempts to connect.
+const BACKOFF: BackoffConfig = BackoffConfig {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(60),
+    jitter: Jitter::HALF_TO_FULL,
+};
+
+/// The pause between two attempts during a shutdown.
+const SHUTDOWN_PAUSE: Duration = Duration::from_secs(1);
+
+/// Keeps a connection up and delivers, until the publisher shuts down.
+pub(in crate::publish) async fn run(connector: Connector, shared: Arc<Shared>) {
+    let mut backoff = Backoff::new(BACKOFF);
+    let mut quirks = BrokerQuirks::default();
+    let mut stop = shared.stop.subscribe();
+    loop {
+        let why = match attempt(&connector, &shared, &mut quirks).await {
+            Attempt::Stopped => break,
+            Attempt::TryOtherVersion => continue,
+            Attempt::Disconnected { why, progress } => {
+                if progress {
+                    backoff.reset();
+                }
+                why
+            }
+        };
+        // A shutdown has little time.
+        let pause = if stop.borrow_and_update().is_some() { SHUTDOWN_PAUSE } else { backoff.next_pause() };
+        let state = BrokerState::Offline { why: why.clone() };
+        // The same reason is logged once.
+        if shared.state.send_replace(state.clone()) != state {
+            tracing::warn!("not connected to the MQTT broker at {}: {why}; retrying", connector.address);
+        }
+        let mut stopped = stop.clone();
+        tokio::select! {
+            () = shared.nothing_left_to_do(&mut stop) => break,
+            () = time::sleep(pause) => {}
+            Ok(()) = stopped.changed() => {}
+        }
+    }
+    shared.state.send_replace(BrokerState::Stopped);
+}
+
+/// What came of one attempt to connect.
+enum Attempt {
+    /// The publisher has shut down.
+    Stopped,
+    /// Connect again at once, with another version of MQTT.
+    TryOtherVersion,
+    /// There was no connection, or it was lost.
+    Disconnected {
+        /// The reason, for people.
+        why: String,
+        /// An event was delivered, or something was found out about the broker: the next pause is short.
+        progress: bool,
+    },
+}
+
+/// Connects once and delivers until the connection ends.
+async fn attempt(connector: &Connector, shared: &Shared, quirks: &mut BrokerQuirks) -> Attempt {
+    let protocol = connector.protocol(quirks);
+    let may_try_other = connector.version == MqttVersion::Auto;
+    let (client, events) = client::connect(connector, protocol, quirks);
+    let end = match Session::open(client, events, shared, quirks).await {
+        Ok(session) if may_try_other && session.is_v5_doubtful() => {
+            session.close().await;
+            quirks.v5 = V5Support::Retrying;
+            return Attempt::TryOtherVersion;
+        }
+        Ok(mut session) => {
+            session.connected_with(protocol);
+            let reason = if protocol == Protocol::V311 && may_try_other {
+                ", because the broker does not support 5"
+            } else {
+                ""
+            };
+            let version = protocol.name();
+            tracing::info!("connected to the MQTT broker at {} (MQTT {version}{reason})", connector.address);
+            shared.state.send_replace(BrokerState::Online);
+            let end = session.serve().await;
+            shared.outbox.rewind();
+            end
+        }
+        Err(SessionEnd::VersionUnsupported { explicit, .. }) if may_try_other && protocol == Protocol::V5 => {
+            let sure = explicit || quirks.v5 == V5Support::Retrying;
+            quirks.v5 = if sure { V5Support::Unsupported } else { V5Support::Doubtful };
+            return Attempt::TryOtherVersion;
+        }
+        Err(end) => {
+            quirks.v5 = V5Support::Assumed;
+            end
+        }
+    };
+    match end {
+        SessionEnd::Stopped => Attempt::Stopped,
+        SessionEnd::Disconnected { why, progress } => Attempt::Disconnected { why, progress },
+        SessionEnd::VersionUnsupported { why, .. } if may_try_other => {
+            Attempt::Disconnected { why, progress: false }
+        }
+        SessionEnd::VersionUnsupported { why, .. } => {
+            let version = protocol.name();
+            let why = format!("{why}; if it does not speak MQTT {version}, set mqtt.version to \"auto\"");
+            Attempt::Disconnected { why, progress: false }
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The database: two tables of payloads in one SQLite file.
+//!
+//! One connection writes, another reads, so that a message can be taken while another is being
+//! written: in WAL mode neither waits for the other. A write is on disk when it returns.
+
+use std::{path::Path, time::Duration};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use tokio_util::bytes::Bytes;
+use uuid::Uuid;
+
+use super::{
+    fault::Fault,
+    row::{Item, Key, Row, Table},
+};
+use crate::camera::CameraId;
+
+/// The write-ahead log is truncated to this size after it has grown, bytes.
+const WAL_BYTES: u32 = 16 << 20;
+/// How long to wait for a lock. Nobody else writes, unless a person opens the file with another tool.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Rows to insert and rows to delete, in one transaction.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub insert: Vec<(Key, Item)>,
+    pub delete: Vec<Key>,
+}
+
+/// A summary of the rows of one camera in one table.
+pub(super) struct CameraRows {
+    pub table: Table,
+    pub camera: CameraId,
+    /// The number of rows.
+    pub rows: u64,
+    /// The size of their payloads.
+    pub bytes: u64,
+    /// The last row.
+    pub last: Row,
+    /// The last row that is a description.
+    pub description: Option<Row>,
+    /// The id of a snapshot.
+    pub id: Uuid,
+}
+
+/// What the index knows of an event whose row cannot be read.
+pub(super) struct RowMeta {
+    pub row: Row,
+    pub camera: CameraId,
+    /// The size of its payload.
+    pub bytes: u64,
+}
+
+/// Opens a connection.
+///
+/// # Errors
+/// When the file cannot be opened or the file system does not support a write-ahead log.
+pub(super) fn connect(file: &Path) -> Result<Connection, Fault> {
+    // Each connection is behind a mutex of ours.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(file, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+    if mode != "wal" {
+        return Err(Fault::Unusable("its file system does not allow a write-ahead log".into()));
+    }
+    // FULL: every commit waits until the log is on disk (https://www.sqlite.org/pragma.html#pragma_synchronous).
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
+    Ok(connection)
+}
+
+/// Checks that the pages of the file are whole.
+///
+/// # Errors
+/// When they are not.
+pub(super) fn check(connection: &Connection) -> Result<(), Fault> {
+    let result: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+    if result == "ok" { Ok(()) } else { Err(Fault::Damaged(result)) }
+}
+
+/// The connection that writes.
+pub(super) struct Writer(Connection);
+
+impl Writer {
+    pub fn new(connection: Connection) -> Self {
+        Self(connection)
+    }
+
+    /// Writes the whole batch or nothing of it. It is on disk when this returns.
+    pub fn write(&mut self, batch: &Batch) -> rusqlite::Result<()> {
+        let transaction = self.0.transaction()?;
+        for (table, row) in &batch.delete {
+            let sql = format!("DELETE FROM {} WHERE row = ?", table.name());
+            transaction.prepare_cached(&sql)?.execute([row.0])?;
+        }
+        for ((table, row), Item { camera, id, description, payload }) in &batch.insert {
+            // REPLACE: a commit that failed may have left the very same row.
+            let sql = format!(
+                "INSERT OR REPLACE INTO {} (row, camera, id, description, bytes, payload) \
+                 VALUES (?, ?, ?, ?, ?, ?)",
+                table.name()
+            );
+            let bytes = payload.len() as i64;
+            transaction.prepare_cached(&sql)?.execute(params![
+                row.0,
+                camera.as_str(),
+                id.as_bytes(),
+                description,
+                bytes,
+                &payload[..]
+            ])?;
+        }
+        transaction.commit()
+    }
+}
+
+/// The connection that reads.
+pub(super) struct Reader(Connection);
+
+impl Reader {
+    pub fn new(connection: Connection) -> rusqlite::Result<Self> {
+        connection.pragma_update(None, "query_only", true)?;
+        Ok(Self(connection))
+    }
+
+    /// The first row of `table` that is `from` or later.
+    pub fn first(&self, table: Table, from: Row) -> Result<Option<(Row, Item)>, Fault> {
+        let sql = format!(
+            "SELECT row, camera, id, description, payload FROM {} WHERE row >= ? ORDER BY row LIMIT 1",
+            table.name()
+        );
+        let mut statement = self.0.prepare_cached(&sql)?;
+        let found = statement.query_row([from.0], |row| {
+            let payload = Bytes::from(row.get::<_, Vec<u8>>(4)?);
+            let item = Item { camera: camera(row, 1)?, id: id(row, 2)?, description: row.get(3)?, payload };
+            Ok((Row(row.get(0)?), item))
+        });
+        Ok(found.optional()?)
+    }
+
+    /// What the index says of the first event that is `from` or later. It may be readable where the
+    /// row is not.
+    pub fn meta(&self, from: Row) -> rusqlite::Result<Option<RowMeta>> {
+        let sql = "SELECT row, camera, bytes FROM events INDEXED BY events_by_camera WHERE row >= ? \
+                   ORDER BY row LIMIT 1";
+        let mut statement = self.0.prepare_cached(sql)?;
+        let found = statement.query_row([from.0], |row| {
+            let bytes = row.get::<_, i64>(2)?.unsigned_abs();
+            Ok(RowMeta { row: Row(row.get(0)?), camera: camera(row, 1)?, bytes })
+        });
+        found.optional()
+    }
+
+    /// A summary of all rows: events by camera, then each snapshot.
+    pub fn contents(&self) -> rusqlite::Result<Vec<CameraRows>> {
+        let events = "SELECT camera, count(*), sum(bytes), max(row), max(id), \
+                      max(CASE WHEN description THEN row END) FROM events GROUP BY camera";
+        let snapshots = "SELECT camera, 1, bytes, row, id, row FROM snapshots ORDER BY camera, row";
+        let mut all = Vec::new();
+        for (table, sql) in [(Table::Events, events), (Table::Snapshots, snapshots)] {
+            let mut statement = self.0.prepare(sql)?;
+            let rows = statement.query_map([], |row| {
+                Ok(CameraRows {
+                    table,
+                    camera: camera(row, 0)?,
+                    rows: row.get::<_, i64>(1)?.unsigned_abs(),
+                    bytes: row.get::<_, i64>(2)?.unsigned_abs(),
+                    last: Row(row.get(3)?),
+                    description: row.get::<_, Option<i64>>(5)?.map(Row),
+                    id: id(row, 4)?,
+                })
+            })?;
+            for row in rows {
+                all.push(row?);
+            }
+        }
+        Ok(all)
+    }
+}
+
+fn camera(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<CameraId> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error| invalid(column, error))
+}
+
+fn id(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Uuid> {
+    let bytes: Vec<u8> = row.get(column)?;
+    Uuid::from_slice(&bytes).map_err(|error| invalid(column, error))
+}
+
+fn invalid(column: usize, error: impl std::error::Error + Send + Sync + 'static) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Blob, Box::new(error))
+}
+
+#[cfg(test)]
+impl Writer {
+    /// Makes SQLite see a full disk, or one with room again.
+    pub fn set_full(&self, full: bool) {
+        let pages: u32 = self.0.pragma_query_value(None, "page_count", |row| row.get(0)).expect("a number");
+        let most = if full { pages } else { u32::MAX - 1 };
+        self.0.query_row(&format!("PRAGMA max_page_count = {most}"), [], |_| Ok(())).expect("set");
+    }
+
+    /// Damages rows so that they cannot be read.
+    pub fn corrupt(&self, rows: std::ops::RangeInclusive<i64>) {
+        let sql = "UPDATE events SET id = x'00' WHERE row BETWEEN ? AND ?";
+        self.0.execute(sql, [rows.start(), rows.end()]).expect("updated");
+    }
+}

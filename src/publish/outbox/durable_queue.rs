@@ -1,0 +1,253 @@
+//! The outbox itself: one mutex for the disk, one for the bookkeeping.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::{
+    database::{Batch, Writer},
+    folder::{self, OpenError, Opened},
+    ledger::{Ledger, SPILL_BYTES},
+    message::{InFlight, Message, Snapshot},
+    migrations::{self, Migration},
+    row::{Item, Key, Row, Table},
+    status::{Limits, Status, Storage},
+};
+use crate::camera::CameraId;
+
+/// How long a disk that failed is left alone.
+pub(super) const RETRY: Duration = Duration::from_secs(2);
+
+/// Another process uses the state directory.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "another camscribe uses the state directory {}: stop that one, or give this one a node.state_dir of its own",
+    .0.display()
+)]
+pub struct InUse(PathBuf);
+
+/// A bounded first-in-first-out queue of messages that survives the process.
+pub struct Outbox {
+    /// Locked while something is written; always locked before `ledger`.
+    disk: Mutex<Option<Disk>>,
+    /// The bookkeeping. Never locked while something is written, so that the network need not wait for
+    /// the disk.
+    ledger: Mutex<Ledger>,
+    appended: Notify,
+    _lock: Option<File>,
+}
+
+pub(super) struct Disk {
+    pub writer: Writer,
+    folder: PathBuf,
+    /// When the last write failed, while rows that it did not take wait in memory.
+    pub failed: Option<Instant>,
+}
+
+impl Disk {
+    fn is_resting(&self) -> bool {
+        self.failed.is_some_and(|at| at.elapsed() < RETRY)
+    }
+}
+
+impl Outbox {
+    /// An empty outbox in memory. Its content ends with the process. It holds at most 32 MiB of events
+    /// and 32 MiB of snapshots, even if `limits` allow more.
+    pub fn in_memory(limits: Limits) -> Self {
+        Self::without_disk(limits, "no state directory is used".into())
+    }
+
+    fn without_disk(limits: Limits, why: String) -> Self {
+        let limits =
+            Limits { events: limits.events.min(SPILL_BYTES), snapshots: limits.snapshots.min(SPILL_BYTES) };
+        let ledger = Ledger::new(limits, Storage::Memory { why }, None, Vec::new());
+        Self { disk: Mutex::new(None), ledger: Mutex::new(ledger), appended: Notify::new(), _lock: None }
+    }
+
+    /// The outbox in `folder`, with every event that was not delivered when it was last used. If the
+    /// folder cannot be used, an error is logged, and the outbox is in memory until the next start.
+    ///
+    /// # Errors
+    /// When another process uses the folder.
+    pub fn open(folder: &Path, limits: Limits) -> Result<Self, InUse> {
+        Self::open_with(folder, limits, &migrations::ALL)
+    }
+
+    /// As [`Outbox::open`], with these migrations.
+    pub(super) fn open_with(folder: &Path, limits: Limits, migrations: &[Migration]) -> Result<Self, InUse> {
+        let Opened { writer, reader, contents, lock } = match folder::open(folder, migrations) {
+            Ok(opened) => opened,
+            Err(OpenError::InUse) => return Err(InUse(folder.into())),
+            Err(OpenError::Unusable(why)) => {
+                let folder = folder.display();
+                tracing::error!(
+                    "the state directory {folder} cannot be used ({why}): descriptions wait for the broker in \
+                     memory, and those that wait are lost when camscribe ends; let camscribe write there, or \
+                     set node.state_dir, and start it again"
+                );
+                return Ok(Self::without_disk(limits, format!("{folder} cannot be used: {why}")));
+            }
+        };
+        let ledger = Ledger::new(limits, Storage::Disk, Some(reader), contents);
+        Ok(Self {
+            disk: Mutex::new(Some(Disk { writer, folder: folder.into(), failed: None })),
+            ledger: Mutex::new(ledger),
+            appended: Notify::new(),
+            _lock: Some(lock),
+        })
+    }
+
+    /// Adds a message. It is on disk when this returns, unless the disk fails. When the outbox is full,
+    /// the oldest waiting events are dropped and counted. A message that is larger than the whole
+    /// outbox is dropped and counted itself.
+    pub fn append(&self, message: Message) {
+        let mut disk = self.disk();
+        if let Some(disk) = &mut *disk
+            && disk.failed.is_some()
+            && !disk.is_resting()
+        {
+            self.catch_up(disk);
+        }
+        let items = self.ledger().admit(message);
+        let left = match &mut *disk {
+            // A new row must not overtake the rows that wait in memory.
+            Some(disk) if !self.ledger().has_spilled_events() => self.write(disk, items),
+            _ => items,
+        };
+        self.ledger().spill(left);
+        drop(disk);
+        self.appended.notify_one();
+    }
+
+    /// Waits until something was appended since the last wait. For one waiter.
+    pub async fn appended(&self) {
+        self.appended.notified().await;
+    }
+
+    /// The oldest waiting event. It is in flight from now on.
+    pub fn take(&self) -> Option<InFlight> {
+        self.ledger().take()
+    }
+
+    /// Removes an event that the broker has acknowledged.
+    ///
+    /// The row leaves the disk with the next write, at the latest with [`Outbox::flush`]. A process
+    /// that dies before that delivers the event again with the same id, which QoS 1 allows.
+    pub fn acknowledge(&self, row: Row) {
+        self.ledger().settle(row);
+    }
+
+    /// Removes and counts an event that the broker refuses for good.
+    pub fn dead_letter(&self, row: Row) {
+        self.ledger().dead_letter(row);
+    }
+
+    /// After a lost connection: every unacknowledged event waits again, in order.
+    pub fn rewind(&self) {
+        self.ledger().rewind();
+    }
+
+    /// The newest snapshot of `camera` that was not delivered.
+    pub fn snapshot(&self, camera: &CameraId) -> Option<Snapshot> {
+        self.ledger().snapshot(camera)
+    }
+
+    /// Removes the snapshots of the cameras for which `wanted` is false.
+    pub fn keep_snapshots(&self, wanted: impl Fn(&CameraId) -> bool) {
+        self.ledger().keep_snapshots(wanted);
+    }
+
+    /// Removes the snapshot of the event `id`: the broker has it, or refuses it for good.
+    pub fn forget_snapshot(&self, id: Uuid) {
+        self.ledger().forget_snapshot(id);
+    }
+
+    /// Brings the disk up to date: deletes acknowledged rows, and writes rows that wait in memory since
+    /// the disk failed. Call it about once a second. It blocks on the disk.
+    pub fn flush(&self) {
+        if let Some(disk) = &mut *self.disk()
+            && !disk.is_resting()
+        {
+            self.catch_up(disk);
+        }
+    }
+
+    /// No event waits or is in flight.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The number of events that are not acknowledged.
+    pub fn len(&self) -> usize {
+        self.ledger().len()
+    }
+
+    /// How full the outbox is and what it lost.
+    pub fn status(&self) -> Status {
+        self.ledger().status()
+    }
+
+    /// Writes items that come after all rows on disk. Returns the items that the disk did not take.
+    fn write(&self, disk: &mut Disk, items: Vec<(Key, Item)>) -> Vec<(Key, Item)> {
+        let mut batch = Batch { insert: items, delete: self.ledger().to_delete() };
+        let Err(error) = disk.writer.write(&batch) else {
+            self.ledger().deleted(&batch.delete);
+            return Vec::new();
+        };
+        self.write_failed(disk, &error);
+        let (events, snapshots): (_, Vec<_>) =
+            batch.insert.into_iter().partition(|((table, _), _)| *table == Table::Events);
+        batch.insert = events;
+        // A full disk may have room for the event, if not for its snapshot.
+        if !snapshots.is_empty() && disk.writer.write(&batch).is_ok() {
+            self.ledger().deleted(&batch.delete);
+            return snapshots;
+        }
+        batch.insert.into_iter().chain(snapshots).collect()
+    }
+
+    /// Writes until nothing is left to write or the disk fails.
+    fn catch_up(&self, disk: &mut Disk) {
+        loop {
+            let batch = self.ledger().pending();
+            if batch.insert.is_empty() && batch.delete.is_empty() {
+                break;
+            }
+            if let Err(error) = disk.writer.write(&batch) {
+                return self.write_failed(disk, &error);
+            }
+            self.ledger().written(&batch);
+        }
+        if disk.failed.take().is_some() {
+            self.ledger().storage = Storage::Disk;
+            tracing::warn!("the outbox in {} takes descriptions again", disk.folder.display());
+        }
+    }
+
+    fn write_failed(&self, disk: &mut Disk, error: &rusqlite::Error) {
+        let folder = disk.folder.display();
+        if disk.failed.replace(Instant::now()).is_none() {
+            tracing::error!(
+                "the outbox in {folder} cannot be written ({error}): new descriptions wait in memory, and are \
+                 lost if camscribe ends before the disk takes them; is the disk full? camscribe keeps trying"
+            );
+        }
+        self.ledger().storage = Storage::Memory { why: format!("{folder} cannot be written: {error}") };
+    }
+
+    pub(super) fn disk(&self) -> MutexGuard<'_, Option<Disk>> {
+        // Nothing panics while the lock is held, so a poisoned lock guards whole data.
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // As above.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

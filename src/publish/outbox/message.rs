@@ -1,0 +1,66 @@
+//! What goes into the outbox and what comes out of it.
+
+use tokio_util::bytes::Bytes;
+use uuid::Uuid;
+
+use super::row::Row;
+use crate::{
+    camera::CameraId,
+    event::{Event, EventKind},
+};
+
+/// An event to deliver, with its snapshot. It knows nothing of topics or protocols.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// The camera that the event is about.
+    pub camera: CameraId,
+    /// The event's id.
+    pub id: Uuid,
+    /// The kind of event. Only a description becomes the camera's latest event.
+    pub kind: EventKind,
+    /// The event as JSON.
+    pub event: Bytes,
+    /// A frame that the model saw, as JPEG.
+    pub snapshot: Option<Bytes>,
+}
+
+impl Message {
+    /// The message that carries `event` and, if there is one, its `snapshot` (a JPEG).
+    ///
+    /// # Errors
+    /// When the event cannot be written as JSON.
+    pub fn new(event: &Event, snapshot: Option<Vec<u8>>) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            camera: event.camera.clone(),
+            id: event.id,
+            kind: event.kind,
+            event: serde_json::to_vec(event)?.into(),
+            snapshot: snapshot.map(Bytes::from),
+        })
+    }
+}
+
+/// An event that is being delivered.
+#[derive(Clone, Debug)]
+pub struct InFlight {
+    /// Identifies the event to [`Outbox::acknowledge`](super::Outbox::acknowledge) and
+    /// [`Outbox::dead_letter`](super::Outbox::dead_letter).
+    pub row: Row,
+    /// The camera that the event is about.
+    pub camera: CameraId,
+    /// The event's id.
+    pub id: Uuid,
+    /// The event as JSON.
+    pub event: Bytes,
+    /// The event is the last description of its camera.
+    pub newest: bool,
+}
+
+/// A snapshot that is not delivered yet.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Id of the event that the snapshot belongs to.
+    pub id: Uuid,
+    /// A frame that the model saw, as JPEG.
+    pub jpeg: Bytes,
+}

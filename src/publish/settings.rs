@@ -1,0 +1,59 @@
+//! Which broker to publish to, and under which topics.
+
+use std::{fmt, path::PathBuf};
+
+use tokio::sync::mpsc;
+
+use super::commands::CameraCommand;
+use crate::{
+    camera::CameraId,
+    config::{Login, MqttVersion},
+};
+
+/// Which broker to publish to, and under which topics.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The broker.
+    pub broker: BrokerAddress,
+    /// The version of MQTT to use.
+    pub version: MqttVersion,
+    /// User name and password, if the broker asks for them.
+    pub login: Option<Login>,
+    /// This node's name in topics.
+    pub node: String,
+    /// The first level or levels of all topics.
+    pub topic_prefix: String,
+    /// The first level or levels of Home Assistant's discovery topics; empty: no discovery.
+    pub discovery_prefix: String,
+    /// The cameras. [`Publisher::announce`](super::Publisher::announce) adds more.
+    pub cameras: Vec<CameraId>,
+    /// Where commands are sent to; `None`: no command topic is subscribed to.
+    pub commands: Option<mpsc::Sender<CameraCommand>>,
+}
+
+/// The address of a broker.
+#[derive(Clone, Debug)]
+pub struct BrokerAddress {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// How to speak TLS; `None`: plain TCP.
+    pub tls: Option<TlsFiles>,
+}
+
+impl fmt::Display for BrokerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, .. } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
+}
+
+/// The PEM files for TLS.
+#[derive(Clone, Debug, Default)]
+pub struct TlsFiles {
+    /// Certificate authorities to trust; `None`: the system's.
+    pub ca: Option<PathBuf>,
+    /// A client certificate and its key, for a broker that asks for one.
+    pub client: Option<(PathBuf, PathBuf)>,
+}

@@ -3,7 +3,7 @@
 
 use std::{env, path::PathBuf, process::Command};
 
-const FOLDER: &str = "src/describe/smolvlm/cuda";
+const FOLDER: &str = "src/nn/kernels/cuda";
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

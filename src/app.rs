@@ -18,10 +18,7 @@ use self::{
 };
 use crate::{
     config::{self, Config},
-    describe::{
-        Describer,
-        smolvlm::{Options, SmolVlm},
-    },
+    describe::{self, Describer, LoadOptions},
     http, hub,
     lifecycle::{Lifecycle, Phase},
     metrics::{Metrics, Readings},
@@ -52,17 +49,16 @@ const DRAIN: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When it is not there, is damaged, or the device cannot be used.
-pub fn load_model(model: &config::Model) -> anyhow::Result<SmolVlm> {
+pub fn load_model(model: &config::Model) -> anyhow::Result<Box<dyn Describer>> {
     let found = hub::resolve(&model.id, &model.revision)?;
-    let options = Options {
+    let options = LoadOptions {
         device: model.device,
         dtype: model.dtype,
         kernels: model.kernels,
         id: found.id,
         revision: found.revision,
-        ..Options::default()
     };
-    SmolVlm::load(&found.path, options).with_context(|| format!("model {:?} cannot be used", model.id))
+    describe::load(&found.path, options).with_context(|| format!("model {:?} cannot be used", model.id))
 }
 
 /// Watches the cameras of `config` and publishes what the model that `load` gives says, until
@@ -106,12 +102,13 @@ pub async fn run(
             return Ok(());
         }
     };
-    let Ok(Warm { info, gpu, frame_edge }) = warm else {
+    let Ok(Warm { info, gpu, frame_scaling }) = warm else {
         model.ended.await.context("the model's thread ended by a fault")??;
         bail!("the model's thread ended before its work began");
     };
     reporter.open(prepared, info, gpu, config.cameras.keys());
-    let deps = CameraDeps { queue: Arc::clone(&queue), reporter: Arc::clone(&reporter), metrics, frame_edge };
+    let deps =
+        CameraDeps { queue: Arc::clone(&queue), reporter: Arc::clone(&reporter), metrics, frame_scaling };
     for (id, _) in config.cameras.iter().filter(|(_, camera)| !camera.enabled) {
         reporter.disable(id);
     }

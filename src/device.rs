@@ -1,11 +1,11 @@
-//! Where the model is wanted to compute, and in which number format: the person's words, read once.
-//! What is really there is found out where the model is loaded.
+//! The user's choice of device, number format and kernels, and what is known about a device. Which devices exist is
+//! found out when the model is loaded.
 
 use std::{fmt, str::FromStr};
 
 use serde::Serialize;
 
-/// The device that is asked for.
+/// The user's choice of a device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// The first GPU if it works, else the CPU.
@@ -13,31 +13,34 @@ pub enum DeviceChoice {
     Auto,
     /// The CPU.
     Cpu,
-    /// The CUDA device of this number; an error if it cannot be used.
+    /// The CUDA device of this number. It is an error if it cannot be used.
     Cuda(usize),
 }
 
-/// The number format that is asked for.
+/// The user's choice of a number format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DtypeChoice {
     /// f32 on the CPU, bf16 on a GPU.
     #[default]
     Auto,
+    /// 32-bit floating point.
     F32,
+    /// bfloat16.
     Bf16,
+    /// 16-bit floating point.
     F16,
-    /// f32, but for the weights of the decoder's linear layers: 8 bits. On the CPU only.
+    /// f32, with the weights of the decoder's linear layers in 8 bits. On the CPU only.
     Q8,
 }
 
-/// Which operations compute: the default unless something is measured, or goes wrong.
+/// The user's choice of kernels. Other than the default only for measuring, or after an error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KernelChoice {
-    /// Candle's.
+    /// Candle's operations.
     Candle,
-    /// Our own.
+    /// Our own kernels.
     Own,
-    /// Our own, and on a GPU steps of decoding are recorded once and started again.
+    /// Our own kernels; on a GPU a decode step is captured as a CUDA graph and replayed.
     #[default]
     Graphs,
 }
@@ -59,7 +62,10 @@ impl KernelChoice {
 pub struct CpuOnly;
 
 impl DtypeChoice {
-    /// Whether this device can compute in it.
+    /// Checks that the device can compute in this format.
+    ///
+    /// # Errors
+    /// For q8 on a GPU.
     pub fn check(self, device: DeviceChoice) -> Result<(), CpuOnly> {
         match (self, device) {
             (Self::Q8, DeviceChoice::Cuda(_)) => Err(CpuOnly),
@@ -68,22 +74,22 @@ impl DtypeChoice {
     }
 }
 
-/// A GPU, as its driver describes it.
+/// What a GPU's driver says about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Gpu {
-    /// What it is called.
+pub struct GpuInfo {
+    /// Its name.
     pub name: String,
-    /// Which instructions it knows: `9.0`.
+    /// Its compute capability: `9.0`.
     pub compute_capability: String,
-    /// The newest CUDA that its driver knows: `13.0`.
+    /// The newest CUDA version that its driver supports: `13.0`.
     pub cuda: String,
-    /// All of its memory.
+    /// All of its memory, in bytes.
     pub memory_bytes: usize,
-    /// What of it was free before the model was loaded.
+    /// Memory that was free before the model was loaded, in bytes.
     pub free_bytes: usize,
 }
 
-impl fmt::Display for Gpu {
+impl fmt::Display for GpuInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let gib = |bytes: usize| bytes as f64 / f64::from(1 << 30);
         write!(
@@ -98,7 +104,16 @@ impl fmt::Display for Gpu {
     }
 }
 
-/// A word that names no device or number format.
+/// The memory of a device, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// In use, by all processes.
+    pub used: usize,
+    /// All of it.
+    pub total: usize,
+}
+
+/// A text that names no device, number format or choice of kernels.
 #[derive(Debug, thiserror::Error)]
 #[error("{given:?} is no {what}: write {allowed}")]
 pub struct UnknownChoice {

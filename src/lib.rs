@@ -7,11 +7,13 @@
 //! | [`camera`], [`frame`], [`clip`], [`interval`] | what cameras give, and how it is cut into clips |
 //! | [`prompt_spec`] | what the model is asked about a clip |
 //! | [`gate`] | whether a clip shows anything new |
-//! | [`resize`] | pictures made smaller, as the model does it |
+//! | [`resize`] | images made smaller, as the model does it |
+//! | [`nn`] | the inference engine: device, weights, kernels, decoder |
 //! | [`device`] | where the model is wanted to compute |
 //! | [`describe`] | clips in, descriptions out: the model |
 //! | [`event`] | what subscribers read: the public contract |
-//! | [`progress`] | whether the model's thread gets anywhere |
+//! | [`events`] | answers in, events out |
+//! | [`heartbeat`] | for how long the model's thread has made no step |
 //! | [`mod@bench`] | how fast the model is on this machine |
 #![cfg_attr(
     feature = "daemon",
@@ -36,11 +38,13 @@ pub mod clip;
 pub mod describe;
 pub mod device;
 pub mod event;
+pub mod events;
 pub mod frame;
 pub mod gate;
+pub mod heartbeat;
 pub mod interval;
 pub mod logging;
-pub mod progress;
+pub mod nn;
 pub mod prompt_spec;
 pub mod queue;
 pub mod resize;

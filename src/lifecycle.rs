@@ -9,7 +9,7 @@ use std::{
 use sd_notify::NotifyState;
 use tokio::time::{self, MissedTickBehavior};
 
-use crate::progress::Progress;
+use crate::heartbeat::Heartbeat;
 
 /// A model that makes no step for this long is stuck: on any machine that is fast enough to be useful, a step
 /// takes less. Under a service manager with a watchdog, half of its limit (`WatchdogSec=`) applies instead.
@@ -52,7 +52,7 @@ impl Phase {
 pub struct Lifecycle {
     phase: Mutex<Phase>,
     /// The heartbeat of the model's thread, once the model is loaded.
-    heartbeat: OnceLock<Arc<Progress>>,
+    heartbeat: OnceLock<Arc<Heartbeat>>,
     stuck_after: Duration,
 }
 
@@ -87,7 +87,7 @@ impl Lifecycle {
 
     /// Makes health depend on this heartbeat from now on. Only the first call has an effect: there is one
     /// model.
-    pub fn monitor(&self, heartbeat: Arc<Progress>) {
+    pub fn monitor(&self, heartbeat: Arc<Heartbeat>) {
         let _ = self.heartbeat.set(heartbeat);
     }
 
@@ -149,13 +149,13 @@ mod tests {
             assert_eq!(lifecycle.ready(), Err(phase.text()));
             assert_eq!(lifecycle.health(), Ok(()));
         }
-        let heartbeat = Arc::new(Progress::default());
+        let heartbeat = Arc::new(Heartbeat::default());
         lifecycle.monitor(Arc::clone(&heartbeat));
         lifecycle.enter(Phase::Watching(2));
         assert_eq!(lifecycle.ready(), Ok(()));
         lifecycle.enter(Phase::Reloading);
         assert_eq!(lifecycle.ready(), Ok(()));
-        heartbeat.step();
+        heartbeat.beat();
         std::thread::sleep(Duration::from_millis(40));
         assert!(lifecycle.ready().unwrap_err().contains("no step"));
         heartbeat.idle();

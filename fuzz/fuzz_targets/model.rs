@@ -4,10 +4,13 @@
 
 use std::{fs, path::Path, sync::LazyLock};
 
-use camscribe::describe::smolvlm::{
-    config::{ModelConfig, ProcessorConfig},
-    prompt::Prompter,
-    weights::Weights,
+use camscribe::{
+    describe::smolvlm::{
+        config::{ModelConfig, ProcessorConfig},
+        layout::layout,
+        prompt::Prompter,
+    },
+    nn::weights::Weights,
 };
 use candle_core::{DType, Device};
 use libfuzzer_sys::fuzz_target;
@@ -42,7 +45,7 @@ fn load(dir: &Path) -> Result<(), String> {
     let processor = ProcessorConfig::load(dir, &model).map_err(|e| e.to_string())?;
     Prompter::load(dir, &model, &processor).map_err(|e| e.to_string())?;
     let weights = Weights::open(dir, &Device::Cpu, DType::F32).map_err(|e| e.to_string())?;
-    weights.check(&model).map_err(|e| e.to_string())
+    weights.check(layout(&model)).map_err(|e| e.to_string())
 }
 
 // The fuzzer's own hook ends the process on panics that are caught, too.

@@ -22,6 +22,7 @@ use crate::{
     metrics::{Metrics, Reason},
     prompt_spec::PromptSpec,
     queue::{ClipQueue, Overflow},
+    resize::FrameScaling,
 };
 
 /// What is needed to start a camera.
@@ -55,8 +56,8 @@ pub struct CameraDeps {
     pub reporter: Arc<StatusReporter>,
     /// Counts the clips.
     pub metrics: Arc<Metrics>,
-    /// The longest side of a frame in pixels, if the model wants frames made smaller.
-    pub frame_edge: Option<usize>,
+    /// How the model scales frames down first.
+    pub frame_scaling: Option<FrameScaling>,
 }
 
 /// A camera's task.
@@ -90,7 +91,7 @@ impl Cameras {
     /// Starts a camera.
     pub fn start(&mut self, CameraSpec { config, overflow, priority }: CameraSpec) {
         self.deps.queue.join(&config.id, priority);
-        let config = CameraConfig { edge: self.deps.frame_edge, ..config };
+        let config = CameraConfig { scaling: self.deps.frame_scaling, ..config };
         let (id, stop) = (config.id.clone(), self.stop.child_token());
         let (prompt_spec, asked) = watch::channel(Arc::clone(&config.prompt_spec));
         let watching = watch_camera(config, asked, overflow, self.deps.clone(), stop.clone());

@@ -11,17 +11,19 @@ use crate::{
     clip::Clip,
     config::{self, Config},
     describe::{
-        DescribeError, Describer, Description, DeviceMemory,
+        DescribeError, Describer, Description,
         worker::{self, Batching, Outcome},
     },
-    device::Gpu,
+    device::{DeviceMemory, GpuInfo},
     event::{EventKind, ModelInfo},
+    events::EventBuilder,
     frame::{Frame, Original},
+    heartbeat::Heartbeat,
     lifecycle::{Lifecycle, Phase},
     metrics::{self, Metrics},
-    progress::Progress,
     publish::outbox::{Message, Outbox},
     queue::ClipQueue,
+    resize::FrameScaling,
 };
 
 /// At the end: how long clips that wait may still be described, and how long the batch under way after
@@ -51,9 +53,9 @@ pub struct Warm {
     /// What events say of it.
     pub info: ModelInfo,
     /// What it computes on, unless that is the CPU.
-    pub gpu: Option<Gpu>,
-    /// The longest side of a frame that it looks at.
-    pub frame_edge: Option<usize>,
+    pub gpu: Option<GpuInfo>,
+    /// How it scales frames down first.
+    pub frame_scaling: Option<FrameScaling>,
 }
 
 /// The running thread.
@@ -136,14 +138,15 @@ fn describe(
     node: &str,
     bench: &Bench,
 ) -> anyhow::Result<()> {
-    bench.lifecycle.monitor(model.progress());
+    bench.lifecycle.monitor(model.heartbeat());
     bench.lifecycle.enter(Phase::WarmingUp);
     worker::warm_up(&mut *model).context("the model does not work")?;
-    let warm = Warm { info: model.model(), gpu: model.gpu(), frame_edge: model.frame_edge() };
+    let mut events = EventBuilder::new(node, model.model());
+    let warm = Warm { info: model.model(), gpu: model.gpu(), frame_scaling: model.frame_scaling() };
     let mut model = Counted { model, device: warm.info.device.clone(), metrics: &bench.metrics };
     model.count_memory();
     ready(warm);
-    worker::run(&mut model, &bench.queue, batching, node, |outcome| deliver(outcome, bench))
+    worker::run(&mut model, &bench.queue, batching, |outcome| deliver(outcome, &mut events, bench))
         .context("the model stopped")
 }
 
@@ -167,12 +170,12 @@ impl Describer for Counted<'_> {
         self.model.model()
     }
 
-    fn progress(&self) -> Arc<Progress> {
-        self.model.progress()
+    fn heartbeat(&self) -> Arc<Heartbeat> {
+        self.model.heartbeat()
     }
 
-    fn most_clips(&self, frames: usize) -> Option<NonZeroUsize> {
-        self.model.most_clips(frames)
+    fn max_clips(&self, frames: usize) -> Option<NonZeroUsize> {
+        self.model.max_clips(frames)
     }
 
     fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
@@ -196,7 +199,8 @@ impl Describer for Counted<'_> {
 }
 
 /// Puts what was described into the outbox.
-fn deliver(Outcome { clip, event }: Outcome, bench: &Bench) {
+fn deliver(outcome: Outcome, events: &mut EventBuilder, bench: &Bench) {
+    let (clip, event) = events.build(outcome);
     let camera = &clip.camera;
     let event = match event {
         Ok(event) => event,

@@ -32,7 +32,7 @@ pub fn camera_config(id: &CameraId, camera: &config::Camera, pipelines: &Path) -
         transport: camera.transport,
         pipeline: camera.pipeline.clone(),
         pipelines_dir: Some(pipelines.to_owned()),
-        edge: None,
+        scaling: None,
         sampling: camera.sampling,
         window: WindowConfig {
             window: camera.window,

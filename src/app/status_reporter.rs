@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::retained_topics::RetainedTopics;
 use crate::{
     camera::{CameraId, CameraState, CameraStatus},
-    device::Gpu,
+    device::GpuInfo,
     event::ModelInfo,
     metrics::{CameraReading, Metrics},
     publish::{BrokerState, CameraInfo, Info, Newest, Prepared, Publisher, outbox::Outbox},
@@ -30,7 +30,7 @@ struct Inner {
     /// None before the model is loaded, after [`StatusReporter::close`], and while it is replaced.
     publisher: Option<Publisher>,
     model: Option<ModelInfo>,
-    gpu: Option<Gpu>,
+    gpu: Option<GpuInfo>,
     cameras: BTreeMap<CameraId, Camera>,
     /// The run-time settings of each camera.
     settings: BTreeMap<CameraId, Values>,
@@ -77,7 +77,7 @@ impl StatusReporter {
         &self,
         prepared: Prepared,
         model: ModelInfo,
-        gpu: Option<Gpu>,
+        gpu: Option<GpuInfo>,
         cameras: impl IntoIterator<Item = &'a CameraId>,
     ) {
         self.metrics.model(&model);

@@ -15,10 +15,8 @@ use super::model::Model;
 use crate::{
     camera::CameraId,
     clip::Clip,
-    describe::{
-        smolvlm::weights::random::mix,
-        worker::{self, Batching},
-    },
+    describe::worker::{self, Batching},
+    nn::weights::random::mix,
     queue::{CLIPS_PER_CAMERA, ClipQueue, Overflow},
 };
 
@@ -109,9 +107,9 @@ impl Trial {
                 }
                 queue.close();
             });
-            let done = worker::run(model, &queue, batching, "bench", |outcome| {
-                if let Ok(event) = &outcome.event {
-                    delays[outcome.clip.seq as usize].push(event.timing_ms.total as f64 / 1000.);
+            let done = worker::run(model, &queue, batching, |outcome| {
+                if outcome.answer.is_ok() {
+                    delays[outcome.clip.seq as usize].push(outcome.timing.queued_at.elapsed().as_secs_f64());
                 }
             });
             // The cameras end with the model.

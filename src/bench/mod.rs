@@ -18,11 +18,12 @@ use self::{
     shapes::Shape,
 };
 use crate::{
-    describe::smolvlm::{
-        device::{self, Chosen},
-        rates::Rates,
-    },
     device::{DeviceChoice, DtypeChoice, KernelChoice},
+    nn::{
+        device::{ComputeTarget, choose},
+        error::DeviceFailure,
+        roofline::Roofline,
+    },
 };
 
 pub mod cameras;
@@ -91,12 +92,12 @@ pub fn run(settings: &Settings) -> Result<()> {
         "delays that grow show after three periods: 0, or at least 3"
     );
     ensure!(settings.batches.is_sorted() && !settings.batches.contains(&0), "batches must be ascending");
-    let chosen = Chosen { kernels: settings.kernels, ..device::choose(settings.device, settings.dtype)? };
-    let rates = Rates::measure(&chosen)?;
-    let mut output = Output { report: Report::new(&chosen, settings, rates), json: settings.json.as_ref() };
+    let target = ComputeTarget { kernels: settings.kernels, ..choose(settings.device, settings.dtype)? };
+    let rates = Roofline::measure(&target)?;
+    let mut output = Output { report: Report::new(&target, settings, rates), json: settings.json.as_ref() };
     output.say(&output.report)?;
     for &shape in &settings.shapes {
-        match measure(shape, settings, (&chosen, rates), &mut output) {
+        match measure(shape, settings, (&target, rates), &mut output) {
             Err(error) if is_out_of_memory(&error) => {
                 output.say(&format!("\n{shape}: the device has too little memory: {error:#}"))?;
             }
@@ -110,18 +111,18 @@ pub fn run(settings: &Settings) -> Result<()> {
 fn measure(
     shape: Shape,
     settings: &Settings,
-    (chosen, rates): (&Chosen, Rates),
+    (target, rates): (&ComputeTarget, Roofline),
     output: &mut Output<'_>,
 ) -> Result<()> {
     let start = Instant::now();
-    let mut model = Model::new(shape, settings, chosen.clone())?;
+    let mut model = Model::new(shape, settings, target.clone())?;
     let config = &model.network.config;
     output.report.shapes.push(ShapeReport {
         shape,
         parameters: work::parameters(config),
         config: config.clone(),
         prompt_tokens: model.prompt_tokens(),
-        kernels: model.network.chosen.kernels.as_str(),
+        kernels: model.network.target.kernels.as_str(),
         load_s: start.elapsed().as_secs_f64(),
         batches: vec![],
         stopped: None,
@@ -130,10 +131,10 @@ fn measure(
     output.say(&format!(
         "\n{shape}, prompts of {} tokens, kernels: {}\n\n{}",
         model.prompt_tokens(),
-        model.network.chosen.kernels.as_str(),
+        model.network.target.kernels.as_str(),
         BatchReport::HEADER
     ))?;
-    let most = if chosen.device.is_cpu() { 4 } else { 128 };
+    let most = if target.device.is_cpu() { 4 } else { 128 };
     let doubling =
         || std::iter::successors(Some(1), |batch| Some(batch * 2)).take_while(|batch| *batch <= most);
     let batches = if settings.batches.is_empty() { doubling().collect() } else { settings.batches.clone() };
@@ -167,21 +168,21 @@ fn measure(
 /// What a batch of so many clips takes.
 fn time(model: &Model, repeat: usize, batch: usize) -> Result<Measured> {
     let clips = vec![model.clip(&"bench".parse()?, 0); batch];
-    let on_cpu = model.network.chosen.device.is_cpu();
+    let on_cpu = model.network.target.device.is_cpu();
     if on_cpu {
         clock::forget_peak()?;
     }
-    let chosen = &model.network.chosen;
-    chosen.forget_peak();
+    let target = &model.network.target;
+    target.reset_peak();
     model.answer(&clips, &mut || ())?;
     let mut runs = (0..repeat).map(|_| model.answer(&clips, &mut || ())).collect::<Result<Vec<_>>>()?;
-    let peak_memory = if on_cpu { clock::peak_memory()? } else { chosen.peak_memory().unwrap_or(0) };
+    let peak_memory = if on_cpu { clock::peak_memory()? } else { target.peak_memory().unwrap_or(0) };
     runs.sort_by(|a, b| a.wall.total().total_cmp(&b.wall.total()));
     Ok(Measured { batch, times: runs[runs.len() / 2], peak_memory })
 }
 
 fn is_out_of_memory(error: &anyhow::Error) -> bool {
-    device::is_out_of_memory(&format!("{error:#}"))
+    DeviceFailure::classify(&format!("{error:#}")).is_out_of_memory()
 }
 
 /// Where results go.

@@ -17,20 +17,19 @@ use crate::{
     camera::CameraId,
     clip::Clip,
     describe::{
-        DescribeError, Describer, Description, Stages,
-        smolvlm::{
-            Stage,
-            config::ModelConfig,
-            device::Chosen,
-            generate::{Request, Sampling},
-            network::Network,
-            preprocess::{Picture, Preprocessor},
-        },
+        DescribeError, Describer, Description, StageTimes,
+        smolvlm::{config::ModelConfig, network::Network, preprocess::Preprocessor},
     },
     event::{FinishReason, ModelInfo, Tokens},
     frame::{Clock as FrameClock, Frame},
-    progress::Progress,
+    heartbeat::Heartbeat,
+    nn::{
+        device::ComputeTarget,
+        generate::{Request, TokenSampling},
+        observer::ActivationPoint,
+    },
     prompt_spec::PromptSpec,
+    resize::RgbImage,
 };
 
 /// Tokens before the first frame, up to the empty line: "User: You are provided …".
@@ -52,7 +51,7 @@ pub struct Model {
     /// The frames of every clip.
     pictures: Vec<Arc<[u8]>>,
     info: ModelInfo,
-    progress: Arc<Progress>,
+    heartbeat: Arc<Heartbeat>,
 }
 
 /// What a batch took, stage by stage.
@@ -82,16 +81,16 @@ impl Seconds<f64> {
 
 impl Model {
     /// Makes the weights and puts them on the device.
-    pub fn new(shape: Shape, settings: &Settings, chosen: Chosen) -> Result<Self> {
+    pub fn new(shape: Shape, settings: &Settings, target: ComputeTarget) -> Result<Self> {
         let (config, processor) = (shape.config(), shape.processor());
         let info = ModelInfo {
             id: format!("random-{shape}"),
             revision: String::new(),
-            device: chosen.device_name(),
-            dtype: chosen.dtype_name().into(),
+            device: target.device_name(),
+            dtype: target.dtype_name().into(),
         };
         let side = config.vision.image_size;
-        let network = Network::random(config.clone(), settings.seed, chosen)?;
+        let network = Network::random(config.clone(), settings.seed, target)?;
         if let Some(why) = &network.refused {
             bail!("our own kernels do not run: {why} (measure candle's with --kernels candle)");
         }
@@ -102,7 +101,7 @@ impl Model {
             pictures: (0..settings.frames).map(|t| picture(side, t)).collect(),
             network,
             info,
-            progress: Arc::default(),
+            heartbeat: Arc::default(),
         })
     }
 
@@ -150,7 +149,7 @@ impl Model {
     pub fn answer(&self, clips: &[Clip], step: &mut (dyn FnMut() + Send)) -> Result<Times> {
         let clock = Clock::start();
         let frames = clips.iter().flat_map(|clip| &clip.frames);
-        let pictures = frames.map(|f| Picture::new(&f.rgb, f.width, f.height));
+        let pictures = frames.map(|f| RgbImage::new(&f.rgb, f.width, f.height));
         let tiles = self.preprocessor.video_tiles(&pictures.collect::<Result<Vec<_>, _>>()?);
         let preprocess = clock.spent();
 
@@ -161,16 +160,19 @@ impl Model {
         })?;
         let vision = clock.spent();
 
-        let request =
-            Request { ids: self.prompt.clone(), max_tokens: self.new_tokens, sampling: Sampling::Greedy };
+        let request = Request {
+            ids: self.prompt.clone(),
+            max_tokens: self.new_tokens,
+            sampling: TokenSampling::Greedy,
+        };
         let clock = Clock::start();
         let mut prefill: Option<Spent> = None;
         let requests = vec![request; clips.len()];
         let made = self.network.generate(&requests, features.as_ref(), &mut |stage, _| {
             step();
-            if stage == Stage::Logits && prefill.is_none() {
+            if stage == ActivationPoint::Logits && prefill.is_none() {
                 // What the CPU does while it waits for the GPU is part of it.
-                self.network.chosen.device.synchronize()?;
+                self.network.target.device.synchronize()?;
                 prefill = Some(clock.spent());
             }
             Ok(())
@@ -205,13 +207,13 @@ impl Describer for Model {
         self.info.clone()
     }
 
-    fn progress(&self) -> Arc<Progress> {
-        Arc::clone(&self.progress)
+    fn heartbeat(&self) -> Arc<Heartbeat> {
+        Arc::clone(&self.heartbeat)
     }
 
     fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
         let broken = |e: anyhow::Error| DescribeError::Device(format!("{e:#}"));
-        let spent = self.answer(clips, &mut || self.progress.step()).map_err(broken)?.wall;
+        let spent = self.answer(clips, &mut || self.heartbeat.beat()).map_err(broken)?.wall;
         let description = Description {
             text: String::new(),
             finish_reason: FinishReason::Length,
@@ -220,7 +222,7 @@ impl Describer for Model {
                 image: self.pictures.len() * self.network.config.tokens_per_tile(),
                 generated: self.new_tokens,
             },
-            stages: Stages {
+            stages: StageTimes {
                 preprocess: Duration::from_secs_f64(spent.preprocess_s),
                 vision: Duration::from_secs_f64(spent.vision_s),
                 prefill: Duration::from_secs_f64(spent.prefill_s),

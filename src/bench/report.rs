@@ -10,7 +10,10 @@ use super::{
     shapes::Shape,
     work,
 };
-use crate::describe::smolvlm::{config::ModelConfig, device::Chosen, rates::Rates};
+use crate::{
+    describe::smolvlm::config::ModelConfig,
+    nn::{device::ComputeTarget, roofline::Roofline},
+};
 
 /// The whole document. Times are in seconds unless a name says otherwise.
 #[derive(Debug, Serialize)]
@@ -102,14 +105,14 @@ pub struct BatchReport {
 
 impl BatchReport {
     /// Holds what a batch took against what there was to do and what the device reaches.
-    pub fn new(model: &Model, measured: Measured, rates: Rates) -> Self {
+    pub fn new(model: &Model, measured: Measured, rates: Roofline) -> Self {
         let Measured { batch, times, peak_memory } = measured;
         let (network, prompt, wall) = (&model.network, model.prompt_tokens(), times.wall);
         // The first token comes out of the prefill.
         let steps = (model.new_tokens - 1) as f64;
         // A step sees what is there and the token that goes in: `prompt + 1` to `prompt + steps`.
         let slots = prompt as f64 + (steps + 1.) / 2.;
-        let bytes = (network.chosen.decoder_weight_bytes(), network.chosen.dtype.size_in_bytes());
+        let bytes = (network.target.decoder_weight_bytes(), network.target.dtype.size_in_bytes());
         let vision_flop = (batch * model.frames()) as f64 * work::vision(&network.config);
         let prefill_flop = batch as f64 * work::prefill(&network.config, prompt);
         let decode_bytes = steps * work::decode_bytes(&network.config, (batch, slots), bytes);
@@ -149,12 +152,12 @@ impl fmt::Display for BatchReport {
 }
 
 impl Report {
-    pub fn new(chosen: &Chosen, settings: &super::Settings, rates: Rates) -> Self {
+    pub fn new(target: &ComputeTarget, settings: &super::Settings, rates: Roofline) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION"),
-            device: chosen.device_name(),
-            hardware: chosen.hardware(),
-            dtype: chosen.dtype_name(),
+            device: target.device_name(),
+            hardware: target.hardware(),
+            dtype: target.dtype_name(),
             threads: rayon::current_num_threads(),
             seed: settings.seed,
             frames: settings.frames,

@@ -4,7 +4,10 @@ use std::{fmt, str::FromStr};
 
 use serde::Serialize;
 
-use crate::describe::smolvlm::config::{ModelConfig, ProcessorConfig, TextConfig, VisionConfig};
+use crate::{
+    describe::smolvlm::config::{ModelConfig, ProcessorConfig, VisionConfig},
+    nn::decoder::DecoderConfig,
+};
 
 /// A published model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +39,7 @@ impl Shape {
             Self::M256 => (small_vision(), small_text(576, 1536, 30, 9, 3), 4),
             Self::M500 => (small_vision(), small_text(960, 2560, 32, 15, 5), 4),
             Self::B2 => {
-                let text = TextConfig { rope_theta: 130_000., ..small_text(2048, 8192, 24, 32, 32) };
+                let text = DecoderConfig { rope_theta: 130_000., ..small_text(2048, 8192, 24, 32, 32) };
                 (large_vision(), text, 3)
             }
         };
@@ -90,8 +93,8 @@ fn large_vision() -> VisionConfig {
     }
 }
 
-fn small_text(width: usize, mlp: usize, layers: usize, heads: usize, key_heads: usize) -> TextConfig {
-    TextConfig {
+fn small_text(width: usize, mlp: usize, layers: usize, heads: usize, key_heads: usize) -> DecoderConfig {
+    DecoderConfig {
         hidden_size: width,
         intermediate_size: mlp,
         num_hidden_layers: layers,
@@ -134,7 +137,7 @@ impl Serialize for Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::describe::smolvlm::weights::layout;
+    use crate::describe::smolvlm::layout::layout;
 
     #[test]
     fn the_shapes_have_as_many_tensors_and_parameters_as_the_published_models() {

@@ -2,7 +2,7 @@
 //! is what takes the time, bytes where memory is. A multiplication and an addition are two operations;
 //! norms, activations and softmax are not counted.
 
-use crate::describe::smolvlm::{config::ModelConfig, weights::layout};
+use crate::describe::smolvlm::{config::ModelConfig, layout::layout};
 
 /// Numbers in the matrices whose names begin with `prefix`: so many multiplications and additions
 /// take one vector through them.

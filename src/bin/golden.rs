@@ -8,9 +8,9 @@ use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use camscribe::{
-    describe::smolvlm::device::{Chosen, choose},
     device::{DeviceChoice, DtypeChoice, KernelChoice},
     logging,
+    nn::device::{ComputeTarget, choose},
 };
 
 #[path = "../../tests/support/golden.rs"]
@@ -36,10 +36,10 @@ fn main() -> Result<ExitCode> {
     }
     ensure!(!roots.is_empty(), "no golden data: name a folder with golden/ and ckpt/ in it");
 
-    let chosen = Chosen { kernels, ..choose(device, dtype)? };
-    println!("device and dtype: {chosen}; kernels that are wanted: {}", kernels.as_str());
+    let target = ComputeTarget { kernels, ..choose(device, dtype)? };
+    println!("device and dtype: {target}; kernels that are wanted: {}", kernels.as_str());
     let (mut passed, mut failed, mut not_run) = (0, 0, 0);
-    let mut runner = Runner::new(chosen);
+    let mut runner = Runner::new(target);
     for root in roots {
         for case in golden::cases(&root)? {
             let start = Instant::now();

@@ -18,6 +18,7 @@ use crate::{
     clip::{Clip, WindowConfig, Windower},
     config::{Login, Sampling, Source, Transport},
     prompt_spec::PromptSpec,
+    resize::FrameScaling,
     retry::{Backoff, BackoffConfig, Jitter},
 };
 
@@ -71,8 +72,8 @@ pub struct CameraConfig {
     pub pipeline: Option<String>,
     /// Folder with the user's own pipelines, `NAME.txt`.
     pub pipelines_dir: Option<PathBuf>,
-    /// Frames with a longer side are made as small (`resize::shrunk`); `None`: they stay as they are.
-    pub edge: Option<usize>,
+    /// How frames are scaled down early. None: they stay as they are.
+    pub scaling: Option<FrameScaling>,
     /// How frames are thinned.
     pub sampling: Sampling,
     /// How frames are cut into clips.

@@ -27,7 +27,7 @@ use crate::{
     camera::{CameraId, CameraState, CameraStatus},
     clip::{Clip, Windower},
     frame::{Frame, Original},
-    resize::{Filters, Picture, shrunk},
+    resize::{FrameScaler, RgbImage},
 };
 
 /// Largest side of a picture: 8K and a margin. More could exhaust the memory.
@@ -93,8 +93,7 @@ pub(super) struct Tap {
     status: Arc<watch::Sender<CameraStatus>>,
     stamper: Stamper,
     /// Longest side of a frame.
-    edge: Option<usize>,
-    filters: Filters,
+    scaler: Option<FrameScaler>,
     rhythm: Mutex<Rhythm>,
     /// The stream's latest time, in nanoseconds.
     position: AtomicU64,
@@ -121,8 +120,7 @@ impl Tap {
             intake,
             status,
             stamper,
-            edge: config.edge,
-            filters: Filters::default(),
+            scaler: config.scaling.map(FrameScaler::new),
             rhythm: Mutex::new(rhythm),
             position: AtomicU64::new(0),
             started: Instant::now(),
@@ -377,18 +375,14 @@ impl Tap {
 
     /// Keeps no more of a picture than is looked at.
     fn shrink(&self, frame: Frame) -> Frame {
-        let Some(edge) = self.edge else { return frame };
-        let Frame { width, height, rgb, .. } = &frame;
-        let size = shrunk(*width as usize, *height as usize, edge);
-        let (Some((small_width, small_height)), Ok(picture)) = (size, Picture::new(rgb, *width, *height))
-        else {
-            return frame;
-        };
-        let small = picture.resize(small_width, small_height, &self.filters).rgb().into();
-        let original = Original { width: *width, height: *height, rgb: Some(frame.rgb) };
-        // They come from u32, and are smaller.
-        let (width, height) = (small_width as u32, small_height as u32);
-        Frame { width, height, rgb: small, original: Some(original), ..frame }
+        let Some(scaler) = &self.scaler else { return frame };
+        let Ok(image) = RgbImage::new(&frame.rgb, frame.width, frame.height) else { return frame };
+        let Some(small) = scaler.scale(image) else { return frame };
+        // Smaller than a width and a height that were u32.
+        let (width, height) = (small.width() as u32, small.height() as u32);
+        let rgb = small.rgb().into();
+        let original = Original { width: frame.width, height: frame.height, rgb: Some(frame.rgb) };
+        Frame { width, height, rgb, original: Some(original), ..frame }
     }
 
     /// For pictures without a time of their own: each comes one duration after the one before.

@@ -11,7 +11,6 @@ use super::runtime::runtime;
 use crate::{
     app,
     config::{self, Config, ParsedSource, Sampling, Source, Transport, scene::TestSource, units},
-    describe::Describer,
     device::{DeviceChoice, DtypeChoice, KernelChoice},
     event::Event,
     logging,
@@ -77,7 +76,7 @@ async fn demonstrate(args: DemoArgs) -> anyhow::Result<()> {
             cancel.cancel();
         });
     }
-    let result = app::run(config, move |_| Ok(Box::new(describer) as Box<dyn Describer>), None, cancel).await;
+    let result = app::run(config, move |_| Ok(describer), None, cancel).await;
     subscriber.abort();
     result
 }

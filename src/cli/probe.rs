@@ -15,8 +15,7 @@ use crate::{
     app,
     capture::{self, CameraConfig, CameraFacts, CaptureError},
     config::{self, Config},
-    describe::smolvlm::SmolVlm,
-    hub, logging,
+    describe, hub, logging,
     publish::{self, mqtt},
 };
 
@@ -83,8 +82,8 @@ async fn probe(config: &Config) -> anyhow::Result<()> {
 fn probe_model(model: &config::Model) -> ProbeResult {
     let found = || -> anyhow::Result<String> {
         let hub::ModelDir { path, .. } = hub::resolve(&model.id, &model.revision)?;
-        let chosen = SmolVlm::probe(&path, model.device, model.dtype)?;
-        Ok(format!("it is in {} and runs on {chosen}", path.display()))
+        let target = describe::probe(&path, model.device, model.dtype)?;
+        Ok(format!("it is in {} and runs on {target}", path.display()))
     };
     ProbeResult { subject: format!("model {}", model.id), outcome: found().map_err(|e| format!("{e:#}")) }
 }

@@ -7,7 +7,7 @@ use clap::Args;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 use super::runtime::runtime;
-use crate::{app, config, describe::Describer, logging, shutdown};
+use crate::{app, config, logging, shutdown};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -28,12 +28,11 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
-    let load = |model: &config::Model| Ok(Box::new(app::load_model(model)?) as Box<dyn Describer>);
     let runtime = runtime()?;
     let result = runtime.block_on(async {
         let stop = shutdown::on_signal()?;
         let reload = app::Reload { file: args.config, hangups: shutdown::on_hangup()? };
-        app::run(loaded.config, load, Some(reload), stop).await
+        app::run(loaded.config, app::load_model, Some(reload), stop).await
     });
     // A thread that hangs in a camera's driver must not delay the exit.
     runtime.shutdown_background();

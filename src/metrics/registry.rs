@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     camera::CameraId,
-    device::Gpu,
+    device::GpuInfo,
     event::{Event, ModelInfo},
 };
 
@@ -143,7 +143,7 @@ impl Metrics {
     }
 
     /// Sets the GPU that the model runs on.
-    pub fn gpu(&self, device: &str, gpu: &Gpu) {
+    pub fn gpu(&self, device: &str, gpu: &GpuInfo) {
         let labels = OfGpu {
             device: device.into(),
             name: gpu.name.clone(),

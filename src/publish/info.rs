@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::{camera::CameraId, device::Gpu, event::ModelInfo};
+use crate::{camera::CameraId, device::GpuInfo, event::ModelInfo};
 
 /// What runs here.
 #[derive(Clone, Debug, Serialize)]
@@ -15,7 +15,7 @@ pub struct Info {
     pub model: ModelInfo,
     /// The GPU; `None` where the model runs on the CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub gpu: Option<Gpu>,
+    pub gpu: Option<GpuInfo>,
     /// The enabled cameras.
     pub cameras: BTreeMap<CameraId, CameraInfo>,
 }

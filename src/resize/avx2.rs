@@ -1,7 +1,7 @@
-//! The two passes of the resize for processors with AVX2: the same sums as the plain ones in the
-//! same integers, so the same bytes. Two neighbouring inputs and their two weights go into one
-//! multiply-add of 16-bit pairs. (Plain loops rather than closures: a closure here is compiled for
-//! AVX2, and what it is handed to is not, so it would not be inlined.)
+//! The two passes for processors with AVX2. They compute the same integer sums as the portable ones, so they give the
+//! same bytes. Two neighbouring inputs and their two weights go into one multiply-add of 16-bit pairs. (Loops rather
+//! than iterator closures: a closure here is compiled for AVX2, and the function that takes it is not, so it would not
+//! be inlined.)
 
 use std::arch::x86_64::{
     __m128i, __m256i, _mm_cvtsi32_si128, _mm_cvtsi128_si32, _mm_loadu_si128, _mm_setr_epi8, _mm256_add_epi32,
@@ -11,18 +11,19 @@ use std::arch::x86_64::{
     _mm256_unpackhi_epi8, _mm256_unpacklo_epi8,
 };
 
-use super::{Filter, STEP};
+use super::axis::{AxisWeights, STEP};
 
-/// A step of the horizontal pass loads 16 bytes, of which its pixels are 12.
+/// A step of the horizontal pass loads 16 bytes and uses 12: its four pixels.
 const OVER: usize = 16 - STEP * 3;
-/// Bytes that one step of the vertical pass makes.
-pub(super) const BLOCK: usize = 32;
+/// Bytes that one step of the vertical pass computes.
+pub const BLOCK: usize = 32;
 
-/// Resizes every row of `n_in` pixels; two rows at a time, one in each half of a register.
-/// `filter.width` must be a multiple of `STEP`.
+/// Resizes every row of `n_in` pixels. It works on two rows at a time, one in each half of a register.
+///
+/// `axis.width` must be a multiple of `STEP`.
 #[target_feature(enable = "avx2")]
-pub(super) fn horizontal(src: &[u8], n_in: usize, filter: &Filter, out: &mut [u8]) {
-    let (len, stride) = (n_in * 3, filter.starts.len() * 3);
+pub fn horizontal(src: &[u8], n_in: usize, axis: &AxisWeights, out: &mut [u8]) {
+    let (len, stride) = (n_in * 3, axis.starts.len() * 3);
     let height = src.len() / len;
     let mut last = src[src.len() - len..].to_vec();
     last.resize(len + OVER, 0);
@@ -30,15 +31,15 @@ pub(super) fn horizontal(src: &[u8], n_in: usize, filter: &Filter, out: &mut [u8
     let mut spare = vec![0; stride];
     for (pair, out) in out.chunks_mut(stride * 2).enumerate() {
         let (out, next) = out.split_at_mut(stride);
-        // The last of an odd number of rows goes through both halves.
+        // With an odd number of rows the last one is in both halves.
         let next = if next.is_empty() { &mut spare } else { next };
-        two_rows([row(pair * 2), row((pair * 2 + 1).min(height - 1))], filter, [out, next]);
+        two_rows([row(pair * 2), row((pair * 2 + 1).min(height - 1))], axis, [out, next]);
     }
 }
 
-/// The rows have `OVER` bytes behind them.
+/// Each row is followed by `OVER` readable bytes.
 #[target_feature(enable = "avx2")]
-fn two_rows(rows: [&[u8]; 2], filter: &Filter, out: [&mut [u8]; 2]) {
+fn two_rows(rows: [&[u8]; 2], axis: &AxisWeights, out: [&mut [u8]; 2]) {
     // Bytes r0 g0 b0 r1 g1 b1 ... to 16-bit pairs r0 r1, g0 g1, b0 b1; -1 makes a zero.
     let pair = |first: i8| {
         let (a, b) = (first, first + 3);
@@ -62,13 +63,13 @@ fn two_rows(rows: [&[u8]; 2], filter: &Filter, out: [&mut [u8]; 2]) {
         ))
     };
     let (front, back) = (pair(0), pair(6));
-    let half = _mm256_set1_epi32(filter.half());
-    let shift = _mm_cvtsi32_si128(filter.shift as i32);
+    let half = _mm256_set1_epi32(axis.half());
+    let shift = _mm_cvtsi32_si128(axis.shift as i32);
     let [out, out_next] = out;
     for ((out, out_next), (start, weights)) in
-        out.chunks_exact_mut(3).zip(out_next.chunks_exact_mut(3)).zip(filter.windows())
+        out.chunks_exact_mut(3).zip(out_next.chunks_exact_mut(3)).zip(axis.windows())
     {
-        let bytes = start * 3..(start + filter.width) * 3 + OVER;
+        let bytes = start * 3..(start + axis.width) * 3 + OVER;
         let (row, next) = (&rows[0][bytes.clone()], &rows[1][bytes]);
         let mut sum = half;
         for (step, w) in weights.chunks_exact(STEP).enumerate() {
@@ -88,16 +89,16 @@ fn two_rows(rows: [&[u8]; 2], filter: &Filter, out: [&mut [u8]; 2]) {
     }
 }
 
-/// Resizes a picture whose rows have `stride` bytes, at least `BLOCK`, along its columns.
+/// Resizes an image, whose rows have `stride` bytes, at least `BLOCK`, along its columns.
 ///
-/// `filter.width` must be even, and every window must end within the picture.
+/// `axis.width` must be even, and every window must end within the image.
 #[target_feature(enable = "avx2")]
-pub(super) fn vertical(src: &[u8], stride: usize, filter: &Filter, out: &mut [u8]) {
-    let half = _mm256_set1_epi32(filter.half());
-    let shift = _mm_cvtsi32_si128(filter.shift as i32);
+pub fn vertical(src: &[u8], stride: usize, axis: &AxisWeights, out: &mut [u8]) {
+    let half = _mm256_set1_epi32(axis.half());
+    let shift = _mm_cvtsi32_si128(axis.shift as i32);
     let zero = _mm256_setzero_si256();
-    for (out, (start, weights)) in out.chunks_exact_mut(stride).zip(filter.windows()) {
-        let rows = &src[start * stride..(start + filter.width) * stride];
+    for (out, (start, weights)) in out.chunks_exact_mut(stride).zip(axis.windows()) {
+        let rows = &src[start * stride..(start + axis.width) * stride];
         // The last block may overlap the one before it.
         for x in (0..stride - BLOCK).step_by(BLOCK).chain([stride - BLOCK]) {
             let mut sums = [half; 4];
@@ -129,7 +130,7 @@ pub(super) fn vertical(src: &[u8], stride: usize, filter: &Filter, out: &mut [u8
     }
 }
 
-/// Sums to bytes: the shift, then what is below 0 or above 255 becomes that.
+/// Shifts the sums and clamps them to bytes.
 #[target_feature(enable = "avx2")]
 fn narrow(sums: [__m256i; 4], shift: __m128i) -> __m256i {
     let low = _mm256_packs_epi32(_mm256_sra_epi32(sums[0], shift), _mm256_sra_epi32(sums[1], shift));
@@ -137,7 +138,7 @@ fn narrow(sums: [__m256i; 4], shift: __m128i) -> __m256i {
     _mm256_packus_epi16(low, high)
 }
 
-/// Two weights for every pair of inputs.
+/// The two weights, in every pair of 16-bit lanes.
 #[target_feature(enable = "avx2")]
 fn both(first: i16, second: i16) -> __m256i {
     _mm256_set1_epi32((i32::from(second) << 16) | i32::from(first as u16))

@@ -14,6 +14,7 @@ use camscribe::{
     config::Sampling,
     gate::Fingerprint,
     prompt_spec::{GateConfig, PromptSpec},
+    resize::{FrameScaling, LANCZOS3},
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +30,7 @@ async fn verdicts(uri: &str, window: u64) -> String {
         window: WindowConfig { window, stride: window, frames: 8, min_frames: 2 },
         prompt_spec: Arc::new(PromptSpec { prompt: "What happens?".into(), max_tokens: 8, gate }),
         // The size of the published models.
-        edge: Some(512),
+        scaling: Some(FrameScaling { edge: 512, interpolation: LANCZOS3 }),
         ..playback::camera(uri)
     };
     let clips = Arc::new(Mutex::new(Vec::<Clip>::new()));

@@ -19,11 +19,12 @@ use camscribe::{
     clip::{Clip, WindowConfig},
     config::Sampling,
     describe::{
-        DescribeError, Describer, Description, Stages,
+        DescribeError, Describer, Description, StageTimes,
         worker::{self, Batching},
     },
     event::{FinishReason, ModelInfo, Tokens},
-    progress::Progress,
+    events::EventBuilder,
+    heartbeat::Heartbeat,
     queue::{ClipQueue, Overflow},
 };
 use tokio::sync::watch;
@@ -38,14 +39,14 @@ const OFFERED: u32 = 20;
 const A_CLIP: Duration = Duration::from_millis(4 * 1000 / (OFFERED as u64 * CAMERAS as u64));
 
 #[derive(Default)]
-struct Slow(Arc<Progress>);
+struct Slow(Arc<Heartbeat>);
 
 impl Describer for Slow {
     fn model(&self) -> ModelInfo {
         ModelInfo { id: "slow".into(), revision: String::new(), device: "cpu".into(), dtype: "f32".into() }
     }
 
-    fn progress(&self) -> Arc<Progress> {
+    fn heartbeat(&self) -> Arc<Heartbeat> {
         Arc::clone(&self.0)
     }
 
@@ -55,7 +56,7 @@ impl Describer for Slow {
             text: "Something.".into(),
             finish_reason: FinishReason::Stop,
             tokens: Tokens::default(),
-            stages: Stages::default(),
+            stages: StageTimes::default(),
         };
         Ok(clips.iter().map(|_| Ok(description.clone())).collect())
     }
@@ -111,8 +112,10 @@ async fn overload(priorities: [u64; CAMERAS], time: Duration) -> Vec<Fate> {
         let (queue, fates, cancel) = (queue.clone(), fates.clone(), cancel.clone());
         move || {
             let batching = Batching { max_batch: NonZeroUsize::new(16).unwrap(), linger: Duration::ZERO };
-            worker::run(&mut Slow::default(), &queue, batching, "edge1", |outcome| {
-                let event = outcome.event.unwrap();
+            let mut model = Slow::default();
+            let mut events = EventBuilder::new("edge1", model.model());
+            worker::run(&mut model, &queue, batching, |outcome| {
+                let event = events.build(outcome).1.unwrap();
                 let mut fates = fates.lock().unwrap();
                 let fate = fates.entry(event.camera).or_default();
                 fate.described += 1;

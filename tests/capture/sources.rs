@@ -8,6 +8,7 @@ use camscribe::{
     capture::{self, CaptureError},
     config::{Login, ParsedSource, Sampling, Secret, Source, Transport, mask, scene::Picture},
     frame::Clock,
+    resize::{FrameScaling, LANCZOS3},
 };
 
 use crate::support::{
@@ -241,7 +242,7 @@ async fn a_truncated_file_is_described_as_far_as_it_goes() {
 async fn frames_are_scaled_to_the_models_size_except_one_per_clip() {
     let mut config = camera("test://smpte?width=320&height=240&live=false&duration=3s");
     let whole = play_all(config.clone()).await.clips;
-    config.edge = Some(64);
+    config.scaling = Some(FrameScaling { edge: 64, interpolation: LANCZOS3 });
     let small = play_all(config).await.clips;
     assert_eq!(small.len(), whole.len());
     for (small, whole) in small.iter().zip(&whole) {

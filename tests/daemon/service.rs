@@ -17,13 +17,13 @@ use camscribe::{
     camera::CameraId,
     clip::Clip,
     describe::{
-        DescribeError, Describer, Description, Stages,
+        DescribeError, Describer, Description, StageTimes,
         worker::{self, Batching},
     },
     event::{Event, FinishReason, ModelInfo, Tokens},
     frame::{Clock, Frame},
+    heartbeat::Heartbeat,
     lifecycle::Lifecycle,
-    progress::Progress,
     prompt_spec::PromptSpec,
     queue::{ClipQueue, Overflow},
 };
@@ -229,7 +229,7 @@ fn the_service_manager_is_notified_of_every_stage_from_start_to_stop() {
 
 /// A describer that blocks until the test releases it.
 struct Stuck {
-    progress: Arc<Progress>,
+    heartbeat: Arc<Heartbeat>,
     release: Receiver<()>,
 }
 
@@ -238,8 +238,8 @@ impl Describer for Stuck {
         ModelInfo { id: "stuck".into(), revision: String::new(), device: "none".into(), dtype: "f32".into() }
     }
 
-    fn progress(&self) -> Arc<Progress> {
-        Arc::clone(&self.progress)
+    fn heartbeat(&self) -> Arc<Heartbeat> {
+        Arc::clone(&self.heartbeat)
     }
 
     fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
@@ -248,7 +248,7 @@ impl Describer for Stuck {
             text: "nothing".into(),
             finish_reason: FinishReason::Stop,
             tokens: Tokens { prompt: 1, image: 0, generated: 1 },
-            stages: Stages::default(),
+            stages: StageTimes::default(),
         };
         Ok(clips.iter().map(|_| Ok(description.clone())).collect())
     }
@@ -285,15 +285,15 @@ async fn the_watchdog_gets_no_ping_while_the_model_is_stuck() {
     let limit = Duration::from_millis(200);
     let lifecycle = Arc::new(Lifecycle::with_limit(limit));
     let (release, released) = channel();
-    let progress = Arc::new(Progress::default());
-    lifecycle.monitor(Arc::clone(&progress));
+    let heartbeat = Arc::new(Heartbeat::default());
+    lifecycle.monitor(Arc::clone(&heartbeat));
     let queue = Arc::new(ClipQueue::new(std::num::NonZeroUsize::MIN));
     let work = {
         let queue = Arc::clone(&queue);
         thread::spawn(move || {
-            let mut model = Stuck { progress, release: released };
+            let mut model = Stuck { heartbeat, release: released };
             let batching = Batching { max_batch: std::num::NonZeroUsize::MIN, linger: Duration::ZERO };
-            worker::run(&mut model, &queue, batching, "node", |_| {}).unwrap();
+            worker::run(&mut model, &queue, batching, |_| {}).unwrap();
         })
     };
     let pings = Arc::new(AtomicUsize::new(0));

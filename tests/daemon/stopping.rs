@@ -13,9 +13,9 @@ use camscribe::{
     app,
     clip::Clip,
     config,
-    describe::{DescribeError, Describer, Description, Stages},
+    describe::{DescribeError, Describer, Description, StageTimes},
     event::{FinishReason, ModelInfo, Tokens},
-    progress::Progress,
+    heartbeat::Heartbeat,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -107,7 +107,7 @@ fn a_second_signal_ends_it_at_once() {
 #[derive(Default)]
 struct Sluggish {
     warm: bool,
-    progress: Arc<Progress>,
+    heartbeat: Arc<Heartbeat>,
 }
 
 impl Describer for Sluggish {
@@ -120,8 +120,8 @@ impl Describer for Sluggish {
         }
     }
 
-    fn progress(&self) -> Arc<Progress> {
-        Arc::clone(&self.progress)
+    fn heartbeat(&self) -> Arc<Heartbeat> {
+        Arc::clone(&self.heartbeat)
     }
 
     fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
@@ -132,7 +132,7 @@ impl Describer for Sluggish {
             text: "Something.".into(),
             finish_reason: FinishReason::Stop,
             tokens: Tokens::default(),
-            stages: Stages::default(),
+            stages: StageTimes::default(),
         };
         Ok(clips.iter().map(|_| Ok(description.clone())).collect())
     }

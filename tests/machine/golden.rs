@@ -9,8 +9,8 @@ use std::{
 };
 
 use camscribe::{
-    describe::smolvlm::device::choose,
     device::{DeviceChoice, DtypeChoice},
+    nn::device::choose,
 };
 use libtest_mimic::Trial;
 

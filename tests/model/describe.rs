@@ -5,10 +5,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use camscribe::{
     clip::Clip,
-    describe::{
-        DescribeError, Describer,
-        smolvlm::{Options, SmolVlm, config::ModelConfig},
-    },
+    describe::{self, DescribeError, Describer, LoadOptions, smolvlm::config::ModelConfig},
     device::DeviceChoice,
     event::ModelInfo,
     frame::{Clock, Frame},
@@ -33,20 +30,20 @@ fn folder() -> TempDir {
     dir
 }
 
-fn load(dir: &Path) -> SmolVlm {
-    let options = Options { device: DeviceChoice::Cpu, id: "test".into(), ..Options::default() };
-    SmolVlm::load(dir, options).unwrap()
+fn load(dir: &Path) -> Box<dyn Describer> {
+    let options = LoadOptions { device: DeviceChoice::Cpu, id: "test".into(), ..LoadOptions::default() };
+    describe::load(dir, options).unwrap()
 }
 
 #[test]
 fn describing_beats_the_heartbeat() {
     let dir = folder();
     let mut model = load(dir.path());
-    let progress = model.progress();
-    progress.idle();
+    let heartbeat = model.heartbeat();
+    heartbeat.idle();
     model.describe(&[clip(2, 64, 64)]).unwrap();
     std::thread::sleep(Duration::from_millis(5));
-    assert!(progress.silence() > Duration::ZERO);
+    assert!(heartbeat.silence() > Duration::ZERO);
 }
 
 fn clip(frames: u64, width: u32, height: u32) -> Clip {
@@ -123,7 +120,8 @@ fn events_carry_the_model_info() {
 fn a_missing_device_is_reported_before_the_weights_are_read() {
     let dir = folder();
     fs::remove_file(dir.path().join("model.safetensors")).unwrap();
-    let error = SmolVlm::load(dir.path(), Options { device: DeviceChoice::Cuda(0), ..Options::default() });
+    let error =
+        describe::load(dir.path(), LoadOptions { device: DeviceChoice::Cuda(0), ..LoadOptions::default() });
     let error = error.err().unwrap().to_string();
     assert!(error.contains("built without CUDA"), "{error}");
 }

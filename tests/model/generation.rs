@@ -3,15 +3,14 @@
 use std::ops::Range;
 
 use camscribe::{
-    describe::smolvlm::{
-        config::ModelConfig,
-        device::choose,
-        generate::{Answer, Request, Sampling},
-        network::Network,
-        unwatched,
-    },
+    describe::smolvlm::{config::ModelConfig, network::Network},
     device::{DeviceChoice, DtypeChoice},
     event::FinishReason,
+    nn::{
+        device::choose,
+        generate::{Answer, Request, TokenSampling},
+        observer::{ActivationPoint, no_observer},
+    },
 };
 use tempfile::TempDir;
 
@@ -30,7 +29,7 @@ fn prompt(config: &ModelConfig, words: Range<u32>, tiles: usize, max_tokens: usi
         ids.extend([vec![80 + tile as u32], vec![config.image_token_id; 4]].concat());
     }
     ids.push(5);
-    Request { ids, max_tokens, sampling: Sampling::Greedy }
+    Request { ids, max_tokens, sampling: TokenSampling::Greedy }
 }
 
 fn tiles(network: &Network, count: usize, seed: usize) -> Vec<u8> {
@@ -38,8 +37,8 @@ fn tiles(network: &Network, count: usize, seed: usize) -> Vec<u8> {
 }
 
 fn answers(network: &Network, requests: &[Request], tiles: &[u8]) -> Vec<Answer> {
-    let features = network.encode(tiles, &mut unwatched).unwrap();
-    let generated = network.generate(requests, features.as_ref(), &mut unwatched).unwrap();
+    let features = network.encode(tiles, &mut no_observer).unwrap();
+    let generated = network.generate(requests, features.as_ref(), &mut no_observer).unwrap();
     generated.answers.into_iter().map(Result::unwrap).collect()
 }
 
@@ -92,7 +91,7 @@ fn an_answer_ends_at_its_stop_token_at_its_longest_and_at_the_models_last_positi
 fn sampling_draws_the_same_for_the_same_seed_and_leaves_greedy_rows_alone() {
     let network = network(checkpoint::tiny(), DtypeChoice::F32);
     let greedy = prompt(&network.config, 3..9, 1, 24);
-    let draw = |seed| Sampling::TopP { temperature: 2., top_p: 0.95, seed };
+    let draw = |seed| TokenSampling::TopP { temperature: 2., top_p: 0.95, seed };
     let drawn = |seed| Request { sampling: draw(seed), ..greedy.clone() };
     let pictures = tiles(&network, 1, 0);
     let alone = answers(&network, std::slice::from_ref(&greedy), &pictures);
@@ -107,9 +106,9 @@ fn sampling_draws_the_same_for_the_same_seed_and_leaves_greedy_rows_alone() {
 fn image_features_and_image_tokens_must_match_in_number() {
     let network = network(checkpoint::tiny(), DtypeChoice::F32);
     let request = prompt(&network.config, 3..9, 2, 8);
-    let features = network.encode(&tiles(&network, 1, 0), &mut unwatched).unwrap();
-    let error = network.generate(&[request], features.as_ref(), &mut unwatched).err().unwrap().to_string();
-    assert!(error.contains("8 image tokens, the pictures 4"), "{error}");
+    let features = network.encode(&tiles(&network, 1, 0), &mut no_observer).unwrap();
+    let error = network.generate(&[request], features.as_ref(), &mut no_observer).err().unwrap().to_string();
+    assert!(error.contains("8 image tokens, the images 4"), "{error}");
 }
 
 #[test]
@@ -118,15 +117,15 @@ fn half_precision_answers_like_f32_within_rounding() {
     let request = prompt(&config, 3..9, 3, 1);
     let logits = |dtype| {
         let network = network(config.clone(), dtype);
-        let features = network.encode(&tiles(&network, 3, 0), &mut unwatched).unwrap();
+        let features = network.encode(&tiles(&network, 3, 0), &mut no_observer).unwrap();
         let mut seen = vec![];
-        let mut watch = |stage, x: &candle_core::Tensor| {
-            if stage == camscribe::describe::smolvlm::Stage::Logits {
+        let mut observe = |point, x: &candle_core::Tensor| {
+            if point == ActivationPoint::Logits {
                 seen.push(x.flatten_all()?.to_vec1::<f32>()?);
             }
             Ok(())
         };
-        network.generate(std::slice::from_ref(&request), features.as_ref(), &mut watch).unwrap();
+        network.generate(std::slice::from_ref(&request), features.as_ref(), &mut observe).unwrap();
         seen.remove(0)
     };
     let exact = logits(DtypeChoice::F32);
@@ -145,12 +144,12 @@ fn finished_sequences_leave_the_batch() {
     let lengths = [2, 3, 4, 9];
     let requests = lengths.map(|max_tokens| prompt(&network.config, 3..9, 0, max_tokens));
     let mut rows = vec![];
-    let mut watch = |stage, x: &candle_core::Tensor| {
-        if stage == camscribe::describe::smolvlm::Stage::Logits {
+    let mut observe = |point, x: &candle_core::Tensor| {
+        if point == ActivationPoint::Logits {
             rows.push(x.dims()[0]);
         }
         Ok(())
     };
-    network.generate(&requests, None, &mut watch).unwrap();
+    network.generate(&requests, None, &mut observe).unwrap();
     assert_eq!(rows, [4, 4, 3, 2, 1, 1, 1, 1, 1]);
 }

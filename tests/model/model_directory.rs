@@ -2,10 +2,16 @@
 
 use std::{fs, path::Path};
 
-use camscribe::describe::smolvlm::{
-    config::{ModelConfig, ProcessorConfig},
-    error::LoadError,
-    prompt::Prompter,
+use camscribe::{
+    describe::{
+        self,
+        smolvlm::{
+            config::{ModelConfig, ProcessorConfig},
+            prompt::Prompter,
+        },
+    },
+    device::{DeviceChoice, DtypeChoice},
+    nn::error::LoadError,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -57,7 +63,6 @@ fn the_shipped_model_is_accepted() {
 #[test]
 fn every_error_is_reported_with_its_file_and_key() {
     for (file, pointer, value) in [
-        (CONFIG, "/model_type", json!("idefics3")),
         (CONFIG, "/text_config/model_type", json!("qwen2")),
         (CONFIG, "/text_config/hidden_act", json!("gelu")),
         (CONFIG, "/vision_config/hidden_act", json!("relu")),
@@ -108,6 +113,17 @@ fn every_error_is_reported_with_its_file_and_key() {
         let key = pointer.split('/').rfind(|part| part.parse::<usize>().is_err()).unwrap();
         assert!(error.contains(&format!("{file}: ")) && error.contains(key), "{pointer} = {value}: {error}");
         assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_model_family_is_refused() {
+    for model_type in [json!("idefics3"), json!(null), json!(7)] {
+        let dir = shapes();
+        edit(dir.path(), CONFIG, "/model_type", Some(model_type.clone()));
+        let error = describe::probe(dir.path(), DeviceChoice::Cpu, DtypeChoice::F32);
+        let error = error.err().unwrap_or_else(|| panic!("{model_type} was accepted")).to_string();
+        assert!(error.contains("config.json: model_type is "), "{error}");
     }
 }
 

@@ -3,11 +3,17 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use camscribe::describe::smolvlm::{
-    config::{ModelConfig, ProcessorConfig},
-    preprocess::{Picture, Preprocessor},
-    prompt::{Message, Part, Prompter, Role},
-    sampling::{Footage, Sampling},
+use camscribe::{
+    describe::{
+        Footage,
+        smolvlm::{
+            config::{ModelConfig, ProcessorConfig},
+            preprocess::Preprocessor,
+            prompt::{Message, Part, Prompter, Role},
+            sampling::FrameSampling,
+        },
+    },
+    resize::RgbImage,
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -67,7 +73,7 @@ fn frames_of_a_file_are_sampled_as_by_the_reference() {
             fps: row["fps"].as_f64().unwrap(),
             duration: row["duration"].as_f64().unwrap(),
         };
-        let sampling = Sampling {
+        let sampling = FrameSampling {
             fps: row["target_fps"].as_f64().unwrap(),
             max_frames: row["num_frames"].as_u64().unwrap() as usize,
             skip: row["skip_secs"].as_f64().unwrap(),
@@ -163,7 +169,7 @@ fn video_frames_become_the_references_tiles_byte_for_byte() {
         };
         let (width, height) = (number(row, "w"), number(row, "h"));
         let rgb = frame(number(row, "t"), width, height);
-        let tile = Preprocessor::new(&config).video_tile(Picture::new(&rgb, width, height).unwrap());
+        let tile = Preprocessor::new(&config).video_tile(RgbImage::new(&rgb, width, height).unwrap());
         assert_eq!(serde_json::json!(tile[..16]), row["first_row"], "{width}x{height}");
         assert_eq!(sha256(&tile), row["sha256_chw_u8"], "{width}x{height}");
     }

@@ -7,14 +7,17 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 use camscribe::{
     describe::smolvlm::{
         config::{ModelConfig, ProcessorConfig},
-        device::choose,
-        generate::{Request, Sampling},
         network::Network,
-        preprocess::{Picture, Preprocessor},
+        preprocess::Preprocessor,
         prompt::{Message, Part, Prompter, Role},
-        unwatched,
     },
     device::{DeviceChoice, DtypeChoice},
+    nn::{
+        device::choose,
+        generate::{Request, TokenSampling},
+        observer::no_observer,
+    },
+    resize::RgbImage,
 };
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -121,13 +124,13 @@ impl Model {
         let processor = ProcessorConfig::load(&dir, &config).unwrap();
         let prompter = Prompter::load(&dir, &config, &processor).unwrap();
         let preprocessor = Preprocessor::new(&processor);
-        let chosen = choose(DeviceChoice::Cpu, dtype).unwrap();
-        Self { prompter, preprocessor, network: Network::load(&dir, config, chosen).unwrap() }
+        let target = choose(DeviceChoice::Cpu, dtype).unwrap();
+        Self { prompter, preprocessor, network: Network::load(&dir, config, target).unwrap() }
     }
 
     fn tiles(&self, clip: &Clip, frames: &[Vec<u8>]) -> Vec<u8> {
         let [width, height] = clip.size;
-        let pictures: Vec<_> = frames.iter().map(|rgb| Picture::new(rgb, width, height).unwrap()).collect();
+        let pictures: Vec<_> = frames.iter().map(|rgb| RgbImage::new(rgb, width, height).unwrap()).collect();
         self.preprocessor.video_tiles(&pictures)
     }
 
@@ -138,11 +141,11 @@ impl Model {
         let request = |question: &Question| {
             let parts = vec![video.clone(), Part::Text(question.question.clone())];
             let prompt = self.prompter.build(&[Message { role: Role::User, parts }]).unwrap();
-            Request { ids: prompt.ids, max_tokens: 40, sampling: Sampling::Greedy }
+            Request { ids: prompt.ids, max_tokens: 40, sampling: TokenSampling::Greedy }
         };
         let requests: Vec<_> = questions.iter().map(request).collect();
-        let features = self.network.encode(&tiles.repeat(questions.len()), &mut unwatched).unwrap();
-        let made = self.network.generate(&requests, features.as_ref(), &mut unwatched).unwrap();
+        let features = self.network.encode(&tiles.repeat(questions.len()), &mut no_observer).unwrap();
+        let made = self.network.generate(&requests, features.as_ref(), &mut no_observer).unwrap();
         made.answers.into_iter().map(|answer| answer.unwrap().ids).collect()
     }
 

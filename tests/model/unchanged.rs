@@ -6,12 +6,13 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use camscribe::{
     clip::Clip,
     describe::{
-        DescribeError, Describer, Description, Stages,
+        DescribeError, Describer, Description, StageTimes,
         worker::{self, Batching},
     },
     event::{Event, EventKind, FinishReason, ModelInfo, Tokens},
+    events::EventBuilder,
     frame::{Clock, Frame},
-    progress::Progress,
+    heartbeat::Heartbeat,
     prompt_spec::{GateConfig, PromptSpec},
     queue::{ClipQueue, Overflow},
 };
@@ -28,7 +29,7 @@ impl Describer for Model {
         ModelInfo { id: "words".into(), revision: String::new(), device: "cpu".into(), dtype: "f32".into() }
     }
 
-    fn progress(&self) -> Arc<Progress> {
+    fn heartbeat(&self) -> Arc<Heartbeat> {
         Arc::default()
     }
 
@@ -42,7 +43,7 @@ impl Describer for Model {
                 text: format!("Grey {}.", clip.frames[0].rgb[0]),
                 finish_reason: FinishReason::Stop,
                 tokens: Tokens { prompt: 9, image: 6, generated: 3 },
-                stages: Stages::default(),
+                stages: StageTimes::default(),
             })
         };
         Ok(clips.iter().map(describe).collect())
@@ -93,7 +94,8 @@ fn run(clips: Vec<Clip>, batch: usize) -> (Vec<Result<Event, DescribeError>>, Se
     queue.close();
     let batching = Batching { max_batch: NonZeroUsize::new(batch).unwrap(), linger: Duration::ZERO };
     let (mut model, mut events) = (Model::default(), Vec::new());
-    worker::run(&mut model, &queue, batching, "edge1", |outcome| events.push(outcome.event)).unwrap();
+    let mut builder = EventBuilder::new("edge1", model.model());
+    worker::run(&mut model, &queue, batching, |outcome| events.push(builder.build(outcome).1)).unwrap();
     (events, model.0)
 }
 

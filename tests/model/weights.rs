@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use camscribe::describe::smolvlm::weights::{Weights, WeightsError};
+use camscribe::{
+    describe::smolvlm::layout::layout,
+    nn::{error::WeightsError, weights::Weights},
+};
 use candle_core::{DType, Device};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -26,7 +29,7 @@ fn folder() -> (TempDir, PathBuf) {
 
 fn open(dir: &Path) -> Result<Weights, WeightsError> {
     let weights = Weights::open(dir, &Device::Cpu, DType::F32)?;
-    weights.check(&tiny())?;
+    weights.check(layout(&tiny()))?;
     Ok(weights)
 }
 

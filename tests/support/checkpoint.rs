@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use camscribe::describe::smolvlm::{
-    config::{ModelConfig, TextConfig, VisionConfig},
-    weights::{layout, random::numbers},
+use camscribe::{
+    describe::smolvlm::{
+        config::{ModelConfig, VisionConfig},
+        layout::layout,
+    },
+    nn::{decoder::DecoderConfig, weights::random::numbers},
 };
 use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
 
@@ -20,7 +23,7 @@ pub fn tiny() -> ModelConfig {
             patch_size: 8,
             layer_norm_eps: 1e-6,
         },
-        text: TextConfig {
+        text: DecoderConfig {
             hidden_size: 32,
             intermediate_size: 48,
             num_hidden_layers: 2,

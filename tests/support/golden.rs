@@ -10,15 +10,20 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use camscribe::describe::smolvlm::{
-    Stage,
-    config::{ModelConfig, ProcessorConfig},
-    device::Chosen,
-    error::LoadError,
-    generate::{Request, Sampling},
-    network::Network,
-    preprocess::{Picture, Preprocessor},
-    prompt::{Message, Part, Prompt, Prompter, Role},
+use camscribe::{
+    describe::smolvlm::{
+        config::{ModelConfig, ProcessorConfig},
+        network::Network,
+        preprocess::Preprocessor,
+        prompt::{Message, Part, Prompt, Prompter, Role},
+    },
+    nn::{
+        device::ComputeTarget,
+        error::LoadError,
+        generate::{Request, TokenSampling},
+        observer::ActivationPoint,
+    },
+    resize::RgbImage,
 };
 use candle_core::{D, DType, Device, IndexOp, Tensor};
 use serde::Deserialize;
@@ -150,32 +155,32 @@ struct Tolerance {
 }
 
 impl Tolerance {
-    fn of(chosen: &Chosen, parameters: u64) -> Self {
+    fn of(target: &ComputeTarget, parameters: u64) -> Self {
         let rounded = Self { vision: f32::INFINITY, logits: 1., mean: 0.2, margin: 1. };
-        let exact = match chosen.dtype {
+        let exact = match target.dtype {
             DType::F32 if parameters < 50_000_000 => {
                 Self { vision: 3e-5, logits: 2e-4, mean: 2e-4, margin: 0. }
             }
             DType::F32 => Self { vision: 1e-4, logits: 1e-3, mean: 1e-3, margin: 0. },
             _ => return rounded,
         };
-        if chosen.quantised { Self { vision: exact.vision, ..rounded } } else { exact }
+        if target.quantised { Self { vision: exact.vision, ..rounded } } else { exact }
     }
 }
 
 /// Runs cases on one device, keeping the checkpoint of the last one.
 pub struct Runner {
-    chosen: Chosen,
+    target: ComputeTarget,
     load: Load,
     network: Option<(PathBuf, Network)>,
 }
 
 /// How a checkpoint becomes a network.
-type Load = fn(&Path, ModelConfig, Chosen) -> Result<Network, LoadError>;
+type Load = fn(&Path, ModelConfig, ComputeTarget) -> Result<Network, LoadError>;
 
 impl Runner {
-    pub fn new(chosen: Chosen) -> Self {
-        Self { chosen, load: Network::load, network: None }
+    pub fn new(target: ComputeTarget) -> Self {
+        Self { target, load: Network::load, network: None }
     }
 
     /// With networks that are loaded in another way.
@@ -224,11 +229,11 @@ impl Runner {
         let prompter = Prompter::load(&dir, &config, &processor)?;
         if self.network.as_ref().is_none_or(|(loaded, _)| *loaded != dir) {
             self.network = None;
-            self.network = Some((dir.clone(), (self.load)(&dir, config, self.chosen.clone())?));
+            self.network = Some((dir.clone(), (self.load)(&dir, config, self.target.clone())?));
         }
         let Some((_, network)) = &self.network else { bail!("no network") };
         if let Some(why) = &network.refused {
-            bail!("not what was asked for computes, but {}: {why}", network.chosen.kernels.as_str());
+            bail!("not what was asked for computes, but {}: {why}", network.target.kernels.as_str());
         }
         let stored = candle_core::safetensors::load(case.json.with_extension("safetensors"), &Device::Cpu)?;
 
@@ -266,17 +271,17 @@ impl Runner {
         tiles: &[u8],
         stored: &HashMap<String, Tensor>,
     ) -> Result<Outcome> {
-        let tolerance = Tolerance::of(&self.chosen, expected.checkpoint.parameters);
-        let exact = self.chosen.dtype == DType::F32 && !self.chosen.quantised;
-        let mut seen: HashMap<Stage, Vec<Tensor>> = HashMap::new();
-        let mut watch = |stage: Stage, x: &Tensor| {
-            let keep = match stage {
-                Stage::TextLayer(_) | Stage::TextNorm => x.i((.., x.dim(1)? - 1))?,
+        let tolerance = Tolerance::of(&self.target, expected.checkpoint.parameters);
+        let exact = self.target.dtype == DType::F32 && !self.target.quantised;
+        let mut seen: HashMap<ActivationPoint, Vec<Tensor>> = HashMap::new();
+        let mut observe = |point: ActivationPoint, x: &Tensor| {
+            let keep = match point {
+                ActivationPoint::TextLayer(_) | ActivationPoint::TextNorm => x.i((.., x.dim(1)? - 1))?,
                 _ => x.clone(),
             };
             // A copy: the next step may be computed in the same place.
             let keep = keep.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.copy()?;
-            seen.entry(stage).or_default().push(keep);
+            seen.entry(point).or_default().push(keep);
             Ok(())
         };
         let requests: Vec<Request> = ids
@@ -285,19 +290,21 @@ impl Runner {
             .map(|(ids, greedy)| Request {
                 ids: ids.clone(),
                 max_tokens: greedy.len(),
-                sampling: Sampling::Greedy,
+                sampling: TokenSampling::Greedy,
             })
             .collect();
-        let features = network.encode(tiles, &mut watch)?;
-        let generated = network.generate(&requests, features.as_ref(), &mut watch)?;
+        let features = network.encode(tiles, &mut observe)?;
+        let generated = network.generate(&requests, features.as_ref(), &mut observe)?;
 
         let mut figures = vec![];
         let mut mean_of_logits = 0.;
         for (key, reference) in stored {
-            let Some((stage, stride)) = stage_of(key) else { continue };
-            let all = seen.get(&stage).with_context(|| format!("{key} was not computed"))?;
-            let ours = match stage {
-                Stage::TextLayer(_) | Stage::TextNorm | Stage::Logits => all[0].clone(),
+            let Some((point, stride)) = point_of(key) else { continue };
+            let all = seen.get(&point).with_context(|| format!("{key} was not computed"))?;
+            let ours = match point {
+                ActivationPoint::TextLayer(_) | ActivationPoint::TextNorm | ActivationPoint::Logits => {
+                    all[0].clone()
+                }
                 _ => Tensor::cat(all, 0)?,
             };
             let ours = match stride {
@@ -306,17 +313,19 @@ impl Runner {
             };
             let (most, mean) =
                 difference(&ours, reference).with_context(|| format!("{key} differs in shape"))?;
-            if stage == Stage::Logits {
+            if point == ActivationPoint::Logits {
                 mean_of_logits = mean;
             }
-            let allowed = match stage {
-                Stage::TextLayer(_) | Stage::TextNorm | Stage::Logits => tolerance.logits,
+            let allowed = match point {
+                ActivationPoint::TextLayer(_) | ActivationPoint::TextNorm | ActivationPoint::Logits => {
+                    tolerance.logits
+                }
                 _ => tolerance.vision * (magnitude(reference)? / USUAL).max(1.),
             };
             figures.push((
                 key.clone(),
                 most,
-                most <= allowed && (stage != Stage::Logits || mean <= tolerance.mean),
+                most <= allowed && (point != ActivationPoint::Logits || mean <= tolerance.mean),
             ));
         }
         figures.sort_by(|a, b| a.0.cmp(&b.0));
@@ -332,7 +341,7 @@ impl Runner {
         ensure!(bad.is_empty(), "{}", bad.join(", "));
 
         let margins = stored.get("greedy_margin").context("greedy_margin is missing")?.to_vec2::<f32>()?;
-        let first = seen[&Stage::Logits][0].argmax(D::Minus1)?.to_vec1::<u32>()?;
+        let first = seen[&ActivationPoint::Logits][0].argmax(D::Minus1)?.to_vec1::<u32>()?;
         let mut same = 0;
         for (i, answer) in generated.answers.iter().enumerate() {
             let answer = answer.as_ref().map_err(|e| anyhow::anyhow!("row {i}: {e}"))?;
@@ -363,7 +372,7 @@ impl Runner {
                 .collect();
             let mut most = 0f32;
             let mut batch: Vec<usize> = (0..steps.len()).collect();
-            for (step, ours) in seen[&Stage::Logits].iter().enumerate() {
+            for (step, ours) in seen[&ActivationPoint::Logits].iter().enumerate() {
                 // Rows that are done leave the batch now and then.
                 if ours.dims()[0] < batch.len() {
                     batch.retain(|row| steps[*row] > step);
@@ -442,12 +451,12 @@ fn tile(medium: &Medium, preprocessor: &Preprocessor, split: bool) -> Result<(Pa
     match medium {
         Medium::Image { h, w, first } => {
             let rgb = frame(*first, *h, *w);
-            let tiles = preprocessor.image_tiles(Picture::new(&rgb, *w, *h)?, split);
+            let tiles = preprocessor.image_tiles(RgbImage::new(&rgb, *w, *h)?, split);
             Ok((Part::Image { rows: tiles.rows, cols: tiles.cols }, tiles.bytes))
         }
         Medium::Video { n, h, w, fps, frames_indices, duration, first } => {
             let frames: Vec<_> = (0..*n).map(|i| frame(first + i, *h, *w)).collect();
-            let frames: Vec<_> = frames.iter().map(|f| Picture::new(f, *w, *h)).collect::<Result<_, _>>()?;
+            let frames: Vec<_> = frames.iter().map(|f| RgbImage::new(f, *w, *h)).collect::<Result<_, _>>()?;
             let times = frames_indices.iter().map(|&i| Duration::from_secs_f64(f64::from(i) / fps)).collect();
             let part = Part::Video { times, duration: Duration::from_secs_f64(*duration) };
             Ok((part, preprocessor.video_tiles(&frames)))
@@ -500,22 +509,22 @@ fn compare_tiles(
 
 /// Which place in the network a stored tensor is from, and of which rows and columns it keeps
 /// every how many-th.
-fn stage_of(key: &str) -> Option<(Stage, Option<(usize, usize)>)> {
+fn point_of(key: &str) -> Option<(ActivationPoint, Option<(usize, usize)>)> {
     let layer = |prefix: &str, suffix: &str| {
         key.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix)).and_then(|n| n.parse().ok())
     };
     match key {
-        "vision_embeddings" => Some((Stage::VisionEmbeddings, None)),
-        "vision_embeddings_slice" => Some((Stage::VisionEmbeddings, Some((93, 16)))),
-        "vision_out" => Some((Stage::VisionOut, None)),
-        "vision_out_slice" => Some((Stage::VisionOut, Some((93, 16)))),
-        "connector_out" => Some((Stage::ConnectorOut, None)),
-        "connector_out_slice" => Some((Stage::ConnectorOut, Some((7, 1)))),
-        "text_norm_last" => Some((Stage::TextNorm, None)),
-        "logits_last" => Some((Stage::Logits, None)),
+        "vision_embeddings" => Some((ActivationPoint::VisionEmbeddings, None)),
+        "vision_embeddings_slice" => Some((ActivationPoint::VisionEmbeddings, Some((93, 16)))),
+        "vision_out" => Some((ActivationPoint::VisionOut, None)),
+        "vision_out_slice" => Some((ActivationPoint::VisionOut, Some((93, 16)))),
+        "connector_out" => Some((ActivationPoint::ConnectorOut, None)),
+        "connector_out_slice" => Some((ActivationPoint::ConnectorOut, Some((7, 1)))),
+        "text_norm_last" => Some((ActivationPoint::TextNorm, None)),
+        "logits_last" => Some((ActivationPoint::Logits, None)),
         _ => layer("vision_layer", "")
-            .map(|i| (Stage::VisionLayer(i), None))
-            .or_else(|| layer("text_layer", "_last").map(|i| (Stage::TextLayer(i), None))),
+            .map(|i| (ActivationPoint::VisionLayer(i), None))
+            .or_else(|| layer("text_layer", "_last").map(|i| (ActivationPoint::TextLayer(i), None))),
     }
 }
 

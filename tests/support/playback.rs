@@ -27,7 +27,7 @@ pub fn camera(uri: &str) -> CameraConfig {
         login,
         pipeline: None,
         pipelines_dir: None,
-        edge: None,
+        scaling: None,
         sampling: Sampling::Auto,
         window: WindowConfig { window: s(2), stride: s(2), frames: 4, min_frames: 2 },
         prompt_spec: Arc::new(PromptSpec { prompt: "What happens?".into(), max_tokens: 16, gate: None }),

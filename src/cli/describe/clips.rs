@@ -19,10 +19,11 @@ use crate::{
     clip::Clip,
     config,
     describe::{
-        Describer,
-        smolvlm::{SmolVlm, sampling::Footage},
-        worker::{self, Batching, Outcome},
+        DescribeError, Describer, Footage,
+        worker::{self, Batching},
     },
+    event::Event,
+    events::EventBuilder,
     prompt_spec::PromptSpec,
     queue::{ClipQueue, Overflow},
 };
@@ -34,12 +35,12 @@ use crate::{
 pub fn describe_windows(
     source: &NamedSource,
     args: &DescribeArgs,
-    model: &mut SmolVlm,
+    model: &mut dyn Describer,
     printer: &mut Printer,
     runtime: &tokio::runtime::Runtime,
     cancel: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let camera = CameraConfig { edge: model.frame_edge(), ..camera_config(source, args) };
+    let camera = CameraConfig { scaling: model.frame_scaling(), ..camera_config(source, args) };
     let queue = Arc::new(ClipQueue::new(NonZeroUsize::MIN));
     let bar = SourceProgressBar::new();
     let stop = cancel.child_token();
@@ -58,7 +59,7 @@ pub fn describe_windows(
                 result
             }
         });
-        written = describe_queue(model, &queue, |outcome| bar.suspend(|| printer.outcome(outcome)));
+        written = describe_queue(model, &queue, |clip, event| bar.suspend(|| printer.outcome(clip, event)));
         if written.is_err() {
             stop.cancel();
             queue.close();
@@ -85,14 +86,19 @@ pub fn describe_windows(
 pub fn describe_whole_file(
     source: &NamedSource,
     args: &DescribeArgs,
-    model: &mut SmolVlm,
+    model: &mut dyn Describer,
     printer: &mut Printer,
 ) -> anyhow::Result<()> {
-    let sampling = model.reference_sampling();
+    let mut has_rule = false;
     let (frames, file) = capture::read_frames_at(&camera_config(source, args), |file| {
         let footage = Footage { frames: file.frames as u64, fps: file.fps, duration: file.duration };
-        sampling.indices(footage).into_iter().map(|i| i as usize).collect()
+        let indices = model.sample_file(footage);
+        has_rule = indices.is_some();
+        indices.unwrap_or_default().into_iter().map(|i| i as usize).collect()
     })?;
+    if !has_rule {
+        bail!("the reference of this model has no rule for whole files: use another --sampling");
+    }
     let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
         bail!("{}: the file has no frames", source.text)
     };
@@ -117,20 +123,22 @@ pub fn describe_whole_file(
     let queue = ClipQueue::new(NonZeroUsize::MIN);
     queue.push(clip, Overflow::Block)?;
     queue.close();
-    describe_queue(model, &queue, |outcome| printer.outcome(outcome))
+    describe_queue(model, &queue, |clip, event| printer.outcome(clip, event))
 }
 
 /// Describes the clips of the queue until it is closed and empty.
 fn describe_queue(
-    model: &mut SmolVlm,
+    model: &mut dyn Describer,
     queue: &ClipQueue,
-    mut print: impl FnMut(&Outcome) -> anyhow::Result<()>,
+    mut print: impl FnMut(&Clip, &Result<Event, DescribeError>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let batching = Batching { max_batch: NonZeroUsize::MIN, linger: Duration::ZERO };
     let mut printed = Ok(());
-    worker::run(model, queue, batching, &config::default_node_id(), |outcome| {
+    let mut events = EventBuilder::new(&config::default_node_id(), model.model());
+    worker::run(model, queue, batching, |outcome| {
+        let (clip, event) = events.build(outcome);
         if printed.is_ok() {
-            printed = print(&outcome);
+            printed = print(&clip, &event);
             if printed.is_err() {
                 queue.close();
             }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     app,
     config::{self, Source},
-    describe::smolvlm::SmolVlm,
+    describe::Describer,
     device::KernelChoice,
     logging, shutdown,
 };
@@ -40,7 +40,7 @@ pub fn run(args: DescribeArgs) -> anyhow::Result<()> {
         linger: Duration::ZERO,
     })?;
     let runtime = runtime()?;
-    let result = describe_all(&sources, &args, &mut model, out, &runtime);
+    let result = describe_all(&sources, &args, &mut *model, out, &runtime);
     // A thread that hangs in a camera's driver must not delay the exit.
     runtime.shutdown_background();
     result
@@ -93,7 +93,7 @@ fn same_file(a: &fs::Metadata, b: &fs::Metadata) -> bool {
 fn describe_all(
     sources: &[NamedSource],
     args: &DescribeArgs,
-    model: &mut SmolVlm,
+    model: &mut dyn Describer,
     out: Box<dyn Write>,
     runtime: &tokio::runtime::Runtime,
 ) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use std::{io::Write, time::Duration};
 
 use clap::ValueEnum;
 
-use crate::{clip::Clip, describe::worker::Outcome, event::Event};
+use crate::{clip::Clip, describe::DescribeError, event::Event};
 
 /// The output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -45,7 +45,7 @@ impl Printer {
     ///
     /// # Errors
     /// When the output cannot be written.
-    pub fn outcome(&mut self, Outcome { clip, event }: &Outcome) -> anyhow::Result<()> {
+    pub fn outcome(&mut self, clip: &Clip, event: &Result<Event, DescribeError>) -> anyhow::Result<()> {
         match event {
             Ok(event) => self.event(clip, event)?,
             Err(error) => {

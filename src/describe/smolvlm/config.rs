@@ -1,71 +1,64 @@
-//! `config.json`, `generation_config.json` and the processor files of a SmolVLM2 checkpoint, read
-//! into what the code needs, with the reference's own defaults for keys that published files leave
-//! out (transformers 5.23.0, `configuration_smolvlm.py`, `configuration_llama.py`). What this
-//! program cannot run is refused here, before anything large is read.
+//! Reads `config.json`, `generation_config.json` and the processor files of a SmolVLM2 checkpoint. Keys that published
+//! files leave out have the reference's defaults (transformers 5.23.0, `configuration_smolvlm.py`,
+//! `configuration_llama.py`). Values that this program cannot run are refused here, before anything large is read.
 
 use std::path::Path;
 
 use serde::Serialize;
 
-use super::{error::LoadError, keys::Keys};
+use crate::nn::{decoder::DecoderConfig, error::LoadError, generate::SpecialTokens, json_config::JsonConfig};
 
-/// Shape of the SigLIP vision tower.
+/// Sizes of the SigLIP vision tower, named as in `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct VisionConfig {
+    /// Width of a patch's vector.
     pub hidden_size: usize,
+    /// Width inside the feed-forward layers.
     pub intermediate_size: usize,
+    /// Layers.
     pub num_hidden_layers: usize,
+    /// Heads.
     pub num_attention_heads: usize,
-    /// Side of a tile, pixels (T).
+    /// Side of a tile, in pixels.
     pub image_size: usize,
+    /// Side of a patch, in pixels.
     pub patch_size: usize,
+    /// Epsilon of the LayerNorms.
     pub layer_norm_eps: f64,
 }
 
 impl VisionConfig {
-    /// Patches along a side of a tile; pixels beyond the last whole patch are unused.
+    /// Whole patches along a side of a tile. Pixels beyond them are not used.
     pub fn grid(&self) -> usize {
         self.image_size / self.patch_size
     }
 }
 
-/// Shape of the Llama decoder.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct TextConfig {
-    pub hidden_size: usize,
-    pub intermediate_size: usize,
-    pub num_hidden_layers: usize,
-    pub num_attention_heads: usize,
-    pub num_key_value_heads: usize,
-    pub head_dim: usize,
-    pub rms_norm_eps: f64,
-    pub rope_theta: f64,
-    pub vocab_size: usize,
-    pub max_position_embeddings: usize,
-}
-
-/// A checkpoint's architecture and how it ends an answer.
+/// A checkpoint's sizes and special tokens.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ModelConfig {
+    /// The vision tower.
     pub vision: VisionConfig,
-    pub text: TextConfig,
-    /// Pixel shuffle factor of the connector.
+    /// The text decoder.
+    pub text: DecoderConfig,
+    /// Pixel shuffle factor of the connector: so many by so many patches become one token.
     pub scale_factor: usize,
+    /// The token `<image>`.
     pub image_token_id: u32,
-    /// The tokens that end an answer, from generation_config.json.
+    /// The tokens that end an answer, from `generation_config.json`.
     pub eos_token_ids: Vec<u32>,
-    /// What fills the left of a shorter row in a batch.
+    /// The token that fills the left of shorter prompts in a batch.
     pub pad_token_id: u32,
 }
 
-/// How pictures and prompts are prepared.
+/// How images and prompts are prepared.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProcessorConfig {
-    /// Side of a tile, pixels (T): `max_image_size.longest_edge`.
+    /// Side of a tile, in pixels: `max_image_size.longest_edge`.
     pub tile: usize,
-    /// Longest edge of a still image before it is cut into tiles (L): `size.longest_edge`.
+    /// Longer side of a still image before it is cut into tiles, in pixels: `size.longest_edge`.
     pub image_edge: usize,
-    /// First resize edge of a video frame (E): `video_sampling.video_size.longest_edge`.
+    /// Longer side of a video frame after the first of its two resizes, in pixels: `video_sampling.video_size.longest_edge`.
     pub video_edge: usize,
     /// `<image>` tokens per tile.
     pub image_seq_len: usize,
@@ -77,22 +70,24 @@ pub struct ProcessorConfig {
     pub video_max_frames: usize,
 }
 
-// Upper bounds: far above every published model (2.2B: width 8192, 27 layers, 49280 words), low
-// enough that no product of them overflows and that nonsense is told before anything is allocated.
+// Upper bounds: far above every published model (2.2B: width 8192, 27 layers, 49280 tokens), and low enough that no
+// product of them overflows and that absurd sizes are refused before anything is allocated.
 const MAX_WIDTH: usize = 1 << 17;
 const MAX_LAYERS: usize = 1 << 10;
 const MAX_VOCAB: usize = 1 << 22;
 const MAX_POSITIONS: usize = 1 << 20;
-/// Positions times head size: as many angles are worked out. Published models have 2^19.
+/// Positions times head size, which is the size of the rotary table. Published models have 2^19.
 const MAX_ROTARY: usize = 1 << 26;
-/// Longest edge that the reference resizes anything to: its own `MAX_IMAGE_SIZE`.
+/// Longest side that the reference resizes anything to: its `MAX_IMAGE_SIZE`.
 const MAX_EDGE: usize = 4096;
 
 impl ModelConfig {
-    /// Reads `config.json` and `generation_config.json`.
+    /// Reads `config.json` and `generation_config.json`. The caller has checked `model_type`.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or a value cannot be used.
     pub fn load(dir: &Path) -> Result<Self, LoadError> {
-        let c = Keys::read(dir, "config.json")?;
-        c.must_be("model_type", "", "smolvlm")?;
+        let c = JsonConfig::read(dir, "config.json")?;
         c.must_be("text_config.model_type", "llama", "llama")?;
         c.must_be("text_config.hidden_act", "silu", "silu")?;
         c.must_be("vision_config.hidden_act", "gelu_pytorch_tanh", "gelu_pytorch_tanh")?;
@@ -106,8 +101,8 @@ impl ModelConfig {
                 return Err(c.wrong(key, "is true: this program only runs models with false"));
             }
         }
-        let vision = VisionConfig::from_keys(&c)?;
-        let text = TextConfig::from_keys(&c)?;
+        let vision = VisionConfig::from_json(&c)?;
+        let text = decoder_config(&c)?;
         let scale_factor = c.size("scale_factor", 2, MAX_EDGE)?;
         if !vision.grid().is_multiple_of(scale_factor) {
             let problem =
@@ -116,9 +111,9 @@ impl ModelConfig {
         }
         let image_token_id = c.token("image_token_id", 128_257, text.vocab_size)?;
 
-        let g = Keys::read(dir, "generation_config.json")?;
+        let g = JsonConfig::read(dir, "generation_config.json")?;
         let eos_token_ids = g.tokens("eos_token_id", text.vocab_size)?;
-        // Padding is masked: any word will do.
+        // Padding is masked, so any token but `<image>` will do.
         let pad_token_id = g.token("pad_token_id", eos_token_ids[0], text.vocab_size)?;
         if pad_token_id == image_token_id {
             return Err(g.wrong("pad_token_id", format!("is {pad_token_id}: that is image_token_id")));
@@ -126,14 +121,19 @@ impl ModelConfig {
         Ok(Self { vision, text, scale_factor, image_token_id, eos_token_ids, pad_token_id })
     }
 
-    /// `<image>` tokens that one tile becomes (K).
+    /// The tokens that generating an answer needs to know.
+    pub fn special_tokens(&self) -> SpecialTokens {
+        SpecialTokens { image: self.image_token_id, pad: self.pad_token_id, stop: self.eos_token_ids.clone() }
+    }
+
+    /// `<image>` tokens per tile.
     pub fn tokens_per_tile(&self) -> usize {
         (self.vision.grid() / self.scale_factor).pow(2)
     }
 }
 
 impl VisionConfig {
-    fn from_keys(c: &Keys) -> Result<Self, LoadError> {
+    fn from_json(c: &JsonConfig) -> Result<Self, LoadError> {
         let v = Self {
             hidden_size: c.size("vision_config.hidden_size", 1152, MAX_WIDTH)?,
             intermediate_size: c.size("vision_config.intermediate_size", 3072, MAX_WIDTH)?,
@@ -149,44 +149,44 @@ impl VisionConfig {
             return Err(c.wrong("vision_config.patch_size", problem));
         }
         if c.size("vision_config.num_channels", 3, MAX_WIDTH)? != 3 {
-            return Err(c.wrong("vision_config.num_channels", "must be 3: pictures are RGB"));
+            return Err(c.wrong("vision_config.num_channels", "must be 3: images are RGB"));
         }
         Ok(v)
     }
 }
 
-impl TextConfig {
-    fn from_keys(c: &Keys) -> Result<Self, LoadError> {
-        let hidden_size = c.size("text_config.hidden_size", 4096, MAX_WIDTH)?;
-        let heads = c.size("text_config.num_attention_heads", 32, MAX_WIDTH)?;
-        c.divides("text_config.hidden_size", hidden_size, "num_attention_heads", heads)?;
-        let t = Self {
-            hidden_size,
-            intermediate_size: c.size("text_config.intermediate_size", 11008, MAX_WIDTH)?,
-            num_hidden_layers: c.size("text_config.num_hidden_layers", 32, MAX_LAYERS)?,
-            num_attention_heads: heads,
-            num_key_value_heads: c.size("text_config.num_key_value_heads", heads, MAX_WIDTH)?,
-            head_dim: c.size("text_config.head_dim", hidden_size / heads, MAX_WIDTH)?,
-            rms_norm_eps: c.positive("text_config.rms_norm_eps", 1e-6)?,
-            rope_theta: rope_theta(c)?,
-            vocab_size: c.size("text_config.vocab_size", 32000, MAX_VOCAB)?,
-            max_position_embeddings: c.size("text_config.max_position_embeddings", 2048, MAX_POSITIONS)?,
-        };
-        c.divides("text_config.num_attention_heads", heads, "num_key_value_heads", t.num_key_value_heads)?;
-        if !t.head_dim.is_multiple_of(2) {
-            let problem = format!("is {}: the rotary embedding needs an even number", t.head_dim);
-            return Err(c.wrong("text_config.head_dim", problem));
-        }
-        if t.max_position_embeddings * t.head_dim > MAX_ROTARY {
-            let problem = format!("is {}: too much with heads of {}", t.max_position_embeddings, t.head_dim);
-            return Err(c.wrong("text_config.max_position_embeddings", problem));
-        }
-        Ok(t)
+/// Reads the sizes of the text decoder.
+fn decoder_config(c: &JsonConfig) -> Result<DecoderConfig, LoadError> {
+    let hidden_size = c.size("text_config.hidden_size", 4096, MAX_WIDTH)?;
+    let heads = c.size("text_config.num_attention_heads", 32, MAX_WIDTH)?;
+    c.divides("text_config.hidden_size", hidden_size, "num_attention_heads", heads)?;
+    let t = DecoderConfig {
+        hidden_size,
+        intermediate_size: c.size("text_config.intermediate_size", 11008, MAX_WIDTH)?,
+        num_hidden_layers: c.size("text_config.num_hidden_layers", 32, MAX_LAYERS)?,
+        num_attention_heads: heads,
+        num_key_value_heads: c.size("text_config.num_key_value_heads", heads, MAX_WIDTH)?,
+        head_dim: c.size("text_config.head_dim", hidden_size / heads, MAX_WIDTH)?,
+        rms_norm_eps: c.positive("text_config.rms_norm_eps", 1e-6)?,
+        rope_theta: rope_theta(c)?,
+        vocab_size: c.size("text_config.vocab_size", 32000, MAX_VOCAB)?,
+        max_position_embeddings: c.size("text_config.max_position_embeddings", 2048, MAX_POSITIONS)?,
+    };
+    c.divides("text_config.num_attention_heads", heads, "num_key_value_heads", t.num_key_value_heads)?;
+    if !t.head_dim.is_multiple_of(2) {
+        let problem = format!("is {}: the rotary embedding needs an even number", t.head_dim);
+        return Err(c.wrong("text_config.head_dim", problem));
     }
+    if t.max_position_embeddings * t.head_dim > MAX_ROTARY {
+        let problem = format!("is {}: too much with heads of {}", t.max_position_embeddings, t.head_dim);
+        return Err(c.wrong("text_config.max_position_embeddings", problem));
+    }
+    Ok(t)
 }
 
-/// Releases before 5 write `rope_theta` and `rope_scaling`, later ones one `rope_parameters`.
-fn rope_theta(c: &Keys) -> Result<f64, LoadError> {
+/// The base of the rotary embedding. Transformers before 5 writes `rope_theta` and `rope_scaling`, later releases
+/// `rope_parameters`.
+fn rope_theta(c: &JsonConfig) -> Result<f64, LoadError> {
     for key in ["text_config.rope_scaling", "text_config.rope_parameters"] {
         if c.get(key)?.is_some() {
             c.must_be(&format!("{key}.rope_type"), "default", "default")?;
@@ -198,16 +198,18 @@ fn rope_theta(c: &Keys) -> Result<f64, LoadError> {
 }
 
 impl ProcessorConfig {
-    /// Reads `preprocessor_config.json` and `processor_config.json`, and checks that they belong to
-    /// `model`.
+    /// Reads `preprocessor_config.json` and `processor_config.json`.
+    ///
+    /// # Errors
+    /// When a file cannot be read, a value cannot be used, or they do not belong to `model`.
     pub fn load(dir: &Path, model: &ModelConfig) -> Result<Self, LoadError> {
-        let p = Keys::read(dir, "preprocessor_config.json")?;
+        let p = JsonConfig::read(dir, "preprocessor_config.json")?;
         for key in ["do_resize", "do_rescale", "do_normalize"] {
             if !p.flag(key, true)? {
                 return Err(p.wrong(key, "is false: this program only runs models with true"));
             }
         }
-        // (byte / 255 - 0.5) / 0.5 is what `normalise` computes.
+        // `normalise` computes (byte / 255 - 0.5) / 0.5.
         p.must_be_about("rescale_factor", 1.0 / 255.0)?;
         for key in ["image_mean", "image_std"] {
             for channel in 0..3 {
@@ -222,7 +224,7 @@ impl ProcessorConfig {
             let problem = format!("is {tile}, but image_size in config.json is {}", model.vision.image_size);
             return Err(p.wrong("max_image_size.longest_edge", problem));
         }
-        let q = Keys::read(dir, "processor_config.json")?;
+        let q = JsonConfig::read(dir, "processor_config.json")?;
         let image_seq_len = q.size("image_seq_len", 169, MAX_POSITIONS)?;
         if image_seq_len != model.tokens_per_tile() {
             let wanted = model.tokens_per_tile();

@@ -1,13 +1,14 @@
-//! Between the towers: pixel shuffle gathers neighbouring patches into one longer vector, and one
-//! linear layer takes it to the width of the text model. What comes out stands where `<image>`
-//! tokens are.
+//! The connector between vision tower and decoder: pixel shuffle joins the vectors of neighbouring patches, and a linear
+//! layer projects them to the width of the decoder. The results replace the embeddings of `<image>` tokens.
 
 use candle_core::Tensor;
 
-use super::{
-    Result,
-    ops::{Linear, Ops},
-    weights::{Weights, WeightsError},
+use super::layout::CONNECTOR;
+use crate::nn::{
+    error::{Result, WeightsError},
+    kernels::Kernels,
+    layers::Linear,
+    weights::Weights,
 };
 
 /// Pixel shuffle and projection.
@@ -17,23 +18,30 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// `scale` patches by `scale` patches become one token.
+    /// Reads the weights. `scale` by `scale` patches become one token.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read.
     pub fn load(weights: &Weights, scale: usize) -> Result<Self, WeightsError> {
-        let projection = Linear::load(weights, "model.connector.modality_projection.proj", false)?;
+        let projection = Linear::load(weights, CONNECTOR, false)?;
         Ok(Self { scale, projection })
     }
 
     /// `(tiles, patches, vision width)` to `(tiles, tokens, text width)`.
-    pub fn forward(&self, ops: &dyn Ops, x: &Tensor) -> Result<Tensor> {
-        self.projection.forward(ops, &shuffle(x, self.scale)?)
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn forward(&self, kernels: &dyn Kernels, x: &Tensor) -> Result<Tensor> {
+        kernels.linear(&self.projection, &shuffle(x, self.scale)?)
     }
 }
 
-/// Token `(r, c)` takes patches `(s*r + dy, s*c + dx)`, side by side in the order of `dy`, then `dx`.
+/// Pixel shuffle: `(tiles, patches, width)` to `(tiles, patches / s², s² * width)`. Token `(r, c)` joins the patches
+/// `(s*r + dy, s*c + dx)` in the order of `dy`, then `dx`.
 fn shuffle(x: &Tensor, s: usize) -> Result<Tensor> {
     let (tiles, patches, width) = x.dims3()?;
     let grid = patches.isqrt() / s;
-    // Patches of one row are neighbours in memory already, so only rows have to change places.
+    // The patches of one row are already adjacent in memory, so only the row dimension moves.
     x.reshape((tiles, grid, s, grid, s * width))?.transpose(2, 3)?.reshape((
         tiles,
         grid * grid,
@@ -48,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_gathers_its_square_of_patches_row_by_row() {
+    fn a_token_joins_its_square_of_patches_row_by_row() {
         // A grid of 4 x 4 patches, each holding its own row and column.
         let patches: Vec<f32> = (0..16).flat_map(|i| [(i / 4) as f32, (i % 4) as f32]).collect();
         let x = Tensor::from_vec(patches, (1, 16, 2), &Device::Cpu).unwrap();

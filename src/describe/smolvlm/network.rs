@@ -1,153 +1,109 @@
-//! The whole network on its device: tiles and token ids go in, answers come out. What the golden
-//! tests and benches drive directly; words and clips are the business of the room above.
+//! The whole network on its device: image tiles and token ids in, answers as token ids out. The golden tests and
+//! benchmarks use it directly.
 
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 
 use super::{
-    Result, Stage, Watch,
     config::ModelConfig,
     connector::Connector,
-    cpu::Cpu,
-    device::Chosen,
-    error::LoadError,
-    generate::{Generated, Request, generate},
-    ops::{Ops, Plain},
-    text::Decoder,
+    layout::{DECODER, layout},
     vision::VisionTower,
+};
+use crate::nn::{
+    decoder::Decoder,
+    device::ComputeTarget,
+    error::{LoadError, Result},
+    generate::{Generated, Request, SpecialTokens, generate},
+    kernels::{CandleKernels, Kernels},
+    observer::{ActivationObserver, ActivationPoint, no_observer},
+    select::{SelectedKernels, select},
+    self_check::decoder_logits,
     weights::Weights,
 };
-#[cfg(feature = "cuda")]
-use super::{
-    cuda::{Gpu, Kernels},
-    device::has_bf16,
-    trial,
-};
-use crate::device::KernelChoice;
 
-/// Bytes that the widest activation of one pass through the vision tower may take. On the CPU they
-/// should stay near the caches and be given back by the allocator without new page faults; a GPU
-/// wants long launches.
+/// Bytes that the widest activation of one pass through the vision tower may take. On the CPU activations should stay
+/// in the caches and be reused by the allocator without new page faults; a GPU wants long launches.
 const PASS_CPU: usize = 32 << 20;
 const PASS_GPU: usize = 512 << 20;
 
+/// Tiles at a time in the self-check: one, and two, which is the fewest that make a batch.
+const CHECKED_TILES: [usize; 2] = [1, 2];
+
 /// A loaded checkpoint.
 pub struct Network {
+    /// Its sizes.
     pub config: ModelConfig,
-    pub chosen: Chosen,
-    /// Why our own kernels, or graphs of them, do not compute although they were wanted and there are some.
+    /// What it runs on. `target.kernels` says which kernels run.
+    pub target: ComputeTarget,
+    /// Why own kernels, or graphs of them, do not run although they were wanted and exist for this device.
     pub refused: Option<String>,
-    ops: Box<dyn Ops>,
+    kernels: Box<dyn Kernels>,
     vision: VisionTower,
     connector: Connector,
     decoder: Decoder,
+    special: SpecialTokens,
 }
 
 impl Network {
-    /// Reads the weights of the checkpoint in `dir`, after holding them against its configuration.
-    pub fn load(dir: &Path, config: ModelConfig, chosen: Chosen) -> Result<Self, LoadError> {
-        let weights = Weights::open(dir, &chosen.device, chosen.dtype)?;
-        weights.check(&config)?;
-        Self::build(&weights, config, chosen)
+    /// Reads the weights of the checkpoint in `dir`, after checking them against its configuration.
+    ///
+    /// # Errors
+    /// When weights are missing, damaged or another model's, or the device fails.
+    pub fn load(dir: &Path, config: ModelConfig, target: ComputeTarget) -> Result<Self, LoadError> {
+        let weights = Weights::open(dir, &target.device, target.dtype)?;
+        weights.check(layout(&config))?;
+        Self::build(&weights, config, target)
     }
 
-    /// A network of random weights: it computes as long as one that was trained, and needs no files.
-    pub fn random(config: ModelConfig, seed: u64, chosen: Chosen) -> Result<Self, LoadError> {
-        let weights = Weights::random(&config, seed, &chosen.device, chosen.dtype);
-        Self::build(&weights, config, chosen)
+    /// Makes a network of random weights. It takes as long as a trained one and needs no files.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn random(config: ModelConfig, seed: u64, target: ComputeTarget) -> Result<Self, LoadError> {
+        let weights = Weights::random(layout(&config), seed, &target.device, target.dtype);
+        Self::build(&weights, config, target)
     }
 
-    fn build(weights: &Weights, config: ModelConfig, chosen: Chosen) -> Result<Self, LoadError> {
+    fn build(weights: &Weights, config: ModelConfig, target: ComputeTarget) -> Result<Self, LoadError> {
         let mut network = Self {
             refused: None,
-            ops: Box::new(Plain),
+            kernels: Box::new(CandleKernels),
             vision: VisionTower::load(weights, &config.vision)?,
             connector: Connector::load(weights, config.scale_factor)?,
-            decoder: Decoder::load(weights, &config.text, chosen.quantised)?,
+            decoder: Decoder::load(weights, DECODER, &config.text, target.quantised)?,
+            special: config.special_tokens(),
             config,
-            chosen,
+            target,
         };
-        if network.chosen.kernels != KernelChoice::Candle {
-            network.take_own_kernels()?;
-        }
+        let mut target = network.target.clone();
+        let SelectedKernels { kernels, refused } = select(&mut target, &|kernels| network.probe(kernels))?;
+        (network.kernels, network.refused, network.target) = (kernels, refused, target);
         Ok(network)
     }
 
-    /// Our own operations instead of candle's, where there are some for this device and number format.
-    /// `chosen.kernels` is what computes then.
-    fn take_own_kernels(&mut self) -> Result<(), LoadError> {
-        let chosen = &mut self.chosen;
-        match (&chosen.device, chosen.dtype) {
-            (Device::Cpu, DType::F32) => {
-                chosen.kernels = KernelChoice::Own;
-                self.ops = Box::new(Cpu);
-            }
-            #[cfg(feature = "cuda")]
-            (Device::Cuda(device), DType::F32 | DType::BF16) if chosen.gpu.as_ref().is_some_and(has_bf16) => {
-                let graphs = chosen.kernels == KernelChoice::Graphs;
-                chosen.kernels = KernelChoice::Candle;
-                match Gpu::new(device) {
-                    Ok(gpu) => return self.try_kernels(Kernels::new(Box::new(gpu), graphs)),
-                    Err(why) => self.refused = Some(why.to_string()),
-                }
-            }
-            _ => {
-                chosen.kernels = KernelChoice::Candle;
-                tracing::info!("in {} candle's operations compute on this device", chosen.dtype.as_str());
-            }
-        }
-        Ok(())
+    /// Runs the network on other kernels with input that is always the same: image features, then the scores of a few
+    /// batches of tokens.
+    pub(super) fn probe(&self, kernels: &dyn Kernels) -> Result<Vec<Tensor>> {
+        let features = |tiles: usize| {
+            let tiles: Vec<u8> = (0..tiles * self.tile_bytes()).map(|i| (i * 31 % 251) as u8).collect();
+            self.connector.forward(kernels, &self.vision.forward(kernels, &tiles, &mut no_observer)?)
+        };
+        let mut all = CHECKED_TILES.into_iter().map(features).collect::<Result<Vec<_>>>()?;
+        all.extend(decoder_logits(kernels, &self.decoder)?);
+        Ok(all)
     }
 
-    /// Our own kernels, if they compute on this GPU what candle's operations do.
-    #[cfg(feature = "cuda")]
-    fn try_kernels(&mut self, ours: Kernels) -> Result<(), LoadError> {
-        let (chosen, graphs) = (&mut self.chosen, ours.graphs());
-        match trial::apart((&self.vision, &self.connector, &self.decoder), &self.config, &ours) {
-            Ok(apart) if apart < trial::too_far(chosen.dtype) => {
-                tracing::info!("camscribe's own kernels compute: {apart:.1e} away from candle's operations");
-                chosen.kernels = if ours.graphs() { KernelChoice::Graphs } else { KernelChoice::Own };
-                if graphs && !ours.graphs() {
-                    self.refused = Some("steps of decoding cannot be captured as CUDA graphs".into());
-                }
-                self.ops = Box::new(ours);
-            }
-            Ok(apart) => {
-                self.refused = Some(format!(
-                    "they are {apart:.1e} away from candle's operations on this GPU; please report it with the \
-                     name of the GPU"
-                ));
-            }
-            Err(why) => {
-                // After some faults a device computes nothing any more, and giving anything back fails, too.
-                if chosen.device.synchronize().is_err() {
-                    std::mem::forget(ours);
-                    return Err(LoadError::BrokenByKernels {
-                        device: chosen.device_name(),
-                        why: why.to_string(),
-                    });
-                }
-                self.refused = Some(why.to_string());
-            }
-        }
-        Ok(())
-    }
-
-    /// The same network, computed by `ops`.
+    /// The same network on other kernels.
     #[cfg(test)]
-    pub fn with_ops(self, ops: Box<dyn Ops>) -> Self {
-        Self { ops, ..self }
+    pub fn with_kernels(self, kernels: Box<dyn Kernels>) -> Self {
+        Self { kernels, ..self }
     }
 
-    /// Bytes that answering a row of so many tokens takes beside the weights: its keys and values, and what
-    /// a layer holds at a time while the prompt goes through it.
-    pub fn row_bytes(&self, tokens: usize) -> usize {
-        let text = &self.config.text;
-        let cache = text.num_hidden_layers * 2 * text.num_key_value_heads * text.head_dim;
-        // Gate, up and their product; what the layer adds to, its norm, attention and the sum.
-        let layer = 3 * text.intermediate_size + 4 * text.hidden_size;
-        tokens * (cache + layer) * self.chosen.dtype.size_in_bytes()
+    /// Bytes that one sequence of so many tokens takes beside the weights.
+    pub fn sequence_bytes(&self, tokens: usize) -> usize {
+        self.decoder.sequence_bytes(tokens)
     }
 
     /// Bytes of one tile.
@@ -155,45 +111,53 @@ impl Network {
         self.vision.tile_bytes()
     }
 
-    /// What stands for the `<image>` tokens of these tiles: `(tokens, width)`, or nothing where
-    /// there are no tiles. Tiles are bytes in the order channel, row, column, one after the other.
-    pub fn encode(&self, tiles: &[u8], watch: Watch<'_>) -> Result<Option<Tensor>> {
+    /// Encodes tiles: bytes in the order tile, channel, row, column. Returns the vectors that replace the `<image>`
+    /// tokens of all tiles, `(image tokens, width)`; None if there are no tiles.
+    ///
+    /// # Errors
+    /// When the device fails or the observer returns an error.
+    pub fn encode(&self, tiles: &[u8], observe: ActivationObserver<'_>) -> Result<Option<Tensor>> {
         if tiles.is_empty() {
             return Ok(None);
         }
-        self.on_pool(|| self.encode_passes(tiles, watch)).map(Some)
+        self.on_pool(|| self.encode_in_passes(tiles, observe)).map(Some)
     }
 
-    fn encode_passes(&self, tiles: &[u8], watch: Watch<'_>) -> Result<Tensor> {
-        let pass = if self.chosen.device.is_cpu() { PASS_CPU } else { PASS_GPU };
+    fn encode_in_passes(&self, tiles: &[u8], observe: ActivationObserver<'_>) -> Result<Tensor> {
+        let pass = if self.target.device.is_cpu() { PASS_CPU } else { PASS_GPU };
         let widest = self.config.vision.grid().pow(2) * self.config.vision.intermediate_size * 4;
         let tiles_per_pass = (pass / widest).max(1);
-        let ops = &*self.ops;
+        let kernels = &*self.kernels;
         let mut parts = Vec::new();
         for tiles in tiles.chunks(tiles_per_pass * self.tile_bytes()) {
-            let tokens = self.connector.forward(ops, &self.vision.forward(ops, tiles, watch)?)?;
-            watch(Stage::ConnectorOut, &tokens)?;
+            let tokens = self.connector.forward(kernels, &self.vision.forward(kernels, tiles, observe)?)?;
+            observe(ActivationPoint::ConnectorOut, &tokens)?;
             parts.push(tokens.flatten_to(1)?);
         }
         let features = Tensor::cat(&parts, 0)?;
-        // So that the time is counted where it is spent.
-        self.chosen.device.synchronize()?;
+        // A GPU computes asynchronously: wait, so that the caller's clock counts this stage's time.
+        self.target.device.synchronize()?;
         Ok(features)
     }
 
-    /// Answers a batch of prompts; `features` is [`Network::encode`] of the tiles of all of them.
+    /// Answers a batch of prompts. `features` is the result of [`Network::encode`] for the tiles of all of them.
+    ///
+    /// # Errors
+    /// When a prompt is empty, tiles and image tokens do not match, the device fails, or the observer returns an
+    /// error.
     pub fn generate(
         &self,
         requests: &[Request],
         features: Option<&Tensor>,
-        watch: Watch<'_>,
+        observe: ActivationObserver<'_>,
     ) -> Result<Generated> {
-        self.on_pool(|| generate(&*self.ops, (&self.decoder, &self.config), requests, features, watch))
+        let model = (&self.decoder, &self.special);
+        self.on_pool(|| generate(&*self.kernels, model, requests, features, observe))
     }
 
-    /// On the CPU, runs `work` on a thread of the pool that its operations are split over: called
-    /// from any other thread, each of the hundreds of operations of a token has to wake the pool.
+    /// On the CPU, runs `work` on a thread of rayon's pool. From any other thread each of the hundreds of operations of
+    /// a token would have to wake the pool.
     fn on_pool<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        if self.chosen.device.is_cpu() { rayon::scope(|_| work()) } else { work() }
+        if self.target.device.is_cpu() { rayon::scope(|_| work()) } else { work() }
     }
 }

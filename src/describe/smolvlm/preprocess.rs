@@ -1,29 +1,28 @@
-//! Pictures to tiles: a video frame becomes one square tile, a still image one or, cut up, many.
-//! RGB bytes of any size and shape come in; bytes in the order channel, row, column go out, equal to
-//! the reference's (transformers 5.23.0, `video_processing_smolvlm.py`, `image_processing_smolvlm.py`).
+//! Frames and images to tiles. A video frame becomes one square tile; a still image becomes one, or is cut into many. RGB
+//! images of any size come in; bytes in the order tile, channel, row, column go out, equal to the reference's
+//! (transformers 5.23.0, `video_processing_smolvlm.py`, `image_processing_smolvlm.py`).
 
 use rayon::prelude::*;
 
 use super::config::ProcessorConfig;
-pub use crate::resize::{BadPicture, Picture};
-use crate::resize::{Filters, keep_aspect};
+use crate::resize::{FrameScaling, LANCZOS3, Resizer, RgbImage, keep_aspect};
 
-/// Turns pictures into tiles. Remembers the filters of the sizes that it has seen.
+/// Turns frames and images into tiles.
 pub struct Preprocessor {
     tile: usize,
     image_edge: usize,
     video_edge: usize,
-    filters: Filters,
+    resizer: Resizer,
 }
 
-/// A still image, as the model sees it.
+/// A still image as tiles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tiles {
-    /// Rows of tiles; 0 when the image was not cut.
+    /// Rows of tiles; 0 if the image was not cut.
     pub rows: usize,
-    /// Columns of tiles; 0 when the image was not cut.
+    /// Columns of tiles; 0 if the image was not cut.
     pub cols: usize,
-    /// `rows * cols` tiles row by row, then the whole image as the last one, each 3 x T x T bytes.
+    /// `rows * cols` tiles row by row, then the whole image as one tile; each 3 x tile x tile bytes.
     pub bytes: Vec<u8>,
 }
 
@@ -34,46 +33,45 @@ impl Preprocessor {
             tile: config.tile,
             image_edge: config.image_edge,
             video_edge: config.video_edge,
-            filters: Filters::default(),
+            resizer: Resizer::new(LANCZOS3),
         }
     }
 
-    /// The longest side of a video frame on its way to a tile, in pixels.
-    pub fn video_edge(&self) -> usize {
-        self.video_edge
+    /// The first of the two steps in which a video frame becomes a tile.
+    pub fn frame_scaling(&self) -> FrameScaling {
+        FrameScaling { edge: self.video_edge, interpolation: LANCZOS3 }
     }
 
-    /// A video frame as one tile: 3 x T x T bytes.
-    pub fn video_tile(&self, frame: Picture<'_>) -> Vec<u8> {
+    /// A video frame as one tile: 3 x tile x tile bytes.
+    pub fn video_tile(&self, frame: RgbImage<'_>) -> Vec<u8> {
         let mut tile = vec![0; self.tile_bytes()];
         self.video_tile_into(frame, &mut tile);
         tile
     }
 
-    /// A clip's frames as tiles: frames x 3 x T x T bytes. Works on as many frames at a time as the
-    /// machine has cores.
-    pub fn video_tiles(&self, frames: &[Picture<'_>]) -> Vec<u8> {
+    /// Frames as one tile each: frames x 3 x tile x tile bytes. Frames are spread over the cores.
+    pub fn video_tiles(&self, frames: &[RgbImage<'_>]) -> Vec<u8> {
         let mut tiles = vec![0; frames.len() * self.tile_bytes()];
         let each = tiles.par_chunks_exact_mut(self.tile_bytes()).zip(frames);
         each.for_each(|(tile, frame)| self.video_tile_into(frame.clone(), tile));
         tiles
     }
 
-    fn video_tile_into(&self, frame: Picture<'_>, tile: &mut [u8]) {
+    fn video_tile_into(&self, frame: RgbImage<'_>, tile: &mut [u8]) {
         let (width, height) = keep_aspect(frame.width(), frame.height(), self.video_edge);
-        let first = frame.resize(width, height, &self.filters);
-        planes(&first.resize(self.tile, self.tile, &self.filters), 0, 0, self.tile, tile);
+        let first = frame.resize(width, height, &self.resizer);
+        planes(&first.resize(self.tile, self.tile, &self.resizer), 0, 0, self.tile, tile);
     }
 
-    /// A still image, cut into tiles of its own resolution when `split` is set.
-    pub fn image_tiles(&self, image: Picture<'_>, split: bool) -> Tiles {
+    /// A still image as tiles, cut into several if `split`.
+    pub fn image_tiles(&self, image: RgbImage<'_>, split: bool) -> Tiles {
         let tile = self.tile;
         let (width, height) = keep_aspect(image.width(), image.height(), self.image_edge);
-        let mut image = image.resize(width, height, &self.filters);
+        let mut image = image.resize(width, height, &self.resizer);
         let (mut rows, mut cols) = (0, 0);
         if split {
             let (width, height) = whole_tiles(image.width(), image.height(), tile);
-            image = image.resize(width, height, &self.filters);
+            image = image.resize(width, height, &self.resizer);
             if width > tile || height > tile {
                 (rows, cols) = (height / tile, width / tile);
             }
@@ -85,7 +83,7 @@ impl Preprocessor {
                 planes(&image, col * tile, row * tile, tile, out);
             }
         }
-        let whole = image.resize(tile, tile, &self.filters);
+        let whole = image.resize(tile, tile, &self.resizer);
         tiles.for_each(|out| planes(&whole, 0, 0, tile, out));
         Tiles { rows, cols, bytes }
     }
@@ -95,12 +93,12 @@ impl Preprocessor {
     }
 }
 
-/// Pixel bytes as the network wants them: -1 to 1.
+/// Pixel bytes as numbers from -1 to 1.
 pub fn normalise(bytes: &[u8]) -> Vec<f32> {
     bytes.iter().map(|&b| (f32::from(b) - 127.5) / 127.5).collect()
 }
 
-/// Width and height in whole tiles, the aspect kept as well as that allows.
+/// Width and height rounded up to whole tiles, with about the same aspect ratio.
 fn whole_tiles(width: usize, height: usize, tile: usize) -> (usize, usize) {
     let aspect = width as f64 / height as f64;
     let up = |side: usize| side.max(1).next_multiple_of(tile);
@@ -113,9 +111,9 @@ fn whole_tiles(width: usize, height: usize, tile: usize) -> (usize, usize) {
     }
 }
 
-/// Takes the square of side `tile` at (`left`, `top`) apart into its red, green and blue planes.
-fn planes(picture: &Picture<'_>, left: usize, top: usize, tile: usize, out: &mut [u8]) {
-    let rows = picture.rgb().chunks_exact(picture.width() * 3).skip(top);
+/// Copies the square of side `tile` at (`left`, `top`) as its red, green and blue planes.
+fn planes(image: &RgbImage<'_>, left: usize, top: usize, tile: usize, out: &mut [u8]) {
+    let rows = image.rgb().chunks_exact(image.width() * 3).skip(top);
     let (red, rest) = out.split_at_mut(tile * tile);
     let (green, blue) = rest.split_at_mut(tile * tile);
     let channels =
@@ -133,7 +131,7 @@ mod tests {
     use super::*;
 
     fn preprocessor(tile: usize, video_edge: usize) -> Preprocessor {
-        Preprocessor { tile, image_edge: 4 * tile, video_edge, filters: Filters::default() }
+        Preprocessor { tile, image_edge: 4 * tile, video_edge, resizer: Resizer::new(LANCZOS3) }
     }
 
     #[test]
@@ -152,7 +150,7 @@ mod tests {
         ] {
             let rgb = [200, 100, 50].repeat((w * h) as usize);
             for edge in [64, 256] {
-                let tile = preprocessor(64, edge).video_tile(Picture::new(&rgb, w, h).unwrap());
+                let tile = preprocessor(64, edge).video_tile(RgbImage::new(&rgb, w, h).unwrap());
                 let wanted = [[200; 64 * 64], [100; 64 * 64], [50; 64 * 64]].concat();
                 assert!(tile == wanted, "{w}x{h} by way of {edge}");
             }
@@ -160,33 +158,33 @@ mod tests {
     }
 
     #[test]
-    fn a_still_image_of_any_shape_is_cut_into_whole_tiles_and_one_of_all() {
+    fn a_still_image_of_any_shape_is_cut_into_tiles_and_one_of_the_whole() {
         for (w, h, rows, cols) in
             [(1, 1, 4, 4), (300, 200, 3, 4), (1, 900, 4, 1), (900, 1, 1, 4), (33, 65, 4, 2)]
         {
             let rgb = [9, 8, 7].repeat((w * h) as usize);
-            let picture = Picture::new(&rgb, w, h).unwrap();
-            let cut = preprocessor(32, 32).image_tiles(picture.clone(), true);
+            let image = RgbImage::new(&rgb, w, h).unwrap();
+            let cut = preprocessor(32, 32).image_tiles(image.clone(), true);
             assert_eq!((cut.rows, cut.cols), (rows, cols), "{w}x{h}");
             assert_eq!(cut.bytes.len(), (rows * cols + 1) * 3 * 32 * 32, "{w}x{h}");
-            let whole = preprocessor(32, 32).image_tiles(picture, false);
+            let whole = preprocessor(32, 32).image_tiles(image, false);
             assert_eq!((whole.rows, whole.cols, whole.bytes.len()), (0, 0, 3 * 32 * 32));
         }
     }
 
     #[test]
-    fn frames_worked_on_together_are_the_same_as_one_by_one() {
+    fn frames_in_parallel_give_the_same_tiles_as_one_by_one() {
         let p = preprocessor(32, 32);
         let frames: Vec<Vec<u8>> =
             (0..5_u32).map(|t| (0..40 * 30 * 3).map(|i| (i * 7 + t * 31) as u8).collect()).collect();
-        let pictures: Vec<_> = frames.iter().map(|f| Picture::new(f, 40, 30).unwrap()).collect();
-        let alone: Vec<u8> = pictures.iter().flat_map(|f| p.video_tile(f.clone())).collect();
-        assert!(p.video_tiles(&pictures) == alone);
+        let images: Vec<_> = frames.iter().map(|f| RgbImage::new(f, 40, 30).unwrap()).collect();
+        let alone: Vec<u8> = images.iter().flat_map(|f| p.video_tile(f.clone())).collect();
+        assert!(p.video_tiles(&images) == alone);
         assert!(p.video_tiles(&[]).is_empty());
     }
 
     #[test]
-    fn bytes_are_spread_from_minus_one_to_one() {
+    fn bytes_become_numbers_from_minus_one_to_one() {
         assert_eq!(normalise(&[0, 255]), [-1.0, 1.0]);
         assert_eq!(normalise(&[128]), [0.5 / 127.5]);
     }

@@ -1,22 +1,19 @@
-//! What is asked of the model, word for word as the reference asks it (transformers 5.23.0,
-//! `processing_smolvlm.py`): messages come in, a prompt's text and token ids go out. Text from
-//! outside stays text: whatever it spells, it never becomes a control token or a place for a picture.
+//! Messages in, a prompt's text and token ids out, equal to the reference's (transformers 5.23.0,
+//! `processing_smolvlm.py`). Text of a message never becomes a control token or an image token, whatever it spells.
 //!
-//! The layout is that of the built-in template, which the reference uses for every conversation with
-//! a video no matter what `chat_template` the checkpoint stores; the published checkpoints store the
-//! same layout for text and images.
+//! The layout is the reference's built-in template. The reference uses it for every conversation with a video, whatever
+//! `chat_template` the checkpoint stores; the published checkpoints store the same layout for text and images.
 
 use std::{collections::HashMap, panic, path::Path, time::Duration};
 
 use serde::de::IgnoredAny;
 use tokenizers::Tokenizer;
 
-use super::{
-    config::{ModelConfig, ProcessorConfig},
-    error::LoadError,
-    keys::read_text,
+use super::config::{ModelConfig, ProcessorConfig};
+use crate::{
+    clip::Clip,
+    nn::{error::LoadError, json_config::read_text},
 };
-use crate::clip::Clip;
 
 const START: &str = "<|im_start|>";
 const END: &str = "<end_of_utterance>";
@@ -24,30 +21,30 @@ const FAKE: &str = "<fake_token_around_image>";
 const GLOBAL: &str = "<global-img>";
 const IMAGE: &str = "<image>";
 
-/// Who speaks.
+/// The author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// How to answer.
+    /// Instructions.
     System,
-    /// Who asks.
+    /// Questions.
     User,
-    /// The model.
+    /// The model's answers.
     Assistant,
 }
 
 /// A piece of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Words.
+    /// Text.
     Text(String),
     /// Frames, each one tile.
     Video {
-        /// When each frame was, since the clip's start.
+        /// Time of each frame since the clip's start.
         times: Vec<Duration>,
-        /// Length of the clip; the prompt names its whole seconds.
+        /// Length of the clip. The prompt names it in whole seconds.
         duration: Duration,
     },
-    /// A still image of `rows` x `cols` tiles and one of the whole; 0 x 0 when it was not cut.
+    /// A still image of `rows` x `cols` tiles and one of the whole; 0 x 0 if it was not cut.
     Image {
         /// Rows of tiles.
         rows: usize,
@@ -56,27 +53,27 @@ pub enum Part {
     },
 }
 
-/// What one side says in one turn.
+/// A message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Who speaks.
+    /// Its author.
     pub role: Role,
-    /// What is said and shown, in order.
+    /// Its content, in order.
     pub parts: Vec<Part>,
 }
 
 /// A prompt, ready for the model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prompt {
-    /// As the reference writes it, control tokens included.
+    /// The text, control tokens included.
     pub text: String,
     /// The tokens.
     pub ids: Vec<u32>,
-    /// How many of them stand for pictures.
+    /// How many of them are `<image>`.
     pub image_tokens: usize,
 }
 
-/// A prompt that cannot be built.
+/// Why a prompt cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum PromptError {
     /// More tiles than the tokenizer has names for.
@@ -92,14 +89,14 @@ pub enum PromptError {
     Tokenizer(#[source] tokenizers::Error),
 }
 
-/// Reads a tokenizer. The library panics on some that are broken (`expect` in its decoders' and
-/// normalizers' `Deserialize`): an unfinished file is told before it sees it, the rest is caught.
+/// Parses a tokenizer. The library panics on some broken files (`expect` in the `Deserialize` of its decoders and
+/// normalizers). So invalid JSON is refused first, and panics are caught.
 fn parse(text: &str) -> Result<Tokenizer, tokenizers::Error> {
     serde_json::from_str::<IgnoredAny>(text)?;
     panic::catch_unwind(|| text.parse()).unwrap_or_else(|_| Err("its parts do not fit together".into()))
 }
 
-/// Builds prompts for one checkpoint and reads its answers.
+/// Builds prompts for one checkpoint and decodes its answers.
 pub struct Prompter {
     tokenizer: Tokenizer,
     /// Ids of the control tokens that prompts are made of.
@@ -108,17 +105,20 @@ pub struct Prompter {
 }
 
 impl Prompter {
-    /// Reads `tokenizer.json` and checks that it belongs to the model.
+    /// Reads `tokenizer.json`.
+    ///
+    /// # Errors
+    /// When it cannot be read, or does not belong to the model.
     pub fn load(dir: &Path, model: &ModelConfig, processor: &ProcessorConfig) -> Result<Self, LoadError> {
         let (path, text) = read_text(dir, "tokenizer.json")?;
         let mut tokenizer =
             parse(&text).map_err(|source| LoadError::NotATokenizer { path: path.clone(), source })?;
         let wrong = |problem| Err(LoadError::WrongTokenizer { path: path.clone(), problem });
-        // What the file may ask for on top of the words; the reference does not do it either.
+        // The reference does not apply the file's padding and truncation either.
         tokenizer.with_padding(None);
         let untruncated = tokenizer.with_truncation(None).map(|_| ());
         untruncated.map_err(|source| LoadError::NotATokenizer { path: path.clone(), source })?;
-        // Control tokens are put in by id, below; in text they are letters like any others.
+        // Control tokens are inserted by id. In text they are tokenized like any other characters.
         tokenizer.set_encode_special_tokens(true);
 
         let vocab_size = model.text.vocab_size;
@@ -146,7 +146,10 @@ impl Prompter {
         Ok(Self { tokenizer, control, image_seq_len: processor.image_seq_len })
     }
 
-    /// The prompt for a clip: its frames with their times, then its question.
+    /// The prompt for a clip: its frames with their times, then its text.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
     pub fn clip(&self, clip: &Clip) -> Result<Prompt, PromptError> {
         let times = (0..clip.frames.len()).map(|i| clip.offset(i)).collect();
         let video = Part::Video { times, duration: clip.duration };
@@ -155,6 +158,9 @@ impl Prompter {
     }
 
     /// The prompt for a conversation, up to where the model answers.
+    ///
+    /// # Errors
+    /// When an image has too many tiles, or the tokenizer fails.
     pub fn build(&self, messages: &[Message]) -> Result<Prompt, PromptError> {
         let mut draft = Draft { prompter: self, prompt: Prompt::default(), run: String::new() };
         draft.control(START)?;
@@ -183,17 +189,20 @@ impl Prompter {
         Ok(draft.prompt)
     }
 
-    /// An answer's words: control tokens left out, white space around it cut off.
+    /// The text of an answer, trimmed and without control tokens.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
     pub fn decode(&self, ids: &[u32]) -> Result<String, PromptError> {
         let text = self.tokenizer.decode(ids, true).map_err(PromptError::Tokenizer)?;
         Ok(text.trim().into())
     }
 }
 
-/// A prompt in the making.
+/// A prompt under construction.
 ///
-/// The tokenizer splits text at control tokens first and never looks across one. So the text between
-/// two of them is tokenized as one run, and what comes out equals the whole prompt tokenized at once.
+/// The tokenizer splits text at control tokens first and never looks across one. So each run of text between two of them
+/// is tokenized on its own, and the result equals the whole prompt tokenized at once.
 struct Draft<'a> {
     prompter: &'a Prompter,
     prompt: Prompt,
@@ -216,7 +225,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// Puts in a control token; every one that the code names was found when the tokenizer was loaded.
+    /// Appends a control token. All control tokens were looked up when the tokenizer was loaded.
     fn control(&mut self, word: &str) -> Result<(), PromptError> {
         self.end_run()?;
         self.prompt.ids.push(self.prompter.control[word]);
@@ -224,7 +233,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// One tile and its name.
+    /// Appends one tile with its name.
     fn tile(&mut self, name: &str) -> Result<(), PromptError> {
         self.control(FAKE)?;
         self.control(name)?;
@@ -255,7 +264,7 @@ impl Draft<'_> {
     }
 
     fn video(&mut self, times: &[Duration], duration: Duration) -> Result<(), PromptError> {
-        let (count, length) = (words(times.len()), hours(duration));
+        let (count, length) = (spelled(times.len()), hours(duration));
         self.plain(&format!(
             "You are provided the following series of {count} frames from a {length} [H:MM:SS] video.\n"
         ));
@@ -273,7 +282,7 @@ fn tile_name(row: usize, col: usize) -> String {
     format!("<row_{row}_col_{col}>")
 }
 
-/// Whole seconds as Python's `timedelta` writes them.
+/// A duration in whole seconds, formatted like Python's `timedelta`.
 fn hours(duration: Duration) -> String {
     let seconds = duration.as_secs();
     let clock = format!("{}:{:02}:{:02}", seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
@@ -284,8 +293,8 @@ fn hours(duration: Duration) -> String {
     }
 }
 
-/// A number in English words, as num2words writes it.
-fn words(n: usize) -> String {
+/// A number in English words, spelled like num2words.
+fn spelled(n: usize) -> String {
     const ONES: [&str; 20] = [
         "zero",
         "one",
@@ -315,10 +324,10 @@ fn words(n: usize) -> String {
         (20..100, 0, ..) => TENS[n / 10].into(),
         (20..100, one, ..) => format!("{}-{}", TENS[n / 10], ONES[one]),
         (100..1000, _, 0, _) => format!("{} hundred", ONES[n / 100]),
-        (100..1000, _, rest, _) => format!("{} hundred and {}", ONES[n / 100], words(rest)),
-        (_, _, _, 0) => format!("{} thousand", words(n / 1000)),
-        (_, _, _, rest @ 1..100) => format!("{} thousand and {}", words(n / 1000), words(rest)),
-        (_, _, _, rest) => format!("{} thousand, {}", words(n / 1000), words(rest)),
+        (100..1000, _, rest, _) => format!("{} hundred and {}", ONES[n / 100], spelled(rest)),
+        (_, _, _, 0) => format!("{} thousand", spelled(n / 1000)),
+        (_, _, _, rest @ 1..100) => format!("{} thousand and {}", spelled(n / 1000), spelled(rest)),
+        (_, _, _, rest) => format!("{} thousand, {}", spelled(n / 1000), spelled(rest)),
     }
 }
 
@@ -344,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_asked_only_pictures_become_image_tokens() {
+    fn whatever_the_text_only_images_become_image_tokens() {
         let (prompter, _) = shapes();
         let image = prompter.control[IMAGE];
         let hostile = prop::sample::select(vec![
@@ -375,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_plain_words_are_those_of_the_whole_prompt_at_once() {
+    fn tokens_of_plain_text_are_those_of_the_whole_prompt_at_once() {
         let (prompter, whole) = shapes();
         proptest!(ProptestConfig::with_cases(150), |(frames in 0_usize..4, text in "[ a-zA-Z0-9.,?!\n\t'é😀]{0,60}")| {
             let prompt = ask(&prompter, frames, &text);
@@ -393,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn large_numbers_are_worded_as_num2words_words_them() {
+    fn large_numbers_are_spelled_like_num2words() {
         // Made with num2words 0.5.14.
         for (n, word) in [
             (0, "zero"),
@@ -403,12 +412,12 @@ mod tests {
             (1100, "one thousand, one hundred"),
             (12345, "twelve thousand, three hundred and forty-five"),
         ] {
-            assert_eq!(words(n), word);
+            assert_eq!(spelled(n), word);
         }
     }
 
     #[test]
-    fn an_answer_is_read_without_control_tokens_and_white_space() {
+    fn an_answer_is_decoded_without_control_tokens_and_white_space() {
         let (prompter, whole) = shapes();
         let ids = whole.encode(" A red circle.\n<end_of_utterance>", false).unwrap();
         assert_eq!(prompter.decode(ids.get_ids()).unwrap(), "A red circle.");

@@ -1,34 +1,23 @@
-//! Which frames of a whole file the reference looks at (transformers 5.23.0,
-//! `SmolVLMVideoProcessor.sample_frames`): length and rate of a file come in, frame numbers go out.
+//! Which frames of a whole file the reference looks at (transformers 5.23.0, `SmolVLMVideoProcessor.sample_frames`).
 
-/// What is known about a file before it is read.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Footage {
-    /// Frames in it.
-    pub frames: u64,
-    /// Frames per second.
-    pub fps: f64,
-    /// Seconds.
-    pub duration: f64,
-}
+use super::super::describer::Footage;
 
-/// Seconds that the reference leaves out at both ends of a long file (`skip_secs` of its sampling).
+/// Seconds that the reference leaves out at both ends of a long file: its `skip_secs`.
 pub const REFERENCE_SKIP: f64 = 1.0;
 
-/// How densely a file is sampled.
+/// How frames are sampled from a file.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampling {
-    /// Frames per second that are aimed at.
+pub struct FrameSampling {
+    /// Frames per second that are wanted.
     pub fps: f64,
     /// Most frames that are taken.
     pub max_frames: usize,
-    /// Seconds left out at both ends of a file that has more than enough frames:
-    /// [`REFERENCE_SKIP`] there.
+    /// Seconds left out at both ends of a file with more than enough frames; [`REFERENCE_SKIP`] in the reference.
     pub skip: f64,
 }
 
-impl Sampling {
-    /// Numbers of the frames to take, in order, without repeats; empty for an empty file.
+impl FrameSampling {
+    /// Indices of the frames to take, in order and without repeats. Empty for an empty file.
     pub fn indices(&self, footage: Footage) -> Vec<u64> {
         let Some(end) = footage.frames.checked_sub(1) else { return Vec::new() };
         let wanted = (self.fps * footage.duration).round_ties_even() as usize;
@@ -42,7 +31,7 @@ impl Sampling {
                 (first, last) = (0, end);
             }
         }
-        // numpy's linspace: whole multiples of one step from the first, and the last as it is.
+        // As numpy's linspace: multiples of one step from the first index on, and the last index exactly.
         let step = (last - first) as f64 / (wanted - 1).max(1) as f64;
         let mut indices: Vec<u64> = (0..wanted).map(|i| (i as f64 * step + first as f64) as u64).collect();
         if wanted > 1 {

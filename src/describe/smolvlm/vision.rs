@@ -1,16 +1,17 @@
-//! The SigLIP vision tower: normalised tiles go in, one vector for every patch comes out.
+//! The SigLIP vision tower: image tiles in, one vector per patch out.
 
 use candle_core::Tensor;
 
-use super::{
-    Result, Stage, Watch,
-    config::VisionConfig,
-    ops::{Levels, Linear, Norm, Ops},
-    preprocess::normalise,
-    weights::{Weights, WeightsError},
+use super::{config::VisionConfig, layout::VISION, preprocess::normalise};
+use crate::nn::{
+    error::{Result, WeightsError},
+    kernels::{Kernels, PatchSize},
+    layers::{Linear, Norm, PixelLut},
+    observer::{ActivationObserver, ActivationPoint},
+    weights::Weights,
 };
 
-/// The tower.
+/// The weights of the vision tower.
 pub struct VisionTower {
     patch: Linear,
     /// `(patches, width)`
@@ -18,8 +19,8 @@ pub struct VisionTower {
     layers: Vec<Layer>,
     norm: Norm,
     config: VisionConfig,
-    /// From -1 to 1.
-    levels: Levels,
+    /// From bytes to numbers from -1 to 1.
+    lut: PixelLut,
 }
 
 struct Layer {
@@ -33,15 +34,18 @@ struct Layer {
 }
 
 impl VisionTower {
+    /// Reads the weights.
+    ///
+    /// # Errors
+    /// When a tensor cannot be read.
     pub fn load(weights: &Weights, config: &VisionConfig) -> Result<Self, WeightsError> {
-        let name = "model.vision_model";
-        let patch = format!("{name}.embeddings.patch_embedding");
-        // A convolution whose stride is its kernel is a linear layer on the pixels of each patch.
+        let patch = format!("{VISION}.embeddings.patch_embedding");
+        // A convolution whose stride is its kernel size is a linear layer on the pixels of each patch.
         let kernel = weights.tensor(&format!("{patch}.weight"))?;
         let kernel = kernel.flatten_from(1).map_err(|e| weights.unusable(&patch, e))?;
-        let positions = weights.tensor(&format!("{name}.embeddings.position_embedding.weight"))?;
-        let levels = Levels {
-            of: normalise(&(0..=255).collect::<Vec<u8>>()),
+        let positions = weights.tensor(&format!("{VISION}.embeddings.position_embedding.weight"))?;
+        let lut = PixelLut {
+            values: normalise(&(0..=255).collect::<Vec<u8>>()),
             device: positions.device().clone(),
             dtype: positions.dtype(),
         };
@@ -49,11 +53,11 @@ impl VisionTower {
             patch: Linear::new(kernel, Some(weights.tensor(&format!("{patch}.bias"))?)),
             positions,
             layers: (0..config.num_hidden_layers)
-                .map(|i| Layer::load(weights, &format!("{name}.encoder.layers.{i}"), config))
+                .map(|i| Layer::load(weights, &format!("{VISION}.encoder.layers.{i}"), config))
                 .collect::<Result<_, _>>()?,
-            norm: Norm::layer(weights, &format!("{name}.post_layernorm"), config.layer_norm_eps)?,
+            norm: Norm::layer(weights, &format!("{VISION}.post_layernorm"), config.layer_norm_eps)?,
             config: config.clone(),
-            levels,
+            lut,
         })
     }
 
@@ -62,19 +66,28 @@ impl VisionTower {
         3 * self.config.image_size * self.config.image_size
     }
 
-    /// Tiles (channel, row, column; one after the other) to `(tiles, patches, width)`.
-    pub fn forward(&self, ops: &dyn Ops, tiles: &[u8], watch: Watch<'_>) -> Result<Tensor> {
-        let patches = ops.patches(tiles, &self.levels, (self.config.image_size, self.config.patch_size))?;
-        let mut x = self.patch.forward(ops, &patches)?.broadcast_add(&self.positions)?;
-        watch(Stage::VisionEmbeddings, &x)?;
-        let mut normed = ops.norm(&x, self.layers.first().map_or(&self.norm, |layer| &layer.norm1))?;
+    /// Runs tiles, bytes in the order tile, channel, row, column. Returns `(tiles, patches, width)`.
+    ///
+    /// # Errors
+    /// When the device fails or the observer returns an error.
+    pub fn forward(
+        &self,
+        kernels: &dyn Kernels,
+        tiles: &[u8],
+        observe: ActivationObserver<'_>,
+    ) -> Result<Tensor> {
+        let size = PatchSize { side: self.config.image_size, patch: self.config.patch_size };
+        let patches = kernels.patches(tiles, &self.lut, size)?;
+        let mut x = kernels.linear(&self.patch, &patches)?.broadcast_add(&self.positions)?;
+        observe(ActivationPoint::VisionEmbeddings, &x)?;
+        let mut normed = kernels.norm(&x, self.layers.first().map_or(&self.norm, |layer| &layer.norm1))?;
         for (i, layer) in self.layers.iter().enumerate() {
-            let (sum, mlp) = layer.forward(ops, &x, &normed)?;
+            let (sum, mlp) = layer.forward(kernels, &x, &normed)?;
             let next = self.layers.get(i + 1).map_or(&self.norm, |layer| &layer.norm1);
-            (x, normed) = ops.add_norm(&sum, &mlp, next)?;
-            watch(Stage::VisionLayer(i), &x)?;
+            (x, normed) = kernels.add_norm(&sum, &mlp, next)?;
+            observe(ActivationPoint::VisionLayer(i), &x)?;
         }
-        watch(Stage::VisionOut, &normed)?;
+        observe(ActivationPoint::VisionOut, &normed)?;
         Ok(normed)
     }
 }
@@ -94,16 +107,17 @@ impl Layer {
         })
     }
 
-    /// From what the layer adds to and the norm of it, to what it would give, not yet added up: `norm1` of
-    /// the sum belongs to the next layer.
-    fn forward(&self, ops: &dyn Ops, x: &Tensor, normed: &Tensor) -> Result<(Tensor, Tensor)> {
+    /// Runs one layer. `x` is the residual stream and `normed` its first norm, both `(tiles, patches, width)`. Returns
+    /// the residual stream after attention and the output of the feed-forward part, not added yet: the caller adds
+    /// them together with the next layer's first norm.
+    fn forward(&self, kernels: &dyn Kernels, x: &Tensor, normed: &Tensor) -> Result<(Tensor, Tensor)> {
         let (tiles, patches, width) = x.dims3()?;
-        let qkv =
-            self.qkv.forward(ops, normed)?.reshape((tiles, patches, 3, self.heads, width / self.heads))?;
+        let heads = (tiles, patches, 3, self.heads, width / self.heads);
+        let qkv = kernels.linear(&self.qkv, normed)?.reshape(heads)?;
         let part = |i: usize| qkv.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2);
-        let seen = self.out.forward(ops, &ops.attention(&part(0)?, &part(1)?, &part(2)?, None)?)?;
-        let (x, normed) = ops.add_norm(x, &seen, &self.norm2)?;
-        let mlp = self.fc2.forward(ops, &self.fc1.forward_gelu(ops, &normed)?)?;
+        let attended = kernels.attention(&part(0)?, &part(1)?, &part(2)?, None)?;
+        let (x, normed) = kernels.add_norm(x, &kernels.linear(&self.out, &attended)?, &self.norm2)?;
+        let mlp = kernels.linear(&self.fc2, &kernels.linear_gelu(&self.fc1, &normed)?)?;
         Ok((x, mlp))
     }
 }

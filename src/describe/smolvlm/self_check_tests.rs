@@ -1,0 +1,173 @@
+//! The whole network on emulated CUDA kernels: compared with candle's operations, and with the golden cases.
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{
+    config::{ModelConfig, VisionConfig},
+    layout::layout,
+    network::Network,
+    vision::VisionTower,
+};
+use crate::{
+    device::{DeviceChoice, DtypeChoice, KernelChoice},
+    nn::{
+        decoder::DecoderConfig,
+        device::{ComputeTarget, choose},
+        error::Result,
+        kernels::{
+            CandleKernels, Kernels, PatchSize,
+            cuda::{
+                emulated::{Emulated, numbers},
+                kernels::CudaKernels,
+            },
+        },
+        layers::{Norm, PixelLut},
+        observer::no_observer,
+        self_check::{max_relative_error, max_tolerated_error},
+        sequence::SequencePositions,
+        weights::Weights,
+    },
+};
+
+#[path = "../../../tests/support/golden.rs"]
+mod golden;
+
+use golden::Runner;
+
+fn kernels() -> CudaKernels {
+    CudaKernels::new(Box::<Emulated>::default(), true)
+}
+
+const FORMATS: [DType; 2] = [DType::F32, DType::BF16];
+
+/// A small model with heads that every kernel takes.
+fn config() -> ModelConfig {
+    ModelConfig {
+        vision: VisionConfig {
+            hidden_size: 128,
+            intermediate_size: 192,
+            num_hidden_layers: 2,
+            num_attention_heads: 2,
+            image_size: 80,
+            patch_size: 16,
+            layer_norm_eps: 1e-6,
+        },
+        text: DecoderConfig {
+            hidden_size: 96,
+            // More than a kernel takes at a time.
+            intermediate_size: 2152,
+            num_hidden_layers: 3,
+            num_attention_heads: 6,
+            num_key_value_heads: 2,
+            head_dim: 64,
+            rms_norm_eps: 1e-5,
+            rope_theta: 10_000.,
+            vocab_size: 501,
+            max_position_embeddings: 512,
+        },
+        scale_factor: 1,
+        image_token_id: 500,
+        eos_token_ids: vec![7],
+        pad_token_id: 7,
+    }
+}
+
+#[test]
+fn the_vision_tower_on_kernels_equals_the_one_on_candle() {
+    let config = config();
+    for dtype in FORMATS {
+        let tower = |dtype| {
+            let weights = Weights::random(layout(&config), 3, &Device::Cpu, dtype);
+            VisionTower::load(&weights, &config.vision).unwrap()
+        };
+        let tiles: Vec<u8> = (0..2 * tower(dtype).tile_bytes()).map(|i| (i * 13 % 255) as u8).collect();
+        let ours = tower(dtype).forward(&kernels(), &tiles, &mut no_observer).unwrap();
+        let reference = tower(DType::F32).forward(&CandleKernels, &tiles, &mut no_observer).unwrap();
+        let off: f32 = numbers(&ours).iter().zip(numbers(&reference)).map(|(a, b)| (a - b).abs()).sum();
+        let mean = off / reference.elem_count() as f32;
+        assert!(mean < if dtype == DType::F32 { 1e-5 } else { 2e-2 }, "{mean}");
+    }
+}
+
+/// Candle's operations, but for [`Kernels::add_norm`], which forgets the addition.
+struct WrongKernels;
+
+impl Kernels for WrongKernels {
+    fn matmul(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        CandleKernels.matmul(x, weight, bias)
+    }
+
+    fn matmul_gelu(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        CandleKernels.matmul_gelu(x, weight, bias)
+    }
+
+    fn norm(&self, x: &Tensor, norm: &Norm) -> Result<Tensor> {
+        CandleKernels.norm(x, norm)
+    }
+
+    fn swiglu(&self, gate_up: &Tensor) -> Result<Tensor> {
+        CandleKernels.swiglu(gate_up)
+    }
+
+    fn rotate(
+        &self,
+        qkv: &Tensor,
+        cache: &(Tensor, Tensor),
+        positions: &SequencePositions,
+    ) -> Result<Tensor> {
+        CandleKernels.rotate(qkv, cache, positions)
+    }
+
+    fn attention(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        positions: Option<&SequencePositions>,
+    ) -> Result<Tensor> {
+        CandleKernels.attention(q, k, v, positions)
+    }
+
+    fn patches(&self, tiles: &[u8], lut: &PixelLut, size: PatchSize) -> Result<Tensor> {
+        CandleKernels.patches(tiles, lut, size)
+    }
+
+    fn add_norm(&self, x: &Tensor, _: &Tensor, norm: &Norm) -> Result<(Tensor, Tensor)> {
+        Ok((x.clone(), self.norm(x, norm)?))
+    }
+}
+
+#[test]
+fn the_self_check_accepts_right_kernels_and_refuses_wrong_ones() {
+    for (dtype, choice) in [(DType::F32, DtypeChoice::F32), (DType::BF16, DtypeChoice::Bf16)] {
+        let target = choose(DeviceChoice::Cpu, choice).unwrap();
+        let target = ComputeTarget { kernels: KernelChoice::Candle, ..target };
+        let network = Network::random(config(), 3, target).unwrap();
+        let error = |kernels: &dyn Kernels| max_relative_error(kernels, &|it| network.probe(it)).unwrap();
+        let right = error(&kernels());
+        assert!(right < max_tolerated_error(dtype) / 3., "{right}");
+        let wrong = error(&WrongKernels);
+        assert!(wrong > max_tolerated_error(DType::BF16), "{wrong}");
+    }
+}
+
+fn golden_cases_pass_in(dtype: DtypeChoice) {
+    let emulated = |dir: &Path, config, target| {
+        Ok(Network::load(dir, config, target)?.with_kernels(Box::new(kernels())))
+    };
+    let runner = Runner::new(choose(DeviceChoice::Cpu, dtype).unwrap()).loading(emulated);
+    // Those beside the repository would take minutes: they are run where CAMSCRIBE_GOLDEN names them.
+    runner.all_pass(golden::roots(Path::new(env!("CARGO_MANIFEST_DIR"))));
+}
+
+#[test]
+fn golden_cases_pass_in_f32_on_emulated_kernels() {
+    golden_cases_pass_in(DtypeChoice::F32);
+}
+
+#[test]
+fn golden_cases_pass_in_bf16_on_emulated_kernels() {
+    golden_cases_pass_in(DtypeChoice::Bf16);
+}

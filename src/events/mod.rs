@@ -1,0 +1,5 @@
+//! Answers in, events out. Pure.
+
+pub mod builder;
+
+pub use builder::EventBuilder;

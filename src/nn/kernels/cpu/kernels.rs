@@ -1,0 +1,68 @@
+//! The backend for the CPU.
+
+use candle_core::Tensor;
+
+use super::{
+    super::{
+        super::{
+            error::Result,
+            layers::{Norm, PixelLut},
+            sequence::SequencePositions,
+        },
+        candle::CandleKernels,
+        traits::{Kernels, PatchSize},
+    },
+    attention::AttentionOp,
+    linear::LinearOp,
+    rows::{GeluOp, LayerNormOp, RmsNormOp, SwigluOp},
+};
+
+/// Our own operations on f32 tensors on the CPU.
+pub struct CpuKernels;
+
+impl Kernels for CpuKernels {
+    fn matmul(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        x.apply_op1_no_bwd(&LinearOp { weight, bias })
+    }
+
+    fn matmul_gelu(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        let y = self.matmul(x, weight, Some(bias))?;
+        y.inplace_op1(&GeluOp)?;
+        Ok(y)
+    }
+
+    fn norm(&self, x: &Tensor, norm: &Norm) -> Result<Tensor> {
+        match &norm.shift {
+            Some(shift) => x.apply_op3_no_bwd(&norm.weight, shift, &LayerNormOp(norm.eps)),
+            None => x.apply_op2_no_bwd(&norm.weight, &RmsNormOp(norm.eps)),
+        }
+    }
+
+    fn swiglu(&self, gate_up: &Tensor) -> Result<Tensor> {
+        gate_up.apply_op1_no_bwd(&SwigluOp)
+    }
+
+    fn rotate(
+        &self,
+        qkv: &Tensor,
+        cache: &(Tensor, Tensor),
+        positions: &SequencePositions,
+    ) -> Result<Tensor> {
+        CandleKernels.rotate(qkv, cache, positions)
+    }
+
+    fn attention(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        positions: Option<&SequencePositions>,
+    ) -> Result<Tensor> {
+        let causal = positions.map(|positions| (positions.starts, positions.first));
+        q.apply_op3_no_bwd(k, v, &AttentionOp { causal })
+    }
+
+    fn patches(&self, tiles: &[u8], lut: &PixelLut, size: PatchSize) -> Result<Tensor> {
+        CandleKernels.patches(tiles, lut, size)
+    }
+}

@@ -1,0 +1,10 @@
+//! A model's weights on their way to a device: the safetensors files of a checkpoint, or random numbers for
+//! measuring speed. The files are checked against a list of expected tensors before any tensor is read.
+
+pub mod checkpoint;
+pub mod loader;
+pub mod random;
+mod shape;
+
+pub use loader::Weights;
+pub use shape::TensorShape;

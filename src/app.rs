@@ -49,7 +49,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// When it is not there, is damaged, or the device cannot be used.
-pub fn load_model(model: &config::Model) -> anyhow::Result<Box<dyn Describer>> {
+pub fn load_model(model: &config::ModelSettings) -> anyhow::Result<Box<dyn Describer>> {
     let found = hub::resolve(&model.id, &model.revision)?;
     let options = LoadOptions {
         device: model.device,
@@ -68,7 +68,7 @@ pub fn load_model(model: &config::Model) -> anyhow::Result<Box<dyn Describer>> {
 /// When publishing cannot start, the model does not work, or no source could be read.
 pub async fn run(
     config: Config,
-    load: impl FnOnce(&config::Model) -> anyhow::Result<Box<dyn Describer>> + Send + 'static,
+    load: impl FnOnce(&config::ModelSettings) -> anyhow::Result<Box<dyn Describer>> + Send + 'static,
     mut reload: Option<Reload>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -161,7 +161,7 @@ pub async fn run(
 /// # Errors
 /// When another process uses the state directory.
 fn open_outbox(config: &Config) -> Result<Outbox, InUse> {
-    let config::Outbox { max_bytes, snapshot_bytes } = config.outbox;
+    let config::OutboxSettings { max_bytes, snapshot_bytes } = config.outbox;
     let limits = Limits { events: max_bytes, snapshots: snapshot_bytes };
     match &config.node.state_dir {
         Some(folder) => Outbox::open(folder, limits),

@@ -1,4 +1,4 @@
-//! A configuration file of any content: it is read, or refused with its mistakes named.
+//! A configuration file of any content: it is read, or refused with at least one error.
 #![no_main]
 
 use std::{fs, sync::LazyLock};

@@ -108,7 +108,7 @@ impl ActiveConfig {
         &mut self,
         change: ConfigChange,
         new: Config,
-        in_file: BTreeMap<CameraId, config::Camera>,
+        in_file: BTreeMap<CameraId, config::CameraSettings>,
         cameras: &mut Cameras,
         deps: &CameraDeps,
     ) {

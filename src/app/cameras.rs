@@ -38,7 +38,7 @@ pub struct CameraSpec {
 /// # Errors
 /// When the window of one of them is not valid.
 pub fn camera_specs(config: &Config) -> anyhow::Result<BTreeMap<CameraId, CameraSpec>> {
-    let spec = |(id, camera): (&CameraId, &config::Camera)| {
+    let spec = |(id, camera): (&CameraId, &config::CameraSettings)| {
         let overflow = overflow(&camera.source);
         let config = camera_config(id, camera, &config.pipelines);
         config.window.validate().with_context(|| format!("camera {id} cannot be watched"))?;
@@ -101,7 +101,7 @@ impl Cameras {
     }
 
     /// Changes what is asked about the clips of a camera from now on, including those of open windows.
-    pub fn set_prompt_spec(&mut self, id: &CameraId, camera: &config::Camera) {
+    pub fn set_prompt_spec(&mut self, id: &CameraId, camera: &config::CameraSettings) {
         if let Some(running) = self.running.get(id) {
             running.prompt_spec.send_replace(prompt_spec(camera));
         }

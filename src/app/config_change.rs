@@ -80,8 +80,8 @@ impl ConfigChange {
 }
 
 /// Whether only what is asked about clips differs, so that the camera need not be restarted.
-fn only_prompt_spec_differs(old: &config::Camera, new: &config::Camera) -> bool {
-    let asked = config::Camera {
+fn only_prompt_spec_differs(old: &config::CameraSettings, new: &config::CameraSettings) -> bool {
+    let asked = config::CameraSettings {
         prompt: new.prompt.clone(),
         max_tokens: new.max_tokens,
         change_threshold: new.change_threshold,
@@ -105,7 +105,7 @@ fn revert_fixed_sections(old: &Config, new: &mut Config) -> Vec<&'static str> {
         new.node = old.node.clone();
     }
     if revert("[model]", new.model != old.model) {
-        let (usual, other) = (config::usual_prompt(&old.model.id), config::usual_prompt(&new.model.id));
+        let (usual, other) = (config::default_prompt(&old.model.id), config::default_prompt(&new.model.id));
         for camera in new.cameras.values_mut().filter(|camera| camera.prompt == other) {
             camera.prompt = usual.into();
         }

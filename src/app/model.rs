@@ -73,7 +73,7 @@ impl Model {
     /// # Errors
     /// When the system gives no thread.
     pub fn start(
-        load: impl FnOnce(&config::Model) -> anyhow::Result<Box<dyn Describer>> + Send + 'static,
+        load: impl FnOnce(&config::ModelSettings) -> anyhow::Result<Box<dyn Describer>> + Send + 'static,
         config: &Config,
         bench: Bench,
     ) -> anyhow::Result<Self> {

@@ -46,7 +46,7 @@ impl Overrides {
 
     /// Keeps what a command sets for a camera that the configuration file has as `written`. A value that
     /// the file has anyway is no override.
-    pub fn apply(&mut self, command: CameraCommand, written: &config::Camera) {
+    pub fn apply(&mut self, command: CameraCommand, written: &config::CameraSettings) {
         let CameraCommand { camera, setting, value } = command;
         let values = self.cameras.entry(camera.clone()).or_default();
         match value.filter(|value| *value != setting.get(written)) {

@@ -19,12 +19,12 @@ use crate::{
 const OPENING: Duration = Duration::from_secs(10);
 
 /// The cameras that are to be watched.
-pub fn enabled(config: &Config) -> impl Iterator<Item = (&CameraId, &config::Camera)> {
+pub fn enabled(config: &Config) -> impl Iterator<Item = (&CameraId, &config::CameraSettings)> {
     config.cameras.iter().filter(|(_, camera)| camera.enabled)
 }
 
 /// What capture needs to know about a camera. `pipelines` is the folder with the user's own pipelines.
-pub fn camera_config(id: &CameraId, camera: &config::Camera, pipelines: &Path) -> CameraConfig {
+pub fn camera_config(id: &CameraId, camera: &config::CameraSettings, pipelines: &Path) -> CameraConfig {
     CameraConfig {
         id: id.clone(),
         source: camera.source.clone(),
@@ -47,7 +47,7 @@ pub fn camera_config(id: &CameraId, camera: &config::Camera, pipelines: &Path) -
 }
 
 /// What is asked about a camera's clips.
-pub fn prompt_spec(camera: &config::Camera) -> Arc<PromptSpec> {
+pub fn prompt_spec(camera: &config::CameraSettings) -> Arc<PromptSpec> {
     Arc::new(PromptSpec {
         prompt: camera.prompt.clone(),
         max_tokens: camera.max_tokens,

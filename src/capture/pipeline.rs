@@ -13,7 +13,7 @@ use super::{
 };
 use crate::config::{
     Login, Rtsp, Source, Transport,
-    scene::{Picture, TestSource},
+    test_source::{TestContent, TestSource},
 };
 
 /// A pipeline with its two named ends.
@@ -57,8 +57,8 @@ fn default_name(source: &Source) -> &'static str {
         Source::File(_) => "file",
         Source::Rtsp(_) => "rtsp",
         Source::V4l2(_) => "v4l2",
-        Source::Test(TestSource { picture: Picture::Pattern(_), .. }) => "test",
-        Source::Test(TestSource { picture: Picture::Shapes(_), .. }) => "shapes",
+        Source::Test(TestSource { content: TestContent::Pattern(_), .. }) => "test",
+        Source::Test(TestSource { content: TestContent::Shapes(_), .. }) => "shapes",
     }
 }
 
@@ -84,9 +84,9 @@ fn configure(pipeline: &gst::Pipeline, element: &gst::Element, config: &CameraCo
         Source::File(path) => set_text(element, "location", &path.to_string_lossy()),
         Source::V4l2(device) => set_text(element, "device", &device.to_string_lossy()),
         Source::Rtsp(rtsp) => rtspsrc(element, rtsp, config),
-        Source::Test(test) => match &test.picture {
-            Picture::Pattern(pattern) => videotestsrc(pipeline, element, test, pattern),
-            Picture::Shapes(_) => {
+        Source::Test(test) => match &test.content {
+            TestContent::Pattern(pattern) => videotestsrc(pipeline, element, test, pattern),
+            TestContent::Shapes(_) => {
                 if let Some(pace) = pipeline.by_name("pace").filter(|p| p.has_property("sync")) {
                     pace.set_property("sync", test.live);
                 }
@@ -169,7 +169,7 @@ fn frame_count(test: &TestSource) -> Option<u64> {
 
 /// Draws a frame whenever one is asked for.
 fn draw_into(appsrc: &gst_app::AppSrc, test: &TestSource) {
-    let Picture::Shapes(script) = test.picture.clone() else { return };
+    let TestContent::Shapes(script) = test.content.clone() else { return };
     let (width, height, fps, count) = (test.width, test.height, u64::from(test.fps), frame_count(test));
     // GStreamer pads rows to four bytes.
     let caps = caps(test).field("format", "RGB").build();

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::config::scene::{Background, Colour, Motion, Object, Scene, Script, Shape};
+use crate::config::test_source::{Background, Colour, Motion, Object, Scene, Script, Shape};
 
 impl Script {
     /// Draws what is to be seen at `pts`: `height` rows of `width` RGB triples.

@@ -10,8 +10,7 @@ use clap::Args;
 use super::runtime::runtime;
 use crate::{
     app,
-    config::{self, Config, ParsedSource, Sampling, Source, Transport, scene::TestSource, units},
-    device::{DeviceChoice, DtypeChoice, KernelChoice},
+    config::{self, Config, ParsedSource, Sampling, Source, test_source::TestSource, units},
     event::Event,
     logging,
     publish::mqtt::{embedded_broker::EmbeddedBroker, subscribe},
@@ -25,7 +24,7 @@ pub struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub port: u16,
     /// Stop after this time [default: run until Ctrl-C]
-    #[arg(long = "for", value_name = "DURATION", value_parser = units::duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = units::parse_duration)]
     pub duration: Option<Duration>,
 }
 
@@ -83,46 +82,36 @@ async fn demonstrate(args: DemoArgs) -> anyhow::Result<()> {
 
 /// The demo's configuration.
 fn config(port: u16, source: Source) -> anyhow::Result<Config> {
-    let camera = config::Camera {
-        source,
-        enabled: true,
-        login: None,
-        pipeline: None,
-        transport: Transport::Tcp,
+    let camera = config::CameraSettings {
         window: SCENE,
         stride: SCENE,
-        frames: 8,
-        min_frames: 2,
         prompt: crate::hub::BUILTIN_PROMPT.into(),
         max_tokens: 48,
         sampling: Sampling::Rate,
-        priority: 1,
         change_threshold: 0,
         heartbeat: SCENE,
+        ..config::CameraSettings::new(source)
     };
     Ok(Config {
-        node: config::Node { id: "demo".into(), state_dir: None },
-        model: config::Model {
+        node: config::NodeSettings { id: "demo".into(), state_dir: None },
+        model: config::ModelSettings {
             id: crate::hub::BUILTIN.into(),
             revision: String::new(),
-            device: DeviceChoice::Auto,
-            dtype: DtypeChoice::Auto,
-            kernels: KernelChoice::default(),
             max_batch: 1,
             linger: Duration::ZERO,
+            ..config::ModelSettings::default()
         },
-        mqtt: config::Mqtt {
+        mqtt: config::MqttSettings {
             host: "127.0.0.1".into(),
             port,
             version: config::MqttVersion::V5,
-            tls: None,
-            login: None,
             topic_prefix: PREFIX.into(),
             discovery_prefix: None,
             commands: false,
+            ..config::MqttSettings::default()
         },
-        outbox: config::Outbox { max_bytes: 16 << 20, snapshot_bytes: 16 << 20 },
-        http: config::Http { listen: None },
+        outbox: config::OutboxSettings { max_bytes: 16 << 20, snapshot_bytes: 16 << 20 },
+        http: config::HttpSettings { listen: None },
         cameras: BTreeMap::from([(CAMERA.parse()?, camera)]),
         pipelines: PathBuf::new(),
     })

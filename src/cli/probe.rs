@@ -79,7 +79,7 @@ async fn probe(config: &Config) -> anyhow::Result<()> {
 }
 
 /// Finds the model and reads all of its files except the weights.
-fn probe_model(model: &config::Model) -> ProbeResult {
+fn probe_model(model: &config::ModelSettings) -> ProbeResult {
     let found = || -> anyhow::Result<String> {
         let hub::ModelDir { path, .. } = hub::resolve(&model.id, &model.revision)?;
         let target = describe::probe(&path, model.device, model.dtype)?;

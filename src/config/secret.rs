@@ -1,4 +1,4 @@
-//! Secrets: text that is never shown, and the files that hold it.
+//! Secrets: text that is never shown, and the files that hold it. Logins, which have one.
 
 use std::{
     env, fmt,
@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-/// Longer than any password that a camera or broker takes.
+/// The longest password file that is read: longer than any password that a camera or broker takes.
 const MAX_BYTES: u64 = 4096;
 
 /// Text that shows as `***` wherever it is printed.
@@ -18,12 +18,12 @@ const MAX_BYTES: u64 = 4096;
 pub struct Secret(String);
 
 impl Secret {
-    /// Keeps `text` from being shown.
+    /// A secret with this text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself, for the one place that hands it over.
+    /// The text itself, for the client that sends it.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -47,10 +47,19 @@ impl Serialize for Secret {
     }
 }
 
-/// Where a `password_file` lies: an absolute path, or a name under `$CREDENTIALS_DIRECTORY`.
+/// A user name and a password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// The user name.
+    pub username: String,
+    /// The password.
+    pub password: Secret,
+}
+
+/// The path of a `password_file`: `name` itself if it is absolute, else under `$CREDENTIALS_DIRECTORY`.
 ///
 /// # Errors
-/// A sentence. It never repeats a name that is not a path: somebody may have written the password.
+/// What is wrong with `name`, without repeating it: somebody may have written the password there.
 pub fn locate(name: &str) -> Result<PathBuf, String> {
     if Path::new(name).is_absolute() {
         return Ok(name.into());
@@ -66,11 +75,11 @@ pub fn locate(name: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// Reads the secret in `path`; the line end behind it is not part of it. The second value is a
-/// warning when other users can read the file.
+/// Reads the secret in the file at `path`, without the line end behind it. The second value is a warning
+/// if every user can read the file.
 ///
 /// # Errors
-/// A sentence that names the file and says why it cannot be used.
+/// Names the file and says why it cannot be used.
 pub fn read(path: &Path) -> Result<(Secret, Option<String>), String> {
     let shown = path.display();
     let meta = fs::metadata(path).map_err(|e| format!("{shown} cannot be read: {e}"))?;

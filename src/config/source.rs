@@ -11,8 +11,8 @@ use percent_encoding::percent_decode_str;
 use url::{Position, Url};
 
 use super::{
-    Login, Secret,
-    scene::{BadScene, TestSource},
+    secret::{Login, Secret},
+    test_source::{TestSource, TestSourceError},
 };
 
 /// Where pictures come from. Holds no credentials, and `Display` is for everyone's eyes.
@@ -48,8 +48,8 @@ pub struct ParsedSource {
 #[error("{0}")]
 pub struct BadSource(String);
 
-impl From<BadScene> for BadSource {
-    fn from(error: BadScene) -> Self {
+impl From<TestSourceError> for BadSource {
+    fn from(error: TestSourceError) -> Self {
         Self(error.to_string())
     }
 }

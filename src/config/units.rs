@@ -6,7 +6,7 @@ use std::time::Duration;
 ///
 /// # Errors
 /// A sentence that says what was found and how to write it.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return Err(format!("{text:?} has no unit: write \"{text}s\" if seconds are meant"));
     }
@@ -14,8 +14,8 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|_| format!("{text:?} is not a duration: write one such as \"8s\", \"500ms\" or \"1m30s\""))
 }
 
-/// Writes what [`duration`] reads.
-pub fn show_duration(duration: Duration) -> String {
+/// Writes what [`parse_duration`] reads.
+pub fn format_duration(duration: Duration) -> String {
     humantime::format_duration(duration).to_string().replace(' ', "")
 }
 
@@ -36,7 +36,7 @@ const SIZES: [(&str, u64); 9] = [
 ///
 /// # Errors
 /// A sentence that says what was found and how to write it.
-pub fn size(text: &str) -> Result<u64, String> {
+pub fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     if digits > 0 && unit.is_empty() {
@@ -49,8 +49,8 @@ pub fn size(text: &str) -> Result<u64, String> {
     number.parse::<u64>().ok().and_then(|n| n.checked_mul(*factor)).ok_or_else(not_a_size)
 }
 
-/// Writes what [`size`] reads.
-pub fn show_size(bytes: u64) -> String {
+/// Writes what [`parse_size`] reads.
+pub fn format_size(bytes: u64) -> String {
     let whole = SIZES.iter().find(|(_, factor)| bytes >= *factor && bytes.is_multiple_of(*factor));
     whole.map_or_else(|| format!("{bytes}B"), |(name, factor)| format!("{}{name}", bytes / factor))
 }
@@ -63,35 +63,35 @@ mod tests {
 
     #[test]
     fn durations_and_sizes_need_a_unit() {
-        assert!(duration("8").unwrap_err().contains("\"8s\""));
-        assert!(duration("1.5").is_err());
-        assert!(duration("").is_err());
-        assert!(duration("-1s").is_err());
-        assert!(size("512").unwrap_err().contains("has no unit"));
-        assert!(size("").is_err());
-        assert!(size("MiB").is_err());
-        assert!(size("1.5GB").is_err());
-        assert!(size("99999999999TiB").is_err());
+        assert!(parse_duration("8").unwrap_err().contains("\"8s\""));
+        assert!(parse_duration("1.5").is_err());
+        assert!(parse_duration("").is_err());
+        assert!(parse_duration("-1s").is_err());
+        assert!(parse_size("512").unwrap_err().contains("has no unit"));
+        assert!(parse_size("").is_err());
+        assert!(parse_size("MiB").is_err());
+        assert!(parse_size("1.5GB").is_err());
+        assert!(parse_size("99999999999TiB").is_err());
     }
 
     #[test]
     fn binary_and_decimal_sizes_differ() {
-        assert_eq!(size("1MiB"), Ok(1_048_576));
-        assert_eq!(size("1MB"), Ok(1_000_000));
-        assert_eq!(size("1 gb"), Ok(1_000_000_000));
+        assert_eq!(parse_size("1MiB"), Ok(1_048_576));
+        assert_eq!(parse_size("1MB"), Ok(1_000_000));
+        assert_eq!(parse_size("1 gb"), Ok(1_000_000_000));
     }
 
     proptest! {
         #[test]
         fn what_is_written_is_read_back(bytes in 0_u64.., millis in 0_u64..10_000_000_000) {
-            prop_assert_eq!(size(&show_size(bytes)), Ok(bytes));
+            prop_assert_eq!(parse_size(&format_size(bytes)), Ok(bytes));
             let time = Duration::from_millis(millis);
-            prop_assert_eq!(duration(&show_duration(time)), Ok(time));
+            prop_assert_eq!(parse_duration(&format_duration(time)), Ok(time));
         }
 
         #[test]
         fn no_text_makes_them_panic(text in "\\PC{0,20}") {
-            let _ = (duration(&text), size(&text));
+            let _ = (parse_duration(&text), parse_size(&text));
         }
     }
 }

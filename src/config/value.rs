@@ -1,42 +1,51 @@
-//! Raw values made strict: each is checked against its key's kind and bounds, nothing is coerced.
-//! What comes out is complete: a key that nobody wrote, or that was wrong, holds its default.
+//! Strict types: a value as written becomes a value of its key's type, or an error. Nothing is coerced.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{fmt, time::Duration};
 
-use super::{
-    keys::{Key, Kind},
-    layers::{Leaf, Leaves},
-    mistake::{Place, Report},
-    source, units,
-};
+use ::config::ValueKind;
 
-/// A value as it was written.
+use super::{diagnostic::Location, key::Kind, source, units};
+
+/// The most characters of a wrong value that an error message repeats.
+const MAX_SHOWN: usize = 60;
+
+/// The values of a section by key, as written.
+pub type Table = ::config::Map<String, ::config::Value>;
+
+/// A value as written, and where.
 #[derive(Clone, Debug)]
-pub enum Raw {
-    /// TOML text.
-    Text(String),
-    /// TOML whole number.
-    Int(i64),
-    /// TOML boolean.
-    Bool(bool),
-    /// Anything else that TOML knows, in words: no key takes it.
-    Other(String),
-    /// From the environment, where everything is text and the key says how to read it.
-    Environment(String),
+pub struct RawEntry {
+    /// Of any type that the layer has.
+    pub value: ValueKind,
+    /// Where it was written.
+    pub location: Location,
+}
+
+impl RawEntry {
+    /// The merged `value` of the key at `path`, such as `model.id`.
+    pub fn new(value: &::config::Value, path: &str) -> Self {
+        Self { value: value.kind.clone(), location: Location::of(value, path) }
+    }
+
+    /// Whether the layer holds nothing but text, so that the key's type says how to read it: the
+    /// environment and the defaults. TOML has types of its own.
+    fn is_untyped(&self) -> bool {
+        !matches!(self.location, Location::File { .. })
+    }
 }
 
 /// A value of the right type, within its bounds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// See [`Kind::Text`] and [`Kind::Choice`].
+    /// Of [`Kind::Text`] and [`Kind::Choice`].
     Text(String),
-    /// See [`Kind::Bool`].
+    /// Of [`Kind::Bool`].
     Bool(bool),
-    /// See [`Kind::Int`].
+    /// Of [`Kind::Int`].
     Int(u64),
-    /// See [`Kind::Duration`].
+    /// Of [`Kind::Duration`].
     Duration(Duration),
-    /// See [`Kind::Size`], bytes.
+    /// Of [`Kind::Size`], in bytes.
     Size(u64),
 }
 
@@ -47,180 +56,86 @@ impl fmt::Display for Value {
             Self::Text(text) => toml::Value::from(text.as_str()).fmt(f),
             Self::Bool(yes) => yes.fmt(f),
             Self::Int(number) => number.fmt(f),
-            Self::Duration(time) => write!(f, "\"{}\"", units::show_duration(*time)),
-            Self::Size(bytes) => write!(f, "\"{}\"", units::show_size(*bytes)),
+            Self::Duration(time) => write!(f, "\"{}\"", units::format_duration(*time)),
+            Self::Size(bytes) => write!(f, "\"{}\"", units::format_size(*bytes)),
         }
     }
 }
 
-/// A checked value and where it was written.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// Of its key's kind.
-    pub value: Value,
-    /// [`Place::Nowhere`]: it is the default.
-    pub place: Place,
-}
-
-/// A section with an entry for every key that it has.
-#[derive(Clone, Debug)]
-pub struct Section(BTreeMap<&'static str, Entry>);
-
-impl Section {
-    /// Checks what was written in the section `path`, and completes it: from `fallback` first, from
-    /// the keys' own defaults then.
-    pub fn check(
-        path: &str,
-        keys: &[Key],
-        leaves: &Leaves,
-        fallback: Option<&Self>,
-        report: &mut Report,
-    ) -> Self {
-        let entry = |key: &Key| {
-            let written = leaves.get(key.name).and_then(|leaf| checked(key, leaf, report));
-            written.or_else(|| fallback?.0.get(key.name).cloned()).unwrap_or_else(|| {
-                let place = Place::Nowhere { key: format!("{path}.{}", key.name) };
-                let value = key.default.map(|text| convert(key.kind, &Raw::Environment(text.into())));
-                Entry { value: value.and_then(Result::ok).unwrap_or(Value::Text(String::new())), place }
-            })
-        };
-        let mut entry = entry;
-        Self(keys.iter().map(|key| (key.name, entry(key))).collect())
-    }
-
-    /// The entry of a key of this section's table.
-    pub fn entry(&self, name: &str) -> &Entry {
-        &self.0[name]
-    }
-
-    /// Puts a value that follows from others in a default's place.
-    pub fn derive(&mut self, name: &str, value: Value) {
-        if let Some(entry) = self.0.get_mut(name) {
-            entry.value = value;
+/// Reads `raw` as a value of the type `kind`.
+///
+/// # Errors
+/// What the key needs, what was found, and how to write it.
+pub fn convert(kind: Kind, raw: &RawEntry) -> Result<Value, String> {
+    let wrong = |hint: &str| Err(mismatch(kind, &shown(&raw.value)) + hint);
+    match (kind, &raw.value) {
+        (Kind::Text, ValueKind::String(text)) => Ok(Value::Text(text.clone())),
+        (Kind::Choice(names), ValueKind::String(text)) if names.contains(&text.as_str()) => {
+            Ok(Value::Text(text.clone()))
         }
-    }
-
-    /// Whether somebody wrote this key.
-    pub fn is_written(&self, name: &str) -> bool {
-        !matches!(self.entry(name).place, Place::Nowhere { .. })
-    }
-
-    /// The text of a [`Kind::Text`] or [`Kind::Choice`] key.
-    pub fn text(&self, name: &str) -> &str {
-        match &self.entry(name).value {
-            Value::Text(text) => text,
-            other => unreachable!("{name} is not text in the table of keys but {other:?}"),
+        (Kind::Bool, ValueKind::Boolean(yes)) => Ok(Value::Bool(*yes)),
+        (Kind::Bool, ValueKind::String(text)) if raw.is_untyped() => {
+            text.parse().map(Value::Bool).or_else(|_| wrong(""))
         }
-    }
-
-    /// The text, `None` if it is empty.
-    pub fn optional(&self, name: &str) -> Option<&str> {
-        Some(self.text(name)).filter(|text| !text.is_empty())
-    }
-
-    /// The value of a [`Kind::Bool`] key.
-    pub fn bool(&self, name: &str) -> bool {
-        self.entry(name).value == Value::Bool(true)
-    }
-
-    /// The value of a [`Kind::Int`] key or the bytes of a [`Kind::Size`] key.
-    pub fn number(&self, name: &str) -> u64 {
-        match self.entry(name).value {
-            Value::Int(number) | Value::Size(number) => number,
-            ref other => unreachable!("{name} is not a number in the table of keys but {other:?}"),
+        (Kind::Bool, ValueKind::String(_)) => wrong(": write it without quotes"),
+        (Kind::Int(min, max), ValueKind::I64(number)) => {
+            in_bounds(u64::try_from(*number).ok(), min, max).map(Value::Int).map_or_else(|| wrong(""), Ok)
         }
-    }
-
-    /// The value of a [`Kind::Duration`] key.
-    pub fn duration(&self, name: &str) -> Duration {
-        match self.entry(name).value {
-            Value::Duration(time) => time,
-            ref other => unreachable!("{name} is not a duration in the table of keys but {other:?}"),
+        (Kind::Int(min, max), ValueKind::String(text)) if raw.is_untyped() => {
+            in_bounds(whole_number(text), min, max).map(Value::Int).map_or_else(|| wrong(""), Ok)
         }
-    }
-}
-
-fn checked(key: &Key, leaf: &Leaf, report: &mut Report) -> Option<Entry> {
-    match convert(key.kind, &leaf.raw) {
-        Ok(value) => Some(Entry { value, place: leaf.place.clone() }),
-        Err(why) => {
-            report.mistake(&leaf.place, why);
-            None
+        (Kind::Int(..), ValueKind::String(text)) if whole_number(text).is_some() => {
+            wrong(": write it without quotes")
         }
-    }
-}
-
-fn convert(kind: Kind, raw: &Raw) -> Result<Value, String> {
-    let wrong = |hint: &str| Err(format!("needs {}, not {}{hint}", wanted(kind), shown(raw)));
-    match (kind, raw) {
-        (Kind::Text, Raw::Text(text) | Raw::Environment(text)) => Ok(Value::Text(text.clone())),
-        (Kind::Choice(words), Raw::Text(text) | Raw::Environment(text)) => {
-            if words.contains(&text.as_str()) {
-                Ok(Value::Text(text.clone()))
-            } else {
-                wrong("")
-            }
+        (Kind::Duration(min, max), ValueKind::String(text)) => {
+            let time = units::parse_duration(text)?;
+            in_bounds(Some(time), min, max).map(Value::Duration).map_or_else(|| wrong(""), Ok)
         }
-        (Kind::Bool, Raw::Bool(yes)) => Ok(Value::Bool(*yes)),
-        (Kind::Bool, Raw::Environment(text)) => text.parse().map(Value::Bool).or_else(|_| wrong("")),
-        (Kind::Bool, Raw::Text(_)) => wrong(": write it without quotes"),
-        (Kind::Int(..), Raw::Text(text)) if text.parse::<u64>().is_ok() => wrong(": write it without quotes"),
-        (Kind::Int(min, max), Raw::Int(_) | Raw::Environment(_)) => {
-            let number = match raw {
-                Raw::Int(number) => u64::try_from(*number).ok(),
-                Raw::Environment(text) if text.bytes().all(|b| b.is_ascii_digit()) => text.parse().ok(),
-                _ => None,
-            };
-            number.filter(|n| (min..=max).contains(n)).map(Value::Int).map_or_else(|| wrong(""), Ok)
+        (Kind::Size(min, max), ValueKind::String(text)) => {
+            let bytes = units::parse_size(text)?;
+            in_bounds(Some(bytes), min, max).map(Value::Size).map_or_else(|| wrong(""), Ok)
         }
-        (Kind::Duration(min, max), Raw::Text(text) | Raw::Environment(text)) => {
-            let time = units::duration(text)?;
-            if (min..=max).contains(&time) { Ok(Value::Duration(time)) } else { wrong("") }
-        }
-        (Kind::Size(min, max), Raw::Text(text) | Raw::Environment(text)) => {
-            let bytes = units::size(text)?;
-            if (min..=max).contains(&bytes) { Ok(Value::Size(bytes)) } else { wrong("") }
-        }
-        (Kind::Duration(..) | Kind::Size(..), Raw::Int(_)) => {
+        (Kind::Duration(..) | Kind::Size(..), ValueKind::I64(_)) => {
             wrong(", a number without a unit: write it in quotes, with its unit")
         }
-        // It may be a password in a wrong place: it is not repeated.
-        (Kind::Text, Raw::Int(_)) => Err("needs text, not a number: write it in quotes".into()),
-        (Kind::Text | Kind::Choice(_), Raw::Int(_) | Raw::Bool(_)) => wrong(": write it in quotes"),
+        // The number may be a password in a wrong place: it is not repeated.
+        (Kind::Text, ValueKind::I64(_) | ValueKind::I128(_) | ValueKind::Float(_)) => {
+            Err("needs text, not a number: write it in quotes".into())
+        }
+        (Kind::Text | Kind::Choice(_), ValueKind::I64(_) | ValueKind::Boolean(_)) => {
+            wrong(": write it in quotes")
+        }
         _ => wrong(""),
     }
 }
 
-fn wanted(kind: Kind) -> String {
-    match kind {
-        Kind::Text => "text".into(),
-        Kind::Bool => "true or false".into(),
-        Kind::Int(min, max) => format!("a whole number from {min} to {max}"),
-        Kind::Duration(min, max) => {
-            format!("a duration from \"{}\" to \"{}\"", units::show_duration(min), units::show_duration(max))
-        }
-        Kind::Size(min, max) => {
-            format!("a size from \"{}\" to \"{}\"", units::show_size(min), units::show_size(max))
-        }
-        Kind::Choice(words) => {
-            let quoted: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
-            format!("one of {}", quoted.join(", "))
-        }
-    }
+/// The error text for a key of the type `kind` that holds `found`.
+pub fn mismatch(kind: Kind, found: &str) -> String {
+    format!("needs {kind}, not {found}")
 }
 
-/// What was found, short enough for a sentence, without credentials.
-fn shown(raw: &Raw) -> String {
-    match raw {
-        Raw::Text(text) | Raw::Environment(text) => {
+fn in_bounds<T: PartialOrd>(value: Option<T>, min: T, max: T) -> Option<T> {
+    value.filter(|value| (min..=max).contains(value))
+}
+
+fn whole_number(text: &str) -> Option<u64> {
+    // `parse` alone takes a sign, too.
+    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
+/// The value as an error message repeats it: short and without credentials.
+fn shown(value: &ValueKind) -> String {
+    match value {
+        ValueKind::String(text) => {
             let masked = source::mask(text);
-            match masked.char_indices().nth(60) {
+            match masked.char_indices().nth(MAX_SHOWN) {
                 Some((end, _)) => format!("{:?}…", &masked[..end]),
                 None => format!("{masked:?}"),
             }
         }
-        Raw::Int(number) => number.to_string(),
-        Raw::Bool(yes) => yes.to_string(),
-        Raw::Other(words) => words.clone(),
+        ValueKind::Boolean(yes) => yes.to_string(),
+        ValueKind::Float(number) => format!("the number {number:?}"),
+        ValueKind::Array(_) => "a list".into(),
+        number => number.to_string(),
     }
 }

@@ -6,7 +6,7 @@ use std::{fs, time::Duration};
 use camscribe::{
     camera::CameraState,
     capture::{self, CaptureError},
-    config::{Login, ParsedSource, Sampling, Secret, Source, Transport, mask, scene::Picture},
+    config::{Login, ParsedSource, Sampling, Secret, Source, Transport, mask, test_source::TestContent},
     frame::Clock,
     resize::{FrameScaling, LANCZOS3},
 };
@@ -442,7 +442,7 @@ fn centre_of(frame: &camscribe::frame::Frame, colour: [u8; 3]) -> f32 {
 #[test]
 fn the_tour_says_what_each_of_its_scenes_shows() {
     let Source::Test(test) = camera("test://shapes?period=4s").source else { panic!() };
-    assert!(matches!(test.picture, Picture::Shapes(_)));
+    assert!(matches!(test.content, TestContent::Shapes(_)));
     let s = Duration::from_secs;
     assert_eq!(test.truth(s(0), s(4)).as_deref(), Some("A red circle moves to the left."));
     assert_eq!(test.truth(s(4), s(4)).as_deref(), Some("A blue square moves to the right."));

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
-use camscribe::config::keys;
+use camscribe::config::schema;
 
 use crate::support::check::{Check, PORCH};
 
 #[test]
-fn the_environment_is_read_by_each_keys_type_and_mistakes_name_the_variable() {
+fn the_environment_is_read_by_each_keys_type_and_errors_name_the_variable() {
     for (variable, value, text) in [
         ("CAMSCRIBE__DEFAULTS__ENABLED", "yes", "true or false, not \"yes\""),
         ("CAMSCRIBE__DEFAULTS__ENABLED", "True", "true or false, not \"True\""),
@@ -26,8 +26,8 @@ fn the_environment_is_read_by_each_keys_type_and_mistakes_name_the_variable() {
     ] {
         let answer = Check::of(PORCH).env(variable, value).run();
         assert_eq!(answer.code, Some(78), "{variable}: {answer:?}");
-        let place = format!("environment variable {variable}: ");
-        assert!(answer.err.contains(&place) && answer.err.contains(text), "{}", answer.err);
+        let location = format!("environment variable {variable}: ");
+        assert!(answer.err.contains(&location) && answer.err.contains(text), "{}", answer.err);
         assert!(!answer.err.contains("hunter2"), "{}", answer.err);
     }
 }
@@ -215,20 +215,22 @@ fn the_reference_file_explains_every_key_gives_its_default_and_checks() {
 
     let toml: toml::Table = text.parse().unwrap();
     let written: BTreeSet<String> = toml.keys().map(String::clone).collect();
-    let sections = keys::SECTIONS.iter().map(|(name, _)| name.to_string()).chain([keys::CAMERAS.into()]);
-    assert_eq!(written, sections.collect());
-    for (section, keys) in keys::SECTIONS {
-        let table = toml[*section].as_table().unwrap();
+    let sections = schema::SECTIONS.iter().map(|section| section.name).chain([schema::CAMERAS]);
+    assert_eq!(written, sections.map(String::from).collect());
+    for section in schema::SECTIONS {
+        let table = toml[section.name].as_table().unwrap();
         let written: BTreeSet<&str> = table.keys().map(String::as_str).collect();
-        assert_eq!(written, keys.iter().map(|key| key.name).collect(), "[{section}]");
-        for key in *keys {
+        assert_eq!(written, section.keys.iter().map(|key| key.name).collect(), "[{}]", section.name);
+        for key in section.keys {
             let value = &table[key.name];
             let value = value.as_str().map_or_else(|| value.to_string(), Into::into);
-            assert_eq!(Some(value.as_str()), key.default, "{section}.{}", key.name);
+            assert_eq!(Some(value.as_str()), key.default, "{}.{}", section.name, key.name);
         }
     }
-    for (id, camera) in toml[keys::CAMERAS].as_table().unwrap() {
-        assert!(camera.get(keys::URI.name).is_some(), "{id}");
+    for (id, camera) in toml[schema::CAMERAS].as_table().unwrap() {
+        for key in schema::CAMERA.keys.iter().filter(|key| key.default.is_none()) {
+            assert!(camera.get(key.name).is_some(), "{id} lacks {}", key.name);
+        }
     }
     // Each key has a comment above it, or above the keys just before it.
     let lines: Vec<_> = text.lines().collect();

@@ -54,6 +54,15 @@ fn each_error_in_the_file_is_reported_with_its_line_and_a_remedy() {
         ("[model]\nmax_batch = -3\n", "c.toml:2: model.max_batch: ", "from 1 to 64, not -3"),
         ("[model]\nmax_batch = 99999999999999999999\n", "c.toml:2: model.max_batch: ", "from 1 to 64"),
         ("[model]\nmax_batch = [1]\n", "c.toml:2: model.max_batch: ", "not a list"),
+        ("[model]\nmax_batch = { a = 1 }\n", "c.toml:2: model.max_batch: ", "from 1 to 64, not a section"),
+        ("[model]\nkernels = true\n", "c.toml:2: model.kernels: ", "not true: write it in quotes"),
+        ("[defaults]\nenabled = 1\n", "c.toml:2: defaults.enabled: ", "true or false, not 1"),
+        ("[defaults]\nprompt = 2001-01-01\n", "c.toml:2: defaults.prompt: ", "needs text, not a date"),
+        (
+            "[mqtt]\npassword_file = 123.5\n",
+            "c.toml:2: mqtt.password_file: ",
+            "text, not a number: write it in quotes",
+        ),
         (
             "[model]\nid = \"no spaces/here\"\n",
             "c.toml:2: model.id: ",
@@ -282,10 +291,10 @@ fn each_error_in_the_file_is_reported_with_its_line_and_a_remedy() {
         ("[mqtt]\nusername = \"me\"\npassword = hunter2\n", "c.toml:3: ", "this is not TOML: "),
     ];
     assert!(cases.len() >= 25);
-    for (toml, place, text) in cases {
+    for (toml, location, text) in cases {
         let answer = Check::of(&format!("{toml}{PORCH}")).run();
         let line =
-            answer.err.lines().find(|l| l.contains(place)).unwrap_or_else(|| panic!("{toml}{answer:?}"));
+            answer.err.lines().find(|l| l.contains(location)).unwrap_or_else(|| panic!("{toml}{answer:?}"));
         assert!(line.contains(text), "{toml}{line}");
         assert!(!answer.err.contains("hunter2") && !answer.err.contains("ter2"), "{}", answer.err);
         assert_eq!(
@@ -301,9 +310,9 @@ fn each_error_in_the_file_is_reported_with_its_line_and_a_remedy() {
 fn an_invalid_test_source_gets_the_same_error_from_check_run_and_describe() {
     let scene = "test://shapes?object=red-dragon-left";
     let mut check = Check::of(&format!("[cameras.a]\nuri = \"{scene}\"\n"));
-    let told = check.run();
+    let answer = check.run();
     let expected = format!("error: c.toml:2: cameras.a.uri: {DRAGON}\n");
-    assert_eq!((told.code, told.err.as_str()), (Some(78), expected.as_str()));
+    assert_eq!((answer.code, answer.err.as_str()), (Some(78), expected.as_str()));
     let camscribe = |arguments: &[&str]| {
         Command::new(env!("CARGO_BIN_EXE_camscribe"))
             .current_dir(check.folder.path())
@@ -312,11 +321,11 @@ fn an_invalid_test_source_gets_the_same_error_from_check_run_and_describe() {
             .unwrap()
     };
     let run = camscribe(&["run", "--config", "c.toml"]);
-    assert_eq!((run.status.code(), String::from_utf8(run.stderr).unwrap()), (Some(78), told.err));
+    assert_eq!((run.status.code(), String::from_utf8(run.stderr).unwrap()), (Some(78), answer.err));
     let describe = camscribe(&["describe", "--model", "shapes", scene]);
-    let said = String::from_utf8(describe.stderr).unwrap();
+    let error = String::from_utf8(describe.stderr).unwrap();
     assert_eq!(describe.status.code(), Some(1));
-    assert!(said.contains(DRAGON), "{said}");
+    assert!(error.contains(DRAGON), "{error}");
 }
 
 #[test]
@@ -324,7 +333,7 @@ fn all_errors_are_reported_at_once_in_the_order_of_the_file() {
     let toml = "[model]\nmax_batch = 0\ndevice = \"x\"\n[mqtt]\nurl = \"x\"\n[cameras.a]\nframes = 1\nmin_frames = 2\n";
     let answer = Check::of(toml).env("CAMSCRIBE__NODE__ID", "#").run();
     assert_eq!(answer.code, Some(78));
-    let told: Vec<_> =
+    let reported: Vec<_> =
         answer.err.lines().map(|l| l.split(": ").take(3).collect::<Vec<_>>().join(" ")).collect();
     let expected = [
         "model.max_batch",
@@ -334,8 +343,8 @@ fn all_errors_are_reported_at_once_in_the_order_of_the_file() {
         "CAMSCRIBE__NODE__ID",
         "cameras.a.uri",
     ];
-    assert_eq!(told.len(), expected.len(), "{}", answer.err);
-    for (told, expected) in told.iter().zip(expected) {
-        assert!(told.contains(expected), "{}", answer.err);
+    assert_eq!(reported.len(), expected.len(), "{}", answer.err);
+    for (reported, expected) in reported.iter().zip(expected) {
+        assert!(reported.contains(expected), "{}", answer.err);
     }
 }

@@ -151,7 +151,7 @@ fn a_model_that_takes_minutes_does_not_hold_up_the_end() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let stop = CancellationToken::new();
     let asked = runtime.block_on(async {
-        let load = |_: &config::Model| Ok(Box::new(Sluggish::default()) as Box<dyn Describer>);
+        let load = |_: &config::ModelSettings| Ok(Box::new(Sluggish::default()) as Box<dyn Describer>);
         let running = tokio::spawn(app::run(config, load, None, stop.clone()));
         tokio::time::sleep(Duration::from_secs(3)).await;
         let asked = Instant::now();

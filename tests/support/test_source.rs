@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use camscribe::config::{ParsedSource, Source, scene::Picture};
+use camscribe::config::{ParsedSource, Source, test_source::TestContent};
 
 use super::video::launch;
 
@@ -24,7 +24,7 @@ pub fn parse() -> String {
 pub fn raw(folder: &Path, scene: &str, seconds: u32) -> PathBuf {
     let ParsedSource { source, .. } = format!("test://shapes?{scene}&period={seconds}s").parse().unwrap();
     let Source::Test(test) = source else { panic!("{scene} is synthetic") };
-    let Picture::Shapes(script) = test.picture else { panic!("{scene} shows shapes") };
+    let TestContent::Shapes(script) = test.content else { panic!("{scene} shows shapes") };
     let path = folder.join("scene.rgb");
     let mut out = BufWriter::new(File::create(&path).unwrap());
     let mut rgb = vec![0; (WIDTH * HEIGHT * 3) as usize];

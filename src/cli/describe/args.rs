@@ -39,10 +39,10 @@ pub struct DescribeArgs {
     #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub max_tokens: u16,
     /// Length of a clip
-    #[arg(long, value_name = "DURATION", default_value = "8s", value_parser = units::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "8s", value_parser = units::parse_duration)]
     pub window: Duration,
     /// Time from the start of one clip to that of the next [default: the window]
-    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    #[arg(long, value_name = "DURATION", value_parser = units::parse_duration)]
     pub stride: Option<Duration>,
     /// Frames of a clip
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -107,6 +107,6 @@ impl DescribeArgs {
 
     /// What is asked: `--prompt`, else the usual prompt of the model.
     pub fn prompt(&self) -> String {
-        self.prompt.as_deref().unwrap_or(config::usual_prompt(&self.model)).to_owned()
+        self.prompt.as_deref().unwrap_or(config::default_prompt(&self.model)).to_owned()
     }
 }

@@ -16,7 +16,6 @@ use crate::{
     app,
     config::{self, Source},
     describe::Describer,
-    device::KernelChoice,
     logging, shutdown,
 };
 
@@ -30,14 +29,13 @@ pub fn run(args: DescribeArgs) -> anyhow::Result<()> {
     args.check()?;
     let sources = parse_sources(&args)?;
     let out = open_output(args.output.as_deref(), &sources)?;
-    let mut model = app::load_model(&config::Model {
+    let mut model = app::load_model(&config::ModelSettings {
         id: args.model.clone(),
-        revision: config::DEFAULT_REVISION.into(),
         device: args.device,
         dtype: args.dtype,
-        kernels: KernelChoice::default(),
         max_batch: 1,
         linger: Duration::ZERO,
+        ..config::ModelSettings::default()
     })?;
     let runtime = runtime()?;
     let result = describe_all(&sources, &args, &mut *model, out, &runtime);

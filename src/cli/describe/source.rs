@@ -53,11 +53,8 @@ fn camera_id(name: &str) -> CameraId {
 /// What capture needs to know about a source.
 pub fn camera_config(source: &NamedSource, args: &DescribeArgs) -> CameraConfig {
     let WindowConfig { window, stride, frames, min_frames } = args.window_config();
-    let camera = config::Camera {
-        source: source.source.clone(),
-        enabled: true,
+    let camera = config::CameraSettings {
         login: source.login.clone(),
-        pipeline: None,
         transport: Transport::Auto,
         window,
         stride,
@@ -70,9 +67,9 @@ pub fn camera_config(source: &NamedSource, args: &DescribeArgs) -> CameraConfig 
             SamplingArg::Rate => Sampling::Rate,
             SamplingArg::Auto | SamplingArg::Reference => Sampling::Auto,
         },
-        priority: 1,
         change_threshold: 0,
         heartbeat: args.window,
+        ..config::CameraSettings::new(source.source.clone())
     };
     CameraConfig { retry: false, ..app::camera_config(&source.camera, &camera, Path::new("")) }
 }

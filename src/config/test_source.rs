@@ -1,33 +1,33 @@
-//! Synthetic pictures: what stands behind `test://`, read once. `test://shapes` is the small world
-//! that the shipped model knows: a [`Script`] says what is where at which time, and which sentence is
-//! true of it. It is drawn where pictures come from.
+//! Synthetic sources: parses the part of a URI after `test://`. `test://shapes` shows the moving shapes
+//! that the built-in model was trained on: a [`Script`] holds the objects of each scene, and the
+//! sentence that describes them. `capture` draws it.
 //!
-//! Wording is that which `models/shapes` was trained on.
+//! The sentences have the wording of the training data of `models/shapes`.
 
 use std::{fmt, str::FromStr, time::Duration};
 
 use url::form_urlencoded;
 
-/// A picture that needs no camera.
+/// A source that needs no camera.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TestSource {
-    /// What is drawn.
-    pub picture: Picture,
-    /// Pixels.
+    /// What the frames show.
+    pub content: TestContent,
+    /// In pixels.
     pub width: u32,
-    /// Pixels.
+    /// In pixels.
     pub height: u32,
     /// Frames per second.
     pub fps: u32,
-    /// At the pace of a camera; otherwise as fast as frames are taken.
+    /// Whether frames come at `fps`; otherwise as fast as they are consumed.
     pub live: bool,
-    /// When the stream ends; none: never.
+    /// When the stream ends; `None`: never.
     pub duration: Option<Duration>,
 }
 
 /// What a synthetic source shows.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Picture {
+pub enum TestContent {
     /// One of GStreamer's test patterns.
     Pattern(&'static str),
     /// Our moving shapes.
@@ -58,7 +58,7 @@ pub enum Shape {
     Triangle,
 }
 
-/// What an object does in the course of a scene.
+/// How an object moves during a scene.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Motion {
     /// From the left edge to the right.
@@ -69,15 +69,15 @@ pub enum Motion {
     Up,
     /// From the upper edge to the lower.
     Down,
-    /// Nothing.
+    /// Not at all.
     Still,
-    /// Is there from half time on.
+    /// Visible in the second half of the scene.
     Appears,
-    /// Is there until half time.
+    /// Visible in the first half of the scene.
     Disappears,
 }
 
-/// What is behind the objects.
+/// The colour behind the objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Background {
     /// 16, 16, 24
@@ -89,14 +89,14 @@ pub enum Background {
     White,
 }
 
-/// One thing in a scene; written `red-circle-left`.
+/// One object of a scene; written `red-circle-left`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Object {
-    /// Its colour.
+    /// The colour.
     pub colour: Colour,
-    /// Its outline.
+    /// The outline.
     pub shape: Shape,
-    /// What it does.
+    /// The motion.
     pub motion: Motion,
 }
 
@@ -104,26 +104,26 @@ pub struct Object {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scene {
     pub(crate) objects: Vec<Object>,
-    /// What is behind them.
+    /// The colour behind them.
     pub background: Background,
 }
 
-/// Scenes that follow each other for ever, each for one period.
+/// Scenes that repeat for ever, each for one period.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Script {
     scenes: Vec<Scene>,
     pub(crate) period: Duration,
 }
 
-/// A synthetic picture that cannot be drawn.
+/// A `test://` URI that names no source.
 #[derive(Debug, thiserror::Error)]
-pub enum BadScene {
+pub enum TestSourceError {
     /// Neither shapes nor a pattern.
     #[error("test://{name} does not exist: use test://shapes or one of {known}")]
     Unknown {
-        /// What was asked for.
+        /// The name in the URI.
         name: String,
-        /// The patterns.
+        /// The known patterns.
         known: String,
     },
     /// An option of `test://` that does not exist.
@@ -136,9 +136,9 @@ pub enum BadScene {
     Value {
         /// The option.
         key: String,
-        /// What it was set to.
+        /// The value in the URI.
         value: String,
-        /// What it can be.
+        /// What the option takes.
         why: String,
     },
     /// Not of the form colour-shape-motion.
@@ -153,15 +153,15 @@ pub enum BadScene {
     /// Too many objects.
     #[error("a scene holds at most two objects")]
     Crowded,
-    /// Objects that cannot be told apart in words.
+    /// Two objects of the same colour, which a sentence could not distinguish.
     #[error("two objects of a scene must differ in colour")]
     SameColour,
 }
 
 impl FromStr for Object {
-    type Err = BadScene;
+    type Err = TestSourceError;
 
-    fn from_str(s: &str) -> Result<Self, BadScene> {
+    fn from_str(s: &str) -> Result<Self, TestSourceError> {
         let parts: Vec<&str> = s.split('-').collect();
         let object = || {
             let [colour, shape, motion] = parts[..] else { return None };
@@ -171,15 +171,15 @@ impl FromStr for Object {
                 motion: named(&MOTIONS, motion)?,
             })
         };
-        object().ok_or_else(|| BadScene::Object(s.into()))
+        object().ok_or_else(|| TestSourceError::Object(s.into()))
     }
 }
 
 impl FromStr for Background {
-    type Err = BadScene;
+    type Err = TestSourceError;
 
-    fn from_str(s: &str) -> Result<Self, BadScene> {
-        named(&BACKGROUNDS, s).ok_or_else(|| BadScene::Background(s.into()))
+    fn from_str(s: &str) -> Result<Self, TestSourceError> {
+        named(&BACKGROUNDS, s).ok_or_else(|| TestSourceError::Background(s.into()))
     }
 }
 
@@ -207,7 +207,7 @@ fn name_of<T: PartialEq>(table: &[(&'static str, T)], value: &T) -> &'static str
     table.iter().find(|(_, v)| v == value).map_or("", |(n, _)| n)
 }
 
-/// As the model words it: `red circle moves to the left`.
+/// In the wording of the training data: `red circle moves to the left`.
 impl fmt::Display for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verb = match self.motion {
@@ -223,7 +223,7 @@ impl fmt::Display for Object {
     }
 }
 
-/// What a model that sees rightly says: `A red circle moves to the left while a blue square stays still.`
+/// The correct description: `A red circle moves to the left while a blue square stays still.`
 impl fmt::Display for Scene {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.objects[..] {
@@ -237,11 +237,14 @@ impl fmt::Display for Scene {
 }
 
 impl Scene {
-    /// Puts an object in.
-    pub fn add(&mut self, object: Object) -> Result<(), BadScene> {
+    /// Adds an object.
+    ///
+    /// # Errors
+    /// The scene has two objects already, or one of the same colour.
+    pub fn add(&mut self, object: Object) -> Result<(), TestSourceError> {
         match &self.objects[..] {
-            [_, _, ..] => return Err(BadScene::Crowded),
-            [other] if other.colour == object.colour => return Err(BadScene::SameColour),
+            [_, _, ..] => return Err(TestSourceError::Crowded),
+            [other] if other.colour == object.colour => return Err(TestSourceError::SameColour),
             _ => self.objects.push(object),
         }
         self.objects.sort_by_key(|o| o.colour);
@@ -255,7 +258,7 @@ impl Script {
         Self { scenes, period }
     }
 
-    /// A round trip through what the shipped model knows.
+    /// Eight scenes that show every colour, shape and motion.
     pub fn tour(period: Duration) -> Self {
         use {Background::*, Colour::*, Motion::*, Shape::*};
         let one = |colour, shape, motion| Object { colour, shape, motion };
@@ -273,8 +276,8 @@ impl Script {
         Self { scenes, period }
     }
 
-    /// The true sentence about the time from `start` on for `length`, if that is at least three
-    /// quarters of one scene and nothing of another.
+    /// The correct description of the time from `start` to `start + length`. `None` if that time touches
+    /// two scenes, or covers less than three quarters of one.
     pub fn sentence(&self, start: Duration, length: Duration) -> Option<String> {
         let (begin, end) = (start.as_nanos(), (start + length).as_nanos());
         let period = self.period.as_nanos();
@@ -282,7 +285,7 @@ impl Script {
         whole.then(|| self.scene(start).map(Scene::to_string)).flatten()
     }
 
-    /// What is to be seen at `pts`.
+    /// The scene at `pts`.
     pub(crate) fn scene(&self, pts: Duration) -> Option<&Scene> {
         let turn = pts.as_nanos() / self.period.as_nanos();
         self.scenes.get((turn % self.scenes.len().max(1) as u128) as usize)
@@ -320,14 +323,14 @@ const PATTERNS: [&str; 26] = [
 ];
 
 impl TestSource {
-    /// Reads what stands behind `test://`.
-    pub(super) fn parse(text: &str) -> Result<Self, BadScene> {
+    /// Parses the part of a URI after `test://`.
+    pub(super) fn parse(text: &str) -> Result<Self, TestSourceError> {
         let (name, query) = text.split_once('?').unwrap_or((text, ""));
         let name = name.trim_end_matches('/').to_ascii_lowercase();
         let mut scene = Scene::default();
         let mut period = Duration::from_secs(8);
         let mut test = Self {
-            picture: Picture::Pattern("smpte"),
+            content: TestContent::Pattern("smpte"),
             width: 640,
             height: 360,
             fps: 25,
@@ -346,40 +349,42 @@ impl TestSource {
                 "period" => period = option.duration(Duration::from_secs(3600))?,
                 "object" => scene.add(value.parse()?)?,
                 "background" => scene.background = value.parse()?,
-                _ => return Err(BadScene::Option(key.into())),
+                _ => return Err(TestSourceError::Option(key.into())),
             }
             if matches!(&*key, "period" | "object" | "background") {
                 scene_options.push(key.into_owned());
             }
         }
-        test.picture = match PATTERNS.iter().find(|p| **p == name) {
-            Some(pattern) => Picture::Pattern(pattern),
-            None if name == "shapes" => Picture::Shapes(match scene_options.iter().all(|k| k == "period") {
-                true => Script::tour(period),
-                false => Script::new(vec![scene], period),
-            }),
-            None => return Err(BadScene::Unknown { name, known: PATTERNS.join(", ") }),
+        test.content = match PATTERNS.iter().find(|p| **p == name) {
+            Some(pattern) => TestContent::Pattern(pattern),
+            None if name == "shapes" => {
+                TestContent::Shapes(match scene_options.iter().all(|k| k == "period") {
+                    true => Script::tour(period),
+                    false => Script::new(vec![scene], period),
+                })
+            }
+            None => return Err(TestSourceError::Unknown { name, known: PATTERNS.join(", ") }),
         };
-        match (&test.picture, scene_options.into_iter().next()) {
-            (Picture::Pattern(_), Some(key)) => Err(BadScene::Option(key)),
+        match (&test.content, scene_options.into_iter().next()) {
+            (TestContent::Pattern(_), Some(key)) => Err(TestSourceError::Option(key)),
             _ => Ok(test),
         }
     }
 
-    /// `shapes`, or that of a pattern.
+    /// `shapes`, or the name of the pattern.
     pub fn name(&self) -> &'static str {
-        match self.picture {
-            Picture::Pattern(name) => name,
-            Picture::Shapes(_) => "shapes",
+        match self.content {
+            TestContent::Pattern(name) => name,
+            TestContent::Shapes(_) => "shapes",
         }
     }
 
-    /// What can be seen from `start` on for `length`, in the words of the shipped model: known for
-    /// moving shapes, where that time is most of one scene and not part of another.
+    /// The correct description of the time from `start` to `start + length`: [`Script::sentence`] for
+    /// moving shapes, `None` for a pattern.
     pub fn truth(&self, start: Duration, length: Duration) -> Option<String> {
-        match &self.picture {
-            Picture::Pattern(_) => None,
-            Picture::Shapes(script) => script.sentence(start, length),
+        match &self.content {
+            TestContent::Pattern(_) => None,
+            TestContent::Shapes(script) => script.sentence(start, length),
         }
     }
 }
@@ -398,21 +403,21 @@ struct Setting<'a> {
 }
 
 impl Setting<'_> {
-    fn bad(&self, why: String) -> BadScene {
-        BadScene::Value { key: self.key.into(), value: self.value.into(), why }
+    fn bad(&self, why: String) -> TestSourceError {
+        TestSourceError::Value { key: self.key.into(), value: self.value.into(), why }
     }
 
-    fn parsed<T: FromStr>(&self, kind: &str) -> Result<T, BadScene> {
+    fn parsed<T: FromStr>(&self, kind: &str) -> Result<T, TestSourceError> {
         self.value.parse().map_err(|_| self.bad(format!("it must be {kind}")))
     }
 
-    fn number(&self, low: u32, high: u32) -> Result<u32, BadScene> {
+    fn number(&self, low: u32, high: u32) -> Result<u32, TestSourceError> {
         let kind = format!("a whole number from {low} to {high}");
         let number = self.parsed(&kind)?;
         if (low..=high).contains(&number) { Ok(number) } else { Err(self.bad(format!("it must be {kind}"))) }
     }
 
-    fn duration(&self, longest: Duration) -> Result<Duration, BadScene> {
+    fn duration(&self, longest: Duration) -> Result<Duration, TestSourceError> {
         let fits = |d: &Duration| (Duration::from_millis(100)..=longest).contains(d);
         let limit = humantime::format_duration(longest);
         humantime::parse_duration(self.value).ok().filter(fits).ok_or_else(|| {

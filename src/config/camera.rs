@@ -1,0 +1,310 @@
+//! `[cameras.<id>]`: one camera, and `[defaults]`: the keys that every camera inherits.
+
+use std::{path::Path, time::Duration};
+
+use super::{
+    diagnostic::Diagnostics,
+    key::{Key, Kind, names},
+    login,
+    prompt::{DEFAULT_PROMPT, check_prompt},
+    secret::Login,
+    section::Section,
+    source::{ParsedSource, Source},
+    units,
+    value::Value,
+};
+
+/// The most windows of a camera that may be open at once, which bounds the frames that are kept.
+pub const MAX_OVERLAP: u32 = 64;
+/// The highest priority of a camera.
+pub const MAX_PRIORITY: u64 = 10;
+/// The pipelines that camscribe ships.
+pub const PIPELINES: [&str; 8] =
+    ["file", "file-nvdec", "rtsp", "rtsp-jetson", "rtsp-nvdec", "shapes", "test", "v4l2"];
+/// The folder beside the configuration file for pipelines of the user's own.
+pub const PIPELINES_DIR: &str = "pipelines";
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+const TRANSPORTS: [(&str, Transport); 3] =
+    [("tcp", Transport::Tcp), ("udp", Transport::Udp), ("auto", Transport::Auto)];
+const SAMPLINGS: [(&str, Sampling); 3] =
+    [("auto", Sampling::Auto), ("rate", Sampling::Rate), ("keyframes", Sampling::Keyframes)];
+
+/// The key that each camera must set itself, and that `[defaults]` does not have.
+pub const URI: Key = Key::required(
+    "uri",
+    Kind::Text,
+    "The source: rtsp://, rtsps://, file://, v4l2:///dev/video0, test:// or the path of a file",
+);
+
+/// The keys of a camera.
+pub const KEYS: &[Key] = &[
+    URI,
+    Key::new("enabled", Kind::Bool, "true", "Whether the camera is watched"),
+    Key::new("username", Kind::Text, "", "The user name at an RTSP camera; empty: no login"),
+    Key::new(
+        "password_file",
+        Kind::Text,
+        "",
+        "The file that holds the password, by absolute path or by name in $CREDENTIALS_DIRECTORY",
+    ),
+    Key::new(
+        "pipeline",
+        Kind::Text,
+        "",
+        "The pipeline file, by name without folder and ending; empty: the one for the uri's scheme",
+    ),
+    Key::new(
+        "transport",
+        Kind::Choice(&names(&TRANSPORTS)),
+        "tcp",
+        "The transport of RTSP media; auto: udp, or tcp when nothing arrives",
+    ),
+    Key::new(
+        "window",
+        Kind::Duration(Duration::from_millis(500), HOUR),
+        "8s",
+        "The time that one clip covers",
+    ),
+    Key::new(
+        "stride",
+        Kind::Duration(Duration::from_millis(100), DAY),
+        "8s",
+        "The time from the start of one clip to the start of the next; unset: as long as window",
+    ),
+    Key::new("frames", Kind::Int(1, 64), "8", "The frames of a clip, spread over its window"),
+    Key::new(
+        "min_frames",
+        Kind::Int(1, 64),
+        "2",
+        "The least frames of a clip that is described; at most frames",
+    ),
+    Key::new(
+        "prompt",
+        Kind::Text,
+        DEFAULT_PROMPT,
+        "The prompt for each clip; unset, with the model shapes: the one that it was trained on",
+    ),
+    Key::new("max_tokens", Kind::Int(1, 2048), "96", "The most tokens of an answer"),
+    Key::new(
+        "sampling",
+        Kind::Choice(&names(&SAMPLINGS)),
+        "auto",
+        "The frames that are decoded: all, only keyframes, or auto: keyframes where they come often enough",
+    ),
+    Key::new(
+        "priority",
+        Kind::Int(1, MAX_PRIORITY),
+        "1",
+        "The share of the model's time when it cannot keep up",
+    ),
+    Key::new(
+        "change_threshold",
+        Kind::Int(0, 255),
+        "10",
+        "The change of brightness, of 255, from which a clip differs from the last one described; 0: every clip is described",
+    ),
+    Key::new(
+        "heartbeat",
+        Kind::Duration(SECOND, DAY),
+        "10m",
+        "The time after which an unchanged view is described again",
+    ),
+];
+
+/// The keys of `[defaults]`: all of a camera but [`URI`], which comes first.
+pub const SHARED_KEYS: &[Key] = KEYS.split_at(1).1;
+
+/// `[cameras.<id>]`, with what it inherits from `[defaults]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CameraSettings {
+    /// The source of the frames.
+    pub source: Source,
+    /// Whether the camera is watched.
+    pub enabled: bool,
+    /// The login, from `username` and `password_file` or from the URI.
+    pub login: Option<Login>,
+    /// The name of the pipeline file; `None`: the one for the source.
+    pub pipeline: Option<String>,
+    /// The transport of RTSP media.
+    pub transport: Transport,
+    /// The time that one clip covers.
+    pub window: Duration,
+    /// The time from the start of one window to the start of the next.
+    pub stride: Duration,
+    /// The frames of a clip, 1 to 64.
+    pub frames: usize,
+    /// A clip with fewer frames is not described; at most `frames`.
+    pub min_frames: usize,
+    /// The prompt for each clip.
+    pub prompt: String,
+    /// The most tokens of an answer.
+    pub max_tokens: usize,
+    /// The frames that are decoded.
+    pub sampling: Sampling,
+    /// The share of the model's time where a camera of priority 1 has one part: 1 to [`MAX_PRIORITY`].
+    pub priority: u64,
+    /// The change of brightness, of 255, that counts as a change; 0: every clip is described.
+    pub change_threshold: u8,
+    /// The time after which an unchanged view is described again.
+    pub heartbeat: Duration,
+}
+
+/// The transport of RTSP media.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Inside the RTSP connection: nothing is lost, and no firewall needs opening.
+    Tcp,
+    /// Datagrams: less delay, but losses show.
+    Udp,
+    /// Datagrams if they arrive, else the RTSP connection.
+    Auto,
+}
+
+/// Which frames are decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sampling {
+    /// Keyframes where they come often enough, else by rate.
+    Auto,
+    /// All frames are decoded, and those nearest to the wanted times are kept.
+    Rate,
+    /// Only keyframes are decoded, however rare they are.
+    Keyframes,
+}
+
+impl CameraSettings {
+    /// The defaults for a camera with this source.
+    pub fn new(source: Source) -> Self {
+        Self::of(&Section::defaults("defaults", KEYS), source, None)
+    }
+
+    /// The settings of a checked section; relative files are taken from `folder`. Defaults that follow
+    /// from other keys are put into `section`. `has_uri`: the section sets a URI, valid or not.
+    pub(super) fn read(
+        section: &mut Section,
+        has_uri: bool,
+        folder: &Path,
+        diagnostics: &mut Diagnostics,
+    ) -> Self {
+        derive_window(section);
+        check_window(section, diagnostics);
+        let (source, login) = source_and_login(section, has_uri, diagnostics);
+        if let Err(why) = check_prompt(section.text("prompt")) {
+            diagnostics.error(&section.entry("prompt").location, why);
+        }
+        check_pipeline(section, folder, diagnostics);
+        Self::of(section, source.relative_to(folder), login)
+    }
+
+    fn of(section: &Section, source: Source, login: Option<Login>) -> Self {
+        Self {
+            source,
+            enabled: section.bool("enabled"),
+            login,
+            pipeline: section.optional("pipeline").map(Into::into),
+            transport: section.choice("transport", &TRANSPORTS),
+            window: section.duration("window"),
+            stride: section.duration("stride"),
+            frames: section.number("frames") as usize,
+            min_frames: section.number("min_frames") as usize,
+            prompt: section.text("prompt").trim().into(),
+            max_tokens: section.number("max_tokens") as usize,
+            sampling: section.choice("sampling", &SAMPLINGS),
+            priority: section.number("priority"),
+            change_threshold: section.number("change_threshold") as u8,
+            heartbeat: section.duration("heartbeat"),
+        }
+    }
+}
+
+/// Unset, `stride` and `min_frames` follow `window` and `frames`, so that one key suffices to change a
+/// window.
+fn derive_window(section: &mut Section) {
+    if !section.is_set("stride") {
+        section.derive("stride", Value::Duration(section.duration("window")));
+    }
+    if !section.is_set("min_frames") {
+        let least = section.number("min_frames").min(section.number("frames"));
+        section.derive("min_frames", Value::Int(least));
+    }
+}
+
+fn check_window(section: &Section, diagnostics: &mut Diagnostics) {
+    let (window, stride) = (section.duration("window"), section.duration("stride"));
+    if window > stride.saturating_mul(MAX_OVERLAP) {
+        let why = format!(
+            "{} is too short for window = {}: more than {MAX_OVERLAP} windows would overlap; at least {} \
+             would do",
+            units::format_duration(stride),
+            units::format_duration(window),
+            units::format_duration(window / MAX_OVERLAP),
+        );
+        diagnostics.error(&section.entry("stride").location, why);
+    }
+    let (frames, min_frames) = (section.number("frames"), section.number("min_frames"));
+    if min_frames > frames {
+        let why = format!("{min_frames} is more than frames = {frames}: no clip would ever be described");
+        diagnostics.error(&section.entry("min_frames").location, why);
+    }
+}
+
+/// The source that `uri` names, and the login from the URI or from `username` and `password_file`. An
+/// invalid URI gives an empty file path, so that further errors are found.
+fn source_and_login(
+    section: &Section,
+    has_uri: bool,
+    diagnostics: &mut Diagnostics,
+) -> (Source, Option<Login>) {
+    let location = &section.entry("uri").location;
+    let nothing = || ParsedSource { source: Source::File("".into()), login: None };
+    if !has_uri {
+        let why = "is missing: every camera needs one, such as uri = \"rtsp://192.0.2.10/stream1\"";
+        diagnostics.error(location, why);
+    }
+    let parsed =
+        if section.is_set("uri") { section.text("uri").parse::<ParsedSource>() } else { Ok(nothing()) };
+    let ParsedSource { source, login: in_uri } = parsed.unwrap_or_else(|e| {
+        diagnostics.error(location, e.to_string());
+        nothing()
+    });
+    if let Source::File(path) = &source {
+        match path.to_str() {
+            Some(path) if path.starts_with("/dev/video") => {
+                diagnostics.error(location, format!("{path:?} is a device: write v4l2://{path}"));
+            }
+            Some(path) if path.starts_with("~/") => {
+                diagnostics.error(location, format!("{path:?}: ~ is the shell's: write the whole path"));
+            }
+            _ => {}
+        }
+    }
+    if in_uri.is_some() {
+        diagnostics.warning(location, "holds credentials: better write them with username and password_file");
+        if section.optional("username").is_some() {
+            diagnostics.error(location, "holds credentials, and username is set too: keep one of them");
+        }
+    }
+    (source, in_uri.or_else(|| login::read(section, diagnostics)))
+}
+
+/// Checks that `pipeline` names a shipped pipeline, or one in the folder for the user's own.
+fn check_pipeline(section: &Section, folder: &Path, diagnostics: &mut Diagnostics) {
+    let Some(name) = section.optional("pipeline") else { return };
+    let location = &section.entry("pipeline").location;
+    let allowed = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+    if name.len() > 64 || !name.bytes().all(allowed) {
+        let why =
+            "cannot name a pipeline: write the file's name without folder and ending; a-z, 0-9, '_' and '-'";
+        diagnostics.error(location, format!("{name:?} {why}"));
+    } else if !PIPELINES.contains(&name) {
+        let own = folder.join(PIPELINES_DIR).join(format!("{name}.txt"));
+        if !own.is_file() {
+            let shipped = PIPELINES.join(", ");
+            let why = format!("is none of {shipped}, and there is no file {}", own.display());
+            diagnostics.error(location, format!("{name:?} {why}"));
+        }
+    }
+}

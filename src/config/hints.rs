@@ -1,0 +1,91 @@
+//! What to do about a section or key that does not exist: the words of the error message.
+
+use super::{
+    camera::URI,
+    schema::{self, SectionSchema},
+};
+
+/// How alike two names must be, from 0 to 1, for one to be suggested for the other.
+const MIN_LIKENESS: f64 = 0.6;
+
+/// The text for a top-level name that is no section.
+pub fn unknown_section(name: &str) -> String {
+    if let Some(hint) = hint_for(name) {
+        return hint.into();
+    }
+    let known = || schema::SECTIONS.iter().map(|section| section.name).chain([schema::CAMERAS]);
+    match nearest(name, known()) {
+        Some(near) => format!("there is no such section; did you mean {near}?"),
+        None => format!("there is no such section; there are {}", known().collect::<Vec<_>>().join(", ")),
+    }
+}
+
+/// The text for a top-level value that is no table, though every section is one.
+pub fn not_a_section(name: &str) -> String {
+    if name == schema::CAMERAS {
+        return "each camera is a section of its own: write [cameras.<id>] and its keys under it".into();
+    }
+    if schema::find(name).is_some() {
+        return format!("is a section: write [{name}] and its keys under it");
+    }
+    match sections_with(name) {
+        Some(sections) => format!("stands outside its section: write it under {sections}"),
+        None => unknown_section(name),
+    }
+}
+
+/// The text for a value of `[cameras]` that is no table: `name` stands for a camera, or for a key that
+/// lacks one.
+pub fn not_a_camera(name: &str) -> String {
+    if schema::CAMERA.find(name).is_some() {
+        return format!(
+            "stands outside its camera: give that a name, and write [cameras.porch] above {name}"
+        );
+    }
+    format!("a camera is a section: write [{}.{name}] and its keys under it", schema::CAMERAS)
+}
+
+/// The text for a key that the section `path` does not have.
+pub fn unknown_key(path: &str, name: &str, section: &SectionSchema) -> String {
+    if let Some(hint) = hint_for(&format!("{path}.{name}")) {
+        return hint.into();
+    }
+    let known = || section.keys.iter().map(|key| key.name);
+    match (nearest(name, known()), sections_with(name)) {
+        (Some(near), _) => format!("there is no such key; did you mean {near}?"),
+        (None, Some(sections)) => format!("there is no such key in [{path}]; it belongs under {sections}"),
+        (None, None) => {
+            format!("there is no such key; [{path}] has {}", known().collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+/// The text for a key or section that people look for and that does not exist on purpose.
+fn hint_for(path: &str) -> Option<&'static str> {
+    if path.strip_prefix(schema::DEFAULTS) == Some(".uri") {
+        return Some("each camera needs a uri of its own: write it under [cameras.<id>]");
+    }
+    (path.rsplit('.').next() == Some("password")).then_some(
+        "passwords do not stand in the configuration: put it into a file of its own, readable only for \
+         camscribe, and name that file with password_file",
+    )
+}
+
+/// The sections that have a key of this name, such as `[mqtt] or [defaults]`.
+fn sections_with(name: &str) -> Option<String> {
+    if name == URI.name {
+        return Some("[cameras.<id>]".into());
+    }
+    let sections = schema::SECTIONS.iter().filter(|section| section.find(name).is_some());
+    let sections: Vec<_> = sections.map(|section| format!("[{}]", section.name)).collect();
+    (!sections.is_empty()).then(|| sections.join(" or "))
+}
+
+/// The known name that is most like `name`, if one is like it.
+fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    known
+        .map(|known| (strsim::normalized_damerau_levenshtein(name, known), known))
+        .filter(|(likeness, _)| *likeness >= MIN_LIKENESS)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, known)| known)
+}

@@ -1,0 +1,172 @@
+//! Reads all layers, checks them section by section, and builds the [`Config`].
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    camera::{CameraSettings, PIPELINES_DIR, URI},
+    diagnostic::{ConfigError, Diagnostics, Location},
+    http::HttpSettings,
+    key::Key,
+    layers::Layers,
+    model::ModelSettings,
+    mqtt::MqttSettings,
+    node::NodeSettings,
+    outbox::OutboxSettings,
+    prompt::default_prompt,
+    schema::{self, SectionSchema},
+    section::Section,
+    source::mask,
+    value::Value,
+};
+use crate::camera::CameraId;
+
+/// The file that is read where none is given.
+pub const DEFAULT_FILE: &str = "/etc/camscribe/camscribe.toml";
+
+/// A valid configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// This camscribe.
+    pub node: NodeSettings,
+    /// The model that describes clips.
+    pub model: ModelSettings,
+    /// The broker that descriptions are published to.
+    pub mqtt: MqttSettings,
+    /// The queue on disk for what the broker has not confirmed.
+    pub outbox: OutboxSettings,
+    /// Metrics and health checks.
+    pub http: HttpSettings,
+    /// All cameras, at least one, disabled ones included, with what they inherit from `[defaults]`.
+    pub cameras: BTreeMap<CameraId, CameraSettings>,
+    /// The folder for pipeline files of the user's own; it may not exist.
+    pub pipelines: PathBuf,
+}
+
+/// A configuration as read.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What it says.
+    pub config: Config,
+    /// What works but should be changed, a line each.
+    pub warnings: Vec<String>,
+    sections: Vec<(String, &'static SectionSchema, Section)>,
+}
+
+impl Loaded {
+    /// The effective configuration as TOML: every key, defaults applied, credentials masked.
+    pub fn to_toml(&self) -> String {
+        let section = |(name, schema, section): &(String, &SectionSchema, Section)| {
+            let line = |key: &Key| match &section.entry(key.name).value {
+                Value::Text(text) if key.name == URI.name => {
+                    format!("{} = {}\n", key.name, Value::Text(mask(text)))
+                }
+                value => format!("{} = {value}\n", key.name),
+            };
+            format!("[{name}]\n{}", schema.keys.iter().map(line).collect::<String>())
+        };
+        self.sections.iter().map(section).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Reads the configuration from `file` and the environment. `None` means [`DEFAULT_FILE`], which may be
+/// missing if the environment says everything.
+///
+/// # Errors
+/// All errors in the configuration, each with its location.
+pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
+    let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+    let mut diagnostics = Diagnostics::new(path.into());
+    let Some(layers) = Layers::read(path, file.is_some(), &mut diagnostics) else {
+        return Err(diagnostics.into_error());
+    };
+    if layers.cameras.is_empty() && diagnostics.is_clean() {
+        let missing = if path.exists() { "" } else { " (this file does not exist)" };
+        let text = format!("there is no camera: write a [cameras.<id>] section with a uri{missing}");
+        diagnostics.error(&Location::Unset { key: String::new() }, text);
+    }
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut sections = check_sections(&layers, &mut diagnostics);
+    let cameras = read_cameras(&layers, &sections[schema::DEFAULTS], folder, &mut diagnostics);
+    let config = Config {
+        node: NodeSettings::read(&sections["node"], folder, &mut diagnostics),
+        model: ModelSettings::read(&sections["model"], folder, &mut diagnostics),
+        mqtt: MqttSettings::read(&sections["mqtt"], folder, &mut diagnostics),
+        outbox: OutboxSettings::read(&sections["outbox"]),
+        http: HttpSettings::read(&sections["http"], &mut diagnostics),
+        cameras: cameras.iter().map(|(id, (settings, _))| (id.clone(), settings.clone())).collect(),
+        pipelines: folder.join(PIPELINES_DIR),
+    };
+    let warnings = diagnostics.finish()?;
+    if let Some(node) = sections.get_mut("node") {
+        node.derive("id", Value::Text(config.node.id.clone()));
+        if let Some(folder) = &config.node.state_dir {
+            node.derive("state_dir", Value::Text(folder.display().to_string()));
+        }
+    }
+    let fixed = schema::SECTIONS.iter().filter(|schema| schema.name != schema::DEFAULTS);
+    let fixed = fixed.filter_map(|schema| Some((schema.name.into(), schema, sections.remove(schema.name)?)));
+    let cameras =
+        cameras.into_iter().map(|(id, (_, section))| (schema::camera_path(&id), &schema::CAMERA, section));
+    Ok(Loaded { config, warnings, sections: fixed.chain(cameras).collect() })
+}
+
+/// The checked [`schema::SECTIONS`], by name.
+fn check_sections(layers: &Layers, diagnostics: &mut Diagnostics) -> BTreeMap<&'static str, Section> {
+    let mut check = |schema: &'static SectionSchema| {
+        Section::check(schema.name, schema.keys, &layers.section(&[schema.name]), None, diagnostics)
+    };
+    let mut sections: BTreeMap<_, _> =
+        schema::SECTIONS.iter().map(|schema| (schema.name, check(schema))).collect();
+    let prompt = default_prompt(sections["model"].text("id"));
+    if let Some(defaults) = sections.get_mut(schema::DEFAULTS).filter(|defaults| !defaults.is_set("prompt")) {
+        defaults.derive("prompt", Value::Text(prompt.into()));
+    }
+    sections
+}
+
+/// The settings of all cameras and their checked sections, which inherit from `defaults`.
+fn read_cameras(
+    layers: &Layers,
+    defaults: &Section,
+    folder: &Path,
+    diagnostics: &mut Diagnostics,
+) -> BTreeMap<CameraId, (CameraSettings, Section)> {
+    let mut read = |id: &CameraId| {
+        let path = schema::camera_path(id);
+        let set = layers.section(&[schema::CAMERAS, id.as_str()]);
+        let mut section = Section::check(&path, schema::CAMERA.keys, &set, Some(defaults), diagnostics);
+        let has_uri = set.contains_key(URI.name);
+        let settings = CameraSettings::read(&mut section, has_uri, folder, diagnostics);
+        (id.clone(), (settings, section))
+    };
+    let cameras: BTreeMap<_, _> = layers.cameras.iter().map(&mut read).collect();
+    if !cameras.is_empty() && cameras.values().all(|(camera, _)| !camera.enabled) {
+        let location = Location::Unset { key: schema::CAMERAS.into() };
+        diagnostics.warning(&location, "no camera is enabled: nothing is watched");
+    }
+    cameras
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::{super::source::Source, *};
+
+    #[test]
+    fn default_settings_are_those_of_a_file_that_sets_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("c.toml");
+        fs::write(&file, "[cameras.a]\nuri = \"/a.mp4\"\n").unwrap();
+        let config = load(Some(&file)).unwrap().config;
+        assert_eq!(config.model, ModelSettings::default());
+        assert_eq!(config.mqtt, MqttSettings::default());
+        assert_eq!(config.outbox, OutboxSettings::default());
+        assert_eq!(config.http, HttpSettings::default());
+        let cameras: Vec<_> = config.cameras.into_values().collect();
+        assert_eq!(cameras, [CameraSettings::new(Source::File("/a.mp4".into()))]);
+    }
+}

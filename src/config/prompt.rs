@@ -1,0 +1,49 @@
+//! Prompts: the default, and what a prompt may hold.
+
+use crate::hub;
+
+/// The prompt where none is configured.
+pub const DEFAULT_PROMPT: &str = "Describe what happens in this video in one or two sentences.";
+
+/// The longest prompt, in bytes: more would leave too little of a small model's context for images.
+const MAX_PROMPT_BYTES: usize = 4000;
+
+/// The marks that the chat template and the processor use. Within a prompt they would be sent as plain
+/// text, which no model was trained on.
+const SPECIAL: [&str; 10] = [
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|endoftext|>",
+    "<end_of_utterance>",
+    "<image>",
+    "<video>",
+    "<fake_token_around_image>",
+    "<global-img>",
+    "<row_",
+    "<|reserved_special_token",
+];
+
+/// The prompt where none is configured for a camera: the model `shapes` was trained on one of its own.
+pub fn default_prompt(model: &str) -> &'static str {
+    if model == hub::BUILTIN { hub::BUILTIN_PROMPT } else { DEFAULT_PROMPT }
+}
+
+/// Checks that `prompt` can be put to a model.
+///
+/// # Errors
+/// What is wrong with the prompt: the rest of a sentence that begins with its name.
+pub fn check_prompt(prompt: &str) -> Result<(), String> {
+    if prompt.trim().is_empty() {
+        return Err("is empty: write what to ask about each clip".into());
+    }
+    if prompt.len() > MAX_PROMPT_BYTES {
+        return Err(format!("is {} bytes long; {MAX_PROMPT_BYTES} are allowed", prompt.len()));
+    }
+    if prompt.contains(|c: char| c.is_control() && c != '\n') {
+        return Err("holds a control character: only line ends are allowed".into());
+    }
+    match SPECIAL.iter().find(|token| prompt.contains(**token)) {
+        Some(token) => Err(format!("holds {token:?}, which means something to the model: remove it")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,161 @@
+//! The layer of a TOML file: each value with its line. Unknown sections and keys, and values that no
+//! key can have, are errors here; the types of the others are checked after the merge.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::Path,
+};
+
+use ::config::{Value, ValueKind};
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    diagnostic::{Diagnostics, Location},
+    hints,
+    layer::Layer,
+    schema::{self, SectionSchema},
+    value,
+};
+use crate::camera::CameraId;
+
+/// The largest file that is read: far more than any real configuration needs.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Reads `file`. A file that does not exist sets nothing, and is an error only if it is `required`.
+/// `None`: the file cannot be read or is not TOML, which is in `diagnostics`.
+pub fn read(file: &Path, required: bool, diagnostics: &mut Diagnostics) -> Option<Layer> {
+    let text = match text_of(file) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !required => return Some(Layer::default()),
+        Err(e) => {
+            let location = Location::WholeFile { file: file.display().to_string() };
+            diagnostics.error(&location, format!("cannot be read: {e}"));
+            return None;
+        }
+    };
+    let mut reader =
+        Reader { file: file.display().to_string(), text: &text, layer: Layer::default(), diagnostics };
+    match DeTable::parse(&text) {
+        Ok(root) => reader.root(root.get_ref()),
+        Err(e) => {
+            reader.syntax_error(&e);
+            return None;
+        }
+    }
+    Some(reader.layer)
+}
+
+fn text_of(file: &Path) -> io::Result<String> {
+    let opened = File::open(file)?;
+    if !opened.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
+    let mut text = String::new();
+    opened.take(MAX_BYTES + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MAX_BYTES {
+        return Err(io::Error::other("it is larger than 1 MiB"));
+    }
+    Ok(text)
+}
+
+/// Reads the tables of one file into a layer.
+struct Reader<'a> {
+    file: String,
+    text: &'a str,
+    layer: Layer,
+    diagnostics: &'a mut Diagnostics,
+}
+
+impl Reader<'_> {
+    fn root(&mut self, root: &DeTable<'_>) {
+        for (name, value) in root {
+            let path = name.get_ref().as_ref();
+            let location = self.location(name.span().start, path);
+            match (value.get_ref().as_table(), schema::find(path)) {
+                (None, _) => self.diagnostics.error(&location, hints::not_a_section(path)),
+                (Some(table), Some(section)) => self.section(path, table, section),
+                (Some(table), None) if path == schema::CAMERAS => self.cameras(table),
+                (Some(_), None) => self.diagnostics.error(&location, hints::unknown_section(path)),
+            }
+        }
+    }
+
+    fn cameras(&mut self, cameras: &DeTable<'_>) {
+        for (name, value) in cameras {
+            let id = name.get_ref().as_ref();
+            let location = self.location(name.span().start, &format!("{}.{id}", schema::CAMERAS));
+            match (id.parse::<CameraId>(), value.get_ref().as_table()) {
+                (Err(e), _) => self.diagnostics.error(&location, e.to_string()),
+                (Ok(_), None) => self.diagnostics.error(&location, hints::not_a_camera(id)),
+                (Ok(camera), Some(table)) => {
+                    self.layer.add_camera(&camera);
+                    self.section(&schema::camera_path(&camera), table, &schema::CAMERA);
+                }
+            }
+        }
+    }
+
+    /// Reads the keys of the section at `path`.
+    fn section(&mut self, path: &str, table: &DeTable<'_>, section: &SectionSchema) {
+        for (name, value) in table {
+            let written = name.get_ref().as_ref();
+            let location = self.location(name.span().start, &format!("{path}.{written}"));
+            let Some(key) = section.find(written) else {
+                self.diagnostics.error(&location, hints::unknown_key(path, written, section));
+                continue;
+            };
+            match value_of(value.get_ref(), &location) {
+                Ok(value) => self.layer.set(path, key.name, value),
+                Err(found) => self.diagnostics.error(&location, value::mismatch(key.kind, &found)),
+            }
+        }
+    }
+
+    fn syntax_error(&mut self, error: &toml::de::Error) {
+        let location = self.location(error.span().map_or(0, |span| span.start), "");
+        let Location::File { line, .. } = location else { return };
+        let header = self.text.lines().nth(line - 1).and_then(header);
+        let header = header.map_or_else(String::new, |header| format!(": {header}"));
+        let message = error.message().replace('\n', ", ");
+        self.diagnostics.error(&location, format!("this is not TOML: {message}{header}"));
+    }
+
+    /// The location of the byte `offset`, where the key or section `key` is written.
+    fn location(&self, offset: usize, key: &str) -> Location {
+        let line = 1 + self.text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
+        Location::File { file: self.file.clone(), line, key: key.into() }
+    }
+}
+
+/// The section header at the start of a line, if it may be shown: any other text may hold a secret.
+fn header(line: &str) -> Option<&str> {
+    let line = line.trim_start();
+    let header = &line[..=line.find(']')?];
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "[]._- ".contains(c);
+    (header.starts_with('[') && header.chars().all(harmless)).then_some(header)
+}
+
+/// The value in the types of the crate `config`, nothing coerced. `Err`: the words for a value that
+/// those types do not have, and that no key takes.
+fn value_of(value: &DeValue<'_>, location: &Location) -> Result<Value, String> {
+    let kind = match value {
+        DeValue::String(text) => ValueKind::String(text.to_string()),
+        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => ValueKind::I64(number),
+            Err(_) => return Err(format!("the number {number}")),
+        },
+        DeValue::Float(number) => match number.as_str().parse() {
+            Ok(number) => ValueKind::Float(number),
+            Err(_) => return Err(format!("the number {number}")),
+        },
+        DeValue::Boolean(yes) => ValueKind::Boolean(*yes),
+        DeValue::Array(values) => {
+            let values = values.iter().map(|value| value_of(value.get_ref(), location));
+            ValueKind::Array(values.collect::<Result<_, _>>()?)
+        }
+        DeValue::Datetime(_) => return Err("a date".into()),
+        DeValue::Table(_) => return Err("a section".into()),
+    };
+    Ok(location.value(kind))
+}

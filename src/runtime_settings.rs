@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{self, Camera};
+use crate::config::{self, CameraSettings};
 
 /// Name of the setting that switches a camera on and off.
 pub const ENABLED: &str = "enabled";
@@ -55,18 +55,18 @@ pub enum Kind {
     /// `ON` or `OFF`, upper or lower case.
     Switch {
         /// Reads the setting.
-        get: fn(&Camera) -> bool,
+        get: fn(&CameraSettings) -> bool,
         /// Writes the setting.
-        set: fn(&mut Camera, bool),
+        set: fn(&mut CameraSettings, bool),
     },
     /// Text. An empty text goes back to the configuration.
     Text {
         /// Says what is wrong with a text; a sentence without its subject.
         check: fn(&str) -> Result<(), String>,
         /// Reads the setting.
-        get: fn(&Camera) -> &str,
+        get: fn(&CameraSettings) -> &str,
         /// Writes the setting.
-        set: fn(&mut Camera, String),
+        set: fn(&mut CameraSettings, String),
     },
 }
 
@@ -133,7 +133,7 @@ impl RuntimeSetting {
     }
 
     /// The value that `camera` has.
-    pub fn get(&self, camera: &Camera) -> Value {
+    pub fn get(&self, camera: &CameraSettings) -> Value {
         match self.kind {
             Kind::Switch { get, .. } => Value::Switch(get(camera)),
             Kind::Text { get, .. } => Value::Text(get(camera).into()),
@@ -142,7 +142,7 @@ impl RuntimeSetting {
 
     /// Gives `camera` a value. A value that [`RuntimeSetting::check`] refuses for its type changes
     /// nothing.
-    pub fn set(&self, camera: &mut Camera, value: &Value) {
+    pub fn set(&self, camera: &mut CameraSettings, value: &Value) {
         match (&self.kind, value) {
             (Kind::Switch { set, .. }, Value::Switch(on)) => set(camera, *on),
             (Kind::Text { set, .. }, Value::Text(text)) => set(camera, text.clone()),
@@ -152,7 +152,7 @@ impl RuntimeSetting {
 }
 
 /// The values of all settings of `camera`.
-pub fn values(camera: &Camera) -> Values {
+pub fn values(camera: &CameraSettings) -> Values {
     SETTINGS.iter().map(|setting| (setting.name, setting.get(camera))).collect()
 }
 
@@ -162,7 +162,7 @@ mod tests {
 
     use super::*;
 
-    fn camera() -> Camera {
+    fn camera() -> CameraSettings {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("c.toml");
         fs::write(&file, "[cameras.a]\nuri = \"test://shapes\"\nprompt = \"What?\"\n").unwrap();

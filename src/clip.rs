@@ -1,4 +1,4 @@
-//! Frames in, clips out: the windowing rules, pure. No clock, no IO: time is what frames say.
+//! Frames in, clips out: the windowing rules. Pure: no clock and no IO, time is what frames say.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,53 +11,55 @@ use crate::{
     prompt_spec::PromptSpec,
 };
 
-/// A window's worth of frames from one camera: what the model describes.
+/// The frames of one window of one camera: what the model describes.
 #[derive(Clone, Debug)]
 pub struct Clip {
-    /// Which camera saw it.
+    /// Which camera it is from.
     pub camera: CameraId,
-    /// Counts this camera's clips, from 0, since the process or a reload last started the camera.
+    /// Number of this clip among those of its camera, from 0, since the process or a reload last started
+    /// the camera.
     pub seq: u64,
-    /// UTC time of the window's start.
+    /// Start of the window, UTC.
     pub start: DateTime<Utc>,
-    /// UTC time of the window's end (of the last frame, for a window that ended early).
+    /// End of the window, UTC. For a window that ended early: time of its last frame.
     pub end: DateTime<Utc>,
-    /// What `start`, `end` rest on.
+    /// Where `start` and `end` come from.
     pub clock: Clock,
-    /// PTS of the window's start; a frame's offset is its PTS less this.
+    /// PTS of the start of the window.
     pub start_pts: Duration,
-    /// Length that the prompt's introduction names (whole seconds of it).
+    /// The length that the prompt states, in whole seconds.
     pub duration: Duration,
-    /// At least one, in order of PTS. Sizes may differ within a clip.
+    /// At least one frame, in order of PTS. Sizes may differ within a clip.
     pub frames: Vec<Frame>,
-    /// Frames are missing inside or the window was cut short, by a fault of the source; or the clock
-    /// was set back, so that `start` is before that of the clip before.
+    /// A fault of the source: frames are missing, or the window was cut short, or the clock was set back,
+    /// so that `start` is before the `start` of the preceding clip.
     pub gap: bool,
-    /// What to ask about it.
+    /// What to ask about the clip.
     pub prompt_spec: Arc<PromptSpec>,
 }
 
 impl Clip {
-    /// Time of frame `i` since the window's start: what the prompt and the event state.
+    /// Time of frame `i` since the start of the window, as prompt and event state it.
     pub fn offset(&self, i: usize) -> Duration {
         self.frames[i].pts.saturating_sub(self.start_pts)
     }
 }
 
-/// How a camera's frames are cut into clips.
+/// How the frames of a camera are cut into clips.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WindowConfig {
-    /// What one clip covers.
+    /// Length of a window.
     pub window: Duration,
-    /// From the start of one window to the start of the next: less than `window` overlaps, more leaves gaps.
+    /// Time from the start of one window to the start of the next. Windows overlap if it is less than
+    /// `window`, and leave gaps if it is more.
     pub stride: Duration,
     /// Frames per clip, spread evenly over the window.
     pub frames: usize,
-    /// A window with fewer frames is not worth a description.
+    /// A window with fewer frames is discarded.
     pub min_frames: usize,
 }
 
-/// A window configuration that makes no sense.
+/// Why a window configuration is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadWindow {
     /// `window` is out of range.
@@ -66,13 +68,13 @@ pub enum BadWindow {
     /// `stride` is out of range.
     #[error("stride must be longer than 0 and at most a day")]
     Stride,
-    /// More windows would be open at once than [`WindowConfig::MAX_OVERLAP`].
+    /// More than [`WindowConfig::MAX_OVERLAP`] windows would be open at once.
     #[error("stride is too short for this window: at most 64 windows may overlap")]
     Overlap,
     /// `frames` is out of range.
     #[error("frames must be from 1 to 64")]
     Frames,
-    /// A window lasts less than a nanosecond a frame.
+    /// A window is shorter than a nanosecond per frame.
     #[error("window is too short for so many frames")]
     Spread,
     /// `min_frames` is out of range.
@@ -81,24 +83,27 @@ pub enum BadWindow {
 }
 
 impl WindowConfig {
-    /// Most frames in a clip: the reference processor never samples more (`max_frames`).
+    /// Most frames of a clip: the reference processor never samples more (`max_frames`).
     pub const MAX_FRAMES: usize = 64;
-    /// Most windows that may be open at once, which bounds what is kept in memory.
+    /// Most windows that may be open at once. Bounds the memory that frames take.
     pub const MAX_OVERLAP: u128 = 64;
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-    /// Whether clips can be cut like this.
+    /// Checks that clips can be cut like this.
+    ///
+    /// # Errors
+    /// The first value that is out of range.
     pub fn validate(&self) -> Result<(), BadWindow> {
-        let sensible = |d: Duration| !d.is_zero() && d <= Self::DAY;
+        let in_range = |d: Duration| !d.is_zero() && d <= Self::DAY;
         let checks = [
-            (sensible(self.window), BadWindow::Window),
-            (sensible(self.stride), BadWindow::Stride),
+            (in_range(self.window), BadWindow::Window),
+            (in_range(self.stride), BadWindow::Stride),
             (self.window.as_nanos() <= self.stride.as_nanos() * Self::MAX_OVERLAP, BadWindow::Overlap),
             ((1..=Self::MAX_FRAMES).contains(&self.frames), BadWindow::Frames),
             (self.window.as_nanos() >= self.frames as u128, BadWindow::Spread),
             ((1..=self.frames).contains(&self.min_frames), BadWindow::MinFrames),
         ];
-        checks.into_iter().find(|(good, _)| !good).map_or(Ok(()), |(_, bad)| Err(bad))
+        checks.into_iter().find(|(valid, _)| !valid).map_or(Ok(()), |(_, bad)| Err(bad))
     }
 
     /// Time from one wanted frame to the next within a window.
@@ -106,57 +111,56 @@ impl WindowConfig {
         self.window / self.frames as u32
     }
 
-    /// When slot `i` of a window begins, counted from the window's start.
-    fn slot(&self, i: usize) -> Duration {
+    /// Start of slot `i`, counted from the start of the window.
+    fn slot_start(&self, i: usize) -> Duration {
         self.window * i as u32 / self.frames as u32
     }
 }
 
 /// Cuts one camera's frames into clips.
 ///
-/// Window `k` starts `k * stride` after the first frame. Its slot `i` begins `i * window / frames`
-/// later and ends where the next one begins; a clip takes the first frame of each slot, so it has
-/// at most `frames`, all different. A slot in which the camera gave nothing stays empty. A clip is
-/// handed out with the frame of its last slot, or with the first frame at or after its window's
-/// end.
+/// Window `k` starts `k * stride` after the first frame. Slot `i` of a window starts `i * window / frames`
+/// after the window and ends where the next slot starts. A clip takes the first frame of each slot, so it
+/// has at most `frames` frames, all different. A slot without a frame stays empty. A clip is complete with
+/// the frame of its last slot, or with the first frame at or after the end of its window.
 ///
-/// A slot may stay empty because the camera is slow. Where it stays empty because frames were lost
-/// (the time without any is much longer than what is usual between two), the clip is marked.
+/// A slot may stay empty because the camera is slow. If it stays empty because frames were lost (the time
+/// without frames is much longer than the usual interval), the clip is marked with a gap.
 ///
-/// Times in UTC rest on the first frame of each clip. When the clock of the frames is set back, the
-/// first clip that starts before the last one is marked: from clip to clip `start` never runs
-/// backwards unseen.
+/// The UTC times of a clip follow from its first frame. If the clock of the frames is set back, the first
+/// clip that starts before its predecessor is marked with a gap.
 ///
-/// A frame that runs backwards, or that comes more than a window after one was wanted, is a
-/// discontinuity: what came before is closed and marked, and the next window starts with that frame.
+/// A frame whose PTS runs backwards, or comes more than a window after a frame was wanted, is a
+/// discontinuity: the open windows are closed and marked, and the next window starts with that frame.
 #[derive(Debug)]
 pub struct Windower {
     config: WindowConfig,
     prompt_spec: Arc<PromptSpec>,
-    open: Vec<Open>,
-    /// Where the next window starts; none before the first frame and after a discontinuity.
+    open: Vec<OpenWindow>,
+    /// Start of the next window. `None` before the first frame and after a discontinuity.
     next_start: Option<Duration>,
-    /// PTS of the latest frame taken in, and of the latest one heard of.
-    last: Duration,
-    heard: Duration,
-    /// Time between the frames heard of.
+    /// PTS of the latest frame that was pushed.
+    last_pushed: Duration,
+    /// PTS of the latest frame that was offered or pushed.
+    last_seen: Duration,
+    /// Intervals between the frames that were offered or pushed.
     frame_intervals: IntervalTracker,
-    /// Frames were lost before the latest one heard of, which is still to be taken in.
-    lost: bool,
-    /// When the latest clip started.
-    last_start: Option<DateTime<Utc>>,
-    seq: u64,
+    /// Frames were lost before the latest frame, which is still to be pushed.
+    frames_lost: bool,
+    /// Start of the latest clip.
+    last_clip_start: Option<DateTime<Utc>>,
+    next_seq: u64,
     too_few: u64,
 }
 
-/// A time without frames means that some were lost when it is so many times the usual one.
-const LOSS: u32 = 3;
-/// Intervals that must be known before anything counts as usual.
-const USUAL: usize = 8;
+/// Frames were lost if the time without frames is this many times the longest usual interval.
+const LOSS_FACTOR: u32 = 3;
+/// Intervals that must be known before one of them counts as usual.
+const MIN_INTERVALS: usize = 8;
 
-/// A window that may still get frames.
+/// A window that may still take frames.
 #[derive(Debug)]
-struct Open {
+struct OpenWindow {
     start: Duration,
     /// The first slot that is neither filled nor over.
     slot: usize,
@@ -165,162 +169,171 @@ struct Open {
     gap: bool,
 }
 
-/// Why a window is over.
+/// Why a window is closed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Ending {
-    /// Its time has passed, or it is full.
-    Whole,
+enum CloseReason {
+    /// Its time is over, or its slots are filled.
+    Complete,
     /// The stream ended within it.
-    OfStream,
+    EndOfStream,
     /// The source failed within it.
-    Cut,
+    Fault,
 }
 
-impl Open {
-    /// Keeps a frame. Of one in a window the original is kept: of the last that is not behind the middle.
-    fn keep(&mut self, mut frame: Frame, before_middle: bool) {
-        if before_middle {
-            self.frames.iter_mut().for_each(Frame::forget_original);
+impl OpenWindow {
+    /// Adds a frame. Only one frame of the window keeps the pixels of its original: the last one up to the
+    /// middle, or the first one if there is none up to the middle.
+    fn add(&mut self, mut frame: Frame, up_to_middle: bool) {
+        if up_to_middle {
+            self.frames.iter_mut().for_each(Frame::drop_original);
         } else if self.frames.iter().any(Frame::has_original) {
-            frame.forget_original();
+            frame.drop_original();
         }
         self.frames.push(frame);
     }
 }
 
 impl Windower {
-    /// A windower that has seen nothing yet.
+    /// A windower that has seen no frames.
+    ///
+    /// # Errors
+    /// If the configuration is not valid.
     pub fn new(config: WindowConfig, prompt_spec: Arc<PromptSpec>) -> Result<Self, BadWindow> {
         config.validate()?;
-        let nothing = Duration::ZERO;
         Ok(Self {
             config,
             prompt_spec,
             open: Vec::new(),
             next_start: None,
-            last: nothing,
-            heard: nothing,
+            last_pushed: Duration::ZERO,
+            last_seen: Duration::ZERO,
             frame_intervals: IntervalTracker::default(),
-            lost: false,
-            last_start: None,
-            seq: 0,
+            frames_lost: false,
+            last_clip_start: None,
+            next_seq: 0,
             too_few: 0,
         })
     }
 
-    /// The time from which a frame is wanted next. An earlier one changes nothing, unless it runs
+    /// PTS from which the next frame is wanted. An earlier frame changes nothing, unless its PTS runs
     /// backwards.
     pub fn next_wanted(&self) -> Duration {
         let Some(next_start) = self.next_start else { return Duration::ZERO };
-        let slots = self.open.iter().map(|w| w.start + self.config.slot(w.slot));
+        let slots = self.open.iter().map(|w| w.start + self.config.slot_start(w.slot));
         slots.fold(next_start, Duration::min)
     }
 
-    /// Tells of a frame without handing it over: whether it is wanted. Frames that no slot wants
-    /// need not be converted nor pushed, but the end of a part-window is known only if they are
-    /// told of.
+    /// Takes note of a frame without its pixels. Returns whether the frame is wanted: one that no slot
+    /// wants need not be converted nor pushed. Without this call the end of a partial window would not be
+    /// known.
     pub fn offer(&mut self, pts: Duration) -> bool {
-        self.hear(pts);
-        let wanted = pts < self.last
+        self.note_frame(pts);
+        let wanted = pts < self.last_pushed
             || pts >= self.next_wanted()
             || self.open.iter().any(|w| pts >= w.start + self.config.window);
-        // What was lost while nothing was wanted is missed by nobody.
-        self.lost &= wanted;
+        // Frames that were lost while no frame was wanted are missing from no clip.
+        self.frames_lost &= wanted;
         wanted
     }
 
-    /// Takes a frame in. What it completes comes out, in order.
+    /// Adds a frame. Returns the clips that it completes, in order.
     pub fn push(&mut self, frame: Frame) -> Vec<Clip> {
         let pts = frame.pts;
         let mut clips = Vec::new();
-        if self.jumps(pts) {
+        if self.is_discontinuous(pts) {
             clips = self.discontinuity();
         }
-        self.hear(pts);
-        let lost = std::mem::take(&mut self.lost);
+        self.note_frame(pts);
+        let lost = std::mem::take(&mut self.frames_lost);
         self.open.iter_mut().filter(|w| pts >= w.start + self.config.window).for_each(|w| w.gap |= lost);
-        clips.extend(self.close(|w, config| pts >= w.start + config.window, Ending::Whole));
+        clips.extend(self.close(|w, config| pts >= w.start + config.window, CloseReason::Complete));
         self.open_until(pts);
-        self.last = pts;
+        self.last_pushed = pts;
         for w in &mut self.open {
             let mut slot = w.slot;
-            while slot + 1 < self.config.frames && w.start + self.config.slot(slot + 1) <= pts {
+            while slot + 1 < self.config.frames && w.start + self.config.slot_start(slot + 1) <= pts {
                 slot += 1;
                 w.gap |= lost;
             }
-            if w.start + self.config.slot(slot) <= pts {
-                w.keep(frame.clone(), slot <= self.config.frames / 2);
+            if w.start + self.config.slot_start(slot) <= pts {
+                w.add(frame.clone(), slot <= self.config.frames / 2);
                 w.slot = slot + 1;
             }
         }
-        clips.extend(self.close(|w, config| w.slot == config.frames, Ending::Whole));
+        clips.extend(self.close(|w, config| w.slot == config.frames, CloseReason::Complete));
         clips
     }
 
-    /// The source restarted or lost data. Open windows that have enough frames come out, marked as
-    /// having a gap; the next window starts with the next frame.
+    /// The source was restarted, or data was lost. Returns the clips of the open windows that have enough
+    /// frames, marked with a gap. The next window starts with the next frame.
     pub fn discontinuity(&mut self) -> Vec<Clip> {
-        self.end(Ending::Cut)
+        self.close_all(CloseReason::Fault)
     }
 
-    /// The stream is over. Open windows that have enough frames come out, cut to what there was.
+    /// The stream is over. Returns the clips of the open windows that have enough frames, cut to the part
+    /// that was recorded.
     pub fn finish(&mut self) -> Vec<Clip> {
-        self.end(Ending::OfStream)
+        self.close_all(CloseReason::EndOfStream)
     }
 
-    /// Windows given up because they had fewer than `min_frames`.
+    /// How many windows were discarded because they had fewer than `min_frames` frames.
     pub fn too_few(&self) -> u64 {
         self.too_few
     }
 
-    /// Windows that have begun and may still get frames: at most `window / stride`, rounded up.
+    /// How many windows may still take frames: at most `window / stride`, rounded up.
     pub fn open_windows(&self) -> usize {
         self.open.len()
     }
 
-    /// Whether a frame cannot belong to the same stretch of the stream as those before.
-    fn jumps(&self, pts: Duration) -> bool {
-        self.next_start.is_some() && (pts < self.last || pts > self.next_wanted() + self.config.window)
+    /// Whether a frame cannot belong to the same run of the stream as the frames before it.
+    fn is_discontinuous(&self, pts: Duration) -> bool {
+        self.next_start.is_some() && (pts < self.last_pushed || pts > self.next_wanted() + self.config.window)
     }
 
-    /// A frame has come, whether it is wanted or not.
-    fn hear(&mut self, pts: Duration) {
-        let interval = pts.saturating_sub(self.heard);
+    /// Takes note of the time of a frame, whether the frame is wanted or not.
+    fn note_frame(&mut self, pts: Duration) {
+        let interval = pts.saturating_sub(self.last_seen);
         if self.next_start.is_some() {
-            self.lost |= self.frame_intervals.longest(USUAL).is_some_and(|usual| interval > usual * LOSS);
+            let usual = self.frame_intervals.longest(MIN_INTERVALS);
+            self.frames_lost |= usual.is_some_and(|usual| interval > usual * LOSS_FACTOR);
             self.frame_intervals.record(interval);
         }
-        self.heard = self.heard.max(pts);
+        self.last_seen = self.last_seen.max(pts);
     }
 
-    fn end(&mut self, ending: Ending) -> Vec<Clip> {
-        let clips = self.close(|_, _| true, ending);
+    /// Closes every window, and forgets the run of the stream.
+    fn close_all(&mut self, reason: CloseReason) -> Vec<Clip> {
+        let clips = self.close(|_, _| true, reason);
         self.next_start = None;
-        self.last = Duration::ZERO;
-        self.heard = Duration::ZERO;
+        self.last_pushed = Duration::ZERO;
+        self.last_seen = Duration::ZERO;
         self.frame_intervals = IntervalTracker::default();
-        self.lost = false;
+        self.frames_lost = false;
         clips
     }
 
+    /// Opens the windows that have started by `pts` and are not over.
     fn open_until(&mut self, pts: Duration) {
         let mut next = self.next_start.unwrap_or(pts);
         while next <= pts {
             if pts < next + self.config.window {
-                self.open.push(Open { start: next, slot: 0, frames: Vec::new(), gap: false });
+                self.open.push(OpenWindow { start: next, slot: 0, frames: Vec::new(), gap: false });
             }
             next += self.config.stride;
         }
         self.next_start = Some(next);
     }
 
-    fn close(&mut self, over: impl Fn(&Open, &WindowConfig) -> bool, ending: Ending) -> Vec<Clip> {
+    /// Closes the windows that are `over`. Returns the clips of those that have enough frames.
+    fn close(&mut self, over: impl Fn(&OpenWindow, &WindowConfig) -> bool, reason: CloseReason) -> Vec<Clip> {
         let (closed, open) = std::mem::take(&mut self.open).into_iter().partition(|w| over(w, &self.config));
         self.open = open;
-        closed.into_iter().filter_map(|w| self.clip(w, ending)).collect()
+        closed.into_iter().filter_map(|w| self.clip(w, reason)).collect()
     }
 
-    fn clip(&mut self, w: Open, ending: Ending) -> Option<Clip> {
+    /// The clip of a closed window. `None` if it has too few frames.
+    fn clip(&mut self, w: OpenWindow, reason: CloseReason) -> Option<Clip> {
         if w.frames.len() < self.config.min_frames {
             self.too_few += 1;
             return None;
@@ -329,18 +342,18 @@ impl Windower {
         let first = w.frames.first()?;
         let start = first.captured_at - (first.pts - w.start);
         let until = |last: Duration| {
-            let seen = last.saturating_sub(w.start).min(window);
-            (part(seen, window), start + seen)
+            let recorded = last.saturating_sub(w.start).min(window);
+            (partial_duration(recorded, window), start + recorded)
         };
-        let (duration, end) = match ending {
-            Ending::Whole => (window, start + window),
-            Ending::OfStream => until(self.heard),
-            // Frames after the fault may have been told of already, so only those in the clip count.
-            Ending::Cut => until(w.frames.last()?.pts),
+        let (duration, end) = match reason {
+            CloseReason::Complete => (window, start + window),
+            CloseReason::EndOfStream => until(self.last_seen),
+            // Frames after the fault may have been offered already, so only frames of the clip count.
+            CloseReason::Fault => until(w.frames.last()?.pts),
         };
-        let set_back = self.last_start.replace(start).is_some_and(|last| start < last);
-        let seq = self.seq;
-        self.seq += 1;
+        let set_back = self.last_clip_start.replace(start).is_some_and(|last| start < last);
+        let seq = self.next_seq;
+        self.next_seq += 1;
         Some(Clip {
             camera: first.camera.clone(),
             seq,
@@ -350,17 +363,21 @@ impl Windower {
             start_pts: w.start,
             duration,
             frames: w.frames,
-            gap: ending == Ending::Cut || w.gap || set_back,
+            gap: reason == CloseReason::Fault || w.gap || set_back,
             prompt_spec: self.prompt_spec.clone(),
         })
     }
 }
 
-/// Length of a window of which only the first `seen`, up to its last frame, were filmed.
+/// The duration of a clip of which only the first part of the window was recorded. `recorded`: up to the
+/// last frame.
 ///
-/// The prompt names whole seconds and cuts the rest off, so it is rounded here: six seconds at 25
-/// frames a second end with a frame at 5.96 s, and it would be wrong to call them five.
-fn part(seen: Duration, window: Duration) -> Duration {
+/// The prompt states whole seconds and cuts the rest off, so the duration is rounded here: six seconds at
+/// 25 frames per second end with a frame at 5.96 s, and it would be wrong to call them five.
+fn partial_duration(recorded: Duration, window: Duration) -> Duration {
     let second = Duration::from_secs(1);
-    if seen < second { seen } else { Duration::from_secs((seen + second / 2).as_secs()).min(window) }
+    if recorded < second {
+        return recorded;
+    }
+    Duration::from_secs((recorded + second / 2).as_secs()).min(window)
 }

@@ -1,5 +1,5 @@
-//! The event: what subscribers read. A public contract; within a schema number fields are only
-//! ever added.
+//! The event that subscribers read. A public contract: while [`SCHEMA`] stays the same, fields are only
+//! added.
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use schemars::JsonSchema;
@@ -8,37 +8,37 @@ use uuid::Uuid;
 
 use crate::{camera::CameraId, frame::Clock};
 
-/// The number of the contract below.
+/// The number of the contract.
 pub const SCHEMA: u32 = 1;
 
 /// One description of one clip, as JSON on MQTT and from `camscribe describe --format jsonl`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "camscribe event")]
 pub struct Event {
-    /// Number of this contract: 1.
+    /// Number of the contract: 1.
     pub schema: u32,
-    /// UUIDv7, made once. QoS 1 can deliver twice: a reader that keeps ids sees each event once.
+    /// UUIDv7 of this event. QoS 1 can deliver an event twice: a reader recognises it by its id.
     pub id: Uuid,
     /// What kind of event this is.
     #[serde(rename = "type")]
     pub kind: EventKind,
-    /// Which camscribe made it.
+    /// Which camscribe node made the event.
     pub node: String,
-    /// Which camera saw it.
+    /// Which camera the clip is from.
     pub camera: CameraId,
-    /// What the model said; of an unchanged clip, what it said about the one that this repeats.
+    /// The model's description. Of an unchanged clip: the description that still holds.
     pub description: String,
-    /// Only where nothing has changed: id of the event whose description still holds. `prompt`,
+    /// Only in events of unchanged clips: id of the event whose description still holds. `prompt`,
     /// `finish_reason` and `model` are those of that event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repeats: Option<Uuid>,
-    /// What was looked at.
+    /// The clip that was described or found unchanged.
     pub clip: ClipInfo,
-    /// The question that was asked.
+    /// The prompt.
     pub prompt: String,
     /// Why the answer ended.
     pub finish_reason: FinishReason,
-    /// What described it.
+    /// The model that described the clip.
     pub model: ModelInfo,
     /// How many tokens went in and came out.
     pub tokens: Tokens,
@@ -54,39 +54,39 @@ pub struct Event {
 pub enum EventKind {
     /// The model described a clip.
     Description,
-    /// Nothing moved since the last described clip: the model was not asked.
+    /// Nothing has changed since the last described clip, so the model was not asked.
     Unchanged,
 }
 
-/// Which part of the stream an event is about.
+/// The clip of an event.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ClipInfo {
-    /// Counts this camera's clips, from 0, since the process or a reload last started the camera; a
-    /// missing number is a lost clip.
+    /// Number of this clip among those of its camera, from 0, since the process or a reload last started the
+    /// camera. A missing number is a lost clip.
     pub seq: u64,
-    /// UTC, when the window starts.
+    /// Start of the window, UTC.
     #[serde(serialize_with = "millis")]
     pub start: DateTime<Utc>,
-    /// UTC, when it ends.
+    /// End of the window, UTC.
     #[serde(serialize_with = "millis")]
     pub end: DateTime<Utc>,
-    /// What the times rest on.
+    /// Where the times come from.
     pub clock: Clock,
-    /// The frames that the model saw, or that were found unchanged.
+    /// The frames that were described or found unchanged.
     pub frames: Vec<FrameInfo>,
-    /// Width of the first frame, pixels.
+    /// Width of the first frame, in pixels.
     pub width: u32,
-    /// Height of the first frame, pixels.
+    /// Height of the first frame, in pixels.
     pub height: u32,
-    /// Frames are missing inside or the window was cut short, by a fault of the source; or the clock
-    /// was set back, so that `start` is before that of the clip before.
+    /// A fault of the source: frames are missing, or the window was cut short, or the clock was set back, so
+    /// that `start` is before the `start` of the preceding clip.
     pub gap: bool,
 }
 
-/// When a frame was.
+/// The time of a frame.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct FrameInfo {
-    /// Seconds since the window's start.
+    /// Seconds since the start of the window.
     pub offset_s: f64,
     /// Presentation time in the stream, seconds.
     pub pts_s: f64,
@@ -96,13 +96,13 @@ pub struct FrameInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum FinishReason {
-    /// The model said that it was done.
+    /// The model ended it.
     Stop,
-    /// It reached `max_tokens`.
+    /// It reached the limit `max_tokens`.
     Length,
 }
 
-/// What described a clip.
+/// The model that describes clips.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelInfo {
     /// Hub id, or the directory it was loaded from.
@@ -120,18 +120,18 @@ pub struct ModelInfo {
 pub struct Tokens {
     /// The whole prompt, image tokens included.
     pub prompt: usize,
-    /// Those of the prompt that stand for pictures.
+    /// The image tokens of the prompt.
     pub image: usize,
-    /// The answer, the stop token not counted.
+    /// The answer, without the stop token.
     pub generated: usize,
 }
 
-/// Milliseconds by stage. Clips of one batch share the stages' times.
+/// Milliseconds per stage. Clips of one batch share the times of preprocess, vision, prefill and decode.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Timing {
-    /// Waiting for the model.
+    /// Waiting in the queue.
     pub queued: u64,
-    /// Resizing and normalising frames, building the prompt.
+    /// Resizing and normalising frames, and building the prompt.
     pub preprocess: u64,
     /// Vision tower and connector.
     pub vision: u64,
@@ -139,14 +139,14 @@ pub struct Timing {
     pub prefill: u64,
     /// The answer, token by token.
     pub decode: u64,
-    /// From the clip being complete to its description, waiting included.
+    /// From the complete clip to its description, including the time in the queue.
     pub total: u64,
 }
 
-/// What a camera lost.
+/// Clips of a camera that have no event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Dropped {
-    /// Clips that made room for newer ones, since this camera's last event.
+    /// Clips that were dropped for newer ones, since this camera's last event.
     pub clips: u64,
     /// Clips that the model could not describe, since this camera's last event.
     #[serde(default)]

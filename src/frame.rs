@@ -1,4 +1,4 @@
-//! One picture from one camera: what capture produces and everything later stands on.
+//! One decoded frame of one camera.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -12,60 +12,61 @@ use crate::camera::CameraId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Clock {
-    /// The camera's own clock, as RTCP sender reports or ONVIF give it.
+    /// The camera's own clock, as RTCP sender reports or ONVIF state it.
     Camera,
     /// When the frame reached this machine.
     Arrival,
-    /// The file's: it counts as having ended when it was last modified, or as having begun then where its
-    /// length cannot be told.
+    /// The file's modification time: the file is taken to have ended then, or to have begun then if its
+    /// length is not known.
     File,
 }
 
-/// One decoded picture.
+/// One decoded frame.
 #[derive(Clone)]
 pub struct Frame {
-    /// Which camera saw it.
+    /// Which camera it is from.
     pub camera: CameraId,
-    /// When it was seen, UTC, by [`Frame::clock`].
+    /// When it was captured, UTC, by [`Frame::clock`].
     pub captured_at: DateTime<Utc>,
-    /// What `captured_at` rests on.
+    /// Where `captured_at` comes from.
     pub clock: Clock,
-    /// Presentation time since the start of the stream; never runs backwards within one run of it.
+    /// Presentation time since the start of the stream. It never runs backwards within one run of a source.
     pub pts: Duration,
-    /// Pixels, after rotation metadata and pixel aspect ratio are applied.
+    /// Width in pixels, after rotation metadata and pixel aspect ratio are applied.
     pub width: u32,
-    /// Pixels, after rotation metadata and pixel aspect ratio are applied.
+    /// Height in pixels, after rotation metadata and pixel aspect ratio are applied.
     pub height: u32,
     /// `height` rows of `width` RGB triples, top to bottom, no padding.
     pub rgb: Arc<[u8]>,
-    /// What it was made smaller from; none if it is as the source gave it.
+    /// The frame as the source gave it. `None`: this is the frame as the source gave it.
     pub original: Option<Original>,
 }
 
-/// A picture as the source gave it.
+/// A frame before it was reduced.
 #[derive(Clone)]
 pub struct Original {
-    /// Pixels.
+    /// Width in pixels.
     pub width: u32,
-    /// Pixels.
+    /// Height in pixels.
     pub height: u32,
-    /// As [`Frame::rgb`]. Large, so it is kept of one frame of a clip only: for its snapshot.
+    /// As [`Frame::rgb`]. `None`: dropped. Only one frame of a clip keeps these pixels, for the clip's
+    /// snapshot, because they are large.
     pub rgb: Option<Arc<[u8]>>,
 }
 
 impl Frame {
-    /// Width and height at the source.
+    /// Width and height at the source, in pixels.
     pub fn source_size(&self) -> (u32, u32) {
         self.original.as_ref().map_or((self.width, self.height), |it| (it.width, it.height))
     }
 
-    /// Whether the pixels of its original are there.
+    /// Whether the pixels of the original are kept.
     pub fn has_original(&self) -> bool {
         self.original.as_ref().is_some_and(|it| it.rgb.is_some())
     }
 
-    /// Lets go of the pixels of its original.
-    pub fn forget_original(&mut self) {
+    /// Drops the pixels of the original.
+    pub fn drop_original(&mut self) {
         if let Some(original) = &mut self.original {
             original.rgb = None;
         }

@@ -1,11 +1,11 @@
-//! The change gate: whether a clip shows anything that the last described one did not. Pure: clips
-//! in, yes or no out.
+//! The change gate: whether a clip shows anything that the last described clip did not. Pure: clips in, yes
+//! or no out.
 //!
-//! Frames are reduced to small pictures of their brightness. A clip is still when every one of its
-//! frames looks like the end of the last described clip and like the frame before it. What does not
-//! count as a change: noise, exposure (the whole picture brighter or darker, with more or less
-//! contrast), the shimmer of compression. What it does not see: colours of the same brightness, and
-//! what is smaller than two blocks, a 64th of the width each.
+//! Frames are reduced to grids of brightness. A clip shows nothing new if each of its frames looks like the
+//! last frame of the last described clip, and like the frame before it. Noise, exposure (the whole frame
+//! brighter or darker, with more or less contrast) and compression artefacts are no change. The gate cannot
+//! see a change of colour at the same brightness, nor anything smaller than two blocks, each a 64th of the
+//! width.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 
 use crate::{clip::Clip, frame::Frame, prompt_spec::PromptSpec};
 
-/// What a clip looks like to the gate.
+/// What the gate remembers of a clip, to compare other clips with it.
 #[derive(Clone, Debug)]
 pub struct Fingerprint {
     frames: Vec<LumaGrid>,
@@ -22,7 +22,8 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// Looks at a clip; none where its camera has no gate.
+    /// The fingerprint of a clip. `None` if the clip's [`PromptSpec`] has no gate, or if a frame does not have
+    /// the pixels that its size demands.
     pub fn of(clip: &Clip) -> Option<Self> {
         clip.prompt_spec.gate?;
         let frames: Vec<_> = clip.frames.iter().map(LumaGrid::of).collect::<Option<_>>()?;
@@ -33,64 +34,65 @@ impl Fingerprint {
         })
     }
 
-    /// Whether nothing has moved since the clip that `described` was made of, and nobody waits for
-    /// another description yet. A clock that was set back means that nobody knows how long ago that was.
+    /// Whether the description of the clip that `described` was taken from still holds: nothing has changed,
+    /// the prompt is the same, and the heartbeat is not due. If the clock was set back, the heartbeat counts
+    /// as due.
     pub fn repeats(&self, described: &Self) -> bool {
         let (Some(gate), Some(reference)) = (self.prompt_spec.gate, described.frames.last()) else {
             return false;
         };
         let age = (self.start - described.start).to_std();
-        let still = |now: &LumaGrid, before: &LumaGrid| !now.differs(before, f32::from(gate.threshold));
+        let unchanged = |now: &LumaGrid, before: &LumaGrid| !now.differs(before, f32::from(gate.threshold));
         self.prompt_spec == described.prompt_spec
             && age.is_ok_and(|age| age < gate.heartbeat)
-            && self.frames.iter().all(|frame| still(frame, reference))
-            && self.frames.windows(2).all(|pair| still(&pair[1], &pair[0]))
+            && self.frames.iter().all(|frame| unchanged(frame, reference))
+            && self.frames.windows(2).all(|pair| unchanged(&pair[1], &pair[0]))
     }
 
-    /// Keeps the last frame only: later clips are compared with nothing else.
+    /// Keeps the last frame only, which is all that later clips are compared with.
     pub fn keep_last_frame(mut self) -> Self {
         self.frames.drain(..self.frames.len().saturating_sub(1));
         self
     }
 }
 
-/// Blocks of a grid.
+/// Width and height of a grid, in blocks.
 const WIDTH: usize = 64;
 const HEIGHT: usize = 36;
-/// Pixels that are looked at in a block, in each direction: more would only average the same noise away.
+/// Pixels of a block that are read, in each direction. More would only average the same noise away.
 const SAMPLES: usize = 8;
 
-/// The brightness of a frame's blocks, 0 to 255.
+/// The brightness of a frame: `HEIGHT` rows of `WIDTH` blocks, each from 0 to 255.
 #[derive(Clone, Debug)]
 struct LumaGrid(Box<[f32]>);
 
-/// How one picture follows from another when only the exposure differs.
+/// A change of exposure: the brightness of one frame as a linear function of that of another.
 struct Exposure {
     gain: f32,
     offset: f32,
 }
 
-/// Contrast between two exposures differs by no more than this factor.
-const GAIN: f32 = 2.0;
-/// The middle of the picture moves by no more than this; a lamp that is switched on does more.
-const STEP: f32 = 60.0;
-/// Share of the blocks that tells the exposure; the others may have changed.
+/// The contrast of two exposures differs by no more than this factor.
+const MAX_GAIN: f32 = 2.0;
+/// The median brightness differs by no more than this. A lamp that is switched on changes it more.
+const MAX_SHIFT: f32 = 60.0;
+/// Share of the blocks that the exposure is estimated from. The others may have changed.
 const TRUSTED: f32 = 0.75;
-/// A picture flatter than this (standard deviation) says nothing about contrast.
+/// Below this standard deviation, a frame tells nothing about contrast.
 const FLAT: f32 = 5.0;
-/// Standard deviations of noise that a block may be off.
+/// A block may differ by this many standard deviations of the noise.
 const NOISE: f32 = 4.0;
-/// More than this is not noise: over half of the picture has changed.
+/// A larger difference is not noise: more than half of the frame has changed.
 const NOISE_LIMIT: f32 = 24.0;
 
 impl LumaGrid {
-    /// Reduces a frame; none if it has no pixels, or not as many as it says.
+    /// Reduces a frame. `None` if it has no pixels, or not as many as its size demands.
     fn of(frame: &Frame) -> Option<Self> {
         let (width, height) = (frame.width as usize, frame.height as usize);
         if frame.rgb.is_empty() || frame.rgb.len() != width * height * 3 {
             return None;
         }
-        // Evenly spread over the block, and the same in every frame of this size.
+        // Pixels are evenly spread over a block, and the same in every frame of this size.
         let spread = |block: usize, blocks: usize, length: usize| -> Vec<usize> {
             let from = block * length / blocks;
             let span = ((block + 1) * length / blocks - from).max(1);
@@ -107,40 +109,41 @@ impl LumaGrid {
         Some(Self(rows.iter().flat_map(|r| columns.iter().map(|c| block(r, c))).collect()))
     }
 
-    /// Whether something other than exposure and noise tells `self` from `before`.
+    /// Whether `self` differs from `before` by more than exposure and noise. `threshold`: the least change of
+    /// a block that counts.
     fn differs(&self, before: &Self, threshold: f32) -> bool {
         let Some(exposure) = self.exposure(before) else { return true };
         let off: Vec<f32> =
-            self.0.iter().zip(&before.0).map(|(now, then)| (now - exposure.of(*then)).abs()).collect();
+            self.0.iter().zip(&before.0).map(|(now, then)| (now - exposure.apply(*then)).abs()).collect();
         // The median of the absolute deviations: 0.6745 standard deviations of a normal distribution.
         let noise = NOISE * quantile(&mut off.clone(), 0.5) / 0.6745;
         let limit = threshold + noise.min(NOISE_LIMIT);
         let changed = |x: usize, y: usize| x < WIDTH && y < HEIGHT && off[y * WIDTH + x] > limit;
-        // A single block flickers; what moves covers two that touch.
+        // A single block may flicker. A moving object covers at least two adjacent blocks.
         (0..HEIGHT).any(|y| (0..WIDTH).any(|x| changed(x, y) && (changed(x + 1, y) || changed(x, y + 1))))
     }
 
-    /// How `self` follows from `before` by exposure, by the blocks that agree best; none if no change
-    /// of exposure explains it.
+    /// The change of exposure from `before` to `self`, estimated from the blocks that agree best. `None` if no
+    /// change of exposure explains the difference.
     fn exposure(&self, before: &Self) -> Option<Exposure> {
         let mut differences: Vec<f32> = self.0.iter().zip(&before.0).map(|(now, then)| now - then).collect();
         let mut exposure = Exposure { gain: 1.0, offset: quantile(&mut differences, 0.5) };
         for _ in 0..3 {
-            let off = |(now, then): (&f32, &f32)| (now - exposure.of(*then)).abs();
+            let off = |(now, then): (&f32, &f32)| (now - exposure.apply(*then)).abs();
             let mut sorted: Vec<f32> = self.0.iter().zip(&before.0).map(off).collect();
             let trusted = quantile(&mut sorted, TRUSTED);
             let pairs = self.0.iter().zip(&before.0).filter(|pair| off(*pair) <= trusted);
             exposure = Exposure::fit(pairs.map(|(now, then)| (*then, *now)));
         }
-        let middle = quantile(&mut before.0.to_vec(), 0.5);
-        let possible =
-            (1.0 / GAIN..=GAIN).contains(&exposure.gain) && (exposure.of(middle) - middle).abs() <= STEP;
+        let median = quantile(&mut before.0.to_vec(), 0.5);
+        let possible = (1.0 / MAX_GAIN..=MAX_GAIN).contains(&exposure.gain)
+            && (exposure.apply(median) - median).abs() <= MAX_SHIFT;
         possible.then_some(exposure)
     }
 }
 
 impl Exposure {
-    /// Least squares: what leads from the first of each pair to the second.
+    /// Least squares over pairs of brightness before and after.
     fn fit(pairs: impl Iterator<Item = (f32, f32)> + Clone) -> Self {
         let count = pairs.clone().count().max(1) as f32;
         let sum = pairs.clone().fold((0.0, 0.0), |(x, y), pair| (x + pair.0, y + pair.1));
@@ -154,18 +157,18 @@ impl Exposure {
         Self { gain, offset: mean.1 - gain * mean.0 }
     }
 
-    /// What a block of brightness `then` becomes. Black and white are the ends.
-    fn of(&self, then: f32) -> f32 {
+    /// The brightness after the change of a block that had brightness `then`. Clipped at black and white.
+    fn apply(&self, then: f32) -> f32 {
         (self.gain * then + self.offset).clamp(0.0, 255.0)
     }
 }
 
-/// Brightness of a pixel as ITU-R BT.601 weighs its colours, times 256.
+/// The brightness of an RGB pixel by the weights of ITU-R BT.601, times 256.
 fn luma(rgb: &[u8]) -> u32 {
     77 * u32::from(rgb[0]) + 150 * u32::from(rgb[1]) + 29 * u32::from(rgb[2])
 }
 
-/// The value below which `share` of the values lie. Reorders them.
+/// The value below which `share` of the values lie. Reorders the values.
 fn quantile(values: &mut [f32], share: f32) -> f32 {
     let at = (values.len().saturating_sub(1) as f32 * share) as usize;
     *values.select_nth_unstable_by(at, f32::total_cmp).1

@@ -1,12 +1,14 @@
-//! Between the cameras and the model: clips wait here.
+//! The queue between the cameras and the model.
 //!
-//! Every camera pushes its finished clips; the model thread pops batches. Bounded per camera: a
-//! live camera that is ahead of the model loses its own oldest clip, a file waits. Fair: a batch
-//! takes the oldest clip of each waiting camera in turn, so a busy camera cannot starve a quiet one.
+//! Every camera pushes its finished clips; worker threads pop batches. The queue is bounded per camera: a
+//! live camera that is ahead of the model loses its own oldest clip, a file waits. The queue is fair: a
+//! batch takes the oldest clip of each waiting camera in turn, so that a busy camera cannot starve a quiet
+//! one.
 //!
-//! A camera of priority 3 gets three turns where one of priority 1 gets one. Every turn moves a
-//! camera's place on by the inverse of its priority, and the camera that is furthest behind has the
-//! next one. Priorities matter only when the model cannot keep up: otherwise every clip gets its turn.
+//! Turns follow stride scheduling: a turn advances the camera's pass by its stride, which is inversely
+//! proportional to its priority, and the camera with the lowest pass has the next turn. So a camera of
+//! priority 3 gets three turns for each turn of a camera of priority 1. Priorities matter only while the
+//! model cannot keep up: otherwise every clip gets its turn.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -17,98 +19,100 @@ use std::{
 
 use crate::{camera::CameraId, clip::Clip};
 
-/// Clips of one camera that wait for the model: one to be taken next, one behind it. More would
-/// only make descriptions older.
+/// Clips of one camera that wait for the model: one to be taken next, and one behind it. More would only
+/// make descriptions older.
 pub const CLIPS_PER_CAMERA: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 
-/// What a push does when its camera's clips have reached their bound.
+/// What a push does when its camera has as many clips in the queue as it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overflow {
-    /// The camera's oldest clip makes room, and is counted: for live sources, which cannot wait.
+    /// Drops the camera's oldest clip and counts it: for live sources, which cannot wait.
     DropOldest,
-    /// The pushing thread waits for room: for files, which lose nothing by it.
+    /// Blocks the pushing thread: for files, which lose nothing by it.
     Block,
 }
 
-/// A clip that comes out.
+/// A clip that was popped.
 #[derive(Debug)]
 pub struct Queued {
     /// The clip.
     pub clip: Clip,
-    /// When it went in.
+    /// When it was pushed.
     pub queued_at: Instant,
-    /// How many clips of its camera were dropped since the last one that came out.
+    /// How many clips of its camera were dropped since the last one that was popped.
     pub dropped_before: u64,
 }
 
-/// The queue is closed, or this camera has left: nothing more is taken.
+/// The queue is closed, or the camera is not registered any more: no clip is accepted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the clip queue takes nothing more")]
+#[error("the clip queue accepts no more clips")]
 pub struct Closed;
 
-/// A bounded queue of clips, fair to cameras.
+/// A bounded queue of clips that is fair to cameras.
 #[derive(Debug)]
 pub struct ClipQueue {
     per_camera: usize,
     inner: Mutex<Inner>,
-    /// A clip came in, or the queue was closed.
-    filled: Condvar,
-    /// A clip went out, a camera left, or the queue was closed.
-    emptied: Condvar,
+    /// A clip was pushed, or the queue was closed.
+    pushed: Condvar,
+    /// A clip was popped, a camera was unregistered, or the queue was closed.
+    popped: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    cameras: BTreeMap<CameraId, Lane>,
-    /// The place of the camera that had the last turn: who joins starts here, so that nobody can
-    /// save up turns.
-    place: u64,
-    /// Counts arrivals and turns: of cameras in the same place, the one that waited longest goes first.
+    cameras: BTreeMap<CameraId, CameraQueue>,
+    /// The pass of the camera that had the last turn. An idle camera starts from here when its next clip
+    /// comes, so that it accumulates no credit.
+    pass: u64,
+    /// Counts pushes and turns. Of cameras with the same pass, the one that has waited longest is next.
     count: u64,
     waiting: usize,
     closed: bool,
 }
 
+/// The clips of one camera.
 #[derive(Debug)]
-struct Lane {
+struct CameraQueue {
     clips: VecDeque<(Clip, Instant)>,
-    /// How far a turn moves the camera on.
-    step: u64,
-    place: u64,
-    since: u64,
+    /// By how much a turn advances the pass.
+    stride: u64,
+    pass: u64,
+    /// [`Inner::count`] when the camera began to wait.
+    waiting_since: u64,
     dropped: u64,
     dropped_since_last: u64,
-    /// For so many more turns it counts as one that loses clips.
-    losing: u32,
-    /// Nothing more is taken of it.
-    left: bool,
+    /// The camera counts as backlogged for this many more turns.
+    backlogged: u32,
+    unregistered: bool,
 }
 
-/// A camera loses clips now and then, not before every batch: it counts as losing for so many turns.
-const LOSING: u32 = 20;
+/// For how many turns a camera counts as backlogged after it has lost a clip. A backlogged camera does not
+/// lose a clip before every batch.
+const BACKLOG_TURNS: u32 = 20;
 
-/// Every priority divides it: the least common multiple of 1 to 10.
-const WAY: u64 = 2520;
+/// The stride of priority 1. Every priority divides it: it is the least common multiple of 1 to 10.
+const STRIDE1: u64 = 2520;
 
-impl Default for Lane {
+impl Default for CameraQueue {
     fn default() -> Self {
         Self {
             clips: VecDeque::new(),
-            step: WAY,
-            place: 0,
-            since: 0,
+            stride: STRIDE1,
+            pass: 0,
+            waiting_since: 0,
             dropped: 0,
             dropped_since_last: 0,
-            losing: 0,
-            left: false,
+            backlogged: 0,
+            unregistered: false,
         }
     }
 }
 
-impl Lane {
-    /// The smaller, the sooner its turn comes.
+impl CameraQueue {
+    /// The camera with the lowest rank has the next turn.
     fn rank(&self) -> (u64, u64) {
-        (self.place, self.since)
+        (self.pass, self.waiting_since)
     }
 }
 
@@ -118,69 +122,67 @@ impl ClipQueue {
         Self {
             per_camera: per_camera.get(),
             inner: Mutex::default(),
-            filled: Condvar::new(),
-            emptied: Condvar::new(),
+            pushed: Condvar::new(),
+            popped: Condvar::new(),
         }
     }
 
-    /// A camera begins, or begins again. `priority`: how many turns it gets where one of priority 1 gets
-    /// one, 1 to 10. One that has not joined has priority 1.
-    pub fn join(&self, camera: &CameraId, priority: u64) {
+    /// Registers a camera, or registers it again. `priority`: how many turns it gets for each turn of a
+    /// camera of priority 1; from 1 to 10. A camera that was never registered has priority 1.
+    pub fn register(&self, camera: &CameraId, priority: u64) {
         let mut inner = self.lock();
-        let lane = inner.cameras.entry(camera.clone()).or_default();
-        lane.step = WAY / priority.clamp(1, 10);
-        lane.left = false;
+        let queue = inner.cameras.entry(camera.clone()).or_default();
+        queue.stride = STRIDE1 / priority.clamp(1, 10);
+        queue.unregistered = false;
     }
 
-    /// A camera ends: whoever waits for room for its clip is let go, and the clip with it. Those that
-    /// are in stay in.
-    pub fn leave(&self, camera: &CameraId) {
-        self.lock().cameras.entry(camera.clone()).or_default().left = true;
-        self.emptied.notify_all();
+    /// Accepts no more clips of a camera. A push that blocks returns [`Closed`]. Clips that are in the
+    /// queue stay in it.
+    pub fn unregister(&self, camera: &CameraId) {
+        self.lock().cameras.entry(camera.clone()).or_default().unregistered = true;
+        self.popped.notify_all();
     }
 
-    /// Puts a clip in. With [`Overflow::Block`] it waits for room.
+    /// Adds a clip. With [`Overflow::Block`] it waits until the camera has fewer clips than it may have.
     ///
     /// # Errors
-    /// When the queue is closed or the camera has left, also while it waits.
+    /// If the queue is closed or the camera is unregistered, also while it waits.
     pub fn push(&self, clip: Clip, overflow: Overflow) -> Result<(), Closed> {
         let mut inner = self.lock();
-        let full = |i: &mut Inner| {
-            overflow == Overflow::Block && i.takes(&clip.camera) && i.held(&clip.camera) >= self.per_camera
+        let must_wait = |i: &mut Inner| {
+            overflow == Overflow::Block && i.accepts(&clip.camera) && i.held(&clip.camera) >= self.per_camera
         };
-        inner = self.emptied.wait_while(inner, full).unwrap_or_else(PoisonError::into_inner);
-        if !inner.takes(&clip.camera) {
+        inner = self.popped.wait_while(inner, must_wait).unwrap_or_else(PoisonError::into_inner);
+        if !inner.accepts(&clip.camera) {
             return Err(Closed);
         }
         inner.push(clip, self.per_camera);
         drop(inner);
-        self.filled.notify_all();
+        self.pushed.notify_all();
         Ok(())
     }
 
-    /// Waits for a clip, then up to `linger` for more, and takes at most `max`: the oldest of each
-    /// waiting camera in turn. None when the queue is closed and empty.
+    /// Waits for a clip, then up to `linger` for more. Returns at most `max` clips: the oldest of each
+    /// waiting camera in turn. Returns `None` when the queue is closed and empty.
     ///
-    /// A camera that loses clips is owed its turns even when its last clip is in the batch: one of
-    /// lower priority that would overtake it waits for the next batch, or priorities would mean
-    /// nothing to a batch with room for all. So a batch may be smaller than `max` while clips wait.
+    /// The turns of a backlogged camera count even if its last clip is in the batch: a camera of lower
+    /// priority that would overtake it waits for the next batch. Otherwise priorities would mean nothing to
+    /// a batch that could hold a clip of every camera. So a batch may be smaller than `max` while clips
+    /// wait.
     pub fn pop_batch(&self, max: NonZeroUsize, linger: Duration) -> Option<Vec<Queued>> {
         let unpoisoned = PoisonError::into_inner;
         let mut inner = self.lock();
         loop {
-            inner = self.filled.wait_while(inner, |i| i.waiting == 0 && !i.closed).unwrap_or_else(unpoisoned);
+            inner = self.pushed.wait_while(inner, |i| i.waiting == 0 && !i.closed).unwrap_or_else(unpoisoned);
             if !inner.closed && inner.waiting < max.get() {
-                let more = |i: &mut Inner| i.waiting < max.get() && !i.closed;
-                inner = self
-                    .filled
-                    .wait_timeout_while(inner, linger, more)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0;
+                let incomplete = |i: &mut Inner| i.waiting < max.get() && !i.closed;
+                let waited = self.pushed.wait_timeout_while(inner, linger, incomplete);
+                inner = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
             let batch = inner.batch(max.get());
             if !batch.is_empty() {
                 drop(inner);
-                self.emptied.notify_all();
+                self.popped.notify_all();
                 return Some(batch);
             }
             if inner.closed {
@@ -189,43 +191,43 @@ impl ClipQueue {
         }
     }
 
-    /// Takes nothing more; what is in can still be popped. Wakes everyone who waits.
+    /// Accepts no more clips. What is in the queue can still be popped. Wakes every waiting thread.
     pub fn close(&self) {
         self.lock().closed = true;
-        self.filled.notify_all();
-        self.emptied.notify_all();
+        self.pushed.notify_all();
+        self.popped.notify_all();
     }
 
-    /// Gives up the clips that are in, counts them as dropped, and says how many they were.
+    /// Drops all clips in the queue, and counts them as dropped. Returns how many they were.
     pub fn discard(&self) -> usize {
         let mut inner = self.lock();
-        for lane in inner.cameras.values_mut() {
-            lane.dropped += lane.clips.len() as u64;
-            lane.clips.clear();
+        for queue in inner.cameras.values_mut() {
+            queue.dropped += queue.clips.len() as u64;
+            queue.clips.clear();
         }
         std::mem::take(&mut inner.waiting)
     }
 
-    /// Clips that are in.
+    /// How many clips are in the queue.
     pub fn len(&self) -> usize {
         self.lock().waiting
     }
 
-    /// No clip is in.
+    /// Whether no clip is in the queue.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How long the clip that has waited longest has been in.
+    /// How long the oldest clip has been in the queue; zero if the queue is empty.
     pub fn age(&self) -> Duration {
         let inner = self.lock();
-        let firsts = inner.cameras.values().filter_map(|lane| Some(lane.clips.front()?.1));
-        firsts.min().map_or(Duration::ZERO, |first| first.elapsed())
+        let oldest = inner.cameras.values().filter_map(|queue| Some(queue.clips.front()?.1)).min();
+        oldest.map_or(Duration::ZERO, |oldest| oldest.elapsed())
     }
 
-    /// Clips that made room for newer ones since the start, by camera.
+    /// How many clips were dropped since the start, by camera.
     pub fn dropped(&self) -> BTreeMap<CameraId, u64> {
-        self.lock().cameras.iter().map(|(camera, lane)| (camera.clone(), lane.dropped)).collect()
+        self.lock().cameras.iter().map(|(camera, queue)| (camera.clone(), queue.dropped)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -235,57 +237,62 @@ impl ClipQueue {
 }
 
 impl Inner {
-    fn takes(&self, camera: &CameraId) -> bool {
-        !self.closed && self.cameras.get(camera).is_none_or(|lane| !lane.left)
+    fn accepts(&self, camera: &CameraId) -> bool {
+        !self.closed && self.cameras.get(camera).is_none_or(|queue| !queue.unregistered)
     }
 
     fn held(&self, camera: &CameraId) -> usize {
-        self.cameras.get(camera).map_or(0, |lane| lane.clips.len())
+        self.cameras.get(camera).map_or(0, |queue| queue.clips.len())
     }
 
     fn push(&mut self, clip: Clip, per_camera: usize) {
-        let lane = self.cameras.entry(clip.camera.clone()).or_default();
-        if lane.clips.is_empty() {
-            lane.place = lane.place.max(self.place);
-            lane.since = self.count;
+        let queue = self.cameras.entry(clip.camera.clone()).or_default();
+        if queue.clips.is_empty() {
+            queue.pass = queue.pass.max(self.pass);
+            queue.waiting_since = self.count;
             self.count += 1;
         }
-        lane.clips.push_back((clip, Instant::now()));
+        queue.clips.push_back((clip, Instant::now()));
         self.waiting += 1;
-        if lane.clips.len() > per_camera {
-            lane.clips.pop_front();
-            lane.dropped += 1;
-            lane.dropped_since_last += 1;
-            lane.losing = LOSING;
+        if queue.clips.len() > per_camera {
+            queue.clips.pop_front();
+            queue.dropped += 1;
+            queue.dropped_since_last += 1;
+            queue.backlogged = BACKLOG_TURNS;
             self.waiting -= 1;
         }
     }
 
     fn batch(&mut self, max: usize) -> Vec<Queued> {
-        let losing = self.cameras.iter().filter(|(_, lane)| lane.losing > 0 && !lane.clips.is_empty());
-        let losing: Vec<CameraId> = losing.map(|(camera, _)| camera.clone()).collect();
+        let backlogged =
+            self.cameras.iter().filter(|(_, queue)| queue.backlogged > 0 && !queue.clips.is_empty());
+        let backlogged: Vec<CameraId> = backlogged.map(|(camera, _)| camera.clone()).collect();
         let mut batch = Vec::new();
         while batch.len() < max {
-            let Some(queued) = self.pop(&losing) else { break };
+            let Some(queued) = self.pop(&backlogged) else { break };
             batch.push(queued);
         }
         batch
     }
 
-    /// The clip whose turn it is. None of a camera that would overtake one of higher priority that
-    /// is `losing` clips.
-    fn pop(&mut self, losing: &[CameraId]) -> Option<Queued> {
-        let owed: Vec<(u64, u64)> =
-            losing.iter().filter_map(|c| self.cameras.get(c)).map(|lane| (lane.step, lane.place)).collect();
-        let may = |lane: &Lane| owed.iter().all(|(step, place)| *step >= lane.step || lane.place <= *place);
-        let waiting = self.cameras.values_mut().filter(|lane| !lane.clips.is_empty() && may(lane));
-        let lane = waiting.min_by_key(|lane| lane.rank())?;
-        let (clip, queued_at) = lane.clips.pop_front()?;
-        let dropped_before = std::mem::take(&mut lane.dropped_since_last);
-        lane.losing = lane.losing.saturating_sub(1);
-        self.place = lane.place;
-        lane.place += lane.step;
-        lane.since = self.count;
+    /// The next clip. Never one of a camera that would overtake a `backlogged` camera of higher priority.
+    fn pop(&mut self, backlogged: &[CameraId]) -> Option<Queued> {
+        let entitled: Vec<(u64, u64)> = backlogged
+            .iter()
+            .filter_map(|c| self.cameras.get(c))
+            .map(|queue| (queue.stride, queue.pass))
+            .collect();
+        let may = |queue: &CameraQueue| {
+            entitled.iter().all(|(stride, pass)| *stride >= queue.stride || queue.pass <= *pass)
+        };
+        let waiting = self.cameras.values_mut().filter(|queue| !queue.clips.is_empty() && may(queue));
+        let queue = waiting.min_by_key(|queue| queue.rank())?;
+        let (clip, queued_at) = queue.clips.pop_front()?;
+        let dropped_before = std::mem::take(&mut queue.dropped_since_last);
+        queue.backlogged = queue.backlogged.saturating_sub(1);
+        self.pass = queue.pass;
+        queue.pass += queue.stride;
+        queue.waiting_since = self.count;
         self.count += 1;
         self.waiting -= 1;
         Some(Queued { clip, queued_at, dropped_before })

@@ -90,7 +90,7 @@ impl Cameras {
 
     /// Starts a camera.
     pub fn start(&mut self, CameraSpec { config, overflow, priority }: CameraSpec) {
-        self.deps.queue.join(&config.id, priority);
+        self.deps.queue.register(&config.id, priority);
         let config = CameraConfig { scaling: self.deps.frame_scaling, ..config };
         let (id, stop) = (config.id.clone(), self.stop.child_token());
         let (prompt_spec, asked) = watch::channel(Arc::clone(&config.prompt_spec));
@@ -113,7 +113,7 @@ impl Cameras {
         for id in ids {
             if let Some(running) = self.running.get(*id) {
                 running.stop.cancel();
-                self.deps.queue.leave(id);
+                self.deps.queue.unregister(id);
             }
         }
         while ids.iter().any(|id| self.running.contains_key(*id)) {
@@ -141,7 +141,7 @@ impl Cameras {
     /// Stops all cameras and waits until they have ended.
     pub async fn stop_all(&mut self) {
         self.stop.cancel();
-        self.running.keys().for_each(|id| self.deps.queue.leave(id));
+        self.running.keys().for_each(|id| self.deps.queue.unregister(id));
         while self.join().await.is_some() {}
     }
 

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A live camera that delivers no frame within this time is restarted.
-const OPENING: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The cameras that are to be watched.
 pub fn enabled(config: &Config) -> impl Iterator<Item = (&CameraId, &config::CameraSettings)> {
@@ -41,7 +41,7 @@ pub fn camera_config(id: &CameraId, camera: &config::CameraSettings, pipelines: 
             min_frames: camera.min_frames,
         },
         prompt_spec: prompt_spec(camera),
-        opening: OPENING,
+        connect_timeout: CONNECT_TIMEOUT,
         retry: true,
     }
 }

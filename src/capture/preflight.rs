@@ -1,41 +1,46 @@
-//! What the file system can tell about a source before a pipeline is built for it. GStreamer would
-//! say less, and of an MP4 without its index (1.22's decodebin) now and then nothing at all.
+//! Checks a source by the file system before a pipeline is built. GStreamer would say less, and
+//! decodebin of GStreamer 1.22 sometimes says nothing about an MP4 file without its index.
 
 use std::{
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
+    path::Path,
 };
 
-use super::CaptureError;
-use crate::config::Source;
+use super::error::CaptureError;
+use crate::config::{Origin, Source};
 
 /// Looks for reasons not to build a pipeline.
+///
+/// # Errors
+/// If a file or device is absent or cannot be read, or if a file is certainly not playable.
 pub(super) fn preflight(source: &Source) -> Result<(), CaptureError> {
-    match source {
-        Source::File(path) => {
-            let unreadable = |cause: io::Error| match cause.kind() {
-                io::ErrorKind::NotFound => CaptureError::NoFile(path.clone()),
-                _ => CaptureError::Unreadable { path: path.clone(), cause },
-            };
-            let meta = fs::metadata(path).map_err(unreadable)?;
-            if meta.is_dir() {
-                return Err(unreadable(io::ErrorKind::IsADirectory.into()));
-            }
-            // What is no plain file only GStreamer may open: bytes taken from it are gone, and a pipe
-            // makes whoever opens it wait.
-            if !meta.is_file() {
-                return Ok(());
-            }
-            let mut file = File::open(path).map_err(unreadable)?;
-            match meta.len() {
-                0 => Err(CaptureError::NotMedia(source.to_string())),
-                length if lacks_index(&mut file, length).map_err(unreadable)? => {
-                    Err(CaptureError::NoIndex(source.to_string()))
-                }
-                _ => Ok(()),
-            }
-        }
-        Source::V4l2(device) if !device.exists() => Err(CaptureError::NoDevice(source.to_string())),
+    match source.origin() {
+        Origin::File(path) => check_file(path),
+        Origin::Device(device) if !device.exists() => Err(CaptureError::NoDevice(source.to_string())),
+        Origin::Device(_) | Origin::Network(_) | Origin::Synthetic(_) => Ok(()),
+    }
+}
+
+fn check_file(path: &Path) -> Result<(), CaptureError> {
+    let unreadable = |cause: io::Error| match cause.kind() {
+        io::ErrorKind::NotFound => CaptureError::NoFile(path.into()),
+        _ => CaptureError::Unreadable { path: path.into(), cause },
+    };
+    let meta = fs::metadata(path).map_err(unreadable)?;
+    if meta.is_dir() {
+        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
+    }
+    // Only GStreamer may open what is not a regular file: bytes that are read from a pipe are gone, and a
+    // pipe may make its reader wait.
+    if !meta.is_file() {
+        return Ok(());
+    }
+    let mut file = File::open(path).map_err(unreadable)?;
+    let shown = path.display().to_string();
+    match meta.len() {
+        0 => Err(CaptureError::NotMedia(shown)),
+        length if lacks_index(&mut file, length).map_err(unreadable)? => Err(CaptureError::NoIndex(shown)),
         _ => Ok(()),
     }
 }

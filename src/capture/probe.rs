@@ -1,61 +1,60 @@
-//! A look at a camera: its pipeline is opened as ever, and closed again once a picture has come. A
-//! [`CameraConfig`] goes in, what the stream is like comes out.
+//! A short look at a camera: its source is opened as usual, and closed again after its first frames.
 
 use std::time::Duration;
 
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{CameraConfig, CaptureError, run};
+use super::{camera_config::CameraConfig, error::CaptureError, supervise::run};
 use crate::camera::CameraStatus;
 
-/// How long to wait, once there is a picture, for the second keyframe: many cameras send one every
-/// one to four seconds.
-const RHYTHM: Duration = Duration::from_secs(5);
+/// How long to wait for the second keyframe after the first frame. Many cameras send a keyframe every one to
+/// four seconds.
+const KEYFRAME_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a camera gives.
+/// What the stream of a camera is like.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CameraFacts {
-    /// Width and height of its pictures.
+    /// Width and height of the frames, in pixels.
     pub size: (u32, u32),
-    /// GStreamer's name of the video decoder; none for raw pictures.
+    /// GStreamer's name of the video decoder. `None` for raw video.
     pub decoder: Option<String>,
-    /// Pictures per second, where the stream says so.
+    /// Frames per second, if the stream states it.
     pub frame_rate: Option<f64>,
-    /// How frames would be thinned and how often keyframes come; none if they are too rare to tell.
+    /// How frames would be sampled, and how often keyframes come. `None` if they are too rare to tell.
     pub sampling: Option<String>,
 }
 
-/// Opens a source, waits at most `patience` for its first picture, and closes it. What is seen is
-/// thrown away.
+/// Opens a source, waits at most `limit` for its first frame, and closes the source. The frames are
+/// discarded.
 ///
 /// # Errors
-/// Why there is no picture.
-pub async fn probe(config: CameraConfig, patience: Duration) -> Result<CameraFacts, CaptureError> {
+/// If no frame arrives.
+pub async fn probe(config: CameraConfig, limit: Duration) -> Result<CameraFacts, CaptureError> {
     let what = config.source.to_string();
-    let (status, told) = watch::channel(CameraStatus::default());
-    let mut seen = told.clone();
-    let look = async {
-        let first = timeout(patience, seen.wait_for(|s| s.size.is_some())).await;
-        let has_decoder = first.is_ok_and(|told| told.is_ok_and(|s| s.decoder.is_some()));
+    let (sender, status) = watch::channel(CameraStatus::default());
+    let mut watched = status.clone();
+    let first_frames = async {
+        let first = timeout(limit, watched.wait_for(|s| s.size.is_some())).await;
+        let has_decoder = first.is_ok_and(|found| found.is_ok_and(|s| s.decoder.is_some()));
         if has_decoder {
-            let _ = timeout(RHYTHM, seen.wait_for(|s| s.sampling.is_some())).await;
+            let _ = timeout(KEYFRAME_TIMEOUT, watched.wait_for(|s| s.sampling.is_some())).await;
         }
     };
     let cancel = CancellationToken::new();
-    let running = run(CameraConfig { retry: false, ..config }, drop, status, cancel.clone());
+    let running = run(CameraConfig { retry: false, ..config }, drop, sender, cancel.clone());
     tokio::pin!(running);
-    let over = tokio::select! {
+    let ended_by_itself = tokio::select! {
         ended = &mut running => ended.map(|_| true)?,
-        () = look => {
+        () = first_frames => {
             cancel.cancel();
             running.await.map(|_| false)?
         }
     };
-    let CameraStatus { size, decoder, frame_rate, sampling, .. } = told.borrow().clone();
+    let CameraStatus { size, decoder, frame_rate, sampling, .. } = status.borrow().clone();
     match size {
         Some(size) => Ok(CameraFacts { size, decoder, frame_rate, sampling }),
-        None if over => Err(CaptureError::NoVideo(what)),
-        None => Err(CaptureError::Stalled { what, after: patience }),
+        None if ended_by_itself => Err(CaptureError::NoVideo(what)),
+        None => Err(CaptureError::Stalled { what, after: limit }),
     }
 }

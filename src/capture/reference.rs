@@ -1,5 +1,5 @@
-//! Single pictures of a whole file, by number: what `describe --sampling reference` needs to choose
-//! frames as the reference implementation does. The file is decoded twice: to count, and to pick.
+//! Single frames of a whole file, by number: `describe --sampling reference` chooses frames as the
+//! reference implementation does. The file is decoded twice, to count its frames and to pick some.
 
 use std::{
     sync::{
@@ -14,29 +14,34 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
 use super::{
-    CameraConfig, CaptureError,
-    error::{Report, explain, missing_plugin},
-    pipeline::{Built, build},
+    bus::{BusError, missing_plugin},
+    camera_config::CameraConfig,
+    diagnose::explain,
+    error::CaptureError,
+    inspect::{DROP_BUFFER, decoded_pad, lock, rgb_pixels},
+    pipeline::{BuiltPipeline, build},
     preflight::preflight,
-    stamp::Stamper,
-    tap::{LET_GO, decoded_side, lock, pixels},
+    timestamper::Timestamper,
 };
-use crate::{config::Source, frame::Frame};
+use crate::frame::Frame;
 
 /// What a whole file holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct VideoInfo {
-    /// Pictures that can be decoded.
+    /// How many frames can be decoded.
     pub frames: usize,
-    /// Pictures per second, on average.
+    /// Frames per second, on average.
     pub fps: f64,
     /// `frames / fps`, seconds.
     pub duration: f64,
 }
 
-/// Decodes a file and returns the pictures whose numbers `choose` gives: ascending, counted from 0;
-/// numbers beyond the end are ignored. A frame's PTS is its number divided by the average rate.
+/// Decodes a file and returns the frames whose numbers `choose` gives. Numbers count from 0 and ascend;
+/// numbers beyond the end are ignored. The PTS of a frame is its number divided by the average rate.
 /// Blocks until that is done.
+///
+/// # Errors
+/// If the file cannot be played.
 pub fn read_frames_at(
     config: &CameraConfig,
     choose: impl FnOnce(VideoInfo) -> Vec<usize>,
@@ -45,32 +50,31 @@ pub fn read_frames_at(
     preflight(&config.source)?;
     let info = count(config)?;
     let wanted = choose(info);
-    let stamper = match &config.source {
-        Source::File(path) => Stamper::whole_file(path, Duration::from_secs_f64(info.duration)),
-        _ => Stamper::now(),
-    };
+    let length = Duration::from_secs_f64(info.duration);
+    let timestamper = Timestamper::for_source_of_length(&config.source, length);
     let picked = Arc::new(Mutex::new(Vec::with_capacity(wanted.len())));
-    let (pictures, mut n) = (picked.clone(), 0);
+    let (kept, mut n) = (picked.clone(), 0);
     let numbers = wanted.clone();
     let pick = move |_: &gst::Pad, _| {
         n += 1;
         numbers.binary_search(&(n - 1)).is_ok()
     };
     let keep = move |sample: &gst::SampleRef| {
-        let picture = pixels(sample.buffer()?, sample.caps()?)?;
-        lock(&pictures).push(picture);
+        let pixels = rgb_pixels(sample.buffer()?, sample.caps()?)?;
+        lock(&kept).push(pixels);
         Some(())
     };
     play(config, pick, keep)?;
     let picked = std::mem::take(&mut *lock(&picked));
     let frame = |(number, (rgb, width, height)): (usize, _)| {
         let pts = Duration::from_secs_f64(number as f64 / info.fps);
-        let (captured_at, clock) = stamper.at(pts);
+        let (captured_at, clock) = timestamper.utc(pts);
         Frame { camera: config.id.clone(), captured_at, clock, pts, width, height, rgb, original: None }
     };
     Ok((wanted.into_iter().zip(picked).map(frame).collect(), info))
 }
 
+/// What was counted while a file was played.
 #[derive(Default)]
 struct Count {
     frames: usize,
@@ -79,6 +83,7 @@ struct Count {
     stated: Option<f64>,
 }
 
+/// Decodes the whole file once to count its frames.
 fn count(config: &CameraConfig) -> Result<VideoInfo, CaptureError> {
     let counted = Arc::new(Mutex::new(Count::default()));
     let seen = counted.clone();
@@ -107,22 +112,22 @@ fn count(config: &CameraConfig) -> Result<VideoInfo, CaptureError> {
     }
 }
 
-/// Plays a file to its end. `wanted` is asked about every decoded picture, in order; those that are go
-/// to `keep`.
+/// Plays a file to its end. `wanted` is called with every decoded frame, in order; `keep` gets the frames
+/// for which it returns true.
 fn play(
     config: &CameraConfig,
     wanted: impl FnMut(&gst::Pad, Option<gst::ClockTime>) -> bool + Send + 'static,
     mut keep: impl FnMut(&gst::SampleRef) -> Option<()> + Send + 'static,
 ) -> Result<(), CaptureError> {
-    let Built { pipeline, frames, .. } = build(config)?;
+    let BuiltPipeline { pipeline, frames, .. } = build(config)?;
     let seen = Arc::new(AtomicUsize::new(0));
-    if let Some(pad) = decoded_side(&frames) {
+    if let Some(pad) = decoded_pad(&frames) {
         let seen = seen.clone();
         let wanted = Mutex::new(Box::new(wanted));
         pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
             seen.fetch_add(1, Ordering::Relaxed);
             let pts = info.buffer().and_then(|b| b.pts());
-            if (lock(&wanted))(pad, pts) { gst::PadProbeReturn::Ok } else { LET_GO }
+            if (lock(&wanted))(pad, pts) { gst::PadProbeReturn::Ok } else { DROP_BUFFER }
         });
     }
     frames.set_drop(false);
@@ -136,19 +141,19 @@ fn play(
     ended
 }
 
-/// Waits for the end, as long as pictures keep coming.
+/// Waits for the end of the stream, as long as frames keep coming.
 fn wait(pipeline: &gst::Pipeline, seen: &AtomicUsize, config: &CameraConfig) -> Result<(), CaptureError> {
     let Some(bus) = pipeline.bus() else { return Ok(()) };
-    // Failures to start are told on the bus as well.
+    // A failure to start is reported on the bus as well.
     let _ = pipeline.set_state(gst::State::Playing);
     let (mut missing, mut before) = (Vec::new(), None);
-    let patience = gst::ClockTime::try_from(config.opening).unwrap_or(gst::ClockTime::MAX);
+    let limit = gst::ClockTime::try_from(config.connect_timeout).unwrap_or(gst::ClockTime::MAX);
     loop {
         let kinds = [gst::MessageType::Eos, gst::MessageType::Error, gst::MessageType::Element];
-        let message = bus.timed_pop_filtered(patience, &kinds);
+        let message = bus.timed_pop_filtered(limit, &kinds);
         match message.as_ref().map(|m| m.view()) {
             Some(gst::MessageView::Error(e)) => {
-                return Err(explain(&config.source, Report::from(e), &missing, Duration::ZERO));
+                return Err(explain(&config.source, BusError::from(e), &missing, Duration::ZERO));
             }
             Some(gst::MessageView::Element(e)) => missing.extend(missing_plugin(e)),
             Some(_) => return Ok(()),
@@ -157,7 +162,7 @@ fn wait(pipeline: &gst::Pipeline, seen: &AtomicUsize, config: &CameraConfig) -> 
                 if before.replace(now) == Some(now) {
                     return Err(CaptureError::Stalled {
                         what: config.source.to_string(),
-                        after: config.opening,
+                        after: config.connect_timeout,
                     });
                 }
             }

@@ -1,223 +1,218 @@
-//! One life of one pipeline: started, watched for errors, end and silence, and stopped for good.
+//! Plays a source until it ends: after a fault of a live source, again and again.
 
 use std::{
+    ops::ControlFlow,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use gstreamer as gst;
-use gstreamer::prelude::*;
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinHandle,
-};
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    CameraConfig, CaptureError,
-    error::{Report, diagnose, explain, missing_plugin},
-    pipeline::{Built, build},
-    sampler::Rhythm,
-    stamp::Stamper,
-    tap::{Intake, Tap, is_video_decoder, lock},
-    vigil::Trouble,
+    camera_config::CameraConfig,
+    clip_assembler::{ClipAssembler, Totals},
+    error::CaptureError,
+    inspect::lock,
+    preflight::preflight,
+    run_once::{RunEnd, RunResult, run_once},
 };
 use crate::{
-    camera::{CameraId, CameraStatus},
-    config::Source,
+    camera::{CameraState, CameraStatus},
+    clip::{Clip, Windower},
+    retry::{Backoff, BackoffConfig, Jitter},
 };
 
-/// How a run ended, other than by a fault.
-pub(super) enum End {
-    /// There is no more.
-    Over { position: Duration, warning: Option<String> },
-    /// We were asked to stop.
-    Cancelled { position: Duration },
+/// Some cameras refuse a second connection within a second of the last one. Pauses grow beyond that by up
+/// to a quarter, so that cameras behind one switch do not all come back at the same moment.
+const BACKOFF: BackoffConfig = BackoffConfig {
+    first: Duration::from_secs(1),
+    longest: Duration::from_secs(60),
+    jitter: Jitter { min: 1.0, max: 1.25 },
+};
+/// A camera that has run for this long is healthy: the next pause is short again. A camera that connects
+/// and fails sooner than this waits longer each time.
+const STEADY: Duration = Duration::from_secs(60);
+/// The pause after a refused login. Some cameras lock an account for half an hour after a few wrong
+/// passwords.
+const REFUSED: Duration = Duration::from_secs(300);
+
+/// What came of a source that has ended or was cancelled.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// Frames that a window wanted.
+    pub frames: u64,
+    /// Clips that were handed to the sink.
+    pub clips: u64,
+    /// Windows that were discarded because they had too few frames.
+    pub too_few: u64,
+    /// How far the stream got.
+    pub duration: Duration,
+    /// Something that the user should know about a file that could be played.
+    pub warning: Option<String>,
 }
 
-/// What came of a run.
-pub(super) struct Run {
-    pub outcome: Result<End, CaptureError>,
-    /// How long pictures came.
-    pub up: Duration,
-    /// Ends when the pipeline does, if it did not in time.
-    pub hanging: Option<JoinHandle<()>>,
+/// Plays a source and hands its clips to `sink`, until the end of a file or until `cancel`.
+///
+/// The sink is called on a streaming thread. For a file it may block, which holds the file up, but it must
+/// return once `cancel` is cancelled: the pipeline cannot stop before. For a live source it must not
+/// block. Windows that are open when `cancel` is cancelled are discarded.
+///
+/// # Errors
+/// If the source fails and is not opened again: a source that is not live, a fault that only a change on
+/// this machine can mend, or a configuration without `retry`.
+pub async fn run(
+    config: CameraConfig,
+    sink: impl FnMut(Clip) + Send + 'static,
+    status: watch::Sender<CameraStatus>,
+    cancel: CancellationToken,
+) -> Result<Summary, CaptureError> {
+    gst::init().map_err(CaptureError::Gstreamer)?;
+    let windower = Windower::new(config.window.clone(), config.prompt_spec.clone())?;
+    let assembler = Arc::new(Mutex::new(ClipAssembler::new(windower, sink)));
+    let backoff = Backoff::new(BACKOFF);
+    Supervisor { config, assembler, status: Arc::new(status), cancel, backoff }.run().await
 }
 
-impl Run {
-    /// One that did not get as far as a pipeline.
-    pub fn failed(error: CaptureError) -> Self {
-        Self { outcome: Err(error), up: Duration::ZERO, hanging: None }
-    }
+/// One camera, from its start to its end.
+struct Supervisor {
+    config: CameraConfig,
+    assembler: Arc<Mutex<ClipAssembler>>,
+    status: Arc<watch::Sender<CameraStatus>>,
+    cancel: CancellationToken,
+    backoff: Backoff,
 }
 
-/// What the bus told.
-enum News {
-    Over,
-    Failed(Report),
-}
-
-/// Why a run has to end.
-enum Fault {
-    Reported(Report),
-    Noticed(Trouble),
-}
-
-/// A file that ends so much before its stated length was cut off.
-const CUT_OFF: Duration = Duration::from_secs(2);
-
-/// How long a pipeline may take to stop.
-const STOPPING: Duration = Duration::from_secs(5);
-
-/// Plays a source once, from its start to its end.
-pub(super) async fn run_once(
-    config: &CameraConfig,
-    intake: &Arc<Mutex<Intake>>,
-    status: &Arc<watch::Sender<CameraStatus>>,
-    cancel: &CancellationToken,
-) -> Run {
-    let Built { pipeline, source, frames } = match build(config) {
-        Ok(built) => built,
-        Err(error) => return Run::failed(error),
-    };
-    let stamper = match &config.source {
-        Source::File(path) => Stamper::file(path),
-        source if source.is_live() => Stamper::live(),
-        _ => Stamper::now(),
-    };
-    let rhythm = Rhythm::new(config.sampling, config.window.interval());
-    let tap = Arc::new(Tap::new(config, intake.clone(), status.clone(), stamper, rhythm));
-    tap.attach(&pipeline, &source, &frames);
-    drop((source, frames));
-    let missing = Arc::new(Mutex::new(Vec::new()));
-    let mut news = listen(&pipeline, &tap, &missing);
-    let started = pipeline.clone();
-    // Failures to start are told on the bus as well, and a driver in which it hangs gives no pictures.
-    let starting = tokio::task::spawn_blocking(move || {
-        let _ = started.set_state(gst::State::Playing);
-    });
-    let result = watch(config, &pipeline, &tap, status, cancel, &mut news).await;
-    tap.close();
-    let hanging = stop(&config.id, pipeline, starting).await;
-    let (what, position, up) = (config.source.to_string(), tap.position(), tap.up());
-    let fault = match result {
-        Ok(end) => return Run { outcome: Ok(end), up, hanging },
-        Err(Fault::Noticed(Trouble::Silent(after))) => CaptureError::Stalled { what, after },
-        Err(Fault::Noticed(Trouble::Damaged(after, pieces))) => {
-            status.send_modify(|s| s.decode_errors += u64::from(pieces));
-            CaptureError::Undecodable { what, after }
+impl Supervisor {
+    async fn run(mut self) -> Result<Summary, CaptureError> {
+        loop {
+            self.reset_status();
+            let RunResult { end, uptime, hanging } = self.open_and_run().await;
+            let fault = match end {
+                Ok(RunEnd::Cancelled { position }) => return Ok(self.summary(position, None).await),
+                Ok(RunEnd::EndOfStream { position, warning }) if self.config.source.may_end() => {
+                    self.close_windows(ClipAssembler::finish).await;
+                    self.report(CameraState::Offline, "the stream is over");
+                    return Ok(self.summary(position, warning).await);
+                }
+                Ok(RunEnd::EndOfStream { .. }) => CaptureError::Ended(self.config.source.to_string()),
+                Err(error) => error,
+            };
+            self.close_windows(ClipAssembler::interrupt).await;
+            let state = match fault {
+                CaptureError::Unauthorised(_) => CameraState::Unauthorised,
+                _ => CameraState::Offline,
+            };
+            let why = fault.in_one_line();
+            self.report(state, &why);
+            if !self.config.retry || !self.config.source.is_live() || fault.is_final() {
+                return Err(fault);
+            }
+            let pause = match state {
+                CameraState::Unauthorised => BACKOFF.jitter.apply(REFUSED),
+                _ => pause_after(&mut self.backoff, uptime),
+            };
+            // The caller logs a final fault.
+            tracing::warn!(camera = %self.config.id, "{why}; trying again in {:.0} s", pause.as_secs_f32());
+            if self.wait_to_retry(pause, hanging).await.is_break() {
+                return Ok(self.summary(Duration::ZERO, None).await);
+            }
+            self.status.send_modify(|s| s.reconnects += 1);
         }
-        Err(Fault::Reported(report)) => explain(&config.source, report, &lock(&missing), position),
-    };
-    let error = diagnose(&config.source, tap.take_fault().unwrap_or(fault)).await;
-    Run { outcome: Err(error), up, hanging }
-}
+    }
 
-/// Waits for the end, a fault or the request to stop.
-async fn watch(
-    config: &CameraConfig,
-    pipeline: &gst::Pipeline,
-    tap: &Tap,
-    status: &watch::Sender<CameraStatus>,
-    cancel: &CancellationToken,
-    news: &mut mpsc::Receiver<News>,
-) -> Result<End, Fault> {
-    let mut tick = tokio::time::interval(Duration::from_millis(200));
-    let mut length = None;
-    loop {
+    /// Runs the source once, unless the file system tells that this cannot work.
+    async fn open_and_run(&self) -> RunResult {
+        let source = self.config.source.clone();
+        // A file system may take its time.
+        let checked = tokio::select! {
+            checked = tokio::task::spawn_blocking(move || preflight(&source)) => checked,
+            () = self.cancel.cancelled() => {
+                let end = Ok(RunEnd::Cancelled { position: Duration::ZERO });
+                return RunResult { end, uptime: Duration::ZERO, hanging: None };
+            }
+        };
+        match checked.unwrap_or(Ok(())) {
+            Ok(()) => run_once(&self.config, &self.assembler, &self.status, &self.cancel).await,
+            Err(error) => RunResult::failed(error),
+        }
+    }
+
+    /// Waits for `pause`, and until a pipeline that did not stop in time has stopped: its driver would not
+    /// start again either, and every attempt would cost threads. Breaks if the camera is cancelled.
+    async fn wait_to_retry(&self, pause: Duration, hanging: Option<JoinHandle<()>>) -> ControlFlow<()> {
+        let waiting = async {
+            tokio::time::sleep(pause).await;
+            if let Some(hanging) = hanging {
+                let _ = hanging.await;
+            }
+        };
         tokio::select! {
-            biased;
-            () = cancel.cancelled() => return Ok(End::Cancelled { position: tap.position() }),
-            heard = news.recv() => match heard {
-                Some(News::Failed(report)) => return Err(Fault::Reported(report)),
-                Some(News::Over) | None => {
-                    length = learn_length(config, pipeline, status, length);
-                    let position = tap.position();
-                    return Ok(End::Over { position, warning: cut_off(position, length) });
-                }
-            },
-            _ = tick.tick() => {
-                if let Some(trouble) = tap.trouble() {
-                    return Err(Fault::Noticed(trouble));
-                }
-                length = learn_length(config, pipeline, status, length);
+            () = self.cancel.cancelled() => ControlFlow::Break(()),
+            () = waiting => ControlFlow::Continue(()),
+        }
+    }
+
+    /// The source is opened: what was known of the last run is no longer true, but counts go on.
+    fn reset_status(&self) {
+        self.status.send_modify(|s| {
+            *s = CameraStatus {
+                why: std::mem::take(&mut s.why),
+                frames: s.frames,
+                reconnects: s.reconnects,
+                decode_errors: s.decode_errors,
+                too_few: s.too_few,
+                ..CameraStatus::default()
+            }
+        });
+    }
+
+    fn report(&self, state: CameraState, why: &str) {
+        self.status.send_modify(|s| (s.state, s.why) = (state, why.into()));
+    }
+
+    /// Closes the open windows. The sink may block, so this runs on a thread of its own.
+    async fn close_windows(&self, close: fn(&mut ClipAssembler)) {
+        let assembler = self.assembler.clone();
+        let closing = tokio::task::spawn_blocking(move || close(&mut lock(&assembler)));
+        if let Err(panic) = closing.await {
+            tracing::error!(camera = %self.config.id, "a clip could not be handed over: {panic}");
+        }
+    }
+
+    /// What came of the camera. A sink that blocks holds the lock, so this runs on a thread of its own.
+    async fn summary(&self, duration: Duration, warning: Option<String>) -> Summary {
+        let assembler = self.assembler.clone();
+        let totals = tokio::task::spawn_blocking(move || lock(&assembler).totals()).await;
+        let Totals { frames, clips, too_few } = totals.unwrap_or_else(|panic| {
+            tracing::error!(camera = %self.config.id, "the summary is not available: {panic}");
+            Totals::default()
+        });
+        Summary { frames, clips, too_few, duration, warning }
+    }
+}
+
+/// The pause after a failure of a source that gave frames for `uptime`.
+fn pause_after(backoff: &mut Backoff, uptime: Duration) -> Duration {
+    if uptime >= STEADY {
+        backoff.reset();
+    }
+    backoff.next_pause()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_camera_that_flaps_waits_longer_until_it_has_run_for_a_while() {
+        let jitter = Jitter { min: 1.0, max: 1.0 };
+        let mut backoff = Backoff::new(BackoffConfig { jitter, ..BACKOFF });
+        for (uptime, pauses) in [(3, &[1, 2, 4, 8, 16][..]), (59, &[32]), (60, &[1, 1, 1]), (3, &[2, 4])] {
+            for pause in pauses {
+                assert_eq!(pause_after(&mut backoff, Duration::from_secs(uptime)).as_secs(), *pause);
             }
         }
     }
-}
-
-/// The length that a file states, once it is known.
-fn learn_length(
-    config: &CameraConfig,
-    pipeline: &gst::Pipeline,
-    status: &watch::Sender<CameraStatus>,
-    known: Option<Duration>,
-) -> Option<Duration> {
-    if known.is_some() || config.source.is_live() {
-        return known;
-    }
-    let length = pipeline.query_duration::<gst::ClockTime>().map(Duration::from);
-    status.send_if_modified(|s| std::mem::replace(&mut s.duration, length) != length);
-    length
-}
-
-fn cut_off(position: Duration, length: Option<Duration>) -> Option<String> {
-    let length = length.filter(|length| *length > position + CUT_OFF)?;
-    let (said, found) = (length.as_secs_f32(), position.as_secs_f32());
-    Some(format!(
-        "the file says that it lasts {said:.1} s, but its pictures end at {found:.1} s: it may be cut off"
-    ))
-}
-
-/// Forwards what matters from the bus; nothing piles up there.
-fn listen(
-    pipeline: &gst::Pipeline,
-    tap: &Arc<Tap>,
-    missing: &Arc<Mutex<Vec<String>>>,
-) -> mpsc::Receiver<News> {
-    let (tell, news) = mpsc::channel(8);
-    let Some(bus) = pipeline.bus() else { return news };
-    let (missing, tap) = (missing.clone(), tap.clone());
-    bus.set_sync_handler(move |_, message| {
-        match message.view() {
-            gst::MessageView::Eos(_) => {
-                // Full only if errors wait there, and the first of them ends the run.
-                let _ = tell.try_send(News::Over);
-            }
-            gst::MessageView::Error(e) => {
-                let _ = tell.try_send(News::Failed(Report::from(e)));
-            }
-            gst::MessageView::Warning(w) => {
-                tracing::debug!(camera = %tap.camera, "GStreamer warns: {}", w.error().message());
-                if w.src().and_then(|s| s.downcast_ref::<gst::Element>()).is_some_and(is_video_decoder) {
-                    tap.decode_error();
-                }
-            }
-            gst::MessageView::Element(e) => {
-                lock(&missing).extend(missing_plugin(e));
-            }
-            _ => {}
-        }
-        gst::BusSyncReply::Drop
-    });
-    news
-}
-
-/// Stops a pipeline. Its threads are waited for, which takes as long as the sink or a driver holds one
-/// of them: what still goes on after a while is given back.
-async fn stop(
-    camera: &CameraId,
-    pipeline: gst::Pipeline,
-    starting: JoinHandle<()>,
-) -> Option<JoinHandle<()>> {
-    let mut stopping = tokio::spawn(async move {
-        // Not before it has begun to play: it would go on playing then.
-        let _ = starting.await;
-        let _ = tokio::task::spawn_blocking(move || pipeline.set_state(gst::State::Null)).await;
-    });
-    if tokio::time::timeout(STOPPING, &mut stopping).await.is_ok() {
-        return None;
-    }
-    tracing::warn!(%camera, "its pipeline does not stop: it is left to itself");
-    Some(stopping)
 }

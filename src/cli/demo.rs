@@ -10,7 +10,7 @@ use clap::Args;
 use super::runtime::runtime;
 use crate::{
     app,
-    config::{self, Config, ParsedSource, Sampling, Source, test_source::TestSource, units},
+    config::{self, Config, FrameSampling, Origin, ParsedSource, Source, test_source::TestSource, units},
     event::Event,
     logging,
     publish::mqtt::{embedded_broker::EmbeddedBroker, subscribe},
@@ -52,7 +52,9 @@ async fn demonstrate(args: DemoArgs) -> anyhow::Result<()> {
         format!("cannot listen on 127.0.0.1:{} for the broker: choose another --port", args.port)
     })?;
     let ParsedSource { source, .. } = format!("test://shapes?period={}s", SCENE.as_secs()).parse()?;
-    let Source::Test(truth) = source.clone() else { unreachable!("test:// is a synthetic source") };
+    let Origin::Synthetic(truth) = source.origin().clone() else {
+        unreachable!("test:// is a synthetic source")
+    };
     let config = config(broker.port(), source)?;
     let model = config.model.clone();
     let describer = tokio::task::spawn_blocking(move || app::load_model(&model)).await??;
@@ -87,7 +89,7 @@ fn config(port: u16, source: Source) -> anyhow::Result<Config> {
         stride: SCENE,
         prompt: crate::hub::BUILTIN_PROMPT.into(),
         max_tokens: 48,
-        sampling: Sampling::Rate,
+        sampling: FrameSampling::Rate,
         change_threshold: 0,
         heartbeat: SCENE,
         ..config::CameraSettings::new(source)

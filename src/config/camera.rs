@@ -9,7 +9,7 @@ use super::{
     prompt::{DEFAULT_PROMPT, check_prompt},
     secret::Login,
     section::Section,
-    source::{ParsedSource, Source},
+    source::{Origin, ParsedSource, Source, Transport, shipped_pipelines},
     units,
     value::Value,
 };
@@ -18,9 +18,6 @@ use super::{
 pub const MAX_OVERLAP: u32 = 64;
 /// The highest priority of a camera.
 pub const MAX_PRIORITY: u64 = 10;
-/// The pipelines that camscribe ships.
-pub const PIPELINES: [&str; 8] =
-    ["file", "file-nvdec", "rtsp", "rtsp-jetson", "rtsp-nvdec", "shapes", "test", "v4l2"];
 /// The folder beside the configuration file for pipelines of the user's own.
 pub const PIPELINES_DIR: &str = "pipelines";
 
@@ -30,8 +27,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 
 const TRANSPORTS: [(&str, Transport); 3] =
     [("tcp", Transport::Tcp), ("udp", Transport::Udp), ("auto", Transport::Auto)];
-const SAMPLINGS: [(&str, Sampling); 3] =
-    [("auto", Sampling::Auto), ("rate", Sampling::Rate), ("keyframes", Sampling::Keyframes)];
+const SAMPLINGS: [(&str, FrameSampling); 3] =
+    [("auto", FrameSampling::Auto), ("rate", FrameSampling::Rate), ("keyframes", FrameSampling::Keyframes)];
 
 /// The key that each camera must set itself, and that `[defaults]` does not have.
 pub const URI: Key = Key::required(
@@ -144,7 +141,7 @@ pub struct CameraSettings {
     /// The most tokens of an answer.
     pub max_tokens: usize,
     /// The frames that are decoded.
-    pub sampling: Sampling,
+    pub sampling: FrameSampling,
     /// The share of the model's time where a camera of priority 1 has one part: 1 to [`MAX_PRIORITY`].
     pub priority: u64,
     /// The change of brightness, of 255, that counts as a change; 0: every clip is described.
@@ -153,20 +150,9 @@ pub struct CameraSettings {
     pub heartbeat: Duration,
 }
 
-/// The transport of RTSP media.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// Inside the RTSP connection: nothing is lost, and no firewall needs opening.
-    Tcp,
-    /// Datagrams: less delay, but losses show.
-    Udp,
-    /// Datagrams if they arrive, else the RTSP connection.
-    Auto,
-}
-
 /// Which frames are decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sampling {
+pub enum FrameSampling {
     /// Keyframes where they come often enough, else by rate.
     Auto,
     /// All frames are decoded, and those nearest to the wanted times are kept.
@@ -259,7 +245,7 @@ fn source_and_login(
     diagnostics: &mut Diagnostics,
 ) -> (Source, Option<Login>) {
     let location = &section.entry("uri").location;
-    let nothing = || ParsedSource { source: Source::File("".into()), login: None };
+    let nothing = || ParsedSource { source: Source::file(""), login: None };
     if !has_uri {
         let why = "is missing: every camera needs one, such as uri = \"rtsp://192.0.2.10/stream1\"";
         diagnostics.error(location, why);
@@ -270,7 +256,7 @@ fn source_and_login(
         diagnostics.error(location, e.to_string());
         nothing()
     });
-    if let Source::File(path) = &source {
+    if let Origin::File(path) = source.origin() {
         match path.to_str() {
             Some(path) if path.starts_with("/dev/video") => {
                 diagnostics.error(location, format!("{path:?} is a device: write v4l2://{path}"));
@@ -299,10 +285,10 @@ fn check_pipeline(section: &Section, folder: &Path, diagnostics: &mut Diagnostic
         let why =
             "cannot name a pipeline: write the file's name without folder and ending; a-z, 0-9, '_' and '-'";
         diagnostics.error(location, format!("{name:?} {why}"));
-    } else if !PIPELINES.contains(&name) {
+    } else if !shipped_pipelines().contains_key(name) {
         let own = folder.join(PIPELINES_DIR).join(format!("{name}.txt"));
         if !own.is_file() {
-            let shipped = PIPELINES.join(", ");
+            let shipped = shipped_pipelines().into_keys().collect::<Vec<_>>().join(", ");
             let why = format!("is none of {shipped}, and there is no file {}", own.display());
             diagnostics.error(location, format!("{name:?} {why}"));
         }

@@ -167,6 +167,6 @@ mod tests {
         assert_eq!(config.outbox, OutboxSettings::default());
         assert_eq!(config.http, HttpSettings::default());
         let cameras: Vec<_> = config.cameras.into_values().collect();
-        assert_eq!(cameras, [CameraSettings::new(Source::File("/a.mp4".into()))]);
+        assert_eq!(cameras, [CameraSettings::new(Source::file("/a.mp4"))]);
     }
 }

@@ -32,7 +32,7 @@ mod toml_file;
 pub mod units;
 mod value;
 
-pub use camera::{CameraSettings, MAX_OVERLAP, MAX_PRIORITY, PIPELINES, Sampling, Transport};
+pub use camera::{CameraSettings, FrameSampling, MAX_OVERLAP, MAX_PRIORITY};
 pub use diagnostic::ConfigError;
 pub use http::HttpSettings;
 pub use key::{Key, Kind};
@@ -43,4 +43,7 @@ pub use node::{NodeSettings, default_node_id};
 pub use outbox::OutboxSettings;
 pub use prompt::{DEFAULT_PROMPT, check_prompt, default_prompt};
 pub use secret::{Login, Secret, read as read_secret};
-pub use source::{BadSource, ParsedSource, Rtsp, Source, mask};
+pub use source::{
+    BadSource, NetworkAddress, Origin, ParsedSource, Property, PropertyValue, Source, StreamOptions,
+    Transport, mask, shipped_pipelines,
+};

@@ -371,6 +371,14 @@ impl TestSource {
         }
     }
 
+    /// Name of the pipeline that shows it.
+    pub(super) fn pipeline(&self) -> &'static str {
+        match self.content {
+            TestContent::Pattern(_) => "test",
+            TestContent::Shapes(_) => "shapes",
+        }
+    }
+
     /// `shapes`, or the name of the pattern.
     pub fn name(&self) -> &'static str {
         match self.content {

@@ -11,7 +11,7 @@ use camscribe::{
     camera::CameraStatus,
     capture::{self, CameraConfig},
     clip::{Clip, WindowConfig},
-    config::Sampling,
+    config::FrameSampling,
     gate::Fingerprint,
     prompt_spec::{GateConfig, PromptSpec},
     resize::{FrameScaling, LANCZOS3},
@@ -26,7 +26,7 @@ async fn verdicts(uri: &str, window: u64) -> String {
     let window = Duration::from_secs(window);
     let gate = Some(GateConfig { threshold: 10, heartbeat: Duration::from_secs(600) });
     let config = CameraConfig {
-        sampling: Sampling::Rate,
+        sampling: FrameSampling::Rate,
         window: WindowConfig { window, stride: window, frames: 8, min_frames: 2 },
         prompt_spec: Arc::new(PromptSpec { prompt: "What happens?".into(), max_tokens: 8, gate }),
         // The size of the published models.

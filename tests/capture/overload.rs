@@ -17,7 +17,7 @@ use camscribe::{
     camera::{CameraId, CameraStatus},
     capture::{self, CameraConfig},
     clip::{Clip, WindowConfig},
-    config::Sampling,
+    config::FrameSampling,
     describe::{
         DescribeError, Describer, Description, StageTimes,
         worker::{self, Batching},
@@ -89,10 +89,10 @@ async fn overload(priorities: [u64; CAMERAS], time: Duration) -> Vec<Fate> {
     let mut cameras = Vec::new();
     for (i, priority) in priorities.into_iter().enumerate() {
         let id: CameraId = format!("cam{i}").parse().unwrap();
-        queue.join(&id, priority);
+        queue.register(&id, priority);
         let config = CameraConfig {
             id,
-            sampling: Sampling::Rate,
+            sampling: FrameSampling::Rate,
             window: WindowConfig { window, stride: window, frames: 2, min_frames: 1 },
             ..playback::camera(&format!("test://ball?width=64&height=64&fps={}", 2 * OFFERED))
         };

@@ -218,7 +218,7 @@ fn an_idle_camera_accumulates_no_credit() {
 #[test]
 fn a_priority_counts_even_when_a_batch_could_hold_a_clip_of_every_camera() {
     let queue = ClipQueue::new(count(2));
-    queue.join(&camera("door"), 4);
+    queue.register(&camera("door"), 4);
     let mut described = BTreeMap::<String, u32>::new();
     for seq in 0..1000 {
         queue.push(clip("door", seq), Overflow::DropOldest).expect("open");
@@ -236,7 +236,7 @@ fn a_priority_counts_even_when_a_batch_could_hold_a_clip_of_every_camera() {
 #[test]
 fn a_priority_takes_nothing_from_others_while_the_model_keeps_up() {
     let queue = ClipQueue::new(count(2));
-    queue.join(&camera("door"), 10);
+    queue.register(&camera("door"), 10);
     for seq in 0..100 {
         for name in ["door", "yard"] {
             queue.push(clip(name, seq), Overflow::DropOldest).expect("open");
@@ -263,7 +263,7 @@ proptest! {
         let names: Vec<String> = (0..priorities.len()).map(|i| format!("cam{i}")).collect();
         let queue = ClipQueue::new(count(per_camera));
         for (name, priority) in names.iter().zip(&priorities) {
-            queue.join(&camera(name), *priority);
+            queue.register(&camera(name), *priority);
         }
         let sum: u64 = priorities.iter().sum();
         let mut seq = 0;
@@ -354,11 +354,11 @@ fn a_camera_that_is_unregistered_releases_its_waiting_pusher_and_may_register_ag
     };
     thread::sleep(Duration::from_millis(50));
     assert!(!waiting.is_finished());
-    queue.leave(&camera("file"));
+    queue.unregister(&camera("file"));
     assert_eq!(waiting.join().expect("no panic"), Err(Closed));
     assert_eq!(queue.push(clip("file", 2), Overflow::DropOldest), Err(Closed));
     queue.push(clip("other", 0), Overflow::DropOldest).expect("it has not left");
-    queue.join(&camera("file"), 1);
+    queue.register(&camera("file"), 1);
     let batch = queue.pop_batch(count(4), NOW).expect("open");
     assert_eq!(names(&batch), [("file", 0), ("other", 0)]);
     queue.push(clip("file", 3), Overflow::Block).expect("it is back");

@@ -6,7 +6,7 @@ use std::{fs, time::Duration};
 use camscribe::{
     camera::CameraState,
     capture::{self, CaptureError},
-    config::{Login, ParsedSource, Sampling, Secret, Source, Transport, mask, test_source::TestContent},
+    config::{FrameSampling, Login, Origin, ParsedSource, Secret, Transport, mask, test_source::TestContent},
     frame::Clock,
     resize::{FrameScaling, LANCZOS3},
 };
@@ -79,7 +79,7 @@ async fn frames_of_a_file_keep_their_presentation_times() {
     let folder = tempfile::tempdir().unwrap();
     let path = ball(folder.path(), "a.mp4", &format!("{} ! mp4mux", h264(250)));
     let mut config = file(&path);
-    config.sampling = Sampling::Rate;
+    config.sampling = FrameSampling::Rate;
     config.window.window = Duration::from_secs(8);
     config.window.frames = 8;
     let played = play_all(config).await;
@@ -98,10 +98,10 @@ async fn keyframes_alone_are_decoded_where_they_come_often_enough() {
     let folder = tempfile::tempdir().unwrap();
     // Frames are wanted every half second.
     for (gop, sampling, mode, frames) in [
-        (10, Sampling::Auto, "keyframes", 4),
-        (50, Sampling::Auto, "rate", 4),
-        (10, Sampling::Rate, "rate", 4),
-        (25, Sampling::Keyframes, "keyframes", 2),
+        (10, FrameSampling::Auto, "keyframes", 4),
+        (50, FrameSampling::Auto, "rate", 4),
+        (10, FrameSampling::Rate, "rate", 4),
+        (25, FrameSampling::Keyframes, "keyframes", 2),
     ] {
         let path = ball(folder.path(), "a.mp4", &format!("{} ! mp4mux", h264(gop)));
         let mut config = file(&path);
@@ -181,7 +181,7 @@ async fn a_stream_continues_when_its_resolution_changes() {
         path.display()
     ));
     let mut config = file(&path);
-    config.sampling = Sampling::Rate;
+    config.sampling = FrameSampling::Rate;
     let played = play_all(config).await;
     let sizes: Vec<_> = played.clips.iter().flat_map(|c| &c.frames).map(|f| (f.width, f.height)).collect();
     assert!(
@@ -285,7 +285,7 @@ async fn a_camera_whose_udp_packets_are_lost_is_read_over_tcp() {
 async fn a_cameras_own_clock_is_used_once_it_is_known() {
     let server = RtspServer::start(&stream(SMALL));
     let mut config = camera(&server.uri());
-    config.sampling = Sampling::Rate;
+    config.sampling = FrameSampling::Rate;
     let played = play(config, 5).await;
     let frames: Vec<_> = played.clips.iter().flat_map(|c| &c.frames).collect();
     let last = frames.last().unwrap();
@@ -353,9 +353,9 @@ async fn an_unreachable_camera_fails_with_one_clear_sentence() {
 async fn a_camera_that_never_answers_times_out() {
     let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut config = camera(&format!("rtsp://{}/stream", mute.local_addr().unwrap()));
-    config.opening = Duration::from_secs(2);
+    config.connect_timeout = Duration::from_secs(2);
     let played = play_all(config).await;
-    assert!(played.error().ends_with("no picture for 2 s"), "{:?}", played.result);
+    assert!(played.error().ends_with("no frame for 2 s"), "{:?}", played.result);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -371,7 +371,7 @@ async fn a_camera_that_disappears_and_returns_is_reconnected() {
     let port = server.port();
     let mut config = camera(&server.uri());
     config.retry = true;
-    config.opening = Duration::from_secs(3);
+    config.connect_timeout = Duration::from_secs(3);
     let playing = tokio::spawn(play(config, 4));
     tokio::time::sleep(Duration::from_secs(4)).await;
     tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
@@ -421,7 +421,7 @@ async fn test_patterns_play_without_a_camera() {
 async fn shapes_move_as_their_sentence_says() {
     let uri = "test://shapes?object=blue-square-still&object=red-circle-left&background=white&period=2s&live=false&duration=2s";
     let config = camera(uri);
-    let Source::Test(test) = config.source.clone() else { panic!() };
+    let Origin::Synthetic(test) = config.source.origin().clone() else { panic!() };
     let played = play_all(config).await;
     let clip = &played.clips[0];
     let truth = test.truth(clip.start_pts, clip.duration);
@@ -441,7 +441,8 @@ fn centre_of(frame: &camscribe::frame::Frame, colour: [u8; 3]) -> f32 {
 
 #[test]
 fn the_tour_says_what_each_of_its_scenes_shows() {
-    let Source::Test(test) = camera("test://shapes?period=4s").source else { panic!() };
+    let source = camera("test://shapes?period=4s").source;
+    let Origin::Synthetic(test) = source.origin() else { panic!() };
     assert!(matches!(test.content, TestContent::Shapes(_)));
     let s = Duration::from_secs;
     assert_eq!(test.truth(s(0), s(4)).as_deref(), Some("A red circle moves to the left."));

@@ -11,7 +11,7 @@ use camscribe::{
     camera::CameraState,
     capture::CameraConfig,
     clip::{Clip, WindowConfig},
-    config::{Login, Sampling, Secret},
+    config::{FrameSampling, Login, Secret},
 };
 
 use crate::support::{
@@ -36,7 +36,7 @@ fn camera(uri: &str) -> CameraConfig {
     let window = Duration::from_secs(1);
     CameraConfig {
         retry: true,
-        sampling: Sampling::Rate,
+        sampling: FrameSampling::Rate,
         window: WindowConfig { window, stride: window, frames: 4, min_frames: 2 },
         ..playback::camera(uri)
     }
@@ -122,7 +122,7 @@ async fn a_camera_that_freezes_with_its_connection_open_is_restarted() {
     porch.more_clips(2).await;
     server.set_fault(Fault::Frozen);
     let frozen = porch.until("offline", |s| s.state == CameraState::Offline).await;
-    assert!(frozen.why.ends_with("no picture for 5 s"), "{}", frozen.why);
+    assert!(frozen.why.ends_with("no frame for 5 s"), "{}", frozen.why);
     server.set_fault(Fault::None);
     porch.until("online again", |s| s.state == CameraState::Online && s.reconnects >= 1).await;
     porch.more_clips(2).await;
@@ -136,13 +136,15 @@ async fn a_camera_that_freezes_with_its_connection_open_is_restarted() {
 async fn garbage_from_a_camera_is_counted_restarts_it_and_is_never_described() {
     let neighbour = Neighbour::start().await;
     let server = RtspServer::start(&stream(SMALL));
-    let mut porch =
-        WatchedCamera::start(CameraConfig { opening: Duration::from_secs(3), ..camera(&server.uri()) });
+    let mut porch = WatchedCamera::start(CameraConfig {
+        connect_timeout: Duration::from_secs(3),
+        ..camera(&server.uri())
+    });
     porch.until("online", |s| s.state == CameraState::Online).await;
     porch.more_clips(2).await;
     server.set_fault(Fault::Garbage);
     let spoilt = porch.until("offline", |s| s.state == CameraState::Offline).await;
-    assert!(spoilt.why.contains("no whole picture"), "{}", spoilt.why);
+    assert!(spoilt.why.contains("no whole frame"), "{}", spoilt.why);
     assert!(spoilt.decode_errors >= 25, "{spoilt:?}");
     server.set_fault(Fault::None);
     let well = porch.until("online again", |s| s.state == CameraState::Online).await;
@@ -170,7 +172,8 @@ async fn a_server_that_breaks_the_protocol_is_retried() {
             let _ = client.write_all(b"$\xff\xff\xffHTTP/9.9 banana\r\nContent-Length: -7\r\n\r\n\0\0\0");
         }
     });
-    let mut porch = WatchedCamera::start(CameraConfig { opening: Duration::from_secs(3), ..camera(&uri) });
+    let mut porch =
+        WatchedCamera::start(CameraConfig { connect_timeout: Duration::from_secs(3), ..camera(&uri) });
     let state =
         porch.until("tried twice more", |s| s.reconnects >= 2 && s.state == CameraState::Offline).await;
     assert!(state.why.contains("127.0.0.1"), "{}", state.why);

@@ -10,7 +10,7 @@ use camscribe::{
     camera::CameraStatus,
     capture::{self, CameraConfig, CaptureError, Summary},
     clip::{Clip, WindowConfig},
-    config::{ParsedSource, Sampling, Transport},
+    config::{FrameSampling, ParsedSource, Transport},
     prompt_spec::PromptSpec,
 };
 use tokio::sync::watch;
@@ -28,10 +28,10 @@ pub fn camera(uri: &str) -> CameraConfig {
         pipeline: None,
         pipelines_dir: None,
         scaling: None,
-        sampling: Sampling::Auto,
+        sampling: FrameSampling::Auto,
         window: WindowConfig { window: s(2), stride: s(2), frames: 4, min_frames: 2 },
         prompt_spec: Arc::new(PromptSpec { prompt: "What happens?".into(), max_tokens: 16, gate: None }),
-        opening: s(10),
+        connect_timeout: s(10),
         retry: false,
     }
 }

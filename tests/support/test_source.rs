@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use camscribe::config::{ParsedSource, Source, test_source::TestContent};
+use camscribe::config::{Origin, ParsedSource, test_source::TestContent};
 
 use super::video::launch;
 
@@ -23,7 +23,7 @@ pub fn parse() -> String {
 /// Writes one period of `test://shapes?…` as raw RGB frames. Returns the path.
 pub fn raw(folder: &Path, scene: &str, seconds: u32) -> PathBuf {
     let ParsedSource { source, .. } = format!("test://shapes?{scene}&period={seconds}s").parse().unwrap();
-    let Source::Test(test) = source else { panic!("{scene} is synthetic") };
+    let Origin::Synthetic(test) = source.origin().clone() else { panic!("{scene} is synthetic") };
     let TestContent::Shapes(script) = test.content else { panic!("{scene} shows shapes") };
     let path = folder.join("scene.rgb");
     let mut out = BufWriter::new(File::create(&path).unwrap());

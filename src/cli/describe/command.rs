@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     app,
-    config::{self, Source},
+    config::{self, Origin},
     describe::Describer,
     logging, shutdown,
 };
@@ -49,11 +49,13 @@ fn parse_sources(args: &DescribeArgs) -> anyhow::Result<Vec<NamedSource>> {
     let sources = args.sources.iter().map(|text| NamedSource::parse(text));
     let mut sources = sources.collect::<anyhow::Result<Vec<_>>>()?;
     let login = args.login()?;
-    for source in sources.iter_mut().filter(|it| it.login.is_none() && matches!(it.source, Source::Rtsp(_))) {
+    let wants_login =
+        |it: &&mut NamedSource| it.login.is_none() && matches!(it.source.origin(), Origin::Network(_));
+    for source in sources.iter_mut().filter(wants_login) {
         source.login.clone_from(&login);
     }
     if args.sampling == SamplingArg::Reference
-        && let Some(other) = sources.iter().find(|s| !matches!(s.source, Source::File(_)))
+        && let Some(other) = sources.iter().find(|s| !matches!(s.source.origin(), Origin::File(_)))
     {
         let why = format!("--sampling reference needs whole files, and {} is not a file", other.text);
         return Err(UsageError(why).into());
@@ -71,7 +73,7 @@ fn open_output(path: Option<&Path>, sources: &[NamedSource]) -> anyhow::Result<B
     let out = TruncateOnFirstWrite::open(path).with_context(unwritable)?;
     let out_file = out.metadata().with_context(unwritable)?;
     for source in sources {
-        if let Source::File(file) = &source.source
+        if let Origin::File(file) = source.source.origin()
             && fs::metadata(file).is_ok_and(|file| same_file(&file, &out_file))
         {
             let why =

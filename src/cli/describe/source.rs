@@ -10,7 +10,7 @@ use crate::{
     camera::CameraId,
     capture::CameraConfig,
     clip::WindowConfig,
-    config::{self, Login, ParsedSource, Sampling, Source, Transport},
+    config::{self, FrameSampling, Login, Origin, ParsedSource, Source, Transport},
 };
 
 /// A source of the command line.
@@ -32,12 +32,12 @@ impl NamedSource {
     /// When it is not a source.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let ParsedSource { source, login } = text.parse().context("a source is not valid")?;
-        let stem = match &source {
-            Source::File(path) | Source::V4l2(path) => {
+        let stem = match source.origin() {
+            Origin::File(path) | Origin::Device(path) => {
                 path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
             }
-            Source::Rtsp(rtsp) => rtsp.host_port().0,
-            Source::Test(test) => test.name().to_owned(),
+            Origin::Network(address) => address.host_port().0,
+            Origin::Synthetic(test) => test.name().to_owned(),
         };
         Ok(Self { text: config::mask(text), camera: camera_id(&stem), source, login })
     }
@@ -63,9 +63,9 @@ pub fn camera_config(source: &NamedSource, args: &DescribeArgs) -> CameraConfig 
         prompt: args.prompt(),
         max_tokens: args.max_tokens.into(),
         sampling: match args.sampling {
-            SamplingArg::Keyframes => Sampling::Keyframes,
-            SamplingArg::Rate => Sampling::Rate,
-            SamplingArg::Auto | SamplingArg::Reference => Sampling::Auto,
+            SamplingArg::Keyframes => FrameSampling::Keyframes,
+            SamplingArg::Rate => FrameSampling::Rate,
+            SamplingArg::Auto | SamplingArg::Reference => FrameSampling::Auto,
         },
         change_threshold: 0,
         heartbeat: args.window,

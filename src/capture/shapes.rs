@@ -1,12 +1,12 @@
-//! Draws moving shapes: pixels of a [`Script`] come out, in the colours and proportions that
-//! `models/shapes` was trained on.
+//! Draws moving shapes: the pixels of a [`Script`], in the colours and proportions that `models/shapes` was
+//! trained on.
 
 use std::time::Duration;
 
 use crate::config::test_source::{Background, Colour, Motion, Object, Scene, Script, Shape};
 
 impl Script {
-    /// Draws what is to be seen at `pts`: `height` rows of `width` RGB triples.
+    /// Draws the frame of time `pts` into `rgb`: `height` rows of `width` RGB triples.
     pub fn draw(&self, pts: Duration, width: u32, height: u32, rgb: &mut [u8]) {
         let moment = (pts.as_nanos() % self.period.as_nanos()) as f64 / self.period.as_nanos() as f64;
         if let Some(scene) = self.scene(pts) {
@@ -16,7 +16,7 @@ impl Script {
 }
 
 impl Scene {
-    /// Draws the scene at `moment`, from 0 (its begin) to 1 (its end), into rows of RGB triples.
+    /// Draws the scene at `moment`, from 0 (its start) to 1 (its end), into rows of RGB triples.
     fn draw(&self, moment: f32, width: usize, height: usize, rgb: &mut [u8]) {
         let ground: [u8; 3] = match self.background {
             Background::Black => [16, 16, 24],
@@ -25,24 +25,25 @@ impl Scene {
         };
         rgb.as_chunks_mut().0.fill(ground);
         for (object, region) in self.objects.iter().zip(self.regions(width as f32, height as f32)) {
-            let there = match object.motion {
+            let visible = match object.motion {
                 Motion::Appears => moment >= 0.5,
                 Motion::Disappears => moment < 0.5,
                 _ => true,
             };
-            if there {
+            if visible {
                 object.draw(moment, &region, self.radius(width as f32, height as f32), width, rgb);
             }
         }
     }
 
-    /// Sizes as trained: 5 to 9 (8, if there are two) where the longer side is 64, if it fits its lane.
+    /// The radius of an object in pixels, as in training: 5 to 9 (8 for two objects) where the longer side is
+    /// 64, and never more than its region holds.
     fn radius(&self, width: f32, height: f32) -> f32 {
-        let (share, lanes) = if self.objects.len() > 1 { (0.08, 2.0) } else { (0.1, 1.0) };
-        (share * width.max(height)).min(width.min(height) / lanes / 2.0 - 2.0)
+        let (share, parts) = if self.objects.len() > 1 { (0.08, 2.0) } else { (0.1, 1.0) };
+        (share * width.max(height)).min(width.min(height) / parts / 2.0 - 2.0)
     }
 
-    /// A part of the picture for each object, so that two never touch.
+    /// A part of the frame for each object, so that two never touch.
     fn regions(&self, w: f32, h: f32) -> [Region; 2] {
         let region = |x0, y0, x1, y1| Region { x: (x0, x1), y: (y0, y1) };
         let moves = |o: &Object| match o.motion {
@@ -60,7 +61,7 @@ impl Scene {
     }
 }
 
-/// From and to, in pixels.
+/// A part of the frame, from and to in pixels.
 struct Region {
     x: (f32, f32),
     y: (f32, f32),
@@ -101,7 +102,8 @@ impl Object {
 }
 
 impl Shape {
-    /// Whether a point belongs to it, in units of the radius from its centre; `v` points down.
+    /// Whether the shape covers a point. `u` and `v` are its distance from the centre in units of the radius,
+    /// to the right and down.
     fn covers(self, u: f32, v: f32) -> bool {
         match self {
             Self::Circle => u * u + v * v <= 1.0,

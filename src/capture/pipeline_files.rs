@@ -1,5 +1,5 @@
-//! Pipeline descriptions by name: those that camscribe brings along, and those that the user has put
-//! into a folder of their own. A name comes in, a gst-launch text goes out.
+//! Pipeline descriptions by name: those that come with camscribe, and those that the user has put into a
+//! folder. A name goes in, gst-launch text comes out.
 
 use std::{
     collections::BTreeSet,
@@ -8,20 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Built in: `pipelines/NAME.txt` of the source tree.
-const SHIPPED: [(&str, &str); 8] = [
-    ("file", include_str!("../../pipelines/file.txt")),
-    ("file-nvdec", include_str!("../../pipelines/file-nvdec.txt")),
-    ("rtsp", include_str!("../../pipelines/rtsp.txt")),
-    ("rtsp-jetson", include_str!("../../pipelines/rtsp-jetson.txt")),
-    ("rtsp-nvdec", include_str!("../../pipelines/rtsp-nvdec.txt")),
-    ("shapes", include_str!("../../pipelines/shapes.txt")),
-    ("test", include_str!("../../pipelines/test.txt")),
-    ("v4l2", include_str!("../../pipelines/v4l2.txt")),
-];
+use crate::config::shipped_pipelines;
 
-/// Longest pipeline description that is read.
-const LIMIT: u64 = 64 * 1024;
+/// Longest pipeline file that is read.
+const MAX_BYTES: u64 = 64 * 1024;
 
 /// A pipeline description that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +29,7 @@ pub enum PipelineError {
     Unreadable {
         /// Which file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         cause: std::io::Error,
     },
@@ -63,38 +53,42 @@ pub enum PipelineError {
         name: String,
         /// The element.
         element: String,
-        /// Where it probably is.
+        /// The Debian package that probably has it.
         package: &'static str,
     },
-    /// It lacks one of the two elements that camscribe works with.
+    /// It has no element of a name that camscribe needs.
     #[error("pipeline {name:?} has no {wanted}: add name={element} to the right element")]
     Lacks {
         /// Which pipeline.
         name: String,
         /// What the element is for.
         wanted: &'static str,
-        /// How it has to be called.
+        /// The name that it must have.
         element: &'static str,
     },
-    /// Its source element cannot be told what to play.
+    /// Its source element cannot play the source.
     #[error("pipeline {name:?}: its source {element:?} cannot play {what}")]
     WrongSource {
         /// Which pipeline.
         name: String,
-        /// The kind of element.
+        /// Factory name of the element.
         element: String,
-        /// Masked.
+        /// The source, masked.
         what: String,
     },
 }
 
-/// The gst-launch text of a pipeline. One in `folder` goes before a shipped one of the same name.
+/// Returns the gst-launch text of a pipeline, without comments. A file in `folder` takes precedence over a
+/// shipped pipeline of the same name.
+///
+/// # Errors
+/// If there is no such pipeline, or its file cannot be read.
 pub(super) fn text(name: &str, folder: Option<&Path>) -> Result<String, PipelineError> {
-    let sensible = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
-    let own = folder.filter(|_| sensible).map(|f| f.join(format!("{name}.txt"))).filter(|p| p.exists());
-    let text = match (own, SHIPPED.iter().find(|(n, _)| *n == name)) {
+    let valid = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+    let own = folder.filter(|_| valid).map(|f| f.join(format!("{name}.txt"))).filter(|p| p.exists());
+    let text = match (own, shipped_pipelines().get(name)) {
         (Some(path), _) => read(&path)?,
-        (None, Some((_, text))) => (*text).to_owned(),
+        (None, Some(text)) => (*text).to_owned(),
         (None, None) => return Err(PipelineError::Unknown { name: name.into(), known: known(folder) }),
     };
     let kept = text.lines().filter(|line| !line.trim_start().starts_with('#'));
@@ -103,26 +97,16 @@ pub(super) fn text(name: &str, folder: Option<&Path>) -> Result<String, Pipeline
 
 fn read(path: &Path) -> Result<String, PipelineError> {
     let mut text = String::new();
-    let file = fs::File::open(path).and_then(|f| f.take(LIMIT + 1).read_to_string(&mut text));
+    let file = fs::File::open(path).and_then(|f| f.take(MAX_BYTES + 1).read_to_string(&mut text));
     file.map_err(|cause| PipelineError::Unreadable { path: path.into(), cause })?;
-    if text.len() as u64 > LIMIT { Err(PipelineError::TooLong(path.into())) } else { Ok(text) }
+    if text.len() as u64 > MAX_BYTES { Err(PipelineError::TooLong(path.into())) } else { Ok(text) }
 }
 
+/// Names of the pipelines that exist, for error messages.
 fn known(folder: Option<&Path>) -> String {
-    let mut names: BTreeSet<String> = SHIPPED.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let mut names: BTreeSet<String> = shipped_pipelines().into_keys().map(Into::into).collect();
     let entries = folder.and_then(|f| fs::read_dir(f).ok()).into_iter().flatten().flatten();
     let files = entries.map(|e| e.path()).filter(|p| p.extension().is_some_and(|x| x == "txt"));
     names.extend(files.filter_map(|p| Some(p.file_stem()?.to_str()?.to_owned())));
     names.into_iter().collect::<Vec<_>>().join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::PIPELINES;
-
-    #[test]
-    fn what_the_configuration_takes_for_shipped_is_shipped() {
-        assert_eq!(SHIPPED.map(|(name, _)| name), PIPELINES);
-    }
 }

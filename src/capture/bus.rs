@@ -1,0 +1,89 @@
+//! What a pipeline reports on its bus.
+
+use std::sync::{Arc, Mutex};
+
+use gstreamer as gst;
+use gstreamer::{glib, prelude::*};
+use tokio::sync::mpsc;
+
+use super::{
+    inspect::{is_video_decoder, lock},
+    stream_probes::StreamProbes,
+};
+use crate::camera::CameraId;
+
+/// A message that ends a run.
+pub(super) enum BusEvent {
+    /// The stream is over.
+    EndOfStream,
+    /// An element has failed.
+    Error(BusError),
+}
+
+/// An error that an element has reported.
+#[derive(Debug)]
+pub(super) struct BusError {
+    /// For people.
+    pub error: glib::Error,
+    /// For developers. Read for what the error alone does not say, but never shown.
+    pub debug: String,
+}
+
+impl From<&gst::message::Error> for BusError {
+    fn from(message: &gst::message::Error) -> Self {
+        let debug = message.debug().map(|d| d.to_string()).unwrap_or_default();
+        Self { error: message.error(), debug }
+    }
+}
+
+/// The name of the plugin that GStreamer has looked for in vain, if that is what `message` says.
+pub(super) fn missing_plugin(message: &gst::message::Element) -> Option<String> {
+    message.structure().filter(|s| s.name() == "missing-plugin")?.get("name").ok()
+}
+
+/// The messages of one pipeline.
+pub(super) struct BusEvents {
+    receiver: mpsc::Receiver<BusEvent>,
+    missing_plugins: Arc<Mutex<Vec<String>>>,
+}
+
+impl BusEvents {
+    /// Starts to read the bus of a pipeline. No message stays on it.
+    pub fn subscribe(pipeline: &gst::Pipeline, camera: &CameraId, probes: &Arc<StreamProbes>) -> Self {
+        let (sender, receiver) = mpsc::channel(8);
+        let events = Self { receiver, missing_plugins: Arc::default() };
+        let Some(bus) = pipeline.bus() else { return events };
+        let (camera, probes, missing) = (camera.clone(), probes.clone(), events.missing_plugins.clone());
+        bus.set_sync_handler(move |_, message| {
+            match message.view() {
+                gst::MessageView::Eos(_) => {
+                    // The channel is full only if errors wait in it, and the first of them ends the run.
+                    let _ = sender.try_send(BusEvent::EndOfStream);
+                }
+                gst::MessageView::Error(e) => {
+                    let _ = sender.try_send(BusEvent::Error(BusError::from(e)));
+                }
+                gst::MessageView::Warning(w) => {
+                    tracing::debug!(%camera, "GStreamer warns: {}", w.error().message());
+                    if w.src().and_then(|s| s.downcast_ref::<gst::Element>()).is_some_and(is_video_decoder) {
+                        probes.count_decode_error();
+                    }
+                }
+                gst::MessageView::Element(e) => lock(&missing).extend(missing_plugin(e)),
+                _ => {}
+            }
+            gst::BusSyncReply::Drop
+        });
+        events
+    }
+
+    /// The next message that ends the run.
+    pub async fn next(&mut self) -> BusEvent {
+        self.receiver.recv().await.unwrap_or(BusEvent::EndOfStream)
+    }
+
+    /// The plugins that GStreamer has looked for in vain so far.
+    pub fn missing_plugins(&self) -> Vec<String> {
+        lock(&self.missing_plugins).clone()
+    }
+}

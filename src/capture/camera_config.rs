@@ -1,0 +1,52 @@
+//! What capture has to know about one camera.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use crate::{
+    camera::CameraId,
+    clip::WindowConfig,
+    config::{FrameSampling, Login, Source, StreamOptions, Transport},
+    prompt_spec::PromptSpec,
+    resize::FrameScaling,
+};
+
+/// One source, and how its frames become clips.
+#[derive(Clone, Debug)]
+pub struct CameraConfig {
+    /// The name of the camera.
+    pub id: CameraId,
+    /// Where the frames come from.
+    pub source: Source,
+    /// How RTSP transports its media.
+    pub transport: Transport,
+    /// User name and password, if the camera asks for them.
+    pub login: Option<Login>,
+    /// Name of the pipeline. `None`: the default pipeline of the source.
+    pub pipeline: Option<String>,
+    /// Folder with the user's own pipelines, `NAME.txt`.
+    pub pipelines_dir: Option<PathBuf>,
+    /// How frames are scaled down before anything else looks at them. `None`: frames keep their size.
+    pub scaling: Option<FrameScaling>,
+    /// Which frames are decoded.
+    pub sampling: FrameSampling,
+    /// How frames are cut into clips.
+    pub window: WindowConfig,
+    /// What to ask about each clip.
+    pub prompt_spec: Arc<PromptSpec>,
+    /// A source that gives no frame within this time after it was opened has failed. Later on, the limit
+    /// of a live source follows from its own frame intervals.
+    pub connect_timeout: Duration,
+    /// Whether a live source that fails is opened again, for ever.
+    pub retry: bool,
+}
+
+impl CameraConfig {
+    /// What the source element may need to know.
+    pub(super) fn stream_options(&self) -> StreamOptions<'_> {
+        StreamOptions {
+            login: self.login.as_ref(),
+            transport: self.transport,
+            connect_timeout: self.connect_timeout,
+        }
+    }
+}

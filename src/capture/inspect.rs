@@ -1,0 +1,89 @@
+//! Questions about GStreamer's elements, pads, caps and buffers.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
+use gstreamer_video::prelude::*;
+
+/// What a pad probe returns to drop data. Not `Drop`: the bindings have freed the data by then, and
+/// GStreamer before 1.24.8 complains that there is nothing left to free.
+pub(super) const DROP_BUFFER: gst::PadProbeReturn = gst::PadProbeReturn::Handled;
+
+/// Takes a lock even if another thread has panicked while it held it. What the locks of this module guard
+/// is whole at any time.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether an element decodes video or images.
+pub(super) fn is_video_decoder(element: &gst::Element) -> bool {
+    let Some(factory) = element.factory() else { return false };
+    let class = factory.klass();
+    class.contains("Decoder") && (class.contains("Video") || class.contains("Image"))
+}
+
+/// A buffer's time since the start of the stream.
+pub(super) fn running_time(pad: &gst::Pad, buffer: &gst::BufferRef) -> Option<Duration> {
+    let event = pad.sticky_event::<gst::event::Segment>(0)?;
+    let segment = event.segment().downcast_ref::<gst::ClockTime>()?;
+    segment.to_running_time(buffer.pts()?).map(Duration::from)
+}
+
+/// A sample's time since the start of the stream.
+pub(super) fn sample_running_time(sample: &gst::SampleRef) -> Option<Duration> {
+    let segment = sample.segment()?.downcast_ref::<gst::ClockTime>()?;
+    segment.to_running_time(sample.buffer()?.pts()?).map(Duration::from)
+}
+
+/// The pad through which decoded frames leave for `frames`: downstream of decoder and source, upstream of
+/// every element that only converts.
+pub(super) fn decoded_pad(frames: &gst_app::AppSink) -> Option<gst::Pad> {
+    let mut pad = frames.static_pad("sink")?;
+    loop {
+        let Some(element) = pad.peer().and_then(|peer| peer.parent_element()) else { return Some(pad) };
+        let decodes = is_video_decoder(&element);
+        match &element.sink_pads()[..] {
+            [only] if !decodes && !element.is::<gst::Bin>() => pad = only.clone(),
+            _ => return Some(pad),
+        }
+    }
+}
+
+/// Width and height of a frame once its pixels are made square.
+pub(super) fn square_size(caps: &gst::CapsRef) -> Option<(u32, u32)> {
+    let s = caps.structure(0)?;
+    let side = |name: &str| s.get::<i32>(name).ok().and_then(|v| u32::try_from(v).ok());
+    let (width, height) = (side("width")?, side("height")?);
+    let par = s
+        .get::<gst::Fraction>("pixel-aspect-ratio")
+        .map_or(1.0, |p| f64::from(p.numer()) / f64::from(p.denom()));
+    Some(((f64::from(width) * par).round() as u32, height))
+}
+
+/// Frames per second. `None`: the stream does not state it.
+pub(super) fn frame_rate(caps: &gst::CapsRef) -> Option<f64> {
+    let rate = caps.structure(0)?.get::<gst::Fraction>("framerate").ok()?;
+    (rate.numer() > 0).then(|| f64::from(rate.numer()) / f64::from(rate.denom()))
+}
+
+/// The pixels of an RGB buffer: `height` rows of `width` RGB triples without padding, then width and
+/// height.
+pub(super) fn rgb_pixels(buffer: &gst::BufferRef, caps: &gst::CapsRef) -> Option<(Arc<[u8]>, u32, u32)> {
+    let info = gst_video::VideoInfo::from_caps(caps).ok()?;
+    let mapped = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info).ok()?;
+    let stride = usize::try_from(mapped.plane_stride()[0]).ok()?;
+    let row = info.width() as usize * 3;
+    let data = mapped.plane_data(0).ok()?;
+    let rgb = if stride == row {
+        data.get(..row * info.height() as usize)?.into()
+    } else {
+        data.chunks(stride).take(info.height() as usize).flat_map(|r| &r[..row]).copied().collect()
+    };
+    Some((rgb, info.width(), info.height()))
+}

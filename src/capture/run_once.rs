@@ -1,0 +1,171 @@
+//! One run of one pipeline: it is started, watched for errors, end and stall, and stopped.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    bus::{BusError, BusEvent, BusEvents},
+    camera_config::CameraConfig,
+    clip_assembler::ClipAssembler,
+    diagnose::{explain, find_network_cause},
+    error::CaptureError,
+    pipeline::{BuiltPipeline, build},
+    stall::StallReason,
+    stream_probes::StreamProbes,
+};
+use crate::camera::{CameraId, CameraStatus};
+
+/// How a run ended without a fault.
+pub(super) enum RunEnd {
+    /// The stream is over.
+    EndOfStream { position: Duration, warning: Option<String> },
+    /// The run was cancelled.
+    Cancelled { position: Duration },
+}
+
+/// What came of a run.
+pub(super) struct RunResult {
+    pub end: Result<RunEnd, CaptureError>,
+    /// For how long frames came.
+    pub uptime: Duration,
+    /// A task that ends when the pipeline has stopped, if the pipeline did not stop in time.
+    pub hanging: Option<JoinHandle<()>>,
+}
+
+impl RunResult {
+    /// A run that did not get as far as a pipeline.
+    pub fn failed(error: CaptureError) -> Self {
+        Self { end: Err(error), uptime: Duration::ZERO, hanging: None }
+    }
+}
+
+/// Why a run has to end.
+enum Fault {
+    Reported(BusError),
+    Stalled(StallReason),
+}
+
+/// A file that ends this much before its stated length was cut off.
+const CUT_OFF: Duration = Duration::from_secs(2);
+
+/// How often a stream is checked for a stall.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long a pipeline may take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Plays a source once, from its start to its end, its failure, or `cancel`.
+pub(super) async fn run_once(
+    config: &CameraConfig,
+    assembler: &Arc<Mutex<ClipAssembler>>,
+    status: &Arc<watch::Sender<CameraStatus>>,
+    cancel: &CancellationToken,
+) -> RunResult {
+    let BuiltPipeline { pipeline, source, frames } = match build(config) {
+        Ok(built) => built,
+        Err(error) => return RunResult::failed(error),
+    };
+    let probes = Arc::new(StreamProbes::new(config, assembler.clone(), status.clone()));
+    probes.attach(&pipeline, &source, &frames);
+    drop((source, frames));
+    let mut events = BusEvents::subscribe(&pipeline, &config.id, &probes);
+    let starting = pipeline.clone();
+    // A failure to start is reported on the bus as well. A driver in which this call hangs gives no frames.
+    let started = tokio::task::spawn_blocking(move || {
+        let _ = starting.set_state(gst::State::Playing);
+    });
+    let mut run = Run { config, pipeline: &pipeline, probes: &probes, status, length: None };
+    let ended = run.watch(cancel, &mut events).await;
+    probes.close();
+    let hanging = stop(&config.id, pipeline, started).await;
+    let (position, uptime) = (probes.position(), probes.uptime());
+    let what = config.source.to_string();
+    let fault = match ended {
+        Ok(end) => return RunResult { end: Ok(end), uptime, hanging },
+        Err(Fault::Stalled(StallReason::Silent { after })) => CaptureError::Stalled { what, after },
+        Err(Fault::Stalled(StallReason::Undecodable { after, swallowed })) => {
+            status.send_modify(|s| s.decode_errors += u64::from(swallowed));
+            CaptureError::Undecodable { what, after }
+        }
+        Err(Fault::Reported(error)) => explain(&config.source, error, &events.missing_plugins(), position),
+    };
+    let error = find_network_cause(&config.source, probes.take_fault().unwrap_or(fault)).await;
+    RunResult { end: Err(error), uptime, hanging }
+}
+
+/// A pipeline that plays.
+struct Run<'a> {
+    config: &'a CameraConfig,
+    pipeline: &'a gst::Pipeline,
+    probes: &'a StreamProbes,
+    status: &'a watch::Sender<CameraStatus>,
+    /// The length that a file states, once it is known.
+    length: Option<Duration>,
+}
+
+impl Run<'_> {
+    /// Waits for the end, a fault or `cancel`.
+    async fn watch(&mut self, cancel: &CancellationToken, events: &mut BusEvents) -> Result<RunEnd, Fault> {
+        let mut tick = tokio::time::interval(CHECK_INTERVAL);
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Ok(RunEnd::Cancelled { position: self.probes.position() }),
+                event = events.next() => match event {
+                    BusEvent::Error(error) => return Err(Fault::Reported(error)),
+                    BusEvent::EndOfStream => {
+                        self.query_length();
+                        let position = self.probes.position();
+                        return Ok(RunEnd::EndOfStream { position, warning: cut_off(position, self.length) });
+                    }
+                },
+                _ = tick.tick() => {
+                    if let Some(reason) = self.probes.stalled() {
+                        return Err(Fault::Stalled(reason));
+                    }
+                    self.query_length();
+                }
+            }
+        }
+    }
+
+    /// Asks a file for its length, unless that is known.
+    fn query_length(&mut self) {
+        if self.length.is_some() || self.config.source.is_live() {
+            return;
+        }
+        self.length = self.pipeline.query_duration::<gst::ClockTime>().map(Duration::from);
+        self.status.send_if_modified(|s| std::mem::replace(&mut s.duration, self.length) != self.length);
+    }
+}
+
+/// A warning, if a file ends well before its stated length.
+fn cut_off(position: Duration, length: Option<Duration>) -> Option<String> {
+    let length = length.filter(|length| *length > position + CUT_OFF)?;
+    let (stated, found) = (length.as_secs_f32(), position.as_secs_f32());
+    Some(format!(
+        "the file states a length of {stated:.1} s, but its frames end at {found:.1} s: it may be cut off"
+    ))
+}
+
+/// Stops a pipeline, and waits for its threads. The sink or a driver may hold one of them: after
+/// [`STOP_TIMEOUT`] the task that still waits is returned.
+async fn stop(camera: &CameraId, pipeline: gst::Pipeline, started: JoinHandle<()>) -> Option<JoinHandle<()>> {
+    let mut stopping = tokio::spawn(async move {
+        // A pipeline that is stopped before it has begun to play would go on to play.
+        let _ = started.await;
+        let _ = tokio::task::spawn_blocking(move || pipeline.set_state(gst::State::Null)).await;
+    });
+    if tokio::time::timeout(STOP_TIMEOUT, &mut stopping).await.is_ok() {
+        return None;
+    }
+    tracing::warn!(%camera, "the pipeline does not stop within {} s: no longer waiting", STOP_TIMEOUT.as_secs());
+    Some(stopping)
+}

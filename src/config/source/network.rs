@@ -1,0 +1,82 @@
+//! The address of a network camera.
+
+use std::fmt;
+
+use percent_encoding::percent_decode_str;
+use url::{Position, Url};
+
+use super::{error::BadSource, mask::mask};
+use crate::config::secret::{Login, Secret};
+
+/// The URL of a network camera, without user name and password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NetworkAddress {
+    url: Url,
+    port: u16,
+}
+
+impl NetworkAddress {
+    /// Reads a URL and takes the credentials out of it. `default_port` gives the port of a scheme.
+    ///
+    /// # Errors
+    /// If `text` is no URL with a host, or may show a part of a password where it is printed.
+    pub fn parse(text: &str, default_port: fn(&str) -> u16) -> Result<(Self, Option<Login>), BadSource> {
+        let bad = |why: &str| BadSource(format!("{:?} {why}", mask(text)));
+        if text.contains(char::is_whitespace) {
+            return Err(bad("holds a space: write %20 where one is meant"));
+        }
+        let mut url = Url::parse(text).map_err(|e| bad(&format!("is not a URL: {e}")))?;
+        if url.host_str().is_none_or(str::is_empty) {
+            return Err(bad(&format!("names no host: write {}://host/path", url.scheme())));
+        }
+        if url[Position::BeforePath..].contains('@') {
+            // Most likely a password with a slash in it, which would show wherever the path does.
+            return Err(bad("holds an @ behind the host: write %40 for it, and %2F for a / in a password"));
+        }
+        let decoded = |part: &str| {
+            let text = percent_decode_str(part)
+                .decode_utf8()
+                .map_err(|_| bad("has credentials that are not UTF-8"))?;
+            if text.contains(char::is_control) {
+                Err(bad("has a control character in its credentials"))
+            } else {
+                Ok(text.into_owned())
+            }
+        };
+        let login = match (url.username(), url.password()) {
+            ("", None) => None,
+            (user, password) => {
+                let password = Secret::new(decoded(password.unwrap_or_default())?);
+                Some(Login { username: decoded(user)?, password })
+            }
+        };
+        let cleared = url.set_username("").and_then(|()| url.set_password(None));
+        cleared.map_err(|()| bad("has credentials that cannot be taken out of it"))?;
+        let port = url.port().unwrap_or_else(|| default_port(url.scheme()));
+        Ok((Self { url, port }, login))
+    }
+
+    /// The whole URL. Not for logs: path and query may hold a password.
+    pub fn as_str(&self) -> &str {
+        self.url.as_str()
+    }
+
+    /// Host (an IPv6 address without its brackets) and port that the camera listens at.
+    pub fn host_port(&self) -> (String, u16) {
+        (self.url.host_str().unwrap_or_default().trim_matches(['[', ']']).into(), self.port)
+    }
+}
+
+/// The URL, masked.
+impl fmt::Display for NetworkAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&mask(self.url.as_str()))
+    }
+}
+
+/// The URL, masked.
+impl fmt::Debug for NetworkAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NetworkAddress({self})")
+    }
+}

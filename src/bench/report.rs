@@ -1,121 +1,128 @@
-//! What the benchmark found: one JSON document, and a table for people.
+//! The benchmark's results: a JSON document, and a table in Markdown.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 use serde::Serialize;
 
 use super::{
-    cameras::Cameras,
-    model::{Model, Times},
+    camera_trials::CameraTrials,
+    cost,
+    random_model::{RandomModel, StageSeconds},
+    settings::Settings,
     shapes::Shape,
-    work,
 };
 use crate::{
     describe::smolvlm::config::ModelConfig,
     nn::{device::ComputeTarget, roofline::Roofline},
 };
 
-/// The whole document. Times are in seconds unless a name says otherwise.
+/// The document. Field names are the JSON keys, which `benches/reference.py` reads.
 #[derive(Debug, Serialize)]
-pub struct Report {
-    /// Of this program.
+pub struct BenchReport {
+    /// Version of camscribe.
     pub version: &'static str,
     /// `cpu` or `cuda:N`.
     pub device: String,
-    /// What the maker calls the device.
+    /// Name of the GPU or of the processor.
     pub hardware: String,
     /// `f32`, `bf16`, `f16` or `q8`.
     pub dtype: &'static str,
     /// Threads that compute on the CPU.
     pub threads: usize,
-    /// Of the random weights.
+    /// Seed of the random weights.
     pub seed: u64,
     /// Frames of a clip, each one tile.
     pub frames: usize,
-    /// Length of every answer, in tokens.
+    /// Tokens of every answer.
     pub new_tokens: usize,
-    /// Timed runs of each batch, of which the median counts, after one for warming up.
+    /// Timed runs of each batch, after one to warm up. The median counts.
     pub repeat: usize,
-    /// Measured in this run: operations a second of a large matrix product in this number format.
+    /// The device's peak rate of floating-point operations, in 10^12 per second, measured in this run
+    /// ([`Roofline::matrix`]).
     pub matrix_tflop_per_s: f64,
-    /// Measured in this run: a large copy on a GPU (read and written), reading on the CPU.
+    /// The device's peak memory bandwidth in 10^9 bytes per second, measured in this run ([`Roofline::memory`]).
     pub memory_gb_per_s: f64,
-    /// One after the other.
+    /// In the order in which they were measured.
     pub shapes: Vec<ShapeReport>,
 }
 
-/// One model.
+/// The results of one model.
 #[derive(Debug, Serialize)]
 pub struct ShapeReport {
-    /// The published model of this size.
+    /// The published model that has this size.
     pub shape: Shape,
-    /// Its sizes, named as in config.json.
+    /// Its sizes, named as in `config.json`.
     pub config: ModelConfig,
-    /// Numbers in its weights.
+    /// Its parameters.
     pub parameters: usize,
-    /// What computed: `candle`, `own` or `graphs`.
+    /// The kernels that ran: `candle`, `own` or `graphs`.
     pub kernels: &'static str,
-    /// Tokens of every prompt, those of pictures included.
+    /// Tokens of every prompt, image tokens included.
     pub prompt_tokens: usize,
-    /// For making the weights and putting them on the device.
+    /// Seconds that making the weights on the device took.
     pub load_s: f64,
     /// In the order in which they were run.
     pub batches: Vec<BatchReport>,
-    /// Why no larger batch was run, where one was asked for.
+    /// Why larger batches were not measured. None if all were.
     pub stopped: Option<String>,
-    /// Nothing where it was not asked for.
-    pub cameras: Option<Cameras>,
+    /// None if no trials were asked for.
+    pub cameras: Option<CameraTrials>,
 }
 
-/// What a batch took.
-pub struct Measured {
-    /// Clips.
+/// What was measured of one batch size.
+pub struct Measurement {
+    /// Clips in a batch.
     pub batch: usize,
-    pub times: Times,
-    /// Bytes.
+    /// Times of the stages.
+    pub times: StageSeconds,
+    /// Peak memory in bytes, as [`BatchReport::peak_memory_mb`].
     pub peak_memory: usize,
 }
 
-/// One number of clips at a time.
+/// The results of one batch size.
 #[derive(Debug, Serialize)]
 pub struct BatchReport {
-    /// Clips at a time.
+    /// Clips in a batch.
     pub batch: usize,
-    /// All stages one after the other, as the product runs them.
+    /// Clips per second. The stages run one after the other, as camscribe runs them.
     pub clips_per_s: f64,
-    /// From having the frames to the first token of every answer.
+    /// Seconds from the frames to the first token of every answer.
     pub first_token_s: f64,
-    /// A step makes one token of every answer.
+    /// Milliseconds of a decode step, which makes one token of every answer.
     pub decode_ms_per_token: f64,
-    /// By stage.
+    /// Times of the stages.
     #[serde(flatten)]
-    pub times: Times,
-    /// Operations that the vision tower and the prefill need, and bytes that the decoding reads.
+    pub times: StageSeconds,
+    /// Floating-point operations of the vision tower and the connector.
     pub vision_flop: f64,
+    /// Floating-point operations of the prefill.
     pub prefill_flop: f64,
+    /// Bytes that all decode steps read.
     pub decode_bytes: f64,
-    /// Of the measured matrix rate: vision and prefill. Of the measured bandwidth: decode.
+    /// Rate of the vision stage, as a fraction of the measured peak rate of operations.
     pub vision_share: f64,
+    /// Rate of the prefill, as a fraction of the measured peak rate of operations.
     pub prefill_share: f64,
+    /// Rate of the decode steps, as a fraction of the measured peak bandwidth.
     pub decode_share: f64,
-    /// On a GPU the most of the device's memory that was in use, by whomever; on the CPU the most that the
-    /// process held.
+    /// Peak memory in MiB: on a GPU the device's memory in use by all processes, on the CPU the resident memory of
+    /// this process.
     pub peak_memory_mb: usize,
 }
 
 impl BatchReport {
-    /// Holds what a batch took against what there was to do and what the device reaches.
-    pub fn new(model: &Model, measured: Measured, rates: Roofline) -> Self {
-        let Measured { batch, times, peak_memory } = measured;
+    /// Computes rates from times and costs, and compares them with the device's peak roofline.
+    pub fn new(model: &RandomModel, measurement: Measurement, roofline: Roofline) -> Self {
+        let Measurement { batch, times, peak_memory } = measurement;
         let (network, prompt, wall) = (&model.network, model.prompt_tokens(), times.wall);
-        // The first token comes out of the prefill.
+        // The prefill makes the first token.
         let steps = (model.new_tokens - 1) as f64;
-        // A step sees what is there and the token that goes in: `prompt + 1` to `prompt + steps`.
+        // The mean over all steps: they attend to `prompt + 1` to `prompt + steps` slots.
         let slots = prompt as f64 + (steps + 1.) / 2.;
         let bytes = (network.target.decoder_weight_bytes(), network.target.dtype.size_in_bytes());
-        let vision_flop = (batch * model.frames()) as f64 * work::vision(&network.config);
-        let prefill_flop = batch as f64 * work::prefill(&network.config, prompt);
-        let decode_bytes = steps * work::decode_bytes(&network.config, (batch, slots), bytes);
+        let vision_flop = (batch * model.frames()) as f64 * cost::vision_flop(&network.config);
+        let prefill_flop = batch as f64 * cost::prefill_flop(&network.config, prompt);
+        let decode_bytes = steps * cost::decode_step_bytes(&network.config, (batch, slots), bytes);
         Self {
             batch,
             clips_per_s: batch as f64 / wall.total(),
@@ -125,21 +132,21 @@ impl BatchReport {
             vision_flop,
             prefill_flop,
             decode_bytes,
-            vision_share: vision_flop / wall.vision_s / rates.matrix,
-            prefill_share: prefill_flop / wall.prefill_s / rates.matrix,
-            decode_share: decode_bytes / wall.decode_s / rates.memory,
+            vision_share: vision_flop / wall.vision_s / roofline.matrix,
+            prefill_share: prefill_flop / wall.prefill_s / roofline.matrix,
+            decode_share: decode_bytes / wall.decode_s / roofline.memory,
             peak_memory_mb: peak_memory >> 20,
         }
     }
 
-    /// What stands over the rows.
+    /// The header of the table.
     pub const HEADER: &str = "\
 | batch | clips/s | first token, s | ms per token | vision, % of matrix rate | prefill, % | decode, % of bandwidth | memory, MB |
 |------:|--------:|---------------:|-------------:|-------------------------:|-----------:|-----------------------:|-----------:|";
 }
 
 impl fmt::Display for BatchReport {
-    /// A row of the table.
+    /// A line of the table.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [vision, prefill, decode] =
             [self.vision_share, self.prefill_share, self.decode_share].map(|share| 100. * share);
@@ -151,8 +158,9 @@ impl fmt::Display for BatchReport {
     }
 }
 
-impl Report {
-    pub fn new(target: &ComputeTarget, settings: &super::Settings, rates: Roofline) -> Self {
+impl BenchReport {
+    /// A report without results.
+    pub fn new(target: &ComputeTarget, settings: &Settings, roofline: Roofline) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             device: target.device_name(),
@@ -163,14 +171,14 @@ impl Report {
             frames: settings.frames,
             new_tokens: settings.new_tokens,
             repeat: settings.repeat,
-            matrix_tflop_per_s: rates.matrix / 1e12,
-            memory_gb_per_s: rates.memory / 1e9,
+            matrix_tflop_per_s: roofline.matrix / 1e12,
+            memory_gb_per_s: roofline.memory / 1e9,
             shapes: vec![],
         }
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for BenchReport {
     /// What is the same for all shapes.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -186,37 +194,5 @@ impl fmt::Display for Report {
             self.frames,
             self.new_tokens
         )
-    }
-}
-
-impl fmt::Display for Cameras {
-    /// What the trials said, in sentences.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fewer = self.trials.last().filter(|trial| !trial.kept_up);
-        let sustained =
-            fewer.map_or(self.sustained.to_string(), |trial| format!("fewer than {}", trial.cameras));
-        let mut text = format!(
-            "cameras sustained: {sustained} (a clip every {} s each; batches of up to {}, linger {} ms)",
-            self.period_s,
-            self.max_batch,
-            self.linger_s * 1000.
-        );
-        if self.trials.is_empty() {
-            write!(text, "; not tried: one clip takes longer than that")?;
-        }
-        for trial in &self.trials {
-            write!(
-                text,
-                "\n  {} cameras for {} clips each: 99 of 100 described within {:.2} s, half within {:.2} s, \
-                 {} dropped: {}",
-                trial.cameras,
-                trial.periods,
-                trial.p99_delay_s,
-                trial.median_delay_s,
-                trial.dropped,
-                if trial.kept_up { "kept up" } else { "did not keep up" }
-            )?;
-        }
-        f.write_str(&text)
     }
 }

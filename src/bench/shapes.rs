@@ -1,4 +1,4 @@
-//! The three published SmolVLM2 models by their sizes alone.
+//! The sizes of the three published SmolVLM2 models.
 
 use std::{fmt, str::FromStr};
 
@@ -9,7 +9,7 @@ use crate::{
     nn::decoder::DecoderConfig,
 };
 
-/// A published model.
+/// The size of a published model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// SmolVLM2-256M-Video-Instruct
@@ -21,10 +21,10 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// All of them, the smallest first.
+    /// All sizes, the smallest first.
     pub const ALL: [Self; 3] = [Self::M256, Self::M500, Self::B2];
 
-    /// What people call it.
+    /// The name as the options take it, such as `256M`.
     pub fn name(self) -> &'static str {
         match self {
             Self::M256 => "256M",
@@ -33,7 +33,7 @@ impl Shape {
         }
     }
 
-    /// Its architecture. No token ends an answer: every answer is to be as long as the others.
+    /// Its architecture. It has no end token, so that all answers are equally long.
     pub fn config(self) -> ModelConfig {
         let (vision, text, scale_factor) = match self {
             Self::M256 => (small_vision(), small_text(576, 1536, 30, 9, 3), 4),
@@ -53,7 +53,7 @@ impl Shape {
         }
     }
 
-    /// How it wants its pictures.
+    /// The preprocessing of its images.
     pub fn processor(self) -> ProcessorConfig {
         let config = self.config();
         let tile = config.vision.image_size;
@@ -108,7 +108,7 @@ fn small_text(width: usize, mlp: usize, layers: usize, heads: usize, key_heads: 
     }
 }
 
-/// A word that names none of the models.
+/// A text that is not the name of a shape.
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is no shape: write 256M, 500M or 2.2B")]
 pub struct UnknownShape(String);
@@ -140,7 +140,7 @@ mod tests {
     use crate::describe::smolvlm::layout::layout;
 
     #[test]
-    fn the_shapes_have_as_many_tensors_and_parameters_as_the_published_models() {
+    fn shapes_have_as_many_tensors_and_parameters_as_the_published_models() {
         let published = [
             (Shape::M256, 471, 256_484_928),
             (Shape::M500, 489, 507_482_304),

@@ -1,5 +1,5 @@
-//! `camscribe bench` with nothing but the model side built in, so that it can be carried to a machine
-//! with a GPU and without GStreamer. The options are those of `camscribe bench`.
+//! `camscribe bench` as a program of its own that does not link GStreamer, so that it can be copied to a machine with
+//! a GPU. It has the options of `camscribe bench`.
 
 use std::str::FromStr;
 
@@ -43,5 +43,5 @@ fn set(settings: &mut Settings, name: &str, value: &str) -> Result<()> {
 }
 
 fn list<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(text: &str) -> Result<Vec<T>> {
-    text.split(',').map(|word| Ok(word.parse()?)).collect()
+    text.split(',').map(|item| Ok(item.parse()?)).collect()
 }

@@ -1,8 +1,8 @@
-//! Runs the golden cases on a device of choice: the reference's results against this program's,
-//! with nothing but the model side built in, so that it can be carried to a machine with a GPU.
+//! Runs the golden cases on a given device: compares camscribe's results with the reference's. It does not link
+//! GStreamer, so that it can be copied to a machine with a GPU.
 //!
 //! `golden [--device auto|cpu|cuda|cuda:N] [--dtype auto|f32|bf16|f16|q8] [--kernels candle|own|graphs]
-//! [ROOT…]`; without a root, those of the tests.
+//! [ROOT…]`. A root is a folder that holds `golden/` and `ckpt/`; the default is the tests' own.
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
@@ -37,13 +37,13 @@ fn main() -> Result<ExitCode> {
     ensure!(!roots.is_empty(), "no golden data: name a folder with golden/ and ckpt/ in it");
 
     let target = ComputeTarget { kernels, ..choose(device, dtype)? };
-    println!("device and dtype: {target}; kernels that are wanted: {}", kernels.as_str());
+    println!("device and dtype: {target}; requested kernels: {}", kernels.as_str());
     let (mut passed, mut failed, mut not_run) = (0, 0, 0);
     let mut runner = Runner::new(target);
     for root in roots {
         for case in golden::cases(&root)? {
             let start = Instant::now();
-            let (word, text) = match runner.run(&case) {
+            let (result, details) = match runner.run(&case) {
                 Outcome::Passed(figures) => {
                     passed += 1;
                     ("ok", figures)
@@ -57,7 +57,7 @@ fn main() -> Result<ExitCode> {
                     ("not run", why)
                 }
             };
-            println!("{word:8}{:32} {text} ({:.1} s)", case.name, start.elapsed().as_secs_f64());
+            println!("{result:8}{:32} {details} ({:.1} s)", case.name, start.elapsed().as_secs_f64());
         }
     }
     println!("{passed} passed, {failed} failed, {not_run} not run");

@@ -16,42 +16,42 @@ pub struct BenchArgs {
     /// Sizes of models to measure
     #[arg(long, value_name = "SHAPE,…", value_delimiter = ',', default_value = "256M,500M,2.2B")]
     pub shapes: Vec<Shape>,
-    /// Clips at a time, ascending [default: doubling, on a GPU up to 128, on the CPU up to 4]
+    /// Batch sizes in clips, ascending [default: 1, 2, 4 …, up to 128 on a GPU, up to 4 on the CPU]
     #[arg(long, value_name = "N,…", value_delimiter = ',')]
     pub batches: Vec<usize>,
     /// Frames of a clip
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub frames: usize,
-    /// Length of every answer, in tokens
+    /// Tokens of every answer
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub new_tokens: usize,
     /// Timed runs of each batch, of which the median counts
     #[arg(long, value_name = "N", default_value_t = 2)]
     pub repeat: usize,
-    /// Clips that each camera makes, one in 8 s, while it is tried how many are kept up with; 0: not tried
+    /// Clips per camera, one in 8 s, in trials of how many cameras the model keeps up with; 0: no trials
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub periods: u64,
-    /// What the random weights are made from
+    /// Seed of the random weights
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// Where to compute: auto, cpu, cuda or cuda:N
+    /// Device: auto, cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
-    /// Compute in: auto, f32, bf16, f16 or q8
+    /// Number format: auto, f32, bf16, f16 or q8
     #[arg(long, value_name = "DTYPE", default_value = "auto")]
     pub dtype: DtypeChoice,
-    /// Compute with: candle (its operations), own (ours), graphs (ours, and recorded on a GPU)
+    /// Kernels: candle, own (camscribe's), graphs (camscribe's, with CUDA graphs on a GPU)
     #[arg(long, value_name = "KERNELS", default_value = "graphs")]
     pub kernels: KernelChoice,
-    /// Write everything that was measured into this file, too
+    /// Write the results as JSON to this file, too
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
 
-/// Measures, and prints tables.
+/// Runs the benchmark and prints tables.
 ///
 /// # Errors
-/// What [`bench::run`] says.
+/// When [`bench::run`] fails.
 pub fn run(args: BenchArgs) -> anyhow::Result<()> {
     logging::init(true);
     bench::run(&Settings {

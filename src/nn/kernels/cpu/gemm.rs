@@ -1,46 +1,52 @@
-//! What the operations on the CPU share: access to a tensor's numbers, and the matrix product.
+//! What the operations on the CPU share: access to a tensor's elements, and the general matrix product.
 
 use candle_core::{CpuStorage, Layout, Storage, Tensor};
 use gemm::Parallelism;
 
 use super::super::super::error::Result;
 
-/// The numbers of a contiguous f32 tensor.
-pub fn numbers<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+/// The elements of a contiguous f32 tensor.
+///
+/// # Errors
+/// When the tensor is not contiguous or not f32.
+pub fn contiguous_f32<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let Some((from, to)) = layout.contiguous_offsets() else { candle_core::bail!("not contiguous") };
     Ok(&storage.as_slice::<f32>()?[from..to])
 }
 
-/// Shows the numbers of a contiguous f32 tensor on the CPU to `f`.
-pub fn with_numbers<T>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
+/// Calls `f` with the elements of a contiguous f32 tensor.
+///
+/// # Errors
+/// When the tensor is not on the CPU, not contiguous or not f32.
+pub fn with_contiguous_f32<T>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> T) -> Result<T> {
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {
-        Storage::Cpu(storage) => numbers(storage, layout).map(f),
+        Storage::Cpu(storage) => contiguous_f32(storage, layout).map(f),
         _ => candle_core::bail!("not on the CPU"),
     }
 }
 
-/// A matrix in a slice: distances between neighbours in a column and in a row.
+/// The strides of a matrix in a slice, in elements: from one row to the next, and from one column to the next.
 #[derive(Clone, Copy)]
 pub struct Strides(pub usize, pub usize);
 
 impl Strides {
-    /// Whether a matrix of this size lies within `len` numbers.
+    /// Whether a matrix of this size lies within `len` elements.
     pub fn fit(self, rows: usize, columns: usize, len: usize) -> bool {
         rows == 0 || columns == 0 || (rows - 1) * self.0 + (columns - 1) * self.1 < len
     }
 }
 
-/// Up to so many rows a matrix product is bound by reading the weights, not by arithmetic.
-pub const FEW_ROWS: usize = 16;
-/// Rows that a weight is multiplied for while it is in a register: their sums fill the others.
-pub const ROWS_AT_ONCE: usize = 4;
-/// Weight rows in one task of such a product.
-pub const WEIGHT_ROWS: usize = 32;
+/// Most rows of a small-batch GEMM. Up to here, reading the weights takes longer than the arithmetic, so each weight is
+/// read once for all rows (`benches/RESULTS.md`, "CPU, several clips at once").
+pub const SMALL_BATCH_ROWS: usize = 16;
+/// Rows that a weight is multiplied with while it is in a register. Their sums fill the other vector registers.
+pub const ROWS_PER_TILE: usize = 4;
+/// Rows of the weight matrix per task of a small-batch GEMM.
+pub const WEIGHT_ROWS_PER_TASK: usize = 32;
 
-/// Adds `(outputs, rows)` to `(rows, outputs)`. Few rows are computed by output: so each weight is read once
-/// for all of them.
-pub fn add_by_row(by_output: &[f32], rows: usize, out: &mut [f32]) {
+/// Adds `by_output`, `(outputs, rows)`, to `out`, `(rows, outputs)`. A small-batch GEMM computes the former.
+pub fn add_transposed(by_output: &[f32], rows: usize, out: &mut [f32]) {
     let outputs = out.len() / rows;
     for (output, column) in by_output.chunks_exact(rows).enumerate() {
         for (row, value) in column.iter().enumerate() {
@@ -49,11 +55,12 @@ pub fn add_by_row(by_output: &[f32], rows: usize, out: &mut [f32]) {
     }
 }
 
-/// `dst = keep * dst + a b` for an `m` by `k` matrix `a` and a `k` by `n` matrix `b`.
+/// The general matrix product `dst = a b`, or `dst += a b` if `accumulate`: `a` is `m` by `k`, `b` is `k` by `n`. Panics
+/// if a matrix does not lie within its slice.
 pub fn multiply(
     (m, n, k): (usize, usize, usize),
     (dst, dst_at): (&mut [f32], Strides),
-    keep: bool,
+    accumulate: bool,
     (a, a_at): (&[f32], Strides),
     (b, b_at): (&[f32], Strides),
     parallelism: Parallelism,
@@ -68,7 +75,7 @@ pub fn multiply(
             dst.as_mut_ptr(),
             dst_at.1 as isize,
             dst_at.0 as isize,
-            keep,
+            accumulate,
             a.as_ptr(),
             a_at.1 as isize,
             a_at.0 as isize,

@@ -1,4 +1,4 @@
-//! The backend for the CPU.
+//! The CPU backend.
 
 use candle_core::Tensor;
 
@@ -12,12 +12,13 @@ use super::{
         candle::CandleKernels,
         traits::{Kernels, PatchSize},
     },
+    activations::{GeluOp, SwigluOp},
     attention::AttentionOp,
     linear::LinearOp,
-    rows::{GeluOp, LayerNormOp, RmsNormOp, SwigluOp},
+    norms::{LayerNormOp, RmsNormOp},
 };
 
-/// Our own operations on f32 tensors on the CPU.
+/// Our own operations on f32 tensors on the CPU; candle's for the rotary embedding and patches.
 pub struct CpuKernels;
 
 impl Kernels for CpuKernels {

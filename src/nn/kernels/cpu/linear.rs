@@ -1,4 +1,4 @@
-//! Linear layers on f32 weights.
+//! Linear layers with f32 weights.
 
 use std::array;
 
@@ -8,29 +8,33 @@ use rayon::prelude::*;
 
 use super::{
     super::super::error::Result,
-    gemm::{FEW_ROWS, ROWS_AT_ONCE, Strides, WEIGHT_ROWS, add_by_row, multiply, numbers, with_numbers},
-    vector::{LANES, dot, total, vectorised},
+    gemm::{
+        ROWS_PER_TILE, SMALL_BATCH_ROWS, Strides, WEIGHT_ROWS_PER_TASK, add_transposed, contiguous_f32,
+        multiply, with_contiguous_f32,
+    },
+    simd::{LANES, dot, multiversion, sum_lanes},
 };
 
-vectorised! {
-    /// `out[output * rows + row] = x[row] . weights[output]`
-    fn dots(x: &[f32], inputs: usize, weights: &[f32], out: &mut [f32]) {
+multiversion! {
+    /// `out[output * rows + row]` is the dot product of `x[row]` and `weights[output]`, `inputs` elements each.
+    fn dot_products(x: &[f32], inputs: usize, weights: &[f32], out: &mut [f32]) {
         let rows = x.len() / inputs;
-        for (i, x) in x.chunks(ROWS_AT_ONCE * inputs).enumerate() {
-            let out = out.chunks_exact_mut(rows).map(|out| &mut out[i * ROWS_AT_ONCE..]);
+        for (i, x) in x.chunks(ROWS_PER_TILE * inputs).enumerate() {
+            let out = out.chunks_exact_mut(rows).map(|out| &mut out[i * ROWS_PER_TILE..]);
             let outputs = weights.chunks_exact(inputs).zip(out);
             match x.len() / inputs {
                 1 => outputs.for_each(|(weights, out)| out[0] = dot(x, weights)),
-                2 => dots_of::<2>(x, inputs, outputs),
-                3 => dots_of::<3>(x, inputs, outputs),
-                _ => dots_of::<ROWS_AT_ONCE>(x, inputs, outputs),
+                2 => tile_dot_products::<2>(x, inputs, outputs),
+                3 => tile_dot_products::<3>(x, inputs, outputs),
+                _ => tile_dot_products::<ROWS_PER_TILE>(x, inputs, outputs),
             }
         }
     }
 }
 
+/// [`dot_products`] of `ROWS` rows of `x`. An item of `outputs` is a weight row, and where its results go.
 #[inline(always)]
-fn dots_of<'a, const ROWS: usize>(
+fn tile_dot_products<'a, const ROWS: usize>(
     x: &[f32],
     inputs: usize,
     outputs: impl Iterator<Item = (&'a [f32], &'a mut [f32])>,
@@ -41,7 +45,7 @@ fn dots_of<'a, const ROWS: usize>(
         let mut lanes = [[0f32; LANES]; ROWS];
         for (at, weights) in chunks.iter().enumerate() {
             let x: [_; ROWS] = array::from_fn(|row| &x[row].0[at]);
-            // In this order: with the rows outside, two or three of them take four times as long.
+            // The loops are in this order because the other one takes four times as long with two or three rows.
             for i in 0..LANES {
                 for row in 0..ROWS {
                     lanes[row][i] += weights[i] * x[row][i];
@@ -49,14 +53,16 @@ fn dots_of<'a, const ROWS: usize>(
             }
         }
         for ((out, lanes), (_, x)) in out.iter_mut().zip(lanes).zip(&x) {
-            *out = total(lanes) + rest.iter().zip(*x).map(|(w, x)| w * x).sum::<f32>();
+            *out = sum_lanes(lanes) + rest.iter().zip(*x).map(|(w, x)| w * x).sum::<f32>();
         }
     }
 }
 
-/// `x W^T`, or `x W^T + b`: `x` is `(rows, inputs)`, `W` `(outputs, inputs)`, all contiguous.
+/// `x W^T`, or `x W^T + b`: `x` is `(rows, inputs)`, contiguous. The result is `(rows, outputs)`.
 pub struct LinearOp<'a> {
+    /// `(outputs, inputs)`, contiguous.
     pub weight: &'a Tensor,
+    /// `(outputs)`, contiguous.
     pub bias: Option<&'a Tensor>,
 }
 
@@ -67,20 +73,20 @@ impl CustomOp1 for LinearOp<'_> {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (outputs, inputs) = self.weight.dims2()?;
-        let x = numbers(x, layout)?;
+        let x = contiguous_f32(x, layout)?;
         let rows = x.len() / inputs;
         let mut out = match self.bias {
-            Some(bias) => with_numbers(bias, |bias| bias.repeat(rows))?,
+            Some(bias) => with_contiguous_f32(bias, |bias| bias.repeat(rows))?,
             None => vec![0.; rows * outputs],
         };
-        with_numbers(self.weight, |weight| {
-            if rows <= FEW_ROWS {
+        with_contiguous_f32(self.weight, |weight| {
+            if rows <= SMALL_BATCH_ROWS {
                 let mut by_output = vec![0.; out.len()];
                 by_output
-                    .par_chunks_mut(WEIGHT_ROWS * rows)
-                    .zip(weight.par_chunks(WEIGHT_ROWS * inputs))
-                    .for_each(|(out, weights)| dots(x, inputs, weights, out));
-                add_by_row(&by_output, rows, &mut out);
+                    .par_chunks_mut(WEIGHT_ROWS_PER_TASK * rows)
+                    .zip(weight.par_chunks(WEIGHT_ROWS_PER_TASK * inputs))
+                    .for_each(|(out, weights)| dot_products(x, inputs, weights, out));
+                add_transposed(&by_output, rows, &mut out);
             } else {
                 multiply(
                     (rows, outputs, inputs),

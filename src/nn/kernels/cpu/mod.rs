@@ -1,13 +1,13 @@
-//! The model's arithmetic on the CPU in f32, where candle's own is scalar or single-threaded: operations that
-//! split their rows over the cores and whose loops the compiler turns into vector instructions. Weights alone may
-//! be narrower than f32.
+//! Our own operations in f32 on the CPU, where candle's are scalar or single-threaded. They split rows over the cores,
+//! and their loops compile to vector instructions. Linear layers may have 8-bit weights.
 
+mod activations;
 mod attention;
 mod gemm;
 pub mod kernels;
 mod linear;
+mod norms;
 pub mod quantised;
-mod rows;
-mod vector;
+mod simd;
 
 pub use kernels::CpuKernels;

@@ -1,5 +1,5 @@
-//! Linear layers on 8-bit weights: little more than a quarter of the bytes that f32 weights make
-//! the processor read for every token. Inputs and sums stay f32.
+//! Linear layers with 8-bit weights. They take 28 % of the memory of f32 weights, and so of the reads of every decode
+//! step. Inputs and sums are f32.
 
 use std::cell::Cell;
 
@@ -9,37 +9,42 @@ use rayon::prelude::*;
 
 use super::{
     super::super::error::Result,
-    gemm::{FEW_ROWS, ROWS_AT_ONCE, Strides, WEIGHT_ROWS, add_by_row, multiply, numbers, with_numbers},
-    vector::{LANES, total, vectorised},
+    gemm::{
+        ROWS_PER_TILE, SMALL_BATCH_ROWS, Strides, WEIGHT_ROWS_PER_TASK, add_transposed, contiguous_f32,
+        multiply, with_contiguous_f32,
+    },
+    simd::{LANES, multiversion, sum_lanes},
 };
 
-/// Neighbouring weights of one row that share a scale, as in GGML's Q8_0; one for each lane.
+/// Neighbouring weights of a row that share a scale, as in GGML's Q8_0: one for each lane.
 const BLOCK: usize = LANES;
-/// Weights that are widened at a time for many rows: 4 MiB, which stay in a cache until they are
-/// multiplied.
-const PANEL: usize = 1 << 20;
+/// Weights that a large-batch GEMM dequantises at a time. Their 4 MiB stay in a cache until they are multiplied.
+const PANEL_WEIGHTS: usize = 1 << 20;
 
 thread_local! {
-    /// A panel's room: made anew for every layer, it would cost as much as the widening.
-    static SCRATCH: Cell<Vec<[f32; BLOCK]>> = const { Cell::new(Vec::new()) };
+    /// The dequantised panel. Allocating it anew for every layer would take as long as the dequantisation.
+    static PANEL: Cell<Vec<[f32; BLOCK]>> = const { Cell::new(Vec::new()) };
 }
 
-/// `x W^T`, where a weight is a whole number from -127 to 127 times the scale of its block: `x` is
-/// `(rows, inputs)`, `W` `(outputs, inputs)`.
+/// `x W^T`, where a weight is an integer from -127 to 127 times the scale of its block: `x` is `(rows, inputs)`, `W`
+/// `(outputs, inputs)`.
 #[derive(Default)]
 pub struct QuantisedLinear {
-    /// Row after row, each filled up with zeros to whole blocks.
+    /// The blocks of the rows one after the other. The last block of a row is padded with zeros.
     weights: Vec<[i8; BLOCK]>,
-    /// One for every block.
+    /// One for each block.
     scales: Vec<f32>,
     inputs: usize,
 }
 
 impl QuantisedLinear {
-    /// Bytes of a weight, its share of the scale included.
+    /// Bytes of a weight, including its share of the scale.
     pub const WEIGHT_BYTES: f64 = 1. + size_of::<f32>() as f64 / BLOCK as f64;
 
-    /// Rounds `(outputs, inputs)` f32 weights to the nearest and adds them as further outputs.
+    /// Quantises weights, `(outputs, inputs)` in f32, and appends them as further outputs.
+    ///
+    /// # Errors
+    /// When the weights have another number of inputs than those before them, or are not contiguous f32 on the CPU.
     pub fn push(&mut self, weights: &Tensor) -> Result<()> {
         let (outputs, inputs) = weights.dims2()?;
         if !self.weights.is_empty() && inputs != self.inputs {
@@ -49,16 +54,16 @@ impl QuantisedLinear {
         let (from, blocks) = (self.scales.len(), self.blocks());
         self.weights.resize(from + outputs * blocks, [0; BLOCK]);
         self.scales.resize(from + outputs * blocks, 0.);
-        let narrow =
+        let quantised =
             self.weights[from..].par_chunks_mut(blocks).zip(self.scales[from..].par_chunks_mut(blocks));
-        with_numbers(weights, |wide| {
-            narrow
-                .zip(wide.par_chunks(inputs))
-                .for_each(|((narrow, scales), wide)| round(wide, narrow, scales));
+        with_contiguous_f32(weights, |weights| {
+            quantised
+                .zip(weights.par_chunks(inputs))
+                .for_each(|((quantised, scales), row)| quantise_row(row, quantised, scales));
         })
     }
 
-    /// Blocks in a row of weights.
+    /// Blocks of a row of weights.
     fn blocks(&self) -> usize {
         self.inputs.div_ceil(BLOCK)
     }
@@ -67,41 +72,44 @@ impl QuantisedLinear {
         self.weights.len() / self.blocks()
     }
 
-    fn few(&self, x: &[f32], out: &mut [f32]) {
+    /// The product for up to [`SMALL_BATCH_ROWS`] rows. Each weight is read once.
+    fn small_batch_gemm(&self, x: &[f32], out: &mut [f32]) {
         let (rows, blocks) = (x.len() / self.inputs, self.blocks());
-        let x = interleaved(x, self.inputs);
-        // By output first, so that one task has its weights in its cache for every row.
+        let x = interleave(x, self.inputs);
+        // A task keeps its weights in its cache for all rows, so it writes the results of one output side by side.
         let mut by_output = vec![0.; out.len()];
         by_output
-            .par_chunks_mut(WEIGHT_ROWS * rows)
-            .zip(self.weights.par_chunks(WEIGHT_ROWS * blocks))
-            .zip(self.scales.par_chunks(WEIGHT_ROWS * blocks))
-            .for_each(|((out, weights), scales)| dots(&x, rows, weights, scales, out));
-        add_by_row(&by_output, rows, out);
+            .par_chunks_mut(WEIGHT_ROWS_PER_TASK * rows)
+            .zip(self.weights.par_chunks(WEIGHT_ROWS_PER_TASK * blocks))
+            .zip(self.scales.par_chunks(WEIGHT_ROWS_PER_TASK * blocks))
+            .for_each(|((out, weights), scales)| dot_products(&x, rows, weights, scales, out));
+        add_transposed(&by_output, rows, out);
     }
 
-    fn many(&self, x: &[f32], out: &mut [f32]) {
+    /// The product for any number of rows: dequantises one panel of weights after the other and multiplies it.
+    fn large_batch_gemm(&self, x: &[f32], out: &mut [f32]) {
         let (rows, blocks, outputs) = (x.len() / self.inputs, self.blocks(), self.outputs());
-        let panel = outputs.div_ceil((outputs * blocks * BLOCK).div_ceil(PANEL));
-        let mut wide = SCRATCH.take();
-        wide.resize(panel * blocks, [0.; BLOCK]);
+        let panel = outputs.div_ceil((outputs * blocks * BLOCK).div_ceil(PANEL_WEIGHTS));
+        let mut dequantised = PANEL.take();
+        dequantised.resize(panel * blocks, [0.; BLOCK]);
         let panels = self.weights.chunks(panel * blocks).zip(self.scales.chunks(panel * blocks));
         for (i, (weights, scales)) in panels.enumerate() {
-            let wide = &mut wide[..weights.len()];
-            wide.par_chunks_mut(WEIGHT_ROWS * blocks)
-                .zip(weights.par_chunks(WEIGHT_ROWS * blocks))
-                .zip(scales.par_chunks(WEIGHT_ROWS * blocks))
-                .for_each(|((wide, weights), scales)| widen(weights, scales, wide));
+            let dequantised = &mut dequantised[..weights.len()];
+            dequantised
+                .par_chunks_mut(WEIGHT_ROWS_PER_TASK * blocks)
+                .zip(weights.par_chunks(WEIGHT_ROWS_PER_TASK * blocks))
+                .zip(scales.par_chunks(WEIGHT_ROWS_PER_TASK * blocks))
+                .for_each(|((out, weights), scales)| dequantise(weights, scales, out));
             multiply(
                 (rows, weights.len() / blocks, self.inputs),
                 (&mut out[i * panel..], Strides(outputs, 1)),
                 false,
                 (x, Strides(self.inputs, 1)),
-                (wide.as_flattened(), Strides(1, blocks * BLOCK)),
+                (dequantised.as_flattened(), Strides(1, blocks * BLOCK)),
                 Parallelism::Rayon(0),
             );
         }
-        SCRATCH.set(wide);
+        PANEL.set(dequantised);
     }
 }
 
@@ -115,23 +123,23 @@ impl CustomOp1 for QuantisedLinear {
         if inputs != self.inputs {
             candle_core::bail!("{inputs} inputs to a layer of {}", self.inputs);
         }
-        let x = numbers(x, layout)?;
+        let x = contiguous_f32(x, layout)?;
         let mut out = vec![0.; rows * self.outputs()];
-        if rows <= FEW_ROWS {
-            self.few(x, &mut out);
+        if rows <= SMALL_BATCH_ROWS {
+            self.small_batch_gemm(x, &mut out);
         } else {
-            self.many(x, &mut out);
+            self.large_batch_gemm(x, &mut out);
         }
         Ok((CpuStorage::F32(out), Shape::from((rows, self.outputs()))))
     }
 }
 
-/// Groups of up to [`ROWS_AT_ONCE`] rows, one after the other: of every group, the first block of
-/// each row, then the second of each. Rows are filled up with zeros to whole blocks.
-fn interleaved(x: &[f32], inputs: usize) -> Vec<[f32; BLOCK]> {
+/// Copies `x`, `(rows, inputs)`, in groups of up to [`ROWS_PER_TILE`] rows. A group holds the first block of each of its
+/// rows, then the second block of each, and so on. The last block of a row is padded with zeros.
+fn interleave(x: &[f32], inputs: usize) -> Vec<[f32; BLOCK]> {
     let blocks = inputs.div_ceil(BLOCK);
     let mut all = Vec::with_capacity(x.len() / inputs * blocks);
-    for group in x.chunks(ROWS_AT_ONCE * inputs) {
+    for group in x.chunks(ROWS_PER_TILE * inputs) {
         for first in (0..inputs).step_by(BLOCK) {
             all.extend(group.chunks_exact(inputs).map(|row| {
                 let part = &row[first..inputs.min(first + BLOCK)];
@@ -144,40 +152,42 @@ fn interleaved(x: &[f32], inputs: usize) -> Vec<[f32; BLOCK]> {
     all
 }
 
-vectorised! {
-    /// Rounds one row of weights. What is not a finite number makes its whole block so.
-    fn round(wide: &[f32], narrow: &mut [[i8; BLOCK]], scales: &mut [f32]) {
-        for ((wide, narrow), scale) in wide.chunks(BLOCK).zip(narrow).zip(scales) {
+multiversion! {
+    /// Quantises one row of weights to the nearest integers. A NaN or an infinity makes the scale of its block NaN or
+    /// infinite, and with it every output of the row.
+    fn quantise_row(row: &[f32], quantised: &mut [[i8; BLOCK]], scales: &mut [f32]) {
+        for ((weights, quantised), scale) in row.chunks(BLOCK).zip(quantised).zip(scales) {
             let larger = |most: f32, w: &f32| if w.abs() > most || w.is_nan() { w.abs() } else { most };
-            *scale = wide.iter().fold(0., larger) / 127.;
-            for (narrow, wide) in narrow.iter_mut().zip(wide) {
-                // Zeros have the scale 0, and what they become is multiplied by it.
-                *narrow = (wide / *scale).round_ties_even() as i8;
+            *scale = weights.iter().fold(0., larger) / 127.;
+            for (quantised, weight) in quantised.iter_mut().zip(weights) {
+                // A block of zeros has the scale 0. 0 / 0 converts to the integer 0.
+                *quantised = (weight / *scale).round_ties_even() as i8;
             }
         }
     }
 }
 
-vectorised! {
-    /// `out[output * rows + row] = x[row] . weights[output]` for [`interleaved`] `x`.
-    fn dots(x: &[[f32; BLOCK]], rows: usize, weights: &[[i8; BLOCK]], scales: &[f32], out: &mut [f32]) {
+multiversion! {
+    /// `out[output * rows + row]` is the dot product of `x[row]` and `weights[output]`. `x` comes from [`interleave`].
+    fn dot_products(x: &[[f32; BLOCK]], rows: usize, weights: &[[i8; BLOCK]], scales: &[f32], out: &mut [f32]) {
         let blocks = x.len() / rows;
-        for (i, x) in x.chunks(ROWS_AT_ONCE * blocks).enumerate() {
-            let (first, weights) = (i * ROWS_AT_ONCE, weights.chunks_exact(blocks).zip(scales.chunks_exact(blocks)));
+        for (i, x) in x.chunks(ROWS_PER_TILE * blocks).enumerate() {
+            let (first, weights) = (i * ROWS_PER_TILE, weights.chunks_exact(blocks).zip(scales.chunks_exact(blocks)));
             let outputs = weights.zip(out.chunks_exact_mut(rows).map(|out| &mut out[first..]));
             match x.len() / blocks {
-                1 => dots_of::<1>(x.as_chunks().0, outputs),
-                2 => dots_of::<2>(x.as_chunks().0, outputs),
-                3 => dots_of::<3>(x.as_chunks().0, outputs),
-                _ => dots_of::<ROWS_AT_ONCE>(x.as_chunks().0, outputs),
+                1 => tile_dot_products::<1>(x.as_chunks().0, outputs),
+                2 => tile_dot_products::<2>(x.as_chunks().0, outputs),
+                3 => tile_dot_products::<3>(x.as_chunks().0, outputs),
+                _ => tile_dot_products::<ROWS_PER_TILE>(x.as_chunks().0, outputs),
             }
         }
     }
 }
 
-/// One group of [`interleaved`] rows.
+/// [`dot_products`] of one group of `ROWS` rows. An item of `outputs` is a weight row with its scales, and where its
+/// results go.
 #[inline(always)]
-fn dots_of<'a, const ROWS: usize>(
+fn tile_dot_products<'a, const ROWS: usize>(
     x: &[[[f32; BLOCK]; ROWS]],
     outputs: impl Iterator<Item = ((&'a [[i8; BLOCK]], &'a [f32]), &'a mut [f32])>,
 ) {
@@ -192,16 +202,17 @@ fn dots_of<'a, const ROWS: usize>(
             }
         }
         for (out, lanes) in out.iter_mut().zip(lanes) {
-            *out = total(lanes);
+            *out = sum_lanes(lanes);
         }
     }
 }
 
-vectorised! {
-    fn widen(weights: &[[i8; BLOCK]], scales: &[f32], wide: &mut [[f32; BLOCK]]) {
-        for ((wide, weights), &scale) in wide.iter_mut().zip(weights).zip(scales) {
-            for (wide, &weight) in wide.iter_mut().zip(weights) {
-                *wide = f32::from(weight) * scale;
+multiversion! {
+    /// Converts blocks of weights to f32.
+    fn dequantise(weights: &[[i8; BLOCK]], scales: &[f32], out: &mut [[f32; BLOCK]]) {
+        for ((out, weights), &scale) in out.iter_mut().zip(weights).zip(scales) {
+            for (out, &weight) in out.iter_mut().zip(weights) {
+                *out = f32::from(weight) * scale;
             }
         }
     }
@@ -214,9 +225,9 @@ mod tests {
 
     use super::*;
 
-    fn matrix(numbers: Vec<f32>, columns: usize) -> Tensor {
-        let shape = (numbers.len() / columns, columns);
-        Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()
+    fn matrix(values: Vec<f32>, columns: usize) -> Tensor {
+        let shape = (values.len() / columns, columns);
+        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
     }
 
     fn quantised(weights: &[f32], inputs: usize) -> QuantisedLinear {
@@ -230,9 +241,9 @@ mod tests {
         x.apply_op1_no_bwd(op).unwrap().flatten_all().unwrap().to_vec1().unwrap()
     }
 
-    /// Weights of very different size, whole blocks of zeros among them.
+    /// Weights of very different magnitude with whole blocks of zeros, inputs, and the number of inputs.
     fn layers() -> impl Strategy<Value = (Vec<f32>, Vec<f32>, usize)> {
-        (1..3 * BLOCK, 1..3 * WEIGHT_ROWS, 1..2 * FEW_ROWS, any::<u32>()).prop_map(
+        (1..3 * BLOCK, 1..3 * WEIGHT_ROWS_PER_TASK, 1..2 * SMALL_BATCH_ROWS, any::<u32>()).prop_map(
             |(inputs, outputs, rows, seed)| {
                 let mut state = seed;
                 let mut noise = move || {
@@ -248,10 +259,10 @@ mod tests {
     }
 
     proptest! {
-        /// The sum over blocks of half a step times what it is multiplied by, and a little for
-        /// rounding in f32, is the most that a product can be off.
+        /// The largest possible error of a product: half a quantisation step of each weight times its input, and
+        /// 1e-5 of each term for rounding in f32.
         #[test]
-        fn products_are_those_in_f32_but_for_the_rounding_of_weights((weights, x, inputs) in layers()) {
+        fn products_differ_from_exact_ones_by_no_more_than_the_rounding_of_weights((weights, x, inputs) in layers()) {
             let op = quantised(&weights, inputs);
             let ours = product(&op, &x);
             for (x, ours) in x.chunks(inputs).zip(ours.chunks(op.outputs())) {
@@ -268,12 +279,12 @@ mod tests {
         }
 
         #[test]
-        fn rows_are_the_same_alone_and_among_others((weights, x, inputs) in layers()) {
-            every_row_is_the_same_alone(&weights, &x, inputs);
+        fn a_row_gives_the_same_result_alone_and_in_a_batch((weights, x, inputs) in layers()) {
+            assert_same_alone_and_in_a_batch(&weights, &x, inputs);
         }
     }
 
-    fn every_row_is_the_same_alone(weights: &[f32], x: &[f32], inputs: usize) {
+    fn assert_same_alone_and_in_a_batch(weights: &[f32], x: &[f32], inputs: usize) {
         let op = quantised(weights, inputs);
         let together = product(&op, x);
         let largest = together.iter().fold(0f32, |most, y| most.max(y.abs()));
@@ -285,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_of_several_tensors_stand_side_by_side() {
+    fn weights_of_several_tensors_give_outputs_side_by_side() {
         let (first, second) = ([1f32, 2., 3., 4.], [5f32, 6.]);
         let mut op = quantised(&first, 2);
         op.push(&matrix(second.to_vec(), 2)).unwrap();
@@ -295,19 +306,19 @@ mod tests {
     }
 
     #[test]
-    fn many_rows_are_multiplied_by_one_panel_after_the_other() {
-        let (inputs, outputs, rows) = (BLOCK + 1, PANEL / BLOCK + 7, FEW_ROWS + 1);
+    fn a_large_batch_is_multiplied_by_several_panels() {
+        let (inputs, outputs, rows) = (BLOCK + 1, PANEL_WEIGHTS / BLOCK + 7, SMALL_BATCH_ROWS + 1);
         let weights: Vec<f32> = (0..outputs * inputs).map(|i| ((i * 7919) % 255) as f32 - 127.).collect();
         let x: Vec<f32> = (0..rows * inputs).map(|i| ((i * 31) % 17) as f32 - 8.).collect();
-        every_row_is_the_same_alone(&weights, &x, inputs);
+        assert_same_alone_and_in_a_batch(&weights, &x, inputs);
     }
 
     #[test]
-    fn a_weight_that_is_no_number_shows_in_its_output() {
+    fn a_weight_that_is_not_finite_makes_its_output_not_finite() {
         for bad in [f32::NAN, f32::INFINITY] {
             let mut weights = vec![1.; 3 * BLOCK];
             weights[BLOCK + 3] = bad;
-            for rows in [1, FEW_ROWS + 1] {
+            for rows in [1, SMALL_BATCH_ROWS + 1] {
                 let product = product(&quantised(&weights, BLOCK), &vec![1.; rows * BLOCK]);
                 let finite: Vec<bool> = product[..3].iter().map(|y| y.is_finite()).collect();
                 assert_eq!(finite, [true, false, true]);

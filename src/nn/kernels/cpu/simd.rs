@@ -1,13 +1,14 @@
-//! Loops that the compiler turns into the widest vector instructions that the processor has.
+//! Function multiversioning, and reductions that compile to vector instructions.
 
 use std::array;
 
-/// Independent sums in a reduction: enough to fill the vector units.
+/// Independent partial sums of a reduction: enough to fill the vector units. 32 lanes of f32 are two AVX-512 or four
+/// AVX2 registers.
 pub const LANES: usize = 32;
 
-/// Compiles a function once for every instruction set that matters and calls the best one that the
-/// processor has.
-macro_rules! vectorised {
+/// Compiles a function for AVX-512, for AVX2, and for the baseline of the target. A call runs the best version that the
+/// processor supports.
+macro_rules! multiversion {
     ($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$doc])*
         pub fn $name($($arg: $type),*) $(-> $out)? {
@@ -20,11 +21,11 @@ macro_rules! vectorised {
                 #[target_feature(enable = "avx2")]
                 fn avx2($($arg: $type),*) $(-> $out)? { portable($($arg),*) }
                 if is_x86_feature_detected!("avx512f") {
-                    // SAFETY: the processor has it.
+                    // SAFETY: the processor supports it.
                     return unsafe { avx512($($arg),*) };
                 }
                 if is_x86_feature_detected!("avx2") {
-                    // SAFETY: the processor has it.
+                    // SAFETY: the processor supports it.
                     return unsafe { avx2($($arg),*) };
                 }
             }
@@ -33,13 +34,13 @@ macro_rules! vectorised {
     };
 }
 
-pub(super) use vectorised;
+pub(super) use multiversion;
 
-/// e^x to about one unit in the last place, without branches. Cody and Waite's reduction to
-/// |r| <= ln 2 / 2 and Cephes' polynomial (`expf.c`).
+/// e^x with an error of about one unit in the last place, without branches. It uses Cody and Waite's range reduction to
+/// |r| <= ln 2 / 2 and the polynomial of Cephes (`expf.c`). `x` is clamped to -87 to 88.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
-    // 1.5 * 2^23: adding it leaves the nearest whole number in the low bits.
+    // 1.5 * 2^23: adding it leaves the nearest integer in the low bits of the mantissa.
     const ROUND: f32 = 12_582_912.;
     let x = if x > -87. { x } else { -87. };
     let x = if x < 88. { x } else { 88. };
@@ -54,17 +55,17 @@ pub fn exp(x: f32) -> f32 {
     (p * r * r + r + 1.) * two_to_n
 }
 
-/// `x / (1 + e^-y)`.
+/// `x * sigmoid(y)`.
 #[inline(always)]
-pub fn gated(x: f32, y: f32) -> f32 {
+pub fn sigmoid_gated(x: f32, y: f32) -> f32 {
     x / (1. + exp(-y))
 }
 
-/// Sums the lanes in halves, as vector units do.
+/// The sum of all lanes, added in halves as vector units do.
 #[inline(always)]
-pub fn total(lanes: [f32; LANES]) -> f32 {
-    // A new array: else the compiler shuffles several sums' lanes into each other where they are summed up, which
-    // can take four times as long.
+pub fn sum_lanes(lanes: [f32; LANES]) -> f32 {
+    // A new array: otherwise the compiler interleaves the lanes of several sums while it accumulates them, which can
+    // take four times as long.
     let mut lanes: [f32; LANES / 2] = array::from_fn(|i| lanes[i] + lanes[i + LANES / 2]);
     let mut width = LANES / 4;
     while width > 0 {
@@ -76,6 +77,7 @@ pub fn total(lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
+/// The sum of `f(x)` over all values.
 #[inline(always)]
 pub fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let (chunks, rest) = values.as_chunks::<LANES>();
@@ -85,9 +87,10 @@ pub fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
             *lane += f(x);
         }
     }
-    total(lanes) + rest.iter().map(|&x| f(x)).sum::<f32>()
+    sum_lanes(lanes) + rest.iter().map(|&x| f(x)).sum::<f32>()
 }
 
+/// The dot product of two slices of the same length.
 #[inline(always)]
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
@@ -97,5 +100,5 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
             lanes[i] += a[i] * b[i];
         }
     }
-    total(lanes) + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+    sum_lanes(lanes) + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
 }

@@ -6,8 +6,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 use tokio::sync::mpsc;
 
 use super::{
-    cameras::{CameraDeps, CameraSpec, Cameras, camera_specs},
+    cameras::{CameraSpec, Cameras, camera_specs},
     config_change::ConfigChange,
+    deps::CameraDeps,
     overrides::Overrides,
     settings::publish_settings,
     status_reporter::OldTopics,

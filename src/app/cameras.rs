@@ -11,18 +11,17 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    deps::CameraDeps,
     settings::{camera_config, enabled, overflow, prompt_spec},
-    status_reporter::StatusReporter,
 };
 use crate::{
     camera::{CameraId, CameraState, CameraStatus},
     capture::{self, CameraConfig, CaptureError},
     clip::Clip,
     config::{self, Config},
-    metrics::{Metrics, Reason},
+    metrics::Reason,
     prompt_spec::PromptSpec,
-    queue::{ClipQueue, Overflow},
-    resize::FrameScaling,
+    queue::Overflow,
 };
 
 /// What is needed to start a camera.
@@ -45,19 +44,6 @@ pub fn camera_specs(config: &Config) -> anyhow::Result<BTreeMap<CameraId, Camera
         Ok((id.clone(), CameraSpec { config, overflow, priority: camera.priority }))
     };
     enabled(config).map(spec).collect()
-}
-
-/// What every camera uses.
-#[derive(Clone)]
-pub struct CameraDeps {
-    /// Takes the clips.
-    pub queue: Arc<ClipQueue>,
-    /// Takes the status.
-    pub reporter: Arc<StatusReporter>,
-    /// Counts the clips.
-    pub metrics: Arc<Metrics>,
-    /// How the model scales frames down first.
-    pub frame_scaling: Option<FrameScaling>,
 }
 
 /// A camera's task.

@@ -1,0 +1,68 @@
+//! What becomes of a description: an event, metrics, a log line, a snapshot, and a row in the outbox.
+
+use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
+
+use super::deps::WorkerDeps;
+use crate::{
+    describe::worker::Outcome,
+    event::EventKind,
+    events::EventBuilder,
+    frame::{Frame, Original},
+    metrics::Reason,
+    publish::outbox::Message,
+};
+
+/// JPEG quality of snapshots: artefacts are invisible, and files are half as large as at 95.
+const SNAPSHOT_QUALITY: u8 = 85;
+
+/// Makes the event of a clip, counts it and puts it into the outbox with a snapshot.
+pub fn deliver(outcome: Outcome, events: &mut EventBuilder, deps: &WorkerDeps) {
+    let (clip, event) = events.build(outcome);
+    let camera = &clip.camera;
+    let event = match event {
+        Ok(event) => event,
+        Err(error) => {
+            deps.metrics.dropped(camera, Reason::Undescribed);
+            return tracing::warn!(%camera, clip = clip.seq, "a clip was not described: {error}");
+        }
+    };
+    deps.metrics.described(&event);
+    match event.kind {
+        EventKind::Description => {
+            tracing::info!(%camera, clip = clip.seq, ms = event.timing_ms.total, "{}", event.description);
+        }
+        EventKind::Unchanged => tracing::debug!(%camera, clip = clip.seq, "unchanged"),
+    }
+    if event.dropped.clips > 0 {
+        tracing::warn!(%camera, "{} older clips were dropped: the model is slower than the cameras", event.dropped.clips);
+    }
+    // An unchanged clip needs no snapshot: the last one still shows the scene.
+    let frame = clip.frames.iter().find(|frame| frame.has_original());
+    let frame = frame.or_else(|| clip.frames.get(clip.frames.len() / 2));
+    let snapshot = frame.filter(|_| event.kind == EventKind::Description).and_then(|frame| {
+        jpeg(frame).inspect_err(|error| tracing::warn!(%camera, "no snapshot: {error}")).ok()
+    });
+    match Message::new(&event, snapshot) {
+        Ok(message) => {
+            deps.outbox.append(message);
+            tracing::debug!(%camera, id = %event.id, "in the outbox");
+        }
+        Err(error) => tracing::error!(%camera, "an event cannot be written as JSON: {error}"),
+    }
+}
+
+/// Encodes a frame as JPEG, in its original size where that is kept.
+fn jpeg(frame: &Frame) -> image::ImageResult<Vec<u8>> {
+    let mut out = Vec::new();
+    let (rgb, width, height) = match &frame.original {
+        Some(Original { width, height, rgb: Some(rgb) }) => (rgb, *width, *height),
+        _ => (&frame.rgb, frame.width, frame.height),
+    };
+    JpegEncoder::new_with_quality(&mut out, SNAPSHOT_QUALITY).encode(
+        rgb,
+        width,
+        height,
+        ExtendedColorType::Rgb8,
+    )?;
+    Ok(out)
+}

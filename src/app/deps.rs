@@ -1,0 +1,34 @@
+//! What the model's thread and the cameras use, as one value each.
+
+use std::sync::Arc;
+
+use super::status_reporter::StatusReporter;
+use crate::{
+    lifecycle::Lifecycle, metrics::Metrics, publish::outbox::Outbox, queue::ClipQueue, resize::FrameScaling,
+};
+
+/// What the model's thread uses.
+#[derive(Clone)]
+pub struct WorkerDeps {
+    /// Gives the clips.
+    pub queue: Arc<ClipQueue>,
+    /// Takes the descriptions.
+    pub outbox: Arc<Outbox>,
+    /// Counts the work.
+    pub metrics: Arc<Metrics>,
+    /// Monitors the thread.
+    pub lifecycle: Arc<Lifecycle>,
+}
+
+/// What every camera uses.
+#[derive(Clone)]
+pub struct CameraDeps {
+    /// Takes the clips.
+    pub queue: Arc<ClipQueue>,
+    /// Takes the status.
+    pub reporter: Arc<StatusReporter>,
+    /// Counts the clips.
+    pub metrics: Arc<Metrics>,
+    /// How the model scales frames down first.
+    pub frame_scaling: Option<FrameScaling>,
+}

@@ -1,0 +1,68 @@
+//! A describer whose work is counted in the metrics.
+
+use std::{num::NonZeroUsize, sync::Arc};
+
+use crate::{
+    clip::Clip,
+    describe::{DescribeError, Describer, Description},
+    device::DeviceMemory,
+    event::ModelInfo,
+    heartbeat::Heartbeat,
+    metrics::{Metrics, Stage},
+};
+
+/// A describer whose work is counted in the metrics.
+pub struct InstrumentedDescriber<'a> {
+    model: Box<dyn Describer>,
+    device: String,
+    metrics: &'a Metrics,
+}
+
+impl<'a> InstrumentedDescriber<'a> {
+    /// Wraps `model`. `device` is the label of its metrics.
+    pub fn new(model: Box<dyn Describer>, device: String, metrics: &'a Metrics) -> Self {
+        let instrumented = Self { model, device, metrics };
+        instrumented.record_memory();
+        instrumented
+    }
+
+    /// Records the device's memory, if it has memory of its own.
+    fn record_memory(&self) {
+        if let Some(DeviceMemory { used, total }) = self.model.device_memory() {
+            self.metrics.device_memory(&self.device, used, total);
+        }
+    }
+}
+
+impl Describer for InstrumentedDescriber<'_> {
+    fn model(&self) -> ModelInfo {
+        self.model.model()
+    }
+
+    fn heartbeat(&self) -> Arc<Heartbeat> {
+        self.model.heartbeat()
+    }
+
+    fn max_clips(&self, frames: usize) -> Option<NonZeroUsize> {
+        self.model.max_clips(frames)
+    }
+
+    fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
+        self.metrics.batch(clips.len());
+        let described = self.model.describe(clips).inspect_err(|error| {
+            if matches!(error, DescribeError::OutOfMemory(_)) {
+                self.metrics.out_of_memory(&self.device);
+            }
+        })?;
+        // All clips of a batch have the same times.
+        if let Some(Ok(description)) = described.iter().find(|it| it.is_ok()) {
+            let stages = description.stages;
+            self.metrics.stage(Stage::Preprocess, stages.preprocess);
+            self.metrics.stage(Stage::Vision, stages.vision);
+            self.metrics.stage(Stage::Prefill, stages.prefill);
+            self.metrics.stage(Stage::Decode, stages.decode);
+        }
+        self.record_memory();
+        Ok(described)
+    }
+}

@@ -1,0 +1,223 @@
+//! The life of the daemon: build its parts, spawn them, report ready, watch, drain.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    active_config::ActiveConfig,
+    cameras::{Cameras, camera_specs},
+    deps::{CameraDeps, WorkerDeps},
+    monitoring::status_source,
+    reload::Reload,
+    retained_topics::RetainedTopics,
+    status_reporter::StatusReporter,
+    worker::{LoadedModel, ModelWorker},
+};
+use crate::{
+    config::{self, Config},
+    describe::Describer,
+    http,
+    lifecycle::{Lifecycle, Phase},
+    metrics::Metrics,
+    publish::{
+        commands::CameraCommand,
+        outbox::{InUse, Limits, Outbox, Storage},
+    },
+    queue::{CLIPS_PER_CAMERA, ClipQueue},
+    resize::FrameScaling,
+};
+
+/// The number of commands that may wait. Further ones are refused.
+const COMMANDS: usize = 16;
+/// The time for delivery after everything else has ended.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Watches the cameras of `config` and publishes their descriptions, until `stop` or until every source has
+/// ended. `load` loads the model, on the thread that will own it. `reload` requests that the configuration is
+/// read again.
+///
+/// # Errors
+/// When publishing cannot start, the model does not work, or no source could be read.
+pub async fn run(
+    config: Config,
+    load: impl FnOnce(&config::ModelSettings) -> anyhow::Result<Box<dyn Describer>> + Send + 'static,
+    reload: Option<Reload>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let (command_sender, commands) = mpsc::channel(COMMANDS);
+    let active = ActiveConfig::new(config, command_sender);
+    let prepared = active.prepare()?;
+    let specs = camera_specs(active.config())?;
+    let parts = Parts::build(active.config())?;
+    // The services end when this function returns.
+    let _services = parts.spawn_services(active.config()).await?;
+
+    parts.worker.lifecycle.enter(Phase::Loading);
+    let mut worker = ModelWorker::start(load, active.config(), parts.worker.clone())?;
+    let Some(LoadedModel { info, gpu, frame_scaling }) = wait_loaded(&mut worker, &stop).await? else {
+        parts.worker.lifecycle.enter(Phase::Stopping);
+        return Ok(());
+    };
+    parts.reporter.open(prepared, info, gpu, active.config().cameras.keys());
+    for (id, _) in active.config().cameras.iter().filter(|(_, camera)| !camera.enabled) {
+        parts.reporter.disable(id);
+    }
+    let deps = parts.camera_deps(frame_scaling);
+    active.publish_camera_settings(&deps);
+    let mut cameras = Cameras::new(deps.clone(), stop.child_token());
+    specs.into_values().for_each(|spec| cameras.start(spec));
+
+    let mut watch = Watch { active, reload, commands, deps, lifecycle: Arc::clone(&parts.worker.lifecycle) };
+    let failure = watch.until_end(&mut cameras, &mut worker, &stop).await;
+    parts.drain(&mut cameras, worker).await?;
+    match failure {
+        Some(error) => Err(error),
+        None if cameras.all_failed() && !stop.is_cancelled() => {
+            bail!("no camera could be read; the lines above say why")
+        }
+        None => Ok(()),
+    }
+}
+
+/// Waits until the model is loaded and warm. None if `stop` comes first. Loading cannot be interrupted: the
+/// thread is left alone and ends with the process.
+///
+/// # Errors
+/// When the model cannot be used.
+async fn wait_loaded(
+    worker: &mut ModelWorker,
+    stop: &CancellationToken,
+) -> anyhow::Result<Option<LoadedModel>> {
+    let loaded = tokio::select! {
+        loaded = &mut worker.loaded => loaded,
+        () = stop.cancelled() => return Ok(None),
+    };
+    if let Ok(model) = loaded {
+        return Ok(Some(model));
+    }
+    (&mut worker.ended).await.context("the model's thread panicked")??;
+    bail!("the model's thread ended before the model was loaded")
+}
+
+/// The parts that live as long as the daemon.
+struct Parts {
+    worker: WorkerDeps,
+    reporter: Arc<StatusReporter>,
+}
+
+impl Parts {
+    /// Creates the parts. Nothing is started yet.
+    ///
+    /// # Errors
+    /// When another process uses the state directory.
+    fn build(config: &Config) -> Result<Self, InUse> {
+        let outbox = Arc::new(open_outbox(config)?);
+        let metrics = Arc::new(Metrics::new());
+        let topics = RetainedTopics::read(config.node.state_dir.as_deref());
+        let reporter = Arc::new(StatusReporter::new(Arc::clone(&metrics), Arc::clone(&outbox), topics));
+        let queue = Arc::new(ClipQueue::new(CLIPS_PER_CAMERA));
+        let worker = WorkerDeps { queue, outbox, metrics, lifecycle: Arc::default() };
+        Ok(Self { worker, reporter })
+    }
+
+    /// Starts the HTTP server, if one is configured, and the watchdog.
+    ///
+    /// # Errors
+    /// When the HTTP server cannot listen.
+    async fn spawn_services(&self, config: &Config) -> Result<JoinSet<()>, http::BindError> {
+        let mut services = JoinSet::new();
+        if let Some(address) = config.http.listen {
+            let listener = http::bind(address).await?;
+            services.spawn(http::serve(listener, status_source(&self.worker, &self.reporter)));
+        }
+        services.spawn(Arc::clone(&self.worker.lifecycle).watchdog());
+        Ok(services)
+    }
+
+    /// What every camera uses.
+    fn camera_deps(&self, frame_scaling: Option<FrameScaling>) -> CameraDeps {
+        CameraDeps {
+            queue: Arc::clone(&self.worker.queue),
+            reporter: Arc::clone(&self.reporter),
+            metrics: Arc::clone(&self.worker.metrics),
+            frame_scaling,
+        }
+    }
+
+    /// Ends the stages in their order: cameras, model, delivery. What was described is delivered even if the
+    /// model has failed.
+    ///
+    /// # Errors
+    /// When the model's thread panicked.
+    async fn drain(&self, cameras: &mut Cameras, worker: ModelWorker) -> anyhow::Result<()> {
+        let WorkerDeps { queue, outbox, lifecycle, .. } = &self.worker;
+        lifecycle.enter(Phase::Stopping);
+        cameras.stop_all().await;
+        let finished = worker.finish(queue).await;
+        match self.reporter.close(DRAIN_LIMIT).await {
+            0 => tracing::info!("every description was delivered"),
+            left => match outbox.status().storage {
+                Storage::Disk => {
+                    tracing::warn!(
+                        "{left} descriptions wait on disk: they are delivered after the next start"
+                    )
+                }
+                Storage::Memory { .. } => {
+                    tracing::error!("{left} descriptions are lost: the broker did not accept them in time")
+                }
+            },
+        }
+        finished
+    }
+}
+
+/// What is needed while the cameras are being watched.
+struct Watch {
+    active: ActiveConfig,
+    reload: Option<Reload>,
+    commands: mpsc::Receiver<CameraCommand>,
+    deps: CameraDeps,
+    lifecycle: Arc<Lifecycle>,
+}
+
+impl Watch {
+    /// Applies reloads and commands until all cameras have ended, `stop`, or the end of the model's thread.
+    /// Returns the error of the model, if that ended it.
+    async fn until_end(
+        &mut self,
+        cameras: &mut Cameras,
+        worker: &mut ModelWorker,
+        stop: &CancellationToken,
+    ) -> Option<anyhow::Error> {
+        let Self { active, reload, commands, deps, lifecycle } = self;
+        loop {
+            lifecycle.enter(Phase::Watching(cameras.count()));
+            tokio::select! {
+                () = cameras.wait_all_ended(active.more_may_start()) => return None,
+                () = stop.cancelled() => return None,
+                result = &mut worker.ended => return result.ok().and_then(Result::err),
+                file = Reload::requested(reload) => {
+                    lifecycle.enter(Phase::Reloading);
+                    active.reload(file, cameras, deps).await;
+                }
+                Some(command) = commands.recv() => active.apply_command(command, cameras, deps).await,
+            }
+        }
+    }
+}
+
+/// Opens the outbox in the state directory, or one in memory without a state directory.
+///
+/// # Errors
+/// When another process uses the state directory.
+fn open_outbox(config: &Config) -> Result<Outbox, InUse> {
+    let config::OutboxSettings { max_bytes, snapshot_bytes } = config.outbox;
+    let limits = Limits { events: max_bytes, snapshots: snapshot_bytes };
+    match &config.node.state_dir {
+        Some(folder) => Outbox::open(folder, limits),
+        None => Ok(Outbox::in_memory(limits)),
+    }
+}

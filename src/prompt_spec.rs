@@ -1,4 +1,7 @@
-//! What the model is asked about a camera's clips.
+//! What the model is asked about a camera's clips, as configured.
+//!
+//! The settings of a camera and each of its clips hold a [`PromptSpec`]: what is added here is read in
+//! `config/camera.rs` and is at hand wherever a clip is.
 
 use std::time::Duration;
 
@@ -11,6 +14,13 @@ pub struct PromptSpec {
     pub max_tokens: usize,
     /// When a clip is not worth a description. `None`: every clip is described.
     pub gate: Option<GateConfig>,
+}
+
+impl PromptSpec {
+    /// A prompt that is asked about every clip.
+    pub fn new(prompt: impl Into<String>, max_tokens: usize) -> Self {
+        Self { prompt: prompt.into(), max_tokens, gate: None }
+    }
 }
 
 /// When a clip shows nothing new, so that the last description still holds.

@@ -27,8 +27,8 @@ pub static SETTINGS: [RuntimeSetting; 2] = [
         icon: "mdi:comment-question-outline",
         kind: Kind::Text {
             check: config::check_prompt,
-            get: |camera| &camera.prompt,
-            set: |camera, prompt| camera.prompt = prompt,
+            get: |camera| &camera.prompt_spec.prompt,
+            set: |camera, prompt| camera.prompt_spec.prompt = prompt,
         },
     },
 ];

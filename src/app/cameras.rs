@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     deps::CameraDeps,
-    settings::{camera_config, enabled, overflow, prompt_spec},
+    settings::{camera_config, enabled, overflow},
 };
 use crate::{
     camera::{CameraId, CameraState, CameraStatus},
@@ -89,7 +89,7 @@ impl Cameras {
     /// Changes what is asked about the clips of a camera from now on, including those of open windows.
     pub fn set_prompt_spec(&mut self, id: &CameraId, camera: &config::CameraSettings) {
         if let Some(running) = self.running.get(id) {
-            running.prompt_spec.send_replace(prompt_spec(camera));
+            running.prompt_spec.send_replace(Arc::new(camera.prompt_spec.clone()));
         }
     }
 

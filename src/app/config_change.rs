@@ -81,13 +81,7 @@ impl ConfigChange {
 
 /// Whether only what is asked about clips differs, so that the camera need not be restarted.
 fn only_prompt_spec_differs(old: &config::CameraSettings, new: &config::CameraSettings) -> bool {
-    let asked = config::CameraSettings {
-        prompt: new.prompt.clone(),
-        max_tokens: new.max_tokens,
-        change_threshold: new.change_threshold,
-        heartbeat: new.heartbeat,
-        ..old.clone()
-    };
+    let asked = config::CameraSettings { prompt_spec: new.prompt_spec.clone(), ..old.clone() };
     asked == *new
 }
 
@@ -106,8 +100,8 @@ fn revert_fixed_sections(old: &Config, new: &mut Config) -> Vec<&'static str> {
     }
     if revert("[model]", new.model != old.model) {
         let (usual, other) = (config::default_prompt(&old.model.id), config::default_prompt(&new.model.id));
-        for camera in new.cameras.values_mut().filter(|camera| camera.prompt == other) {
-            camera.prompt = usual.into();
+        for camera in new.cameras.values_mut().filter(|camera| camera.prompt_spec.prompt == other) {
+            camera.prompt_spec.prompt = usual.into();
         }
         new.model = old.model.clone();
     }

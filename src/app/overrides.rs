@@ -149,7 +149,7 @@ mod tests {
 
     fn camera(config: &Config) -> (bool, &str) {
         let camera = config.cameras.values().next().unwrap();
-        (camera.enabled, &camera.prompt)
+        (camera.enabled, &camera.prompt_spec.prompt)
     }
 
     #[test]

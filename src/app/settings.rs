@@ -10,7 +10,6 @@ use crate::{
     capture::CameraConfig,
     clip::WindowConfig,
     config::{self, Config, Source},
-    prompt_spec::{GateConfig, PromptSpec},
     publish::{BrokerAddress, Settings, TlsFiles, commands::CameraCommand},
     queue::Overflow,
 };
@@ -40,20 +39,10 @@ pub fn camera_config(id: &CameraId, camera: &config::CameraSettings, pipelines: 
             frames: camera.frames,
             min_frames: camera.min_frames,
         },
-        prompt_spec: prompt_spec(camera),
+        prompt_spec: Arc::new(camera.prompt_spec.clone()),
         connect_timeout: CONNECT_TIMEOUT,
         retry: true,
     }
-}
-
-/// What is asked about a camera's clips.
-pub fn prompt_spec(camera: &config::CameraSettings) -> Arc<PromptSpec> {
-    Arc::new(PromptSpec {
-        prompt: camera.prompt.clone(),
-        max_tokens: camera.max_tokens,
-        gate: Some(GateConfig { threshold: camera.change_threshold, heartbeat: camera.heartbeat })
-            .filter(|gate| gate.threshold > 0),
-    })
 }
 
 /// What happens to clips that the model is too slow for: live ones are dropped, recordings wait.

@@ -134,7 +134,7 @@ impl RandomModel {
             original: None,
         };
         let seconds = self.images.len();
-        let prompt_spec = PromptSpec { prompt: String::new(), max_tokens: self.new_tokens, gate: None };
+        let prompt_spec = PromptSpec::new("", self.new_tokens);
         Clip {
             camera: camera.clone(),
             seq,

@@ -13,6 +13,7 @@ use crate::{
     config::{self, Config, FrameSampling, Origin, ParsedSource, Source, test_source::TestSource, units},
     event::Event,
     logging,
+    prompt_spec::PromptSpec,
     publish::mqtt::{embedded_broker::EmbeddedBroker, subscribe},
     shutdown,
 };
@@ -87,11 +88,8 @@ fn config(port: u16, source: Source) -> anyhow::Result<Config> {
     let camera = config::CameraSettings {
         window: SCENE,
         stride: SCENE,
-        prompt: crate::hub::BUILTIN_PROMPT.into(),
-        max_tokens: 48,
+        prompt_spec: PromptSpec::new(crate::hub::BUILTIN_PROMPT, 48),
         sampling: FrameSampling::Rate,
-        change_threshold: 0,
-        heartbeat: SCENE,
         ..config::CameraSettings::new(source)
     };
     Ok(Config {

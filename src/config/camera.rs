@@ -13,6 +13,7 @@ use super::{
     units,
     value::Value,
 };
+use crate::prompt_spec::{GateConfig, PromptSpec};
 
 /// The most windows of a camera that may be open at once, which bounds the frames that are kept.
 pub const MAX_OVERLAP: u32 = 64;
@@ -136,18 +137,12 @@ pub struct CameraSettings {
     pub frames: usize,
     /// A clip with fewer frames is not described; at most `frames`.
     pub min_frames: usize,
-    /// The prompt for each clip.
-    pub prompt: String,
-    /// The most tokens of an answer.
-    pub max_tokens: usize,
+    /// What to ask about each clip, and when.
+    pub prompt_spec: PromptSpec,
     /// The frames that are decoded.
     pub sampling: FrameSampling,
     /// The share of the model's time where a camera of priority 1 has one part: 1 to [`MAX_PRIORITY`].
     pub priority: u64,
-    /// The change of brightness, of 255, that counts as a change; 0: every clip is described.
-    pub change_threshold: u8,
-    /// The time after which an unchanged view is described again.
-    pub heartbeat: Duration,
 }
 
 /// Which frames are decoded.
@@ -196,13 +191,22 @@ impl CameraSettings {
             stride: section.duration("stride"),
             frames: section.number("frames") as usize,
             min_frames: section.number("min_frames") as usize,
-            prompt: section.text("prompt").trim().into(),
-            max_tokens: section.number("max_tokens") as usize,
+            prompt_spec: prompt_spec(section),
             sampling: section.choice("sampling", &SAMPLINGS),
             priority: section.number("priority"),
-            change_threshold: section.number("change_threshold") as u8,
-            heartbeat: section.duration("heartbeat"),
         }
+    }
+}
+
+fn prompt_spec(section: &Section) -> PromptSpec {
+    let gate = GateConfig {
+        threshold: section.number("change_threshold") as u8,
+        heartbeat: section.duration("heartbeat"),
+    };
+    PromptSpec {
+        prompt: section.text("prompt").trim().into(),
+        max_tokens: section.number("max_tokens") as usize,
+        gate: Some(gate).filter(|gate| gate.threshold > 0),
     }
 }
 

@@ -71,7 +71,7 @@ mod tests {
             duration: Duration::from_secs(1),
             frames: vec![frame],
             gap: false,
-            prompt_spec: Arc::new(PromptSpec { prompt: "What?".into(), max_tokens: 1, gate: Some(gate) }),
+            prompt_spec: Arc::new(PromptSpec { gate: Some(gate), ..PromptSpec::new("What?", 1) }),
         }
     }
 

@@ -258,7 +258,7 @@ fn grey_clip() -> Result<Clip, BadCameraId> {
         duration: Duration::from_secs(1),
         frames: vec![frame],
         gap: false,
-        prompt_spec: Arc::new(PromptSpec { prompt: "What is this?".into(), max_tokens: 1, gate: None }),
+        prompt_spec: Arc::new(PromptSpec::new("What is this?", 1)),
     })
 }
 

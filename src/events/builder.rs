@@ -185,7 +185,7 @@ mod tests {
             duration: Duration::from_secs(1),
             frames: vec![frame],
             gap: false,
-            prompt_spec: Arc::new(PromptSpec { prompt: "What?".into(), max_tokens: 1, gate: None }),
+            prompt_spec: Arc::new(PromptSpec::new("What?", 1)),
         };
         let timing = QueueTiming { queued_at: Instant::now(), queued: Duration::ZERO, dropped_before };
         Outcome { clip, timing, answer }

@@ -140,7 +140,7 @@ fn clip(start: DateTime<Utc>, frames: Vec<Frame>, gate: Option<GateConfig>) -> C
         duration: Duration::from_secs(8),
         frames,
         gap: false,
-        prompt_spec: Arc::new(PromptSpec { prompt: "What happens?".into(), max_tokens: 8, gate }),
+        prompt_spec: Arc::new(PromptSpec { gate, ..PromptSpec::new("What happens?", 8) }),
     }
 }
 
@@ -245,7 +245,7 @@ fn a_still_scene_is_described_again_after_the_heartbeat_and_when_the_prompt_chan
         Fingerprint::of(&Clip { prompt_spec: Arc::new(prompt_spec), ..clip(start, frames.clone(), None) })
             .unwrap()
     };
-    let prompt_spec = PromptSpec { prompt: "What happens?".into(), max_tokens: 8, gate: gate(10) };
+    let prompt_spec = PromptSpec { gate: gate(10), ..PromptSpec::new("What happens?", 8) };
     let described = look(1000, prompt_spec.clone());
     assert!(look(1599, prompt_spec.clone()).repeats(&described));
     assert!(!look(1600, prompt_spec.clone()).repeats(&described));

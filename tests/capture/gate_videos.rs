@@ -28,7 +28,7 @@ async fn verdicts(uri: &str, window: u64) -> String {
     let config = CameraConfig {
         sampling: FrameSampling::Rate,
         window: WindowConfig { window, stride: window, frames: 8, min_frames: 2 },
-        prompt_spec: Arc::new(PromptSpec { prompt: "What happens?".into(), max_tokens: 8, gate }),
+        prompt_spec: Arc::new(PromptSpec { gate, ..PromptSpec::new("What happens?", 8) }),
         // The size of the published models.
         scaling: Some(FrameScaling { edge: 512, interpolation: LANCZOS3 }),
         ..playback::camera(uri)

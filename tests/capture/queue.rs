@@ -44,7 +44,7 @@ fn clip(name: &str, seq: u64) -> Clip {
         duration: Duration::from_secs(8),
         frames: Vec::new(),
         gap: false,
-        prompt_spec: Arc::new(PromptSpec { prompt: String::new(), max_tokens: 1, gate: None }),
+        prompt_spec: Arc::new(PromptSpec::new("", 1)),
     }
 }
 

@@ -19,7 +19,7 @@ fn config(window: u64, stride: u64, frames: usize, min_frames: usize) -> WindowC
 }
 
 fn windower(config: &WindowConfig) -> Windower {
-    let prompt_spec = Arc::new(PromptSpec { prompt: "What happens?".into(), max_tokens: 8, gate: None });
+    let prompt_spec = Arc::new(PromptSpec::new("What happens?", 8));
     Windower::new(config.clone(), prompt_spec).unwrap()
 }
 

@@ -276,7 +276,7 @@ fn clip() -> Clip {
             original: None,
         }],
         gap: false,
-        prompt_spec: Arc::new(PromptSpec { prompt: "What?".into(), max_tokens: 1, gate: None }),
+        prompt_spec: Arc::new(PromptSpec::new("What?", 1)),
     }
 }
 

@@ -69,7 +69,7 @@ fn clip(frames: u64, width: u32, height: u32) -> Clip {
         duration: Duration::from_secs(frames),
         frames: (0..frames).map(frame).collect(),
         gap: false,
-        prompt_spec: Arc::new(PromptSpec { prompt: "What moves?".into(), max_tokens: 12, gate: None }),
+        prompt_spec: Arc::new(PromptSpec::new("What moves?", 12)),
     }
 }
 

@@ -74,7 +74,7 @@ fn clip(camera: &str, seq: u64, grey: u8, gate: Option<GateConfig>) -> Clip {
         duration: Duration::from_secs(8),
         frames: vec![frame.clone(), frame],
         gap: false,
-        prompt_spec: Arc::new(PromptSpec { prompt: "What happens?".into(), max_tokens: 8, gate }),
+        prompt_spec: Arc::new(PromptSpec { gate, ..PromptSpec::new("What happens?", 8) }),
     }
 }
 

@@ -30,7 +30,7 @@ pub fn camera(uri: &str) -> CameraConfig {
         scaling: None,
         sampling: FrameSampling::Auto,
         window: WindowConfig { window: s(2), stride: s(2), frames: 4, min_frames: 2 },
-        prompt_spec: Arc::new(PromptSpec { prompt: "What happens?".into(), max_tokens: 16, gate: None }),
+        prompt_spec: Arc::new(PromptSpec::new("What happens?", 16)),
         connect_timeout: s(10),
         retry: false,
     }

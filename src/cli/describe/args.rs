@@ -9,6 +9,7 @@ use crate::{
     clip::WindowConfig,
     config::{self, Login, units},
     device::{DeviceChoice, DtypeChoice},
+    prompt_spec::PromptSpec,
 };
 
 /// Arguments of `describe`.
@@ -105,8 +106,9 @@ impl DescribeArgs {
         }
     }
 
-    /// What is asked: `--prompt`, else the usual prompt of the model.
-    pub fn prompt(&self) -> String {
-        self.prompt.as_deref().unwrap_or(config::default_prompt(&self.model)).to_owned()
+    /// What is asked about every clip: `--prompt`, else the usual prompt of the model.
+    pub fn prompt_spec(&self) -> PromptSpec {
+        let prompt = self.prompt.as_deref().unwrap_or(config::default_prompt(&self.model));
+        PromptSpec::new(prompt, self.max_tokens.into())
     }
 }

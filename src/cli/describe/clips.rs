@@ -24,7 +24,6 @@ use crate::{
     },
     event::Event,
     events::EventBuilder,
-    prompt_spec::PromptSpec,
     queue::{ClipQueue, Overflow},
 };
 
@@ -113,11 +112,7 @@ pub fn describe_whole_file(
         start_pts: Duration::ZERO,
         duration,
         gap: false,
-        prompt_spec: Arc::new(PromptSpec {
-            prompt: args.prompt(),
-            max_tokens: args.max_tokens.into(),
-            gate: None,
-        }),
+        prompt_spec: Arc::new(args.prompt_spec()),
         frames,
     };
     let queue = ClipQueue::new(NonZeroUsize::MIN);

@@ -60,15 +60,12 @@ pub fn camera_config(source: &NamedSource, args: &DescribeArgs) -> CameraConfig 
         stride,
         frames,
         min_frames,
-        prompt: args.prompt(),
-        max_tokens: args.max_tokens.into(),
+        prompt_spec: args.prompt_spec(),
         sampling: match args.sampling {
             SamplingArg::Keyframes => FrameSampling::Keyframes,
             SamplingArg::Rate => FrameSampling::Rate,
             SamplingArg::Auto | SamplingArg::Reference => FrameSampling::Auto,
         },
-        change_threshold: 0,
-        heartbeat: args.window,
         ..config::CameraSettings::new(source.source.clone())
     };
     CameraConfig { retry: false, ..app::camera_config(&source.camera, &camera, Path::new("")) }

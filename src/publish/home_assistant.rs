@@ -144,37 +144,45 @@ impl Discovery {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
-    fn configs(node: &str, camera: &str) -> [(String, Value); 4] {
-        let discovery = Discovery::new("homeassistant", true).expect("a good prefix").expect("is on");
+    const SENSOR: &str = "homeassistant/sensor/camscribe-edge1/porch-description/config";
+    const IMAGE: &str = "homeassistant/image/camscribe-edge1/porch-snapshot/config";
+    const SWITCH: &str = "homeassistant/switch/camscribe-edge1/porch-enabled/config";
+    const TEXT: &str = "homeassistant/text/camscribe-edge1/porch-prompt/config";
+
+    /// The discovery messages of a camera by topic.
+    fn configs(node: &str, camera: &str, commands: bool) -> BTreeMap<String, Value> {
+        let discovery = Discovery::new("homeassistant", commands).expect("a good prefix").expect("is on");
         let topics = Topics::new("camscribe", node).expect("a good node");
-        let configs = discovery.configs(&topics, &camera.parse().expect("a good name"));
-        configs.try_into().expect("four of them")
+        discovery.configs(&topics, &camera.parse().expect("a good name")).into_iter().collect()
     }
 
     #[test]
     fn a_camera_is_one_device_with_its_newest_description_and_snapshot() {
-        let [(sensor_topic, sensor), (image_topic, image), ..] = configs("edge1", "porch");
-        assert_eq!(sensor_topic, "homeassistant/sensor/camscribe-edge1/porch-description/config");
-        assert_eq!(image_topic, "homeassistant/image/camscribe-edge1/porch-snapshot/config");
+        let configs = configs("edge1", "porch", true);
+        let (sensor, image) = (&configs[SENSOR], &configs[IMAGE]);
         assert_eq!(sensor["state_topic"], "camscribe/edge1/porch/latest");
         assert_eq!(sensor["json_attributes_topic"], "camscribe/edge1/porch/latest");
         assert_eq!(image["image_topic"], "camscribe/edge1/porch/snapshot");
         assert_eq!(image["content_type"], "image/jpeg");
-        assert_eq!(sensor["device"], image["device"]);
+        assert!(configs.values().all(|config| config["device"] == sensor["device"]));
         assert_ne!(sensor["unique_id"], image["unique_id"]);
     }
 
     #[test]
     fn a_state_is_cut_to_the_255_characters_that_home_assistant_takes() {
-        let [(_, sensor), ..] = configs("edge1", "porch");
-        assert_eq!(sensor["value_template"], "{{ value_json.description[:255] }}");
+        let configs = configs("edge1", "porch", true);
+        assert_eq!(configs[SENSOR]["value_template"], "{{ value_json.description[:255] }}");
+        assert_eq!(configs[TEXT]["value_template"], "{{ value[:255] }}");
+        assert_eq!(configs[TEXT]["max"], 255);
     }
 
     #[test]
     fn an_entity_is_available_only_while_node_and_camera_are() {
-        for (_, config) in configs("edge1", "porch").into_iter().take(2) {
+        for config in configs("edge1", "porch", false).values() {
             assert_eq!(config["availability_mode"], "all");
             assert_eq!(config["availability"][0]["topic"], "camscribe/edge1/status");
             assert_eq!(config["availability"][1]["topic"], "camscribe/edge1/porch/status");
@@ -185,34 +193,31 @@ mod tests {
 
     #[test]
     fn settings_are_available_while_the_node_is_online_and_only_with_commands() {
-        let [.., (switch_topic, switch), (text_topic, text)] = configs("edge1", "porch");
-        assert_eq!(switch_topic, "homeassistant/switch/camscribe-edge1/porch-enabled/config");
-        assert_eq!(switch["command_topic"], "camscribe/edge1/porch/set/enabled");
-        assert_eq!(switch["state_topic"], "camscribe/edge1/porch/state/enabled");
-        assert_eq!(text_topic, "homeassistant/text/camscribe-edge1/porch-prompt/config");
-        assert_eq!(text["command_topic"], "camscribe/edge1/porch/set/prompt");
-        assert_eq!(text["state_topic"], "camscribe/edge1/porch/state/prompt");
-        assert_eq!((&text["max"], &text["value_template"]), (&json!(255), &json!("{{ value[:255] }}")));
-        for config in [switch, text] {
+        let with_commands = configs("edge1", "porch", true);
+        for (topic, name) in [(SWITCH, "enabled"), (TEXT, "prompt")] {
+            let config = &with_commands[topic];
+            assert_eq!(config["command_topic"], format!("camscribe/edge1/porch/set/{name}"));
+            assert_eq!(config["state_topic"], format!("camscribe/edge1/porch/state/{name}"));
             assert_eq!(config["availability"], json!([{ "topic": "camscribe/edge1/status" }]));
         }
-        let without_commands = Discovery::new("homeassistant", false).expect("a good prefix").expect("is on");
-        let topics = Topics::new("camscribe", "edge1").expect("a good node");
-        assert_eq!(without_commands.configs(&topics, &"porch".parse().expect("a good name")).len(), 2);
+        assert_eq!(with_commands.len(), 2 + SETTINGS.len());
+        let without_commands = configs("edge1", "porch", false);
+        assert_eq!(without_commands.into_keys().collect::<Vec<_>>(), [IMAGE, SENSOR]);
     }
 
     #[test]
     fn names_that_join_to_the_same_text_stay_different_devices() {
-        let [(one, a), ..] = configs("edge_a", "b");
-        let [(two, b), ..] = configs("edge", "a_b");
-        assert_ne!(one, two);
-        assert_ne!(a["unique_id"], b["unique_id"]);
-        assert_ne!(a["device"]["identifiers"], b["device"]["identifiers"]);
+        let (one, two) = (configs("edge_a", "b", true), configs("edge", "a_b", true));
+        assert!(one.keys().all(|topic| !two.contains_key(topic)));
+        for (a, b) in one.values().flat_map(|a| two.values().map(move |b| (a, b))) {
+            assert_ne!(a["unique_id"], b["unique_id"]);
+            assert_ne!(a["device"]["identifiers"], b["device"]["identifiers"]);
+        }
     }
 
     #[test]
     fn topics_hold_only_what_home_assistant_reads_in_an_object_id() {
-        for (topic, _) in configs("Edge.example.org", "porch_2") {
+        for topic in configs("Edge.example.org", "porch_2", true).keys() {
             let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/');
             assert!(topic.chars().all(good), "{topic}");
         }

@@ -34,7 +34,7 @@ const MAX_PACKET: usize = 268_435_455;
 /// never has to wait.
 const REQUESTS: usize = MAX_IN_FLIGHT as usize + 2;
 
-/// A message to the connector. MQTT 3.1.1 has no field for `content`, `expiry` and `event`.
+/// A message to the broker. MQTT 3.1.1 has no field for `content`, `expiry` and `event`.
 pub(super) struct Outgoing {
     pub topic: String,
     /// QoS 1, else QoS 0.

@@ -8,8 +8,9 @@ use super::{
     broker_quirks::{BrokerQuirks, V5Support},
     client,
     connector::Connector,
+    delivery::SessionEnd,
     protocol::Protocol,
-    session::{Session, SessionEnd},
+    session::Session,
 };
 use crate::{
     config::MqttVersion,

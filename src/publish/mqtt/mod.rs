@@ -8,6 +8,7 @@ mod broker_quirks;
 mod client;
 mod connection;
 mod connector;
+mod delivery;
 pub mod embedded_broker;
 mod in_flight;
 mod probe;

@@ -1,55 +1,23 @@
 //! One connection to the broker, from its CONNACK to its end.
-//!
-//! Messages come from the retained messages and from the outbox, and no more are in flight than the
-//! broker allows. Acknowledgements come back.
 
-use std::{collections::HashSet, future::Future, pin::Pin, time::Duration};
+use std::{future::Future, pin::Pin, time::Duration};
 
 use tokio::time::{self, Instant};
-use uuid::Uuid;
 
 use super::{
     broker_quirks::{BrokerQuirks, V5Support},
-    client::{BrokerEvent, BrokerLimits, Client, DISCONNECT_TIMEOUT, EventLoop, Outgoing},
-    in_flight::{InFlightMessages, Origin, Sent},
+    client::{BrokerEvent, Client, DISCONNECT_TIMEOUT, EventLoop},
+    delivery::{Delivery, SessionEnd},
     protocol::Protocol,
-    reason_text::{CLOSED_AFTER_CONNACK, CLOSED_BEFORE_CONNACK, DisconnectReason, NOT_MQTT, PubAckOutcome},
-    subscriptions::Subscriptions,
+    reason_text::{CLOSED_BEFORE_CONNACK, DisconnectReason, NOT_MQTT},
 };
 use crate::publish::{
-    outbox::InFlight,
-    retained::{ContentType, RetainedMessage},
+    retained::ContentType,
     shared::{Shared, Stop},
 };
 
-/// The broker discards an event for a subscriber that is away longer than this, seconds: a day.
-const EVENT_EXPIRY: u32 = 24 * 60 * 60;
-/// After so many unexplained disconnects in a row, a message that was in flight is taken for the cause.
-const MAX_UNEXPLAINED: u32 = 3;
 /// How often postponed messages and paused subscriptions are tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(60);
-/// How long subscriptions are paused after they failed.
-const SUBSCRIPTION_PAUSE: Duration = Duration::from_secs(600);
-
-/// Why a session ended or did not begin.
-pub(super) enum SessionEnd {
-    /// The publisher has shut down.
-    Stopped,
-    /// The broker does not support this version of MQTT, or closed the connection as such brokers do.
-    VersionUnsupported {
-        /// The reason, for people.
-        why: String,
-        /// The broker said so.
-        explicit: bool,
-    },
-    /// There is no connection; try again.
-    Disconnected {
-        /// The reason, for people.
-        why: String,
-        /// An event was delivered, or something was found out about the broker: the next pause is short.
-        progress: bool,
-    },
-}
 
 /// A poll of the event loop, which it owns. rumqttc loses data when a started poll is dropped, so the
 /// session keeps the poll while it waits for other things.
@@ -64,21 +32,8 @@ fn poll(mut events: EventLoop) -> Poll {
 
 /// An accepted connection.
 pub(super) struct Session<'a> {
-    client: Client,
     poll: Poll,
-    shared: &'a Shared,
-    quirks: &'a mut BrokerQuirks,
-    limits: BrokerLimits,
-    in_flight: InFlightMessages,
-    /// The broker has answered something: messages pass in both directions.
-    answered: bool,
-    /// An event was delivered, or something was found out about the broker.
-    progress: bool,
-    /// Topics whose messages the broker does not take. Each is logged once.
-    logged: HashSet<String>,
-    subscriptions: Subscriptions<'a>,
-    /// At the last retry the broker had not acknowledged the subscriptions.
-    subscriptions_overdue: bool,
+    delivery: Delivery<'a>,
 }
 
 impl<'a> Session<'a> {
@@ -104,39 +59,19 @@ impl<'a> Session<'a> {
             Ok(_) => return disconnected(NOT_MQTT.into()),
             Err(reason) => return Err(not_connected(reason, quirks)),
         };
-        quirks.retain = limits.retain;
-        quirks.qos1 = limits.qos1;
-        shared.retained().resend_all();
-        let mut subscriptions = Subscriptions::new(shared);
-        quirks.subscriptions_paused_until =
-            quirks.subscriptions_paused_until.filter(|until| Instant::now() < *until);
-        if quirks.subscriptions_paused_until.is_none() && subscriptions.request(&client).is_err() {
-            return disconnected(CANNOT_SUBSCRIBE.into());
-        }
-        Ok(Self {
-            client,
-            poll: poll(events),
-            shared,
-            quirks,
-            limits,
-            in_flight: InFlightMessages::default(),
-            answered: false,
-            progress: false,
-            logged: HashSet::new(),
-            subscriptions,
-            subscriptions_overdue: false,
-        })
+        let delivery = Delivery::start(client, limits, shared, quirks)?;
+        Ok(Self { poll: poll(events), delivery })
     }
 
     /// This connection uses MQTT 3.1.1 because the broker closed one that used MQTT 5, once.
     pub fn is_v5_doubtful(&self) -> bool {
-        self.quirks.v5 == V5Support::Doubtful
+        self.delivery.quirks.v5 == V5Support::Doubtful
     }
 
     /// The broker has accepted this version of MQTT.
     pub fn connected_with(&mut self, protocol: Protocol) {
         if protocol == Protocol::V5 {
-            self.quirks.v5 = V5Support::Assumed;
+            self.delivery.quirks.v5 = V5Support::Assumed;
         }
     }
 
@@ -147,7 +82,7 @@ impl<'a> Session<'a> {
                 self.poll = poll(events);
             }
         };
-        if self.client.disconnect().is_ok() {
+        if self.delivery.client.disconnect().is_ok() {
             // A broker that does not close the connection in time is left.
             let _ = time::timeout(DISCONNECT_TIMEOUT, closed).await;
         }
@@ -155,7 +90,8 @@ impl<'a> Session<'a> {
 
     /// Delivers until the connection ends or the publisher shuts down.
     pub async fn serve(mut self) -> SessionEnd {
-        let mut stop = self.shared.stop.subscribe();
+        let shared = self.delivery.shared;
+        let mut stop = shared.stop.subscribe();
         // When to stop waiting for the end of a connection that is being closed.
         let mut closing = None;
         let mut disconnect_requested = false;
@@ -165,16 +101,16 @@ impl<'a> Session<'a> {
             let stopping = *stop.borrow_and_update();
             if let Some(Stop { until, farewell }) = stopping
                 && closing.is_none()
-                && (self.is_drained() || Instant::now() >= until)
+                && (self.delivery.is_drained() || Instant::now() >= until)
             {
-                self.shared.retain(self.shared.topics.status(), ContentType::Text, farewell);
+                shared.retain(shared.topics.status(), ContentType::Text, farewell);
                 closing = Some(Instant::now() + DISCONNECT_TIMEOUT);
             }
-            if let Err(end) = self.send_waiting(closing.is_some()) {
+            if let Err(end) = self.delivery.send_waiting(closing.is_some()) {
                 return end;
             }
-            if closing.is_some() && !disconnect_requested && self.is_settled() {
-                disconnect_requested = self.client.disconnect().is_ok();
+            if closing.is_some() && !disconnect_requested && self.delivery.is_settled() {
+                disconnect_requested = self.delivery.client.disconnect().is_ok();
             }
             let deadline = closing.or(stopping.map(|stop| stop.until));
             tokio::select! {
@@ -182,22 +118,22 @@ impl<'a> Session<'a> {
                     Ok(event) => {
                         last_event = Instant::now();
                         self.poll = poll(events);
-                        if let Err(end) = self.on(event) {
+                        if let Err(end) = self.delivery.on(event) {
                             return end;
                         }
                     }
                     // The broker closes the connection after our DISCONNECT; before it, it publishes the will.
                     Err(_) if closing.is_some() => return SessionEnd::Stopped,
-                    Err(reason) => return self.ended(events, reason),
+                    Err(reason) => return self.delivery.ended(events, reason),
                 },
-                () = self.shared.outbox.appended() => {}
-                () = self.shared.retained_changed.notified() => {}
+                () = shared.outbox.appended() => {}
+                () = shared.retained_changed.notified() => {}
                 _ = stop.changed() => {}
-                _ = retry.tick() => if let Err(end) = self.retry() {
+                _ = retry.tick() => if let Err(end) = self.delivery.retry() {
                     return end;
                 },
-                () = time::sleep_until(last_event + self.limits.max_silence) => {
-                    return self.disconnected("the broker no longer answers".into());
+                () = time::sleep_until(last_event + self.delivery.limits.max_silence) => {
+                    return self.delivery.disconnected("the broker no longer answers".into());
                 }
                 () = time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     if closing.is_some() {
@@ -207,303 +143,7 @@ impl<'a> Session<'a> {
             }
         }
     }
-
-    /// Sends postponed messages again, and requests paused subscriptions when their pause is over. Ends
-    /// the session when the broker has not acknowledged the subscriptions since the last retry.
-    fn retry(&mut self) -> Result<(), SessionEnd> {
-        let overdue = std::mem::replace(&mut self.subscriptions_overdue, self.subscriptions.pending);
-        if overdue && self.subscriptions.pending {
-            let why = "the broker does not acknowledge the subscription to commands";
-            return Err(self.pause_subscriptions(why.into()));
-        }
-        self.shared.retained().resend_postponed();
-        if self.quirks.subscriptions_paused_until.is_some_and(|until| until <= Instant::now()) {
-            self.quirks.subscriptions_paused_until = None;
-            if self.subscriptions.request(&self.client).is_err() {
-                return Err(self.disconnected(CANNOT_SUBSCRIBE.into()));
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives up the subscriptions for a while, because delivery is more important. Returns the end of
-    /// this session.
-    fn pause_subscriptions(&mut self, why: String) -> SessionEnd {
-        self.quirks.subscriptions_paused_until = Some(Instant::now() + SUBSCRIPTION_PAUSE);
-        tracing::warn!("{why}; commands are not received for ten minutes");
-        SessionEnd::Disconnected { why, progress: true }
-    }
-
-    fn disconnected(&self, why: String) -> SessionEnd {
-        SessionEnd::Disconnected { why, progress: self.progress }
-    }
-
-    /// Nothing is in flight, and every retained message was sent.
-    fn is_settled(&self) -> bool {
-        self.in_flight.is_empty() && self.shared.retained().all_sent()
-    }
-
-    fn is_drained(&self) -> bool {
-        self.shared.outbox.is_empty() && self.is_settled()
-    }
-
-    /// Sends as much as the broker allows: retained messages first, which are few, then events unless
-    /// the connection is `closing`.
-    fn send_waiting(&mut self, closing: bool) -> Result<(), SessionEnd> {
-        let limit = if self.quirks.quarantined.is_empty() { self.limits.max_in_flight } else { 1 };
-        // A pending subscription uses a packet id that no message may get before it is acknowledged.
-        let limit = limit.saturating_sub(usize::from(self.subscriptions.pending));
-        while self.in_flight.len() < limit {
-            let state = self.shared.retained().take();
-            if let Some((number, message)) = state {
-                self.send_state(number, message)?;
-            } else if closing {
-                break;
-            } else if let Some(event) = self.shared.outbox.take() {
-                self.send_event(event)?;
-            } else {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn send_state(&mut self, number: u64, message: RetainedMessage) -> Result<(), SessionEnd> {
-        let RetainedMessage { topic, payload, content, event } = message;
-        let origin = Origin::State { number, snapshot: event };
-        let (qos1, retain) = (self.quirks.qos1, self.quirks.retain);
-        let message = Outgoing { topic, qos1, retain, payload, content, expiry: None, event };
-        self.send(message, origin).map(drop)
-    }
-
-    fn send_event(&mut self, event: InFlight) -> Result<(), SessionEnd> {
-        let InFlight { row, camera, event, newest, .. } = event;
-        let message = Outgoing {
-            topic: self.shared.topics.description(&camera),
-            qos1: self.quirks.qos1,
-            retain: false,
-            payload: event.clone(),
-            content: ContentType::Json,
-            expiry: Some(EVENT_EXPIRY),
-            event: None,
-        };
-        if self.send(message, Origin::Event(row))? && newest {
-            self.shared.retain_newest(&camera, event);
-        }
-        Ok(())
-    }
-
-    /// Sends a message unless it is larger than the broker takes. Returns whether it was sent.
-    fn send(&mut self, message: Outgoing, origin: Origin) -> Result<bool, SessionEnd> {
-        let bytes = self.client.size(&message);
-        let sent = Sent { topic: message.topic.clone(), origin, bytes };
-        let max = self.limits.max_packet;
-        let limit = self.quirks.too_large.map_or(max, |too_large| max.min(too_large - 1));
-        if bytes > limit {
-            self.refused(sent, &format!("the broker takes at most {limit} bytes"));
-            return Ok(false);
-        }
-        if self.client.publish(message).is_err() {
-            let why = "the connection takes no more messages".into();
-            return Err(SessionEnd::Disconnected { why, progress: false });
-        }
-        self.in_flight.requested(sent);
-        Ok(true)
-    }
-
-    fn on(&mut self, event: BrokerEvent) -> Result<(), SessionEnd> {
-        match event {
-            BrokerEvent::Written(id) => {
-                // QoS 0: written is all that is known of it.
-                if let Some(sent) = self.in_flight.written(id) {
-                    self.delivered(&sent);
-                }
-            }
-            BrokerEvent::Acknowledged(id, outcome) => {
-                self.answered = true;
-                if let Some(sent) = self.in_flight.acknowledged(id) {
-                    self.acknowledged(sent, outcome)?;
-                }
-            }
-            BrokerEvent::Message { topic, payload, retained } => {
-                self.answered = true;
-                self.subscriptions.on_message(&topic, &payload, retained);
-            }
-            BrokerEvent::Subscribed(granted) => {
-                self.answered = true;
-                self.subscriptions.acknowledged(&granted);
-                self.quirks.failed_subscriptions = 0;
-            }
-            BrokerEvent::Connected(_) | BrokerEvent::Other => {}
-        }
-        Ok(())
-    }
-
-    fn acknowledged(&mut self, sent: Sent, outcome: PubAckOutcome) -> Result<(), SessionEnd> {
-        match outcome {
-            PubAckOutcome::Accepted => self.delivered(&sent),
-            PubAckOutcome::TryLater(why) => self.try_later(sent, why)?,
-            PubAckOutcome::Unclear(why) => {
-                if sent.row().is_some_and(|row| self.quirks.refused_unclearly(row)) {
-                    self.refused(sent, why);
-                } else {
-                    self.try_later(sent, why)?;
-                }
-            }
-            PubAckOutcome::Refused(why) => self.refused(sent, why),
-        }
-        Ok(())
-    }
-
-    fn delivered(&mut self, sent: &Sent) {
-        match sent.origin {
-            Origin::Event(row) => {
-                self.shared.outbox.acknowledge(row);
-                self.progress = true;
-                self.quirks.unexplained_disconnects = 0;
-            }
-            Origin::State { number, snapshot } => {
-                self.shared.retained().delivered(number);
-                self.forget_snapshot(snapshot);
-            }
-        }
-        self.leave_quarantine(sent);
-    }
-
-    /// The broker does not take this message now, but may later. An event ends the session.
-    fn try_later(&mut self, sent: Sent, why: &str) -> Result<(), SessionEnd> {
-        match sent.origin {
-            // The events behind it would be refused, too, or overtake it: all wait.
-            Origin::Event(_) => {
-                let why = format!("the broker does not take {} now: {why}", sent.topic);
-                self.quirks.quarantined.insert(sent.into_key());
-                Err(self.disconnected(why))
-            }
-            Origin::State { number, .. } => {
-                self.shared.retained().postpone(number);
-                self.leave_quarantine(&sent);
-                if self.logged.insert(sent.topic.clone()) {
-                    tracing::warn!(
-                        "the broker does not take {} now, camscribe tries again: {why}",
-                        sent.topic
-                    );
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// The broker refuses this message for good: it is logged, counted and not sent again.
-    fn refused(&mut self, sent: Sent, why: &str) {
-        let Sent { topic, origin, bytes } = &sent;
-        match *origin {
-            Origin::Event(row) => {
-                self.shared.outbox.dead_letter(row);
-                self.progress = true;
-                tracing::warn!("an event of {bytes} bytes for {topic} is discarded: {why}");
-            }
-            Origin::State { number, snapshot } => {
-                self.shared.retained().reject(number);
-                self.forget_snapshot(snapshot);
-                if self.logged.insert(topic.clone()) {
-                    tracing::warn!("the broker does not take {topic} ({bytes} bytes): {why}");
-                }
-            }
-        }
-        self.leave_quarantine(&sent);
-    }
-
-    /// The outbox need not keep a snapshot that was delivered or refused.
-    fn forget_snapshot(&self, snapshot: Option<Uuid>) {
-        if let Some(id) = snapshot {
-            self.shared.outbox.forget_snapshot(id);
-        }
-    }
-
-    /// Takes a message whose outcome is known out of quarantine. Events before it have left the outbox,
-    /// so they leave the quarantine, too.
-    fn leave_quarantine(&mut self, sent: &Sent) {
-        self.quirks.quarantined.retain(|(topic, row)| match (row, sent.row()) {
-            (Some(quarantined), Some(row)) => *quarantined > row,
-            (None, None) => *topic != sent.topic,
-            _ => true,
-        });
-    }
-
-    /// The connection has ended. Finds out whether the subscriptions or a message caused it.
-    fn ended(mut self, mut events: EventLoop, reason: DisconnectReason) -> SessionEnd {
-        for event in events.remaining() {
-            if let Err(end) = self.on(event) {
-                return end;
-            }
-        }
-        if matches!(reason, DisconnectReason::IncomingTooLarge) {
-            self.quirks.subscriptions_paused_until = Some(Instant::now() + SUBSCRIPTION_PAUSE);
-        }
-        if self.subscriptions.pending {
-            return self.ended_while_subscribing(reason);
-        }
-        let (why, rejected) = match reason {
-            DisconnectReason::MessageRejected { why, too_large } => (why.clone(), Some((why, too_large))),
-            DisconnectReason::Closed(why) if !self.in_flight.is_empty() && !self.progress => {
-                let objection = "the broker closes the connection whenever it is sent";
-                (why, self.is_message_suspected().then(|| (objection.into(), false)))
-            }
-            DisconnectReason::Closed(why) => (format!("{why}; {CLOSED_AFTER_CONNACK}"), None),
-            reason => (reason.into_text(), None),
-        };
-        match rejected {
-            Some((objection, too_large)) => self.message_rejected(&objection, too_large),
-            // Another broker may answer next time.
-            None => self.quirks.too_large = None,
-        }
-        self.disconnected(why)
-    }
-
-    /// The connection has ended before the SUBACK. Some brokers close the connection of a client that
-    /// may not subscribe, so no message is suspected.
-    fn ended_while_subscribing(&mut self, reason: DisconnectReason) -> SessionEnd {
-        self.quirks.failed_subscriptions += 1;
-        let rejected = matches!(reason, DisconnectReason::MessageRejected { .. });
-        let why = reason.into_text();
-        if rejected || self.quirks.failed_subscriptions >= MAX_UNEXPLAINED {
-            return self.pause_subscriptions(format!(
-                "the connection ends when camscribe subscribes to commands: {why}"
-            ));
-        }
-        self.disconnected(why)
-    }
-
-    /// Counts an unexplained disconnect. Returns whether there were so many that a message in flight is
-    /// taken for the cause.
-    fn is_message_suspected(&mut self) -> bool {
-        // One message in flight and nothing answered: the network is the likelier cause.
-        let counts = self.in_flight.len() > 1 || self.answered;
-        self.quirks.unexplained_disconnects += u32::from(counts);
-        self.quirks.unexplained_disconnects >= MAX_UNEXPLAINED
-    }
-
-    /// The broker objects to one of the messages in flight. A single one is refused for good. Several
-    /// are quarantined, which sends one at a time from now on.
-    fn message_rejected(&mut self, objection: &str, too_large: bool) {
-        let mut in_flight = self.in_flight.drain();
-        if in_flight.is_empty() {
-            return;
-        }
-        self.quirks.unexplained_disconnects = 0;
-        self.progress = true;
-        if in_flight.len() > 1 {
-            self.quirks.quarantined = in_flight.into_iter().map(Sent::into_key).collect();
-        } else if let Some(culprit) = in_flight.pop() {
-            if too_large {
-                self.quirks.too_large = Some(culprit.bytes);
-            }
-            self.refused(culprit, objection);
-        }
-    }
 }
-
-const CANNOT_SUBSCRIBE: &str = "camscribe cannot subscribe to commands";
 
 /// Why there is no connection. Remembers what the broker does not support.
 fn not_connected(reason: DisconnectReason, quirks: &mut BrokerQuirks) -> SessionEnd {

@@ -1,5 +1,5 @@
-//! The outbox against a model of it: whatever is asked of it in whatever order, in memory and on
-//! disk, with the disk full now and then and with restarts.
+//! Property tests of the outbox: random operations in random order, in memory and on disk, with a full
+//! disk and with restarts, compared with a simple model.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -73,7 +73,7 @@ fn all(outbox: &Outbox) -> Vec<InFlight> {
     std::iter::from_fn(|| outbox.take()).collect()
 }
 
-/// An outbox and what should be true of it.
+/// An outbox, and what must hold for it.
 struct Model {
     outbox: Outbox,
     folder: Option<TempDir>,
@@ -83,7 +83,7 @@ struct Model {
     in_flight: Vec<InFlight>,
     delivered: HashSet<Uuid>,
     dead_lettered: u64,
-    /// Counted by outboxes before the last restart.
+    /// Counted before the last restart, when the outbox starts to count from 0.
     dropped_before: u64,
     dead_lettered_before: u64,
 }
@@ -235,7 +235,7 @@ fn holds(disk: bool, ops: Vec<Op>) -> Result<(), TestCaseError> {
 
 proptest! {
     #[test]
-    fn in_memory_nothing_is_lost_but_what_is_counted_and_each_camera_keeps_its_order(
+    fn in_memory_every_loss_is_counted_and_events_keep_their_order(
         ops in prop::collection::vec(op(false), 1..120),
     ) {
         holds(false, ops)?;
@@ -243,10 +243,10 @@ proptest! {
 }
 
 proptest! {
-    // Each write waits for the disk.
+    // Each write waits for the disk, so there are fewer cases.
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn on_disk_nothing_is_lost_either_whenever_it_is_full_or_started_again(
+    fn on_disk_every_loss_is_counted_with_a_full_disk_and_restarts(
         ops in prop::collection::vec(op(true), 1..80),
     ) {
         holds(true, ops)?;
@@ -281,11 +281,11 @@ fn a_message_in_flight_is_not_dropped_for_a_newer_one() {
 }
 
 #[test]
-fn a_message_larger_than_the_whole_outbox_is_counted_and_leaves_the_others_alone() {
+fn a_message_larger_than_the_outbox_is_dropped_alone_and_counted() {
     let outbox = Outbox::in_memory(Limits { events: 1000, snapshots: 1000 });
     outbox.append(message(1, 100, Some(10)));
     outbox.append(message(2, 5000, Some(10)));
-    // A picture that is too large does not take its words with it, nor other pictures.
+    // A snapshot that is too large is dropped alone: neither its event nor another snapshot is.
     outbox.append(message(2, 100, Some(5000)));
     assert_eq!(outbox.len(), 2);
     let once = BTreeMap::from([(camera(2), 1)]);
@@ -294,7 +294,7 @@ fn a_message_larger_than_the_whole_outbox_is_counted_and_leaves_the_others_alone
 }
 
 #[test]
-fn of_a_cameras_snapshots_the_newest_is_kept_and_of_all_cameras_the_oldest_goes_first() {
+fn each_camera_keeps_its_newest_snapshot_and_the_oldest_of_all_is_dropped_first() {
     let outbox = Outbox::in_memory(Limits { events: 1 << 20, snapshots: 2 * cost(100) });
     let mut ids = Vec::new();
     for number in [1, 2, 2, 3] {
@@ -310,7 +310,7 @@ fn of_a_cameras_snapshots_the_newest_is_kept_and_of_all_cameras_the_oldest_goes_
 }
 
 #[test]
-fn an_event_without_news_does_not_take_the_place_of_the_newest_description() {
+fn an_event_of_kind_unchanged_does_not_replace_the_newest_description() {
     let folder = TempDir::new().expect("a folder");
     let outbox = Outbox::open(folder.path(), LIMITS).expect("it is ours");
     outbox.append(message(1, 100, None));
@@ -322,7 +322,7 @@ fn an_event_without_news_does_not_take_the_place_of_the_newest_description() {
     assert_eq!(newest(&outbox), [true, false]);
 }
 
-/// An outbox on disk with messages of these sizes, and corrupts the rows `rows`.
+/// An outbox on disk with `count` messages, of which `rows` are corrupt, and the ids of all.
 fn corrupted(folder: &TempDir, count: usize, rows: std::ops::RangeInclusive<i64>) -> (Outbox, Vec<Uuid>) {
     let outbox = Outbox::open(folder.path(), Limits { events: 1 << 20, snapshots: 0 }).expect("it is ours");
     let messages: Vec<_> = (0..count).map(|_| message(1, 100, None)).collect();
@@ -333,7 +333,7 @@ fn corrupted(folder: &TempDir, count: usize, rows: std::ops::RangeInclusive<i64>
 }
 
 #[test]
-fn a_row_that_cannot_be_read_is_dead_lettered_and_holds_up_no_other() {
+fn a_corrupt_row_is_dead_lettered_and_blocks_no_other() {
     let folder = TempDir::new().expect("a folder");
     let (outbox, ids) = corrupted(&folder, 6, 2..=3);
     for _ in 0..2 {
@@ -348,11 +348,11 @@ fn a_row_that_cannot_be_read_is_dead_lettered_and_holds_up_no_other() {
 }
 
 #[test]
-fn damaged_rows_are_dead_lettered_wherever_they_are_and_only_once() {
+fn corrupt_rows_are_dead_lettered_once_wherever_they_are() {
     let folder = TempDir::new().expect("a folder");
     let (outbox, ids) = corrupted(&folder, 5, 3..=4);
     let in_flight = outbox.take().expect("readable");
-    // A row that is with the broker already is not damaged for being unreadable now.
+    // A row in flight is not dead-lettered when it becomes unreadable.
     outbox.disk().as_ref().expect("on disk").writer.corrupt(0..=0);
     assert!(outbox.status().oldest.is_some());
     assert_eq!((outbox.len(), total(&outbox.status().dead_lettered)), (5, 0));

@@ -1,30 +1,36 @@
 //! camscribe: what cameras see, in words, over MQTT.
 //!
-//! Data flows one way, a stage a folder: **Frame → Clip → Prompt → Description → Event**.
+//! Data flows one way, **Frame → Clip → Request → Answer → Event**, and the table reads in that order.
+//! `docs/architecture.md` has the picture, the threads and queues, and which files a change touches;
+//! `docs/glossary.md` has the words.
 //!
-//! | room | what it is for |
+//! | module | what it is for |
 //! |---|---|
-//! | [`camera`], [`frame`], [`clip`], [`interval`] | what cameras give, and how it is cut into clips |
-//! | [`prompt_spec`] | what the model is asked about a clip |
-//! | [`gate`] | whether a clip shows anything new |
-//! | [`resize`] | images made smaller, as the model does it |
-//! | [`nn`] | the inference engine: device, weights, kernels, decoder |
-//! | [`device`] | where the model is wanted to compute |
-//! | [`describe`] | clips in, descriptions out: the model |
-//! | [`event`] | what subscribers read: the public contract |
-//! | [`events`] | answers in, events out |
-//! | [`heartbeat`] | for how long the model's thread has made no step |
-//! | [`mod@bench`] | how fast the model is on this machine |
 #![cfg_attr(
     feature = "daemon",
-    doc = "| [`config`], [`hub`] | what the person said, and the model's files |
-| [`capture`] | cameras and files in, clips out: GStreamer |
-| [`queue`] | between the cameras and the model: bounded, fair |
-| [`publish`] | events out, over MQTT |
-| [`metrics`], [`http`] | what Prometheus reads, and where |
-| [`retry`] | pauses between attempts: the one backoff |
-| [`app`], [`cli`] | the wiring, and the commands |"
+    doc = "| [`config`] | defaults, file and environment in, a checked configuration out |
+| [`capture`] | a source in, clips out; the only module that imports GStreamer |"
 )]
+//! | [`camera`], [`frame`], [`clip`], [`interval`] | what cameras give, and how it is cut into clips |
+//! | [`prompt_spec`] | what the model is asked about a clip |
+//! | [`queue`] | clips of all cameras in, fair batches out; bounded |
+//! | [`gate`] | whether a clip shows anything new |
+//! | [`describe`] | batches in, descriptions out: the worker, the trait of describers, the model families |
+//! | [`resize`] | images made smaller, bit for bit as the reference does it |
+//! | [`nn`], [`device`] | the inference engine: device, weights, kernels, decoder |
+//! | [`events`], [`event`] | descriptions in, events out; the event is the public contract |
+#![cfg_attr(
+    feature = "daemon",
+    doc = "| [`publish`] | events and states in, MQTT messages out: the outbox, the session, the topics |
+| [`runtime_settings`] | the settings of a camera that commands can change |
+| [`metrics`], [`http`] | what Prometheus and health checks read |
+| [`hub`] | model files: found on this machine, or downloaded |
+| [`app`] | the wiring of the daemon, and the order in which it stops |
+| [`lifecycle`], [`shutdown`], [`retry`] | the daemon's phase and health, signals, the one backoff |
+| [`cli`] | the commands |"
+)]
+//! | [`heartbeat`], [`logging`] | the sign of progress of the model's thread; log lines |
+//! | [`mod@bench`] | how fast the model is on this machine |
 
 // For what unit tests share with integration tests.
 #[cfg(test)]

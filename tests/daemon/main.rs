@@ -22,6 +22,7 @@ mod config_errors;
 mod end_to_end;
 mod probe;
 mod pull;
+mod reference_docs;
 mod reload;
 mod secrets;
 mod service;

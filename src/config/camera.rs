@@ -32,11 +32,8 @@ const SAMPLINGS: [(&str, FrameSampling); 3] =
     [("auto", FrameSampling::Auto), ("rate", FrameSampling::Rate), ("keyframes", FrameSampling::Keyframes)];
 
 /// The key that each camera must set itself, and that `[defaults]` does not have.
-pub const URI: Key = Key::required(
-    "uri",
-    Kind::Text,
-    "The source: rtsp://, rtsps://, file://, v4l2:///dev/video0, test:// or the path of a file",
-);
+pub const URI: Key =
+    Key::required("uri", Kind::Text, "The source of the frames: a URI, or the path of a file");
 
 /// The keys of a camera.
 pub const KEYS: &[Key] = &[

@@ -23,10 +23,14 @@ impl Layers {
         let mut layers = vec![defaults()];
         layers.push(toml_file::read(file, required, diagnostics)?);
         layers.push(environment::read(&cameras(&layers), diagnostics));
+        Some(Self::merge(layers))
+    }
+
+    /// Merges layers, the lowest first.
+    fn merge(layers: Vec<Layer>) -> Self {
         let cameras = cameras(&layers);
         let merged = Config::builder().add_source(layers).build();
-        let merged = merged.expect("layers lie in memory, and their paths are valid").cache;
-        Some(Self { merged, cameras })
+        Self { merged: merged.expect("layers are in memory, and their paths are valid").cache, cameras }
     }
 
     /// What is set in the section at `path`, such as `["cameras", "porch"]`.
@@ -54,4 +58,40 @@ fn defaults() -> Layer {
 
 fn cameras(layers: &[Layer]) -> BTreeSet<CameraId> {
     layers.iter().flat_map(Layer::cameras).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::diagnostic::Location, *};
+
+    fn file(line: usize) -> Location {
+        Location::File { file: "c.toml".into(), line, key: "model.id".into() }
+    }
+
+    #[test]
+    fn the_highest_layer_that_sets_a_key_gives_its_value_and_location() {
+        let (mut lower, mut higher) = (Layer::default(), Layer::default());
+        lower.set("model", "id", file(1).value("lower"));
+        lower.set("model", "max_batch", file(2).value(4_i64));
+        higher.set("model", "id", file(3).value("higher"));
+        let model = Layers::merge(vec![defaults(), lower, higher]).section(&["model"]);
+        let location = |key: &str| Location::of(&model[key], key);
+        assert_eq!((&model["id"].kind, location("id")), (&ValueKind::String("higher".into()), file(3)));
+        assert_eq!((&model["max_batch"].kind, location("max_batch")), (&ValueKind::I64(4), file(2)));
+        assert_eq!(location("linger"), Location::Unset { key: "linger".into() });
+    }
+
+    #[test]
+    fn any_camera_that_a_layer_declares_is_one_and_its_keys_come_from_all_layers() {
+        let (mut lower, mut higher) = (Layer::default(), Layer::default());
+        let ids = ["a-b", "1", "_"].map(|id| id.parse::<CameraId>().unwrap());
+        ids.iter().for_each(|id| lower.add_camera(id));
+        lower.set("cameras.a-b", "frames", file(1).value(4_i64));
+        higher.set("cameras.a-b", "enabled", file(2).value(false));
+        let merged = Layers::merge(vec![lower, higher]);
+        assert!(merged.cameras.iter().eq(ids.iter().collect::<BTreeSet<_>>()));
+        let keys: BTreeSet<_> = merged.section(&["cameras", "a-b"]).into_keys().collect();
+        assert_eq!(keys, ["enabled", "frames"].map(String::from).into());
+        assert!(merged.section(&["cameras", "1"]).is_empty());
+    }
 }

@@ -43,7 +43,7 @@ pub fn check_prompt(prompt: &str) -> Result<(), String> {
         return Err("holds a control character: only line ends are allowed".into());
     }
     match SPECIAL.iter().find(|token| prompt.contains(**token)) {
-        Some(token) => Err(format!("holds {token:?}, which means something to the model: remove it")),
+        Some(token) => Err(format!("holds {token:?}, which is a special token of the model: remove it")),
         None => Ok(()),
     }
 }

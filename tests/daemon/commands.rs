@@ -134,7 +134,7 @@ fn an_invalid_command_changes_nothing() {
     let pause = || std::thread::sleep(std::time::Duration::from_millis(1100));
     for (camera, setting, payload, logged) in [
         ("one", "enabled", "maybe", "write ON or OFF"),
-        ("one", "prompt", "<image> of what?", "means something to the model"),
+        ("one", "prompt", "<image> of what?", "is a special token of the model"),
         ("one", "uri", "rtsp://evil.example", "there are no commands but"),
         ("three", "enabled", "OFF", "there is no such camera"),
     ] {

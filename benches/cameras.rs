@@ -7,6 +7,7 @@
 //! over RTSP (TCP) from this process, which is not measured. Windows are longer than the measurement,
 //! so that the model has nothing to do in it: this is the price of watching, not of describing. For
 //! memory the windows are the default ones and every clip is described.
+#![allow(clippy::disallowed_methods, reason = "the bans are for the daemon")]
 
 use std::{
     fs,

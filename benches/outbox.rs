@@ -8,6 +8,7 @@
 //! is in SQLite's write-ahead log and synced (`synchronous = FULL`) before the next one is taken; what
 //! that alone costs on this disk is shown by a plain file that is synced after each event. The
 //! programs take turns; medians are printed.
+#![allow(clippy::disallowed_methods, reason = "the bans are for the daemon")]
 
 use std::{
     fs::File,

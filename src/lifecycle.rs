@@ -13,7 +13,7 @@ use crate::heartbeat::Heartbeat;
 
 /// A model that makes no step for this long is stuck: on any machine that is fast enough to be useful, a step
 /// takes less. Under a service manager with a watchdog, half of its limit (`WatchdogSec=`) applies instead.
-const STUCK_AFTER: Duration = Duration::from_secs(150);
+pub const STUCK_AFTER: Duration = Duration::from_secs(150);
 
 /// Healthy, or a sentence that says why not.
 pub type HealthStatus = Result<(), String>;

@@ -24,6 +24,7 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
             };
             if cancelled.is_cancelled() {
                 tracing::error!("{name} again: aborting");
+                #[expect(clippy::disallowed_methods, reason = "the second signal ends the process at once")]
                 std::process::exit(ABORTED);
             }
             tracing::info!("{name}: shutting down (send it again to abort)");

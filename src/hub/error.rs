@@ -21,7 +21,14 @@ pub enum HubError {
         "the model {id} in {} is incomplete, it lacks {file}: run camscribe pull {id}, or finish its download",
         path.display()
     )]
-    Incomplete { id: String, path: PathBuf, file: String },
+    Incomplete {
+        /// The model.
+        id: String,
+        /// Its folder in the cache.
+        path: PathBuf,
+        /// The first file that is missing.
+        file: String,
+    },
     /// An environment variable cannot be used.
     #[error("{0}")]
     Environment(String),
@@ -30,13 +37,23 @@ pub enum HubError {
     Refused(String),
     /// The hub did not answer, or broke off its answer, in every attempt.
     #[error("{what}: {cause}")]
-    Network { what: String, cause: String },
+    Network {
+        /// What was asked for.
+        what: String,
+        /// Why the last attempt failed.
+        cause: String,
+    },
     /// The downloaded data differs from what the hub had announced.
     #[error("{0}")]
     Damaged(String),
     /// A file or folder of this machine cannot be used.
     #[error("{what}")]
-    Disk { what: String, source: io::Error },
+    Disk {
+        /// What could not be done, with advice.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 impl HubError {

@@ -148,6 +148,7 @@ fn both(first: i16, second: i16) -> __m256i {
 /// 16 bytes must be readable.
 #[target_feature(enable = "avx2")]
 unsafe fn load(bytes: *const u8) -> __m128i {
+    // SAFETY: the caller promises that 16 bytes are readable; they need no alignment.
     unsafe { _mm_loadu_si128(bytes.cast()) }
 }
 
@@ -155,5 +156,6 @@ unsafe fn load(bytes: *const u8) -> __m128i {
 /// 32 bytes must be readable.
 #[target_feature(enable = "avx2")]
 unsafe fn load32(bytes: *const u8) -> __m256i {
+    // SAFETY: the caller promises that 32 bytes are readable; they need no alignment.
     unsafe { _mm256_loadu_si256(bytes.cast()) }
 }

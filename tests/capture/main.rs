@@ -1,5 +1,7 @@
 //! From a camera to a queued clip: files, RTSP servers and test sources, windows, the change gate and the
 //! queue.
+#![allow(clippy::disallowed_methods, reason = "the bans are for the daemon")]
+#![allow(clippy::too_many_lines, reason = "a test tells one story, or is a table of cases")]
 
 #[path = "../support"]
 mod support {

@@ -1,4 +1,6 @@
 //! The program as a whole, as a user or a service manager runs it.
+#![allow(clippy::disallowed_methods, reason = "the bans are for the daemon")]
+#![allow(clippy::too_many_lines, reason = "a test tells one story, or is a table of cases")]
 
 #[path = "../support"]
 mod support {

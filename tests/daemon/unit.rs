@@ -1,6 +1,8 @@
 //! The installed systemd unit agrees with the program.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
+
+use camscribe::lifecycle::STUCK_AFTER;
 
 fn file(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
@@ -13,7 +15,7 @@ fn the_unit_agrees_with_the_program() {
     for line in [
         "Type=notify",
         "ExecReload=/bin/kill -HUP $MAINPID",
-        // Twice the patience of /healthz, see src/app/life.rs.
+        // Twice STUCK_AFTER, after which /healthz fails.
         "WatchdogSec=5min",
         // The exit codes of wrong configuration and wrong usage, see docs/reference/command-line.md.
         "RestartPreventExitStatus=78 2",
@@ -23,5 +25,5 @@ fn the_unit_agrees_with_the_program() {
         assert!(lines.contains(&line), "{line}");
     }
     assert!(file("systemd/camscribe.sysusers").lines().any(|line| line.starts_with("u camscribe ")));
-    assert!(file("src/app/life.rs").contains("PATIENCE: Duration = Duration::from_secs(150)"));
+    assert_eq!(2 * STUCK_AFTER, Duration::from_secs(5 * 60));
 }

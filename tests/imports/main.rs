@@ -26,14 +26,9 @@ fn nothing(broken: &[String]) {
     assert!(broken.is_empty(), "{} lines break the rule:\n{}", broken.len(), broken.join("\n"));
 }
 
-/// Folders whose circles are being ended.
-const UNFINISHED: [&str; 2] = ["bench/", "capture/"];
-
 #[test]
 fn no_files_import_each_other_in_a_circle() {
-    let mut circles = circles(&library());
-    circles.retain(|circle| !UNFINISHED.iter().any(|folder| circle.contains(&format!("    {folder}"))));
-    nothing(&circles);
+    nothing(&circles(&library()));
 }
 
 #[test]

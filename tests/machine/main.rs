@@ -2,6 +2,8 @@
 //! right to mount. A check that lacks it is counted as ignored, and its name says what is missing.
 //!
 //! libtest cannot decide at run time to ignore a test. libtest-mimic can, and takes the same arguments.
+#![allow(clippy::disallowed_methods, reason = "the bans are for the daemon")]
+#![allow(clippy::too_many_lines, reason = "a test tells one story, or is a table of cases")]
 
 use std::process::ExitCode;
 

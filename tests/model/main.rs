@@ -1,4 +1,6 @@
 //! From a clip to its description: preprocessing, the model, its files, and the worker.
+#![allow(clippy::disallowed_methods, reason = "the bans are for the daemon")]
+#![allow(clippy::too_many_lines, reason = "a test tells one story, or is a table of cases")]
 
 #[path = "../support"]
 mod support {

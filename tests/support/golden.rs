@@ -271,9 +271,7 @@ impl Runner {
         tiles: &[u8],
         stored: &HashMap<String, Tensor>,
     ) -> Result<Outcome> {
-        let tolerance = Tolerance::of(&self.target, expected.checkpoint.parameters);
-        let exact = self.target.dtype == DType::F32 && !self.target.quantised;
-        let mut seen: HashMap<ActivationPoint, Vec<Tensor>> = HashMap::new();
+        let mut observed: HashMap<ActivationPoint, Vec<Tensor>> = HashMap::new();
         let mut observe = |point: ActivationPoint, x: &Tensor| {
             let keep = match point {
                 ActivationPoint::TextLayer(_) | ActivationPoint::TextNorm => x.i((.., x.dim(1)? - 1))?,
@@ -281,7 +279,7 @@ impl Runner {
             };
             // A copy: the next step may be computed in the same place.
             let keep = keep.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.copy()?;
-            seen.entry(point).or_default().push(keep);
+            observed.entry(point).or_default().push(keep);
             Ok(())
         };
         let requests: Vec<Request> = ids
@@ -294,106 +292,139 @@ impl Runner {
             })
             .collect();
         let features = network.encode(tiles, &mut observe)?;
-        let generated = network.generate(&requests, features.as_ref(), &mut observe)?;
+        let answers = network.generate(&requests, features.as_ref(), &mut observe)?.answers;
+        let answers: Vec<Vec<u32>> = answers
+            .into_iter()
+            .enumerate()
+            .map(|(i, answer)| Ok(answer.map_err(|e| anyhow::anyhow!("sequence {i}: {e}"))?.ids))
+            .collect::<Result<_>>()?;
 
-        let mut figures = vec![];
-        let mut mean_of_logits = 0.;
-        for (key, reference) in stored {
+        let tolerance = Tolerance::of(&self.target, expected.checkpoint.parameters);
+        let exact = self.target.dtype == DType::F32 && !self.target.quantised;
+        let comparison = Comparison { expected, stored, tolerance, exact, observed, answers };
+        let (mut figures, mean_of_logits) = comparison.activations()?;
+        let same = comparison.greedy_tokens(&network.config.eos_token_ids)?;
+        figures.extend(comparison.later_logits()?);
+        let figure = |wanted: &str| {
+            let most = figures.iter().filter(|f| f.key.starts_with(wanted)).map(|f| f.most).reduce(f32::max);
+            most.map(|most| format!("{} {most:.1e}, ", wanted.trim_end_matches('_')))
+        };
+        let names = ["vision_out", "connector_", "text_norm", "logits_", "later logits"];
+        let figures: String = names.into_iter().filter_map(figure).collect();
+        let total: usize = expected.greedy_ids.iter().map(Vec::len).sum();
+        Ok(Outcome::Passed(format!("{figures}logits on average {mean_of_logits:.1e}, greedy {same}/{total}")))
+    }
+}
+
+/// The largest difference of a part of the network from the reference.
+struct Figure {
+    /// The name of the part's tensor in the case.
+    key: String,
+    most: f32,
+    within_tolerance: bool,
+}
+
+/// What was computed for a case, and what the reference computed.
+struct Comparison<'a> {
+    expected: &'a Expected,
+    stored: &'a HashMap<String, Tensor>,
+    tolerance: Tolerance,
+    /// Whether the answers must be equal, too.
+    exact: bool,
+    observed: HashMap<ActivationPoint, Vec<Tensor>>,
+    /// Token ids of the answers, without stop tokens.
+    answers: Vec<Vec<u32>>,
+}
+
+impl Comparison<'_> {
+    /// Compares every part of the network. Returns the figures, and the mean difference of the logits.
+    fn activations(&self) -> Result<(Vec<Figure>, f32)> {
+        let (mut figures, mut mean_of_logits) = (vec![], 0.);
+        for (key, reference) in self.stored {
             let Some((point, stride)) = point_of(key) else { continue };
-            let all = seen.get(&point).with_context(|| format!("{key} was not computed"))?;
-            let ours = match point {
-                ActivationPoint::TextLayer(_) | ActivationPoint::TextNorm | ActivationPoint::Logits => {
-                    all[0].clone()
-                }
-                _ => Tensor::cat(all, 0)?,
-            };
+            let all = self.observed.get(&point).with_context(|| format!("{key} was not computed"))?;
+            let text = matches!(
+                point,
+                ActivationPoint::TextLayer(_) | ActivationPoint::TextNorm | ActivationPoint::Logits
+            );
+            let ours = if text { all[0].clone() } else { Tensor::cat(all, 0)? };
             let ours = match stride {
                 Some((rows, columns)) => every(&every(&ours, 1, rows)?, 2, columns)?,
                 None => ours,
             };
             let (most, mean) =
                 difference(&ours, reference).with_context(|| format!("{key} differs in shape"))?;
+            let allowed = match text {
+                true => self.tolerance.logits,
+                false => self.tolerance.vision * (magnitude(reference)? / USUAL).max(1.),
+            };
+            let mut within_tolerance = most <= allowed;
             if point == ActivationPoint::Logits {
                 mean_of_logits = mean;
+                within_tolerance &= mean <= self.tolerance.mean;
             }
-            let allowed = match point {
-                ActivationPoint::TextLayer(_) | ActivationPoint::TextNorm | ActivationPoint::Logits => {
-                    tolerance.logits
-                }
-                _ => tolerance.vision * (magnitude(reference)? / USUAL).max(1.),
-            };
-            figures.push((
-                key.clone(),
-                most,
-                most <= allowed && (point != ActivationPoint::Logits || mean <= tolerance.mean),
-            ));
+            figures.push(Figure { key: key.clone(), most, within_tolerance });
         }
-        figures.sort_by(|a, b| a.0.cmp(&b.0));
-        if !exact {
+        figures.sort_by(|a, b| a.key.cmp(&b.key));
+        if !self.exact {
             // Of the decoder, their tolerances speak of the logits alone.
-            figures.retain(|(key, ..)| key == "logits_last" || !key.starts_with("text_"));
+            figures.retain(|f| f.key == "logits_last" || !f.key.starts_with("text_"));
         }
         let bad: Vec<String> = figures
             .iter()
-            .filter(|f| !f.2)
-            .map(|(key, most, _)| format!("{key} is off by {most:.1e}"))
+            .filter(|f| !f.within_tolerance)
+            .map(|f| format!("{} is off by {:.1e}", f.key, f.most))
             .collect();
         ensure!(bad.is_empty(), "{}", bad.join(", "));
+        Ok((figures, mean_of_logits))
+    }
 
-        let margins = stored.get("greedy_margin").context("greedy_margin is missing")?.to_vec2::<f32>()?;
-        let first = seen[&ActivationPoint::Logits][0].argmax(D::Minus1)?.to_vec1::<u32>()?;
+    /// Compares the answers. Returns how many tokens are equal up to the first that differs.
+    fn greedy_tokens(&self, stop: &[u32]) -> Result<usize> {
+        let margins =
+            self.stored.get("greedy_margin").context("greedy_margin is missing")?.to_vec2::<f32>()?;
+        let first = self.observed[&ActivationPoint::Logits][0].argmax(D::Minus1)?.to_vec1::<u32>()?;
         let mut same = 0;
-        for (i, answer) in generated.answers.iter().enumerate() {
-            let answer = answer.as_ref().map_err(|e| anyhow::anyhow!("row {i}: {e}"))?;
-            let greedy = &expected.greedy_ids[i];
-            if margins[i][0] > tolerance.margin {
+        for (i, answer) in self.answers.iter().enumerate() {
+            let greedy = &self.expected.greedy_ids[i];
+            if margins[i][0] > self.tolerance.margin {
                 ensure!(
                     first[i] == greedy[0],
-                    "row {i} begins with {}, the reference with {}",
+                    "sequence {i} begins with {}, the reference with {}",
                     first[i],
                     greedy[0]
                 );
             }
-            let stop = |id: &&u32| !network.config.eos_token_ids.contains(id);
-            let greedy: Vec<u32> = greedy.iter().take_while(stop).copied().collect();
-            let equal = answer.ids.iter().zip(&greedy).take_while(|(a, b)| a == b).count();
-            if exact {
-                ensure!(answer.ids == greedy, "row {i} answers {:?}, the reference {greedy:?}", answer.ids);
+            let greedy: Vec<u32> = greedy.iter().take_while(|id| !stop.contains(id)).copied().collect();
+            if self.exact {
+                ensure!(*answer == greedy, "sequence {i} answers {answer:?}, the reference {greedy:?}");
             }
-            same += equal;
+            same += answer.iter().zip(&greedy).take_while(|(a, b)| a == b).count();
         }
-        let total: usize = expected.greedy_ids.iter().map(Vec::len).sum();
-        if let (true, Some(reference)) = (exact, stored.get("greedy_logits")) {
-            // The stop token's step is the last that means something.
-            let steps: Vec<usize> = generated
-                .answers
-                .iter()
-                .map(|answer| answer.as_ref().map_or(0, |it| (it.ids.len() + 1).min(reference.dims()[1])))
-                .collect();
-            let mut most = 0f32;
-            let mut batch: Vec<usize> = (0..steps.len()).collect();
-            for (step, ours) in seen[&ActivationPoint::Logits].iter().enumerate() {
-                // Rows that are done leave the batch now and then.
-                if ours.dims()[0] < batch.len() {
-                    batch.retain(|row| steps[*row] > step);
-                    ensure!(ours.dims()[0] == batch.len(), "step {step}: {batch:?} should be left");
-                }
-                for (i, row) in batch.iter().enumerate().filter(|(_, row)| steps[**row] > step) {
-                    let wanted = reference.narrow(0, *row, 1)?.narrow(1, step, 1)?.squeeze(1)?;
-                    most = most.max(difference(&ours.narrow(0, i, 1)?, &wanted)?.0);
-                }
+        Ok(same)
+    }
+
+    /// Compares the logits of every step, where the case has them and the answers are equal.
+    fn later_logits(&self) -> Result<Option<Figure>> {
+        let (true, Some(reference)) = (self.exact, self.stored.get("greedy_logits")) else { return Ok(None) };
+        // The stop token's step is the last that means something.
+        let steps: Vec<usize> =
+            self.answers.iter().map(|answer| (answer.len() + 1).min(reference.dims()[1])).collect();
+        let mut most = 0f32;
+        let mut batch: Vec<usize> = (0..steps.len()).collect();
+        for (step, ours) in self.observed[&ActivationPoint::Logits].iter().enumerate() {
+            // Finished sequences may leave the batch.
+            if ours.dims()[0] < batch.len() {
+                batch.retain(|sequence| steps[*sequence] > step);
+                ensure!(ours.dims()[0] == batch.len(), "step {step}: {batch:?} should be left");
             }
-            ensure!(most <= tolerance.logits, "logits of later tokens are off by {most:.1e}");
-            figures.push(("later logits".into(), most, true));
+            for (i, sequence) in batch.iter().enumerate().filter(|(_, sequence)| steps[**sequence] > step) {
+                let wanted = reference.narrow(0, *sequence, 1)?.narrow(1, step, 1)?.squeeze(1)?;
+                most = most.max(difference(&ours.narrow(0, i, 1)?, &wanted)?.0);
+            }
         }
-        let figure = |wanted: &str| {
-            let most =
-                figures.iter().filter(|(key, ..)| key.starts_with(wanted)).map(|f| f.1).reduce(f32::max);
-            most.map(|most| format!("{} {most:.1e}, ", wanted.trim_end_matches('_')))
-        };
-        let names = ["vision_out", "connector_", "text_norm", "logits_", "later logits"];
-        let figures: String = names.into_iter().filter_map(figure).collect();
-        Ok(Outcome::Passed(format!("{figures}logits on average {mean_of_logits:.1e}, greedy {same}/{total}")))
+        ensure!(most <= self.tolerance.logits, "logits of later tokens are off by {most:.1e}");
+        Ok(Some(Figure { key: "later logits".into(), most, within_tolerance: true }))
     }
 }
 

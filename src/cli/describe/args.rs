@@ -61,6 +61,7 @@ pub struct DescribeArgs {
 
 /// Which frames the model sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "--help would show what stands at the variants")]
 pub enum SamplingArg {
     Auto,
     Rate,

@@ -8,6 +8,7 @@ use crate::{clip::Clip, describe::DescribeError, event::Event};
 
 /// The output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "--help would show what stands at the variants")]
 pub enum Format {
     Text,
     Jsonl,

@@ -19,7 +19,7 @@ use crate::{
         kernels::{
             CandleKernels, Kernels, PatchSize,
             cuda::{
-                emulated::{Emulated, numbers},
+                emulated::{Emulated, elements},
                 kernels::CudaKernels,
             },
         },
@@ -85,7 +85,7 @@ fn the_vision_tower_on_kernels_equals_the_one_on_candle() {
         let tiles: Vec<u8> = (0..2 * tower(dtype).tile_bytes()).map(|i| (i * 13 % 255) as u8).collect();
         let ours = tower(dtype).forward(&kernels(), &tiles, &mut no_observer).unwrap();
         let reference = tower(DType::F32).forward(&CandleKernels, &tiles, &mut no_observer).unwrap();
-        let off: f32 = numbers(&ours).iter().zip(numbers(&reference)).map(|(a, b)| (a - b).abs()).sum();
+        let off: f32 = elements(&ours).iter().zip(elements(&reference)).map(|(a, b)| (a - b).abs()).sum();
         let mean = off / reference.elem_count() as f32;
         assert!(mean < if dtype == DType::F32 { 1e-5 } else { 2e-2 }, "{mean}");
     }

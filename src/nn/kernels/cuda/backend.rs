@@ -1,4 +1,4 @@
-//! Where the kernels run: on a GPU, or for tests on the CPU.
+//! The interface between the kernels' callers and the machine that runs the kernels: a GPU, or an emulation for tests.
 
 use std::ffi::c_void;
 
@@ -6,13 +6,16 @@ use candle_core::Tensor;
 
 use super::super::super::error::Result;
 
-/// Where kernels run: a GPU, or for tests the CPU.
+/// A machine that runs the kernels of `kernels.cu`.
 pub trait Backend: Send + Sync {
-    /// Starts a kernel of `kernels.cu`. `args`: its struct, and that one's size in bytes.
+    /// Starts a kernel. `args` holds the address of the kernel's argument struct and its size in bytes.
+    ///
+    /// # Errors
+    /// When there is no kernel of this name or the launch fails.
     ///
     /// # Safety
-    /// The struct must be the kernel's, and what it points to there, large enough and not freed before
-    /// the kernel is through.
+    /// The struct must be the kernel's own. The memory that it points to must be the machine's, large enough, and not
+    /// freed before the kernel has finished.
     unsafe fn launch(
         &self,
         kernel: &str,
@@ -21,25 +24,42 @@ pub trait Backend: Send + Sync {
         args: (*const c_void, usize),
     ) -> Result<()>;
 
-    /// `out = x W^T`, where `out` is of the same format or f32.
+    /// `out = x W^T`: `x` is `(rows, inputs)`, `weight` `(outputs, inputs)`, `out` `(rows, outputs)`, all contiguous.
+    /// `out` has the format of `x` or is f32.
+    ///
+    /// # Errors
+    /// When shapes or formats do not match, or the machine fails.
     fn multiply(&self, out: &Tensor, x: &Tensor, weight: &Tensor) -> Result<()>;
 
-    /// `x W^T + b`, then GELU if that is wanted, where there is a faster way than candle's.
+    /// `x W^T + b`, then GELU in its tanh approximation if `gelu`: `x` is `(rows, inputs)`, `weight` `(outputs,
+    /// inputs)`, `bias` `(outputs)`. Returns None if this machine has nothing faster than candle's operations for it.
+    ///
+    /// # Errors
+    /// When the machine fails.
     fn linear(&self, x: &Tensor, weight: &Tensor, bias: &Tensor, gelu: bool) -> Result<Option<Tensor>>;
 
-    /// Bytes that are on their way there when this returns.
+    /// Copies bytes to the machine's memory. The copy may still be under way when this returns; later kernels wait for
+    /// it.
+    ///
+    /// # Errors
+    /// When the machine fails or has too little memory.
     fn upload(&self, bytes: &[u8]) -> Result<Tensor>;
 
-    /// What `work` launches, not run but captured, to be run as often as wanted with one call; nothing
-    /// where there is no such thing.
+    /// Captures the launches of `work` instead of running them. Returns None if this machine cannot capture.
+    ///
+    /// # Errors
+    /// When `work` fails or does something that cannot be captured.
     fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Option<Box<dyn Graph>>>;
 }
 
-/// Launches that were captured.
+/// Captured launches.
 pub trait Graph {
-    /// Runs them.
+    /// Runs the launches again, with the same arguments.
+    ///
+    /// # Errors
+    /// When the launch fails.
     ///
     /// # Safety
-    /// What they read and write must still be there.
+    /// The memory that the launches read and write must still be allocated.
     unsafe fn replay(&self) -> Result<()>;
 }

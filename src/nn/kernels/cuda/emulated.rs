@@ -1,4 +1,4 @@
-//! The kernels on the CPU: `kernels.cu` compiled with `on_cpu.h`, for tests without a GPU.
+//! A backend for tests without a GPU: `kernels.cu` compiled for the CPU with `on_cpu.h`.
 
 use std::{
     ffi::{CString, c_char, c_int, c_uint, c_void},
@@ -18,20 +18,20 @@ use super::{
 
 type Launch = unsafe extern "C" fn(*const c_char, *const c_uint, c_uint, *const c_void, usize) -> c_int;
 
-/// The CPU, one block after the other.
+/// An emulated GPU. It runs one block after the other.
 #[derive(Default)]
 pub struct Emulated {
-    /// What was asked for since a capture began.
+    /// The calls since a capture began. None outside a capture.
     captured: Mutex<Option<Vec<Call>>>,
 }
 
-/// Something that was captured.
+/// A captured call.
 enum Call {
     Launch {
         kernel: String,
         blocks: [u32; 3],
         threads: u32,
-        /// The struct as it was then, and its size in bytes.
+        /// A copy of the argument struct, and its size in bytes.
         args: (Vec<u64>, usize),
     },
     Multiply {
@@ -41,7 +41,7 @@ enum Call {
     },
 }
 
-/// One launch at a time: what blocks share is static there.
+/// The compiled kernels. The mutex allows one launch at a time, because shared memory is static in the library.
 fn library() -> &'static Mutex<Library> {
     static LIBRARY: OnceLock<Mutex<Library>> = OnceLock::new();
     LIBRARY.get_or_init(|| {
@@ -70,7 +70,7 @@ fn library() -> &'static Mutex<Library> {
             .output()
             .unwrap_or_else(|e| panic!("{compiler} cannot be run: {e}"));
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        // SAFETY: its constructors only fill a table.
+        // SAFETY: the library's constructors only fill a table.
         Mutex::new(unsafe { Library::new(&object) }.unwrap())
     })
 }
@@ -85,19 +85,19 @@ impl Backend for Emulated {
     ) -> Result<()> {
         if let Some(captured) = &mut *self.captured.lock().unwrap() {
             let mut copy = vec![0u64; size.div_ceil(8)];
-            // SAFETY: both are of this size.
+            // SAFETY: both have this size.
             unsafe { args.cast::<u8>().copy_to_nonoverlapping(copy.as_mut_ptr().cast(), size) };
             captured.push(Call::Launch { kernel: kernel.into(), blocks, threads, args: (copy, size) });
             return Ok(());
         }
         let name = CString::new(kernel).unwrap();
         let library = library().lock().unwrap();
-        // SAFETY: it is declared so there; the arguments are the caller's promise.
-        let wrong = unsafe {
+        // SAFETY: `on_cpu.h` declares it with this type; the caller guarantees the arguments.
+        let error = unsafe {
             let launch = library.get::<Launch>(b"launch").unwrap();
             launch(name.as_ptr(), blocks.as_ptr(), threads, args, size)
         };
-        assert_eq!(wrong, 0, "{kernel}: 1 no such kernel, 2 number of threads, 3 size of the arguments");
+        assert_eq!(error, 0, "{kernel}: see `launch` of on_cpu.h");
         Ok(())
     }
 
@@ -109,7 +109,7 @@ impl Backend for Emulated {
         let y = x.matmul(&weight.t()?)?.to_dtype(out.dtype())?;
         assert_eq!(y.dims(), out.dims());
         let bytes = y.elem_count() * y.dtype().size_in_bytes();
-        // SAFETY: both are contiguous and of this size.
+        // SAFETY: both are contiguous and have this size.
         unsafe { std::ptr::copy_nonoverlapping(pointer(&y)? as *const u8, pointer(out)? as *mut u8, bytes) };
         Ok(())
     }
@@ -137,7 +137,7 @@ impl Graph for Vec<Call> {
         for call in self {
             match call {
                 Call::Launch { kernel, blocks, threads, args: (args, size) } => {
-                    // SAFETY: the caller's promise.
+                    // SAFETY: the caller guarantees it.
                     unsafe { emulated.launch(kernel, *blocks, *threads, (args.as_ptr().cast(), *size)) }?;
                 }
                 Call::Multiply { out, x, weight } => emulated.multiply(out, x, weight)?,
@@ -147,7 +147,7 @@ impl Graph for Vec<Call> {
     }
 }
 
-/// A tensor in f32, its numbers in order.
-pub fn numbers(x: &Tensor) -> Vec<f32> {
+/// The elements of a tensor, converted to f32.
+pub fn elements(x: &Tensor) -> Vec<f32> {
     x.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }

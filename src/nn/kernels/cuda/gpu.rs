@@ -1,5 +1,5 @@
-//! The kernels on a GPU: launched by the driver, matrices multiplied by cuBLAS, steps captured as CUDA
-//! graphs. All of it in the one stream that candle uses for the device.
+//! The backend for a GPU: the CUDA driver launches the kernels and captures graphs, cuBLAS and cuBLASLt multiply
+//! matrices. Everything runs in the one stream that candle uses for the device.
 
 use std::{
     collections::HashMap,
@@ -31,31 +31,34 @@ use super::{
     tensors::pointer,
 };
 
-/// Made by build.rs.
+/// The kernels, compiled to PTX by build.rs.
 const KERNELS: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
-/// What cuBLAS may use beside its operands. Its own would be allocated anew in every capture.
+/// Bytes of scratch memory for cuBLAS. Without a workspace of ours, cuBLAS would allocate one in every capture. 32 MiB
+/// is what NVIDIA recommends for Hopper (cuBLAS documentation, `cublasSetWorkspace`).
 const WORKSPACE: usize = 32 << 20;
 
 /// A GPU.
 pub struct CudaBackend {
     device: CudaDevice,
-    /// The kernels by name: looking one up in the driver takes longer than many a launch.
+    /// The kernels by name. Looking one up in the driver may take longer than launching it.
     kernels: HashMap<&'static str, CudaFunction>,
-    /// Not candle's, so that it has a workspace of its own.
+    /// A handle of our own, because candle's has no workspace of ours.
     blas: CudaBlas,
     _workspace: CudaSlice<u8>,
-    /// For layers with a bias, which it adds on the way; nothing where the library is not there.
+    /// Linear layers with bias and GELU in one launch. None if the library is not installed.
     fused: Option<CudaBlasLT>,
-    /// Used in turn, so that one can be filled while the other is copied.
+    /// Staging buffers for uploads. One can be filled while the other is copied.
     staging: Mutex<[Staging; 2]>,
 }
 
 impl CudaBackend {
+    /// Loads the kernels.
+    ///
     /// # Errors
-    /// When the GPU does not take the kernels, or has too little memory.
+    /// When the GPU does not support the kernels, or has too little memory.
     pub fn new(device: &CudaDevice) -> Result<Self> {
         let module = device.cuda_stream().context().load_module(KERNELS.into()).w()?;
-        let kernels = names(KERNELS).map(|name| Ok((name, module.load_function(name).w()?)));
+        let kernels = kernel_names(KERNELS).map(|name| Ok((name, module.load_function(name).w()?)));
         let kernels = kernels.collect::<Result<_>>()?;
         let workspace = device.alloc_zeros::<u8>(WORKSPACE)?;
         let (at, _) = workspace.device_ptr(workspace.stream());
@@ -64,21 +67,21 @@ impl CudaBackend {
         unsafe { cublas::sys::cublasSetWorkspace_v2(*blas.handle(), at as *mut c_void, WORKSPACE) }
             .result()
             .w()?;
-        // SAFETY: it only tries to load the library.
+        // SAFETY: this only tries to load the library.
         let fused = if unsafe { cublaslt::sys::is_culib_present() } {
-            // cudarc panics where there is no room for a second workspace.
+            // cudarc panics if its own workspace cannot be allocated, so try that first.
             drop(device.alloc_zeros::<u8>(WORKSPACE)?);
             Some(CudaBlasLT::new(device.cuda_stream()).map_err(Error::wrap)?)
         } else {
             None
         };
-        // They grow with what is uploaded.
+        // The buffers grow with the largest upload.
         let staging = Mutex::new([Staging::new(device, 1)?, Staging::new(device, 1)?]);
         Ok(Self { device: device.clone(), kernels, blas, _workspace: workspace, fused, staging })
     }
 
-    fn tensor<T: CudaDType>(&self, numbers: CudaSlice<T>, shape: impl Into<Shape>) -> Tensor {
-        let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(numbers, self.device.clone()));
+    fn tensor<T: CudaDType>(&self, elements: CudaSlice<T>, shape: impl Into<Shape>) -> Tensor {
+        let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(elements, self.device.clone()));
         Tensor::from_storage(storage, shape, BackpropOp::none(), false)
     }
 }
@@ -96,7 +99,7 @@ impl Backend for CudaBackend {
         };
         let stream = self.device.cuda_stream();
         stream.context().bind_to_thread().w()?;
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees it.
         unsafe {
             result::launch_kernel(
                 function.cu_function(),
@@ -113,17 +116,22 @@ impl Backend for CudaBackend {
     fn multiply(&self, out: &Tensor, x: &Tensor, weight: &Tensor) -> Result<()> {
         let ((rows, inputs), (outputs, _)) = (x.dims2()?, weight.dims2()?);
         if out.dims() != [rows, outputs] || weight.dim(1)? != inputs {
-            candle_core::bail!("{:?} is no product of {:?} and {:?}", out.dims(), x.dims(), weight.dims());
+            candle_core::bail!(
+                "shapes do not match: {:?} = {:?} {:?}^T",
+                out.dims(),
+                x.dims(),
+                weight.dims()
+            );
         }
         let format = |x: &Tensor| match x.dtype() {
             DType::F32 => Ok(cudaDataType_t::CUDA_R_32F),
             DType::BF16 => Ok(cudaDataType_t::CUDA_R_16BF),
-            other => candle_core::bail!("kernels take no {}", other.as_str()),
+            other => candle_core::bail!("the kernels do not support {}", other.as_str()),
         };
         let (one, zero) = (1f32, 0f32);
         self.device.cuda_stream().context().bind_to_thread().w()?;
-        // cuBLAS counts by columns: what is a row here is a column there, so it multiplies W x^T.
-        // SAFETY: the operands are contiguous and of these sizes.
+        // cuBLAS matrices are column-major: a row here is a column there, so it computes out^T = W x^T.
+        // SAFETY: the operands are contiguous and have these sizes.
         unsafe {
             cublas::result::gemm_ex(
                 *self.blas.handle(),
@@ -152,11 +160,11 @@ impl Backend for CudaBackend {
 
     fn linear(&self, x: &Tensor, weight: &Tensor, bias: &Tensor, gelu: bool) -> Result<Option<Tensor>> {
         let ((rows, inputs), (outputs, _)) = (x.dims2()?, weight.dims2()?);
-        // In f32 this library would compute in TF32. It takes it that operands begin at multiples of 256 bytes,
-        // as whole allocations do, and is slow, or refuses, where rows are no multiples of 16 bytes.
-        let whole = [x, weight, bias].iter().all(|x| x.layout().start_offset() == 0)
+        // With f32, cuBLASLt would compute in TF32. cudarc promises it operands aligned to 256 bytes, as whole allocations
+        // are. It is slow, or fails, if rows are not multiples of 16 bytes.
+        let aligned = [x, weight, bias].iter().all(|x| x.layout().start_offset() == 0)
             && [inputs, outputs].iter().all(|row| row.is_multiple_of(8));
-        let (Some(fused), DType::BF16, true) = (&self.fused, x.dtype(), whole) else { return Ok(None) };
+        let (Some(fused), DType::BF16, true) = (&self.fused, x.dtype(), aligned) else { return Ok(None) };
         let config = MatmulConfig {
             transa: true,
             transb: false,
@@ -175,14 +183,14 @@ impl Backend for CudaBackend {
             stride_bias: None,
             batch_size: None,
         };
-        // SAFETY: the product fills it.
+        // SAFETY: the product writes all of it.
         let mut out = unsafe { self.device.alloc::<bf16>(rows * outputs) }?;
         let (x, weight, bias) =
             (x.storage_and_layout(), weight.storage_and_layout(), bias.storage_and_layout());
         let (x, weight, bias) = (view(&x.0, x.1)?, view(&weight.0, weight.1)?, view(&bias.0, bias.1)?);
         let gelu = gelu.then_some(&Activation::Gelu);
-        // cuBLAS counts by columns, see `multiply`.
-        // SAFETY: the operands are contiguous and of these sizes.
+        // Column-major, see `multiply`.
+        // SAFETY: the operands are contiguous and have these sizes.
         match unsafe { fused.matmul(config, &weight, &x, &mut out, Some(&bias), gelu) } {
             Ok(()) => Ok(Some(self.tensor(out, (rows, outputs)))),
             Err(cublaslt::result::CublasError(
@@ -205,43 +213,44 @@ impl Backend for CudaBackend {
         }
         let staged = &mut staging.bytes.as_mut_slice().w()?[..bytes.len()];
         staged.copy_from_slice(bytes);
-        // SAFETY: the copy fills it.
-        let mut there = unsafe { self.device.alloc::<u8>(bytes.len()) }?;
-        let queued = stream.memcpy_htod(&*staged, &mut there).and_then(|()| staging.copied.record(&stream));
+        // SAFETY: the copy writes all of it.
+        let mut uploaded = unsafe { self.device.alloc::<u8>(bytes.len()) }?;
+        let queued =
+            stream.memcpy_htod(&*staged, &mut uploaded).and_then(|()| staging.copied.record(&stream));
         if let Err(e) = queued {
-            // Whatever was queued has no event to wait for.
+            // The copy may have been queued without an event that marks its end.
             stream.synchronize().w()?;
             return Err(e).w();
         }
-        Ok(self.tensor(there, bytes.len()))
+        Ok(self.tensor(uploaded, bytes.len()))
     }
 
     fn capture(&self, work: &mut dyn FnMut() -> Result<()>) -> Result<Option<Box<dyn Graph>>> {
         let stream = self.device.cuda_stream();
         stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
         let done = work();
-        // Ended in any case: nothing else could be done with the stream. An error that another call has
-        // left behind comes before the end itself, and only once.
+        // End the capture even after an error, because the stream is unusable until then. The first call may return an
+        // older error without ending the capture; then the second call ends it.
         let end = || stream.end_capture(CUgraphInstantiate_flags(0));
-        let over = |status| status == CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
-        let graph = end().or_else(|e| if stream.capture_status().is_ok_and(over) { Err(e) } else { end() });
+        let ended = |status| status == CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+        let graph = end().or_else(|e| if stream.capture_status().is_ok_and(ended) { Err(e) } else { end() });
         done?;
         Ok(graph.w()?.map(|graph| Box::new(graph) as Box<dyn Graph>))
     }
 }
 
-/// Page-locked memory, which the GPU copies from while the CPU does something else.
+/// A buffer in page-locked memory, from which the GPU copies while the CPU continues.
 struct Staging {
     bytes: PinnedHostSlice<u8>,
-    /// Comes after the last copy out of it. Cudarc has an event for this itself, but records none where the
-    /// device is opened without tracking, as ours is.
+    /// Marks the end of the last copy from the buffer. cudarc has such an event, too, but records it only with event
+    /// tracking, which is disabled for our device.
     copied: CudaEvent,
 }
 
 impl Staging {
     fn new(device: &CudaDevice, bytes: usize) -> Result<Self> {
         let stream = device.cuda_stream();
-        // SAFETY: it is filled before it is read.
+        // SAFETY: it is written before it is read.
         let bytes = unsafe { stream.context().alloc_pinned(bytes) }.w()?;
         let copied = stream.context().new_event(Some(CUevent_flags::CU_EVENT_BLOCKING_SYNC)).w()?;
         Ok(Self { bytes, copied })
@@ -250,7 +259,7 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // Before the memory is freed. Where waiting fails, the GPU does nothing any more.
+        // The memory must not be freed before the copy has ended. If waiting fails, the GPU has stopped.
         let _ = self.copied.synchronize();
     }
 }
@@ -261,12 +270,12 @@ impl Graph for CudaGraph {
     }
 }
 
-/// What the kernels of a module are called.
-fn names(ptx: &str) -> impl Iterator<Item = &str> {
+/// The names of the kernels in a PTX module.
+fn kernel_names(ptx: &str) -> impl Iterator<Item = &str> {
     ptx.split(".entry ").skip(1).filter_map(|kernel| Some(kernel.split_once('(')?.0))
 }
 
-/// The numbers of a contiguous bf16 tensor on the GPU.
+/// The elements of a contiguous bf16 tensor on the GPU.
 fn view<'a>(storage: &'a Storage, layout: &Layout) -> Result<CudaView<'a, bf16>> {
     let (Storage::Cuda(storage), Some((from, to))) = (storage, layout.contiguous_offsets()) else {
         candle_core::bail!("not on the GPU, or not contiguous");
@@ -283,21 +292,21 @@ mod tests {
 
     #[test]
     fn kernels_are_found_by_name() {
-        let names: Vec<_> = names(KERNELS).collect();
+        let names: Vec<_> = kernel_names(KERNELS).collect();
         for kernel in ["patches_f32", "attention_72_2", "gemv_swiglu_4_bf16", "argmax"] {
-            assert!(names.contains(&kernel), "{kernel} is none of {names:?}");
+            assert!(names.contains(&kernel), "{kernel} is not in {names:?}");
         }
     }
 
     #[test]
-    fn uploads_arrive_whole_however_fast_they_follow_each_other() {
-        let chosen = choose(DeviceChoice::Auto, DtypeChoice::Auto).unwrap();
-        let Device::Cuda(device) = &chosen.device else { return println!("not run: there is no GPU") };
+    fn uploads_in_quick_succession_arrive_complete() {
+        let target = choose(DeviceChoice::Auto, DtypeChoice::Auto).unwrap();
+        let Device::Cuda(device) = &target.device else { return println!("skipped: there is no GPU") };
         let gpu = CudaBackend::new(device).unwrap();
         let bytes = |i: usize| vec![i as u8; (i % 5 + 1) << 22];
-        let there: Vec<Tensor> = (0..20).map(|i| gpu.upload(&bytes(i)).unwrap()).collect();
-        for (i, there) in there.iter().enumerate() {
-            assert!(there.to_vec1::<u8>().unwrap() == bytes(i), "upload {i}");
+        let uploaded: Vec<Tensor> = (0..20).map(|i| gpu.upload(&bytes(i)).unwrap()).collect();
+        for (i, uploaded) in uploaded.iter().enumerate() {
+            assert!(uploaded.to_vec1::<u8>().unwrap() == bytes(i), "upload {i}");
         }
     }
 }

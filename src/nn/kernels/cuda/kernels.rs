@@ -1,5 +1,5 @@
-//! The backend for GPUs: own kernels where candle's operations take more passes over memory than needed, or more
-//! launches. What these kernels cannot take goes to candle's operations.
+//! The CUDA backend: our own kernels where candle's operations need more passes over memory, or more launches. Inputs
+//! that the kernels do not support go to candle's operations.
 
 use std::sync::atomic::AtomicBool;
 
@@ -18,27 +18,27 @@ use super::{
     },
     backend::Backend,
     decode_loop::KernelDecodeLoop,
-    launch::{self, Attention, NORM_WIDTH, Patches, Rotate, Strides, Swiglu, pack},
+    launch::{self, Attention, NORM_WIDTH, Patches, Rotate, Strides, Swiglu, pack_size},
     tensors::{empty, empty_like, pointer},
 };
 
-/// Fewer queries than these leave most of a block of `attention` idle.
-const FEW_QUERIES: usize = 16;
+/// Fewest queries per sequence for the `attention` kernel. With fewer, most of a block is idle.
+const MIN_QUERIES: usize = 16;
 
-/// Our own operations on a GPU, or for tests on the CPU.
+/// Our own kernels on a GPU, or for tests on an emulated one.
 pub struct CudaKernels {
     backend: Box<dyn Backend>,
-    /// Whether steps are captured and replayed, or launched kernel by kernel.
+    /// Whether decode steps may be captured as CUDA graphs. Cleared when a capture fails.
     graphs: AtomicBool,
 }
 
 impl CudaKernels {
-    /// `graphs`: whether steps are to be captured and replayed.
+    /// `graphs`: whether decode steps are captured as CUDA graphs and replayed, or launched kernel by kernel.
     pub fn new(backend: Box<dyn Backend>, graphs: bool) -> Self {
         Self { backend, graphs: AtomicBool::new(graphs) }
     }
 
-    /// Whether steps are captured: not any more where that failed.
+    /// Whether decode steps may be captured. False once a capture has failed.
     #[cfg(feature = "cuda")]
     pub fn graphs(&self) -> bool {
         self.graphs.load(std::sync::atomic::Ordering::Relaxed)
@@ -63,8 +63,8 @@ impl Kernels for CudaKernels {
     }
 
     fn norm(&self, x: &Tensor, norm: &Norm) -> Result<Tensor> {
-        let (rows, width) = rows_of(x)?;
-        if !norms(x, width) {
+        let (rows, width) = rows_and_width(x)?;
+        if !norm_supports(x, width) {
             return CandleKernels.norm(x, norm);
         }
         let out = empty_like(x)?;
@@ -73,8 +73,12 @@ impl Kernels for CudaKernels {
     }
 
     fn add_norm(&self, x: &Tensor, y: &Tensor, norm: &Norm) -> Result<(Tensor, Tensor)> {
-        let (rows, width) = rows_of(x)?;
-        if !norms(x, width) || !norms(y, width) || x.dims() != y.dims() || x.dtype() != y.dtype() {
+        let (rows, width) = rows_and_width(x)?;
+        if !norm_supports(x, width)
+            || !norm_supports(y, width)
+            || x.dims() != y.dims()
+            || x.dtype() != y.dtype()
+        {
             return CandleKernels.add_norm(x, y, norm);
         }
         let (sum, out) = (empty_like(x)?, empty_like(x)?);
@@ -83,9 +87,9 @@ impl Kernels for CudaKernels {
     }
 
     fn swiglu(&self, gate_up: &Tensor) -> Result<Tensor> {
-        let (rows, both) = rows_of(gate_up)?;
-        let width = both / 2;
-        if !packed(gate_up, width) {
+        let (rows, double_width) = rows_and_width(gate_up)?;
+        let width = double_width / 2;
+        if !is_packed(gate_up, width) {
             return CandleKernels.swiglu(gate_up);
         }
         let mut shape = gate_up.dims().to_vec();
@@ -97,25 +101,30 @@ impl Kernels for CudaKernels {
         Ok(out)
     }
 
-    fn rotate(&self, qkv: &Tensor, kv: &(Tensor, Tensor), positions: &SequencePositions) -> Result<Tensor> {
-        let (rows, tokens, all, size) = qkv.dims4()?;
-        let (_, key_heads, capacity, _) = kv.0.dims4()?;
-        let heads = all - 2 * key_heads;
-        if pack(qkv.dtype()).is_none() || !qkv.is_contiguous() {
-            return CandleKernels.rotate(qkv, kv, positions);
+    fn rotate(
+        &self,
+        qkv: &Tensor,
+        cache: &(Tensor, Tensor),
+        positions: &SequencePositions,
+    ) -> Result<Tensor> {
+        let (sequences, tokens, all_heads, size) = qkv.dims4()?;
+        let (_, key_heads, capacity, _) = cache.0.dims4()?;
+        let heads = all_heads - 2 * key_heads;
+        if pack_size(qkv.dtype()).is_none() || !qkv.is_contiguous() {
+            return CandleKernels.rotate(qkv, cache, positions);
         }
         if positions.first + tokens > capacity {
             candle_core::bail!(
-                "a cache of {capacity} slots has no room for {tokens} after {}",
+                "{tokens} tokens from slot {} on do not fit into a cache of {capacity} slots",
                 positions.first
             );
         }
-        let q = empty(&[rows, tokens, heads, size], qkv.dtype(), qkv)?;
+        let q = empty(&[sequences, tokens, heads, size], qkv.dtype(), qkv)?;
         let args = Rotate {
             qkv: pointer(qkv)?,
             q: pointer(&q)?,
-            keys: pointer(&kv.0)?,
-            values: pointer(&kv.1)?,
+            keys: pointer(&cache.0)?,
+            values: pointer(&cache.1)?,
             cos: pointer(&positions.rotary_table.0)?,
             sin: pointer(&positions.rotary_table.1)?,
             starts: pointer(positions.starts_tensor()?)?,
@@ -128,7 +137,7 @@ impl Kernels for CudaKernels {
             capacity: capacity as i32,
             positions: positions.rotary_table.0.dim(0)? as i32,
         };
-        args.launch(&*self.backend, qkv.dtype(), rows)?;
+        args.launch(&*self.backend, qkv.dtype(), sequences)?;
         q.transpose(1, 2)
     }
 
@@ -139,23 +148,24 @@ impl Kernels for CudaKernels {
         v: &Tensor,
         positions: Option<&SequencePositions>,
     ) -> Result<Tensor> {
-        let (rows, heads, queries, size) = q.dims4()?;
+        let (sequences, heads, queries, size) = q.dims4()?;
         let (_, key_heads, keys, _) = k.dims4()?;
-        let takes = q.dtype() == DType::BF16 && Attention::SIZES.contains(&size) && queries >= FEW_QUERIES;
+        let supported =
+            q.dtype() == DType::BF16 && Attention::SIZES.contains(&size) && queries >= MIN_QUERIES;
         let strides = || Some((strides(q)?, strides(k)?, strides(v)?));
-        let (true, Some((q_at, k_at, v_at))) = (takes, strides()) else {
+        let (true, Some((q_strides, k_strides, v_strides))) = (supported, strides()) else {
             return CandleKernels.attention(q, k, v, positions);
         };
-        let out = empty(&[rows, queries, heads * size], q.dtype(), q)?;
+        let out = empty(&[sequences, queries, heads * size], q.dtype(), q)?;
         let args = Attention {
             q: pointer(q)?,
             k: pointer(k)?,
             v: pointer(v)?,
             out: pointer(&out)?,
             starts: positions.map_or(Ok(0), |positions| pointer(positions.starts_tensor()?))?,
-            q_at,
-            k_at,
-            v_at,
+            q_strides,
+            k_strides,
+            v_strides,
             heads: heads as i32,
             group: (heads / key_heads) as i32,
             queries: queries as i32,
@@ -163,24 +173,24 @@ impl Kernels for CudaKernels {
             first: positions.map_or(0, |positions| positions.first) as i32,
             scale: 1. / (size as f32).sqrt(),
         };
-        args.launch(&*self.backend, size, rows)?;
+        args.launch(&*self.backend, size, sequences)?;
         Ok(out)
     }
 
     fn patches(&self, tiles: &[u8], lut: &PixelLut, size: PatchSize) -> Result<Tensor> {
         let (PatchSize { side, patch }, grid) = (size, size.grid());
         let width = 3 * patch * patch;
-        let tiles_there = tiles.len() / (3 * side * side);
-        let count = i32::try_from(tiles_there * grid * grid * width);
-        let (Some(_), Ok(count)) = (pack(lut.dtype), count) else {
+        let tile_count = tiles.len() / (3 * side * side);
+        let count = i32::try_from(tile_count * grid * grid * width);
+        let (Some(_), Ok(count)) = (pack_size(lut.dtype), count) else {
             return CandleKernels.patches(tiles, lut, size);
         };
         let tiles = self.backend.upload(tiles)?;
         let values = Tensor::from_slice(&lut.values, lut.values.len(), &lut.device)?;
-        let out = empty(&[tiles_there, grid * grid, width], lut.dtype, &tiles)?;
+        let out = empty(&[tile_count, grid * grid, width], lut.dtype, &tiles)?;
         let args = Patches {
             tiles: pointer(&tiles)?,
-            levels: pointer(&values)?,
+            lut: pointer(&values)?,
             out: pointer(&out)?,
             count,
             side: side as i32,
@@ -201,31 +211,31 @@ impl Kernels for CudaKernels {
     }
 }
 
-/// Vectors in the last dimension: how many, and how wide.
-fn rows_of(x: &Tensor) -> Result<(usize, usize)> {
+/// The number of rows of `x`, and their width: all dimensions but the last, and the last.
+fn rows_and_width(x: &Tensor) -> Result<(usize, usize)> {
     let width = x.dim(D::Minus1)?;
     Ok((x.elem_count() / width.max(1), width))
 }
 
-/// Whether the kernel norms such vectors.
-fn norms(x: &Tensor, width: usize) -> bool {
-    packed(x, width) && width <= NORM_WIDTH
+/// Whether the `norm` kernel supports `x`, whose rows are `width` wide.
+fn norm_supports(x: &Tensor, width: usize) -> bool {
+    is_packed(x, width) && width <= NORM_WIDTH
 }
 
-/// Whether vectors of this width can be read 16 bytes at a time.
-fn packed(x: &Tensor, width: usize) -> bool {
+/// Whether rows of `x` that are `width` wide can be loaded 16 bytes at a time.
+fn is_packed(x: &Tensor, width: usize) -> bool {
     x.is_contiguous()
-        && pack(x.dtype())
+        && pack_size(x.dtype())
             .is_some_and(|pack| width.is_multiple_of(pack) && x.layout().start_offset().is_multiple_of(pack))
 }
 
-/// Distances in a tensor `(rows, heads, tokens, head size)` whose heads can be read 16 bytes at a time.
+/// The strides of `x`, `(sequences, heads, tokens, head size)`. None if its heads cannot be loaded 16 bytes at a time.
 fn strides(x: &Tensor) -> Option<Strides> {
-    let pack = pack(x.dtype())?;
-    let [row, head, token, 1] = *x.stride() else { return None };
-    let at = [row, head, token, x.layout().start_offset()];
-    at.iter().all(|at| at.is_multiple_of(pack)).then_some(Strides {
-        row: row as i64,
+    let pack = pack_size(x.dtype())?;
+    let [sequence, head, token, 1] = *x.stride() else { return None };
+    let offsets = [sequence, head, token, x.layout().start_offset()];
+    offsets.iter().all(|offset| offset.is_multiple_of(pack)).then_some(Strides {
+        sequence: sequence as i64,
         head: head as i64,
         token: token as i64,
     })

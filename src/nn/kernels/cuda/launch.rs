@@ -1,5 +1,5 @@
-//! What `kernels.cu` is asked for: the arguments of every kernel, as C lays them out, and how many blocks of
-//! how many threads it is launched with. The kernels trust these numbers.
+//! The launches of the kernels of `kernels.cu`: the argument struct of every kernel in C's layout, and its numbers of
+//! blocks and threads. The fields mean what the structs of `kernels.cu` say. The kernels check nothing.
 
 use std::ptr;
 
@@ -11,33 +11,35 @@ use super::{
     tensors::{Pointer, pointer},
 };
 
-/// `NORM_WIDTH` there.
+/// The widest row that `norm` takes, in elements: `NORM_WIDTH` of `kernels.cu`.
 pub const NORM_WIDTH: usize = 4096;
-/// Most rows that there is a `gemv` for.
-pub const GEMV_ROWS: usize = 4;
-/// Lanes that run in step.
+/// Most rows that `gemv` takes.
+pub const GEMV_MAX_ROWS: usize = 4;
+/// Threads of a warp.
 const WARP: usize = 32;
-/// Threads of kernels that have one for each number or pack.
+/// Threads per block of `patches`, `rotate` and `gemv`.
 const THREADS: usize = 256;
-/// Queries of a block of `attention` for each tile of 16 that its warps have.
+/// Queries per block of `attention` for each tile of 16 queries per warp: it has four warps.
 const QUERIES: usize = 64;
-/// Multiprocessors of a large GPU.
-const PROCESSORS: usize = 132;
-/// Blocks of attention of one query a row that keep them busy; `DECODE_SPLITS` there.
-pub const DECODE_BLOCKS: usize = 5 * PROCESSORS;
-/// Fewer slots are not worth a block.
-const FEW_SLOTS: usize = 64;
+/// Multiprocessors of a large GPU: the H100's SXM version and the H200 have 132 (NVIDIA's data sheets).
+const MULTIPROCESSORS: usize = 132;
+/// Blocks of `decode_attention` that keep a large GPU busy, and the most splits of a sequence: `DECODE_SPLITS` of
+/// `kernels.cu`.
+pub const DECODE_BLOCKS: usize = 5 * MULTIPROCESSORS;
+/// Fewest slots in a split of `decode_attention`: fewer take less time than starting a block for them.
+const MIN_SLOTS_PER_SPLIT: usize = 64;
 
-/// Threads of `norm`, `swiglu` and `embed`, and of the two kinds of attention.
+/// Threads per block of `norm`, `swiglu`, `embed`, `attention` and `decode_attention`.
 const ROW_THREADS: usize = 128;
-/// `ARGMAX_THREADS` there.
+/// Threads per block of `argmax`: `ARGMAX_THREADS` of `kernels.cu`.
 const ARGMAX_THREADS: usize = 1024;
 
-/// Numbers in 16 bytes, where kernels know the format.
-pub fn pack(dtype: DType) -> Option<usize> {
+/// Elements in 16 bytes, which the kernels load at once. None if the kernels do not support the format.
+pub fn pack_size(dtype: DType) -> Option<usize> {
     matches!(dtype, DType::F32 | DType::BF16).then(|| 16 / dtype.size_in_bytes())
 }
 
+/// Launches a kernel. `A` must be its argument struct.
 fn launch<A: Copy>(
     backend: &dyn Backend,
     kernel: String,
@@ -46,25 +48,24 @@ fn launch<A: Copy>(
     args: &A,
 ) -> Result<()> {
     let blocks = blocks.map(u32::try_from);
-    let [Ok(x), Ok(y), Ok(z)] = blocks else {
-        candle_core::bail!("{kernel}: {blocks:?} blocks are too many")
-    };
-    // SAFETY: every function below names the kernel that takes its own struct.
+    let [Ok(x), Ok(y), Ok(z)] = blocks else { candle_core::bail!("{kernel}: too many blocks ({blocks:?})") };
+    // SAFETY: every caller below names the kernel that takes its struct, and fills it with addresses of live tensors.
     unsafe {
         backend.launch(&kernel, [x, y, z], threads as u32, (ptr::from_ref(args).cast(), size_of::<A>()))
     }
 }
 
-/// A kernel for each number format.
-fn of(kernel: &str, dtype: DType) -> String {
+/// The name of a kernel's version for a number format.
+fn typed(kernel: &str, dtype: DType) -> String {
     format!("{kernel}_{}", dtype.as_str())
 }
 
+/// Arguments of `patches`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Patches {
     pub tiles: Pointer,
-    pub levels: Pointer,
+    pub lut: Pointer,
     pub out: Pointer,
     pub count: i32,
     pub side: i32,
@@ -73,12 +74,14 @@ pub struct Patches {
 }
 
 impl Patches {
+    /// Starts the kernel.
     pub fn launch(&self, backend: &dyn Backend, dtype: DType) -> Result<()> {
         let blocks = (self.count as usize).div_ceil(THREADS);
-        launch(backend, of("patches", dtype), [blocks, 1, 1], THREADS, self)
+        launch(backend, typed("patches", dtype), [blocks, 1, 1], THREADS, self)
     }
 }
 
+/// Arguments of `norm`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Norm {
@@ -93,7 +96,8 @@ pub struct Norm {
 }
 
 impl Norm {
-    /// Norms `x` into `out`; what is added first comes with the place of the sum.
+    /// Arguments that write the norm of `x`, `(…, width)`, to `out`. `add` holds a tensor to add first, and the tensor
+    /// that receives the sum.
     pub fn new(
         x: &Tensor,
         add: Option<(&Tensor, &Tensor)>,
@@ -114,11 +118,13 @@ impl Norm {
         })
     }
 
+    /// Starts the kernel.
     pub fn launch(&self, backend: &dyn Backend, dtype: DType, rows: usize) -> Result<()> {
-        launch(backend, of("norm", dtype), [rows, 1, 1], ROW_THREADS, self)
+        launch(backend, typed("norm", dtype), [rows, 1, 1], ROW_THREADS, self)
     }
 }
 
+/// Arguments of `swiglu`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Swiglu {
@@ -128,16 +134,18 @@ pub struct Swiglu {
 }
 
 impl Swiglu {
-    /// Of `gate_up`, `(…, 2 * width)`, into `out`, `(…, width)`.
+    /// Arguments that read `gate_up`, `(…, 2 * width)`, and write `out`, `(…, width)`.
     pub fn new(gate_up: &Tensor, out: &Tensor) -> Result<Self> {
         Ok(Self { gate_up: pointer(gate_up)?, out: pointer(out)?, width: out.dim(D::Minus1)? as i32 })
     }
 
+    /// Starts the kernel.
     pub fn launch(&self, backend: &dyn Backend, dtype: DType, rows: usize) -> Result<()> {
-        launch(backend, of("swiglu", dtype), [rows, 1, 1], ROW_THREADS, self)
+        launch(backend, typed("swiglu", dtype), [rows, 1, 1], ROW_THREADS, self)
     }
 }
 
+/// Arguments of `rotate`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Rotate {
@@ -159,20 +167,22 @@ pub struct Rotate {
 }
 
 impl Rotate {
-    pub fn launch(&self, backend: &dyn Backend, dtype: DType, rows: usize) -> Result<()> {
-        launch(backend, of("rotate", dtype), [rows * self.tokens as usize, 1, 1], THREADS, self)
+    /// Starts the kernel.
+    pub fn launch(&self, backend: &dyn Backend, dtype: DType, sequences: usize) -> Result<()> {
+        launch(backend, typed("rotate", dtype), [sequences * self.tokens as usize, 1, 1], THREADS, self)
     }
 }
 
-/// Distances between rows, heads and tokens, in numbers.
+/// Strides of a tensor `(sequences, heads, tokens, head size)` with contiguous heads, in elements.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Strides {
-    pub row: i64,
+    pub sequence: i64,
     pub head: i64,
     pub token: i64,
 }
 
+/// Arguments of `attention`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Attention {
@@ -181,9 +191,9 @@ pub struct Attention {
     pub v: Pointer,
     pub out: Pointer,
     pub starts: Pointer,
-    pub q_at: Strides,
-    pub k_at: Strides,
-    pub v_at: Strides,
+    pub q_strides: Strides,
+    pub k_strides: Strides,
+    pub v_strides: Strides,
     pub heads: i32,
     pub group: i32,
     pub queries: i32,
@@ -193,17 +203,20 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// Sizes of a head that there is a kernel for.
+    /// Head sizes that the kernel supports.
     pub const SIZES: [usize; 2] = [64, 72];
 
-    pub fn launch(&self, backend: &dyn Backend, size: usize, rows: usize) -> Result<()> {
-        let blocks = |tiles| [(self.queries as usize).div_ceil(QUERIES * tiles), self.heads as usize, rows];
-        // Two tiles use what is read twice; but idle processors use nothing.
-        let tiles = if blocks(2).iter().product::<usize>() < PROCESSORS { 1 } else { 2 };
+    /// Starts the kernel.
+    pub fn launch(&self, backend: &dyn Backend, size: usize, sequences: usize) -> Result<()> {
+        let blocks =
+            |tiles| [(self.queries as usize).div_ceil(QUERIES * tiles), self.heads as usize, sequences];
+        // Two tiles per warp use each loaded key twice. One tile gives enough blocks for all multiprocessors.
+        let tiles = if blocks(2).iter().product::<usize>() < MULTIPROCESSORS { 1 } else { 2 };
         launch(backend, format!("attention_{size}_{tiles}"), blocks(tiles), ROW_THREADS, self)
     }
 }
 
+/// Arguments of `decode_attention`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct DecodeAttention {
@@ -213,8 +226,8 @@ pub struct DecodeAttention {
     pub out: Pointer,
     pub starts: Pointer,
     pub len: Pointer,
-    pub parts: Pointer,
-    pub done: Pointer,
+    pub partials: Pointer,
+    pub finished: Pointer,
     pub key_heads: i32,
     pub capacity: i32,
     pub splits: i32,
@@ -222,29 +235,30 @@ pub struct DecodeAttention {
 }
 
 impl DecodeAttention {
-    /// Sizes of a head that there is a kernel for.
+    /// Head sizes that the kernel supports.
     pub const SIZES: [usize; 2] = [32, 64];
-    /// Most heads that share keys.
-    pub const MOST_HEADS: usize = 4;
+    /// Most query heads per key head.
+    pub const MAX_GROUP: usize = 4;
 
-    /// Parts that `slots` slots are looked at in, by a block each, where so many blocks there are anyway.
+    /// The number of splits of `slots` slots, each with a block of its own, if one split would give `blocks` blocks.
     pub fn splits(slots: usize, blocks: usize) -> usize {
-        DECODE_BLOCKS.div_ceil(blocks).min(slots.div_ceil(FEW_SLOTS)).max(1)
+        DECODE_BLOCKS.div_ceil(blocks).min(slots.div_ceil(MIN_SLOTS_PER_SPLIT)).max(1)
     }
 
-    /// `group`: heads that share keys.
+    /// Starts the kernel. `size` is the head size, `group` the number of query heads per key head.
     pub fn launch(
         &self,
         backend: &dyn Backend,
         dtype: DType,
-        rows: usize,
+        sequences: usize,
         (size, group): (usize, usize),
     ) -> Result<()> {
-        let blocks = [self.splits as usize, self.key_heads as usize, rows];
-        launch(backend, of(&format!("decode_attention_{size}_{group}"), dtype), blocks, ROW_THREADS, self)
+        let blocks = [self.splits as usize, self.key_heads as usize, sequences];
+        launch(backend, typed(&format!("decode_attention_{size}_{group}"), dtype), blocks, ROW_THREADS, self)
     }
 }
 
+/// Arguments of `gemv`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Gemv {
@@ -257,59 +271,64 @@ pub struct Gemv {
     pub eps: f32,
 }
 
-/// What becomes of a sum of [`Gemv`].
+/// What [`Gemv`] does with a dot product.
 #[derive(Clone, Copy, Debug)]
 pub enum Epilogue {
-    /// It is the output.
+    /// Stores it.
     Keep,
-    /// It is added to the output.
+    /// Adds it to the output.
     Add,
-    /// There are two: silu of the first times the second.
+    /// There are two: stores silu of the first times the second.
     Swiglu,
-    /// It is the output, in f32.
-    Scores,
+    /// Stores it in f32.
+    Logits,
 }
 
 impl Gemv {
-    pub fn launch(&self, backend: &dyn Backend, dtype: DType, rows: usize, then: Epilogue) -> Result<()> {
-        let kernel = match then {
+    /// Starts the kernel.
+    pub fn launch(&self, backend: &dyn Backend, dtype: DType, rows: usize, epilogue: Epilogue) -> Result<()> {
+        let kernel = match epilogue {
             Epilogue::Keep => "gemv_keep",
             Epilogue::Add => "gemv_add",
             Epilogue::Swiglu => "gemv_swiglu",
-            Epilogue::Scores => "gemv_scores",
+            Epilogue::Logits => "gemv_logits",
         };
         let blocks = (self.outputs as usize).div_ceil(THREADS / WARP);
-        launch(backend, of(&format!("{kernel}_{rows}"), dtype), [blocks, 1, 1], THREADS, self)
+        launch(backend, typed(&format!("{kernel}_{rows}"), dtype), [blocks, 1, 1], THREADS, self)
     }
 }
 
+/// Arguments of `embed`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Embed {
     pub table: Pointer,
     pub ids: Pointer,
     pub out: Pointer,
-    pub words: i32,
+    pub vocab: i32,
     pub width: i32,
 }
 
 impl Embed {
-    pub fn launch(&self, backend: &dyn Backend, dtype: DType, rows: usize) -> Result<()> {
-        launch(backend, of("embed", dtype), [rows, 1, 1], ROW_THREADS, self)
+    /// Starts the kernel.
+    pub fn launch(&self, backend: &dyn Backend, dtype: DType, sequences: usize) -> Result<()> {
+        launch(backend, typed("embed", dtype), [sequences, 1, 1], ROW_THREADS, self)
     }
 }
 
+/// Arguments of `argmax`.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Argmax {
     pub scores: Pointer,
     pub ids: Pointer,
     pub len: Pointer,
-    pub words: i32,
+    pub vocab: i32,
 }
 
 impl Argmax {
-    pub fn launch(&self, backend: &dyn Backend, rows: usize) -> Result<()> {
-        launch(backend, "argmax".into(), [rows, 1, 1], ARGMAX_THREADS, self)
+    /// Starts the kernel.
+    pub fn launch(&self, backend: &dyn Backend, sequences: usize) -> Result<()> {
+        launch(backend, "argmax".into(), [sequences, 1, 1], ARGMAX_THREADS, self)
     }
 }

@@ -1,8 +1,9 @@
-//! Own kernels in CUDA C++ (`kernels.cu`), how they are launched, and a decode loop that is captured as a CUDA
-//! graph. In tests the same kernels are compiled for the CPU and emulated.
+//! Our own kernels in CUDA C++ (`kernels.cu`), their launches, and a decode loop that is captured as a CUDA graph. The
+//! tests compile the same kernels for the CPU and emulate a GPU.
 
 mod backend;
 mod decode_loop;
+mod decode_step;
 #[cfg(test)]
 pub(crate) mod emulated;
 #[cfg(feature = "cuda")]

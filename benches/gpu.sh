@@ -1,18 +1,17 @@
 #!/bin/sh
-# Everything that is to be measured on a GPU, in one go: golden cases, the benchmark, and transformers
-# on the same work; golden cases and the first shape also without CUDA graphs, and with candle's operations
-# in place of our own kernels, which shows what these are worth. Needs CUDA's driver and libraries (cuBLAS,
-# cuBLASLt, cuRAND), for the comparison a Python with torch, torchvision, transformers (5 or later), numpy
-# and pillow, and two programs that need no GStreamer:
+# Measures everything on a GPU: golden cases, the benchmark, and transformers on the same work. Golden cases and the
+# first shape also run without CUDA graphs, and with candle's operations instead of our own kernels, which shows what
+# the kernels gain. Needs CUDA's driver and libraries (cuBLAS, cuBLASLt, cuRAND), for the comparison a Python with
+# torch, torchvision, transformers (5 or later), numpy and pillow, and two programs that do not need GStreamer:
 #
 #   make gpu-bench      # elsewhere, with nvcc: target/HOST/release/bench and target/HOST/release/golden
 #   sh gpu.sh --bench FILE [--golden FILE --data DIR] [--out DIR] [--python PYTHON] [--device cuda|cpu]
 #             [--shapes 256M,500M,2.2B] [--batches 1,2,4] [--frames 8] [--new-tokens 64] [--repeat 3]
 #             [--periods 3]
 #
-# Carry this file and reference.py, side by side. DIR of --data holds golden/ and ckpt/. A step that
-# fails or cannot run is said to be so, and the next one begins. Writes into DIR of --out (default:
-# results): results.md with all of it, and bench.json and reference.json. A rehearsal on two cores:
+# Copy this file and reference.py to the machine, into one folder. DIR of --data holds golden/ and ckpt/. If a step
+# fails or cannot run, the script reports that and continues. It writes results.md with all results, bench.json and
+# reference.json into DIR of --out (default: results). A rehearsal on two cores:
 #
 #   sh gpu.sh --device cpu --bench FILE --shapes 256M --batches 1,2 --frames 1 --new-tokens 4 --repeat 1
 set -u
@@ -34,19 +33,19 @@ while [ $# -gt 0 ]; do
 done
 case $bench in */*) ;; *) bench=./$bench ;; esac
 case $golden in */* | '') ;; *) golden=./$golden ;; esac
-[ -f "$bench" ] && [ -x "$bench" ] || { echo "--bench: $bench is no program" >&2; exit 2; }
+[ -f "$bench" ] && [ -x "$bench" ] || { echo "--bench: $bench is not a program" >&2; exit 2; }
 here=$(dirname "$0")
 mkdir -p "$out" || exit 1
 results=$out/results.md
 failed=0
 
-# torch brings CUDA libraries of its own: they serve where the environment names no others.
-brought=$("$python" -c 'import glob, importlib.util, os
+# torch comes with its own CUDA libraries. They are used after those that LD_LIBRARY_PATH names.
+torch_libs=$("$python" -c 'import glob, importlib.util, os
 torch = os.path.dirname(importlib.util.find_spec("torch").origin)
 print(":".join(glob.glob(os.path.join(os.path.dirname(torch), "nvidia", "*", "lib"))))' 2>/dev/null)
-[ -z "$brought" ] || export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$brought"
+[ -z "$torch_libs" ] || export LD_LIBRARY_PATH="${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$torch_libs"
 
-# step TITLE COMMAND…: its output goes to the terminal and, under the title, into the results.
+# step TITLE COMMAND…: writes the command's output to the terminal and, under the title, to the results.
 step() {
     printf '\n## %s\n\n' "$1" | tee -a "$results"
     shift
@@ -58,19 +57,19 @@ step() {
     fi
 }
 
-not_run() {
-    printf '\n## %s\n\nnot run: %s\n' "$1" "$2" | tee -a "$results"
+skip() {
+    printf '\n## %s\n\nskipped: %s\n' "$1" "$2" | tee -a "$results"
 }
 
 printf '# Measured on %s\n' "$(date -u +%Y-%m-%dT%H:%MZ)" | tee "$results"
 if command -v nvidia-smi >/dev/null; then
     step "The GPU" nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv
 else
-    not_run "The GPU" "there is no nvidia-smi"
+    skip "The GPU" "there is no nvidia-smi"
 fi
 
 dtypes=f32
-others=candle # what else there is than the default: graphs are for GPUs
+others=candle # kernels besides the default; graphs exist on GPUs only
 [ "$device" = cpu ] || { dtypes='f32 bf16' others='own candle'; }
 for dtype in $dtypes; do
     for kernels in graphs $others; do
@@ -78,12 +77,12 @@ for dtype in $dtypes; do
         if [ -x "$golden" ] && [ -d "$data/golden" ]; then
             step "$title" "$golden" --device "$device" --dtype "$dtype" --kernels "$kernels" "$data"
         else
-            not_run "$title" "--golden or --data is missing"
+            skip "$title" "--golden or --data is missing"
         fi
     done
 done
 
-# Where our own kernels do not run, what does is measured.
+# If our own kernels do not run, measures those that do.
 rm -f "$out/bench.json"
 for kernels in graphs $others; do
     # shellcheck disable=SC2086  # options are words
@@ -92,18 +91,18 @@ for kernels in graphs $others; do
     [ ! -s "$out/bench.json" ] || break
 done
 
-# What the kernels are worth: the first shape without graphs, and with candle's operations.
+# The first shape without graphs, and with candle's operations.
 for kernels in $others; do
-    # shellcheck disable=SC2086  # the last of an option counts
+    # shellcheck disable=SC2086  # options are words; the last --shapes counts
     step "camscribe $first, kernels: $kernels" "$bench" --device "$device" $options --shapes "$first" --periods 0 \
         --kernels "$kernels"
 done
 
 if ! [ -s "$out/bench.json" ]; then
-    not_run "Beside transformers" "there is nothing to compare with"
+    skip "Beside transformers" "there is nothing to compare with"
 elif ! "$python" -c 'import numpy, torch, torchvision, transformers, PIL
 raise SystemExit(int(transformers.__version__.split(".")[0]) < 5)' 2>/dev/null; then
-    not_run "Beside transformers" "$python lacks torch, torchvision, transformers (5 or later), numpy or pillow"
+    skip "Beside transformers" "$python lacks torch, torchvision, transformers (5 or later), numpy or pillow"
 else
     step "Beside transformers" "$python" "$here/reference.py" --ours "$out/bench.json" --json "$out/reference.json"
 fi

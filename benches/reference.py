@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""Our benchmark beside the reference implementation's (transformers, SDPA), on the same work.
+"""Compares camscribe's benchmark with the reference implementation (transformers, SDPA) on the same work.
 
     cargo build --release --no-default-features --bin bench
     python benches/reference.py --bench target/release/bench --device cpu --shapes 256M --batches 1 --rounds 3
     python benches/reference.py --ours bench.json
 
-`--bench` runs our program, too, in turns with the reference and every program in a process of its own,
-so that what else the machine does falls on all of them; `--ours` takes what it has written already. The
-reference gets the same sizes, random weights of its own, prompts of as many tokens, and our batch sizes
-up to the one with the most clips a second. Nothing is downloaded. Its loop asks for no token before the
-last one, so that a GPU never waits for Python's sake. Prints Markdown: medians, and ratios above 1 where
-ours is faster, or smaller. Needs torch, torchvision, transformers (5 or later), numpy and pillow.
+`--bench` runs camscribe's benchmark and the reference in turns, each in its own process, so that other load on
+the machine affects both. `--ours` reads a document that camscribe's benchmark has written before. The reference
+gets a model of the same sizes with random weights, prompts of as many tokens, and camscribe's batch sizes up to
+the one with the most clips per second. Nothing is downloaded. The reference's decode loop copies no token to the
+CPU before the end, so that a GPU never waits for Python. Prints Markdown: medians, and ratios that are above 1
+if camscribe is faster or smaller. Needs torch, torchvision, transformers (5 or later), numpy and pillow.
 """
 import argparse, json, os, pathlib, statistics, subprocess, sys, tempfile, time
 
@@ -18,7 +18,7 @@ WALL = {"preprocess_s": "preprocess, s", "vision_s": "vision, s", "prefill_s": "
         "decode_ms_per_token": "decode, ms per token"}
 CPU = {"cpu.preprocess_s": "preprocess, CPU s", "cpu.vision_s": "vision, CPU s", "cpu.prefill_s": "prefill, CPU s",
        "cpu.decode_s": "decode, CPU s"}
-WHOLE = {"clips_per_s": "clips/s", "first_token_s": "first token, s", "decode_ms_per_token": "ms per token",
+OVERALL = {"clips_per_s": "clips/s", "first_token_s": "first token, s", "decode_ms_per_token": "ms per token",
          "peak_memory_mb": "memory, MB"}
 SHARES = {"vision_share": "vision", "prefill_share": "prefill", "decode_share": "decode"}
 
@@ -26,7 +26,7 @@ SHARES = {"vision_share": "vision", "prefill_share": "prefill", "decode_share": 
 # ----------------------------------------------------------------------------- the reference, in its own process
 
 def build(config, dtype, device):
-    """The reference's model of these sizes, with weights that nobody trained."""
+    """The reference's model of these sizes with random weights."""
     import torch
     from transformers import AutoModelForImageTextToText, SmolVLMConfig
     config = SmolVLMConfig(
@@ -39,7 +39,7 @@ def build(config, dtype, device):
 
 
 def matrix_rate(dtype, device):
-    """Operations a second that torch reaches with a large matrix product: what our program measures, too."""
+    """torch's floating-point operations per second in a large matrix product, measured as camscribe measures its own."""
     import torch
     side, times = (3072, 1) if device == "cpu" else (8192, 50)
     a = torch.randn(side, side, device=device).to(dtype)
@@ -65,13 +65,13 @@ def peak_memory_mb(device):
     if device == "cpu":
         status = pathlib.Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) // 1024
-    # What torch keeps for later is no need; what others take is.
+    # Counts other processes' memory, but not the free memory that torch caches.
     free, total = torch.cuda.mem_get_info()
     return (total - free - torch.cuda.memory_reserved() + torch.cuda.max_memory_allocated()) >> 20
 
 
 def one_run(model, processor, work, batch, device):
-    """Wall and CPU seconds of each stage."""
+    """Runs one batch. Returns the wall and CPU seconds of each stage."""
     import numpy, torch
     config = model.config
     side, frames = config.vision_config.image_size, work["frames"]
@@ -107,7 +107,7 @@ def one_run(model, processor, work, batch, device):
 
 
 def reference(work):
-    """Times the reference in this process; one line of JSON."""
+    """Times the reference in this process and prints one line of JSON."""
     import torch, torchvision, transformers
     from transformers import SmolVLMVideoProcessor
     device, dtype = work["device"], {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[work["dtype"]]
@@ -146,17 +146,17 @@ def reference(work):
                                    f"torchvision {torchvision.__version__}")))
 
 
-# ----------------------------------------------------------------------------- taking turns
+# ----------------------------------------------------------------------------- running both in turns
 
 def busy_seconds():
-    """CPU time that the whole machine has spent: user, nice, system, interrupts; not idle, waiting or stolen."""
+    """CPU seconds that the whole machine has spent: user, nice, system and interrupts; not idle, waiting or stolen."""
     fields = pathlib.Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
     return sum(int(fields[i]) for i in (0, 1, 2, 5, 6)) / os.sysconf("SC_CLK_TCK")
 
 
 def run(command, threads, **options):
-    """Runs a program; on the CPU, on so many cores. What it printed, and what share of the machine's CPU time
-    others took meanwhile."""
+    """Runs a program, pinned to `threads` cores unless that is 0. Returns its output, and the share of the machine's CPU
+    time that other programs took meanwhile."""
     env, pin = dict(os.environ), None
     if threads:
         env |= dict(RAYON_NUM_THREADS=str(threads), OMP_NUM_THREADS=str(threads))
@@ -169,8 +169,8 @@ def run(command, threads, **options):
     return out, max(0, busy_seconds() - busy - own) / (time.monotonic() - start) / os.cpu_count()
 
 
-def ours(a, shape, dtype):
-    """Runs our program on one shape; its document."""
+def run_camscribe(a, shape, dtype):
+    """Runs camscribe's benchmark on one shape and returns its document."""
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "bench.json"
         _, others = run([a.bench, "--shapes", shape, "--batches", a.batches, "--frames", str(a.frames), "--new-tokens",
@@ -181,8 +181,8 @@ def ours(a, shape, dtype):
     return document
 
 
-def theirs(a, document, shape, dtype):
-    """Runs the reference on the work of one of our shapes."""
+def run_reference(a, document, shape, dtype):
+    """Runs the reference on the shape, batches and prompts of one of camscribe's results."""
     best = max(shape["batches"], key=lambda row: row["clips_per_s"])["batch"]
     work = dict(config=shape["config"], prompt_tokens=shape["prompt_tokens"], frames=document["frames"],
                 new_tokens=document["new_tokens"], repeat=document["repeat"], device=document["device"], dtype=dtype,
@@ -195,20 +195,20 @@ def theirs(a, document, shape, dtype):
 
 
 def threads(a, document):
-    """On the CPU: of every program, as many as ours had; 0 on a GPU."""
+    """Threads of the reference on the CPU: as many as camscribe had. 0 on a GPU."""
     return (a.threads or document["threads"]) if document["device"] == "cpu" else 0
 
 
 def collect(a, failed):
-    """Of one shape after another: its name, {program's name: [what it reported, by round]}, and our documents. What
-    the reference could not do goes to `failed`."""
-    taken = [json.loads(pathlib.Path(file).read_text()) for file in a.ours]
-    names = a.shapes.split(",") if a.bench else [s["shape"] for s in taken[0]["shapes"] if s["batches"]]
+    """Yields for each shape its name, {program: [its report in each round]}, and camscribe's documents. Appends a message
+    to `failed` for each run of the reference that fails."""
+    given = [json.loads(pathlib.Path(file).read_text()) for file in a.ours]
+    names = a.shapes.split(",") if a.bench else [s["shape"] for s in given[0]["shapes"] if s["batches"]]
     for name in names:
         results, documents = {}, []
         for number in range(a.rounds):
             print(f"{name}, round {number + 1} of {a.rounds}", file=sys.stderr)
-            fresh = [ours(a, name, dtype) for dtype in a.dtypes.split(",")] if a.bench else taken
+            fresh = [run_camscribe(a, name, dtype) for dtype in a.dtypes.split(",")] if a.bench else given
             documents += fresh if a.bench or not documents else []
             shapes = [(d, s) for d in fresh for s in d["shapes"] if s["shape"] == name]
             for document, shape in shapes:
@@ -216,7 +216,7 @@ def collect(a, failed):
             on_cpu = fresh[0]["device"] == "cpu"
             for dtype in (a.reference_dtypes or ("f32,bf16" if on_cpu else fresh[0]["dtype"])).split(","):
                 try:
-                    results.setdefault(f"reference {dtype}", []).append(theirs(a, *shapes[0], dtype))
+                    results.setdefault(f"reference {dtype}", []).append(run_reference(a, *shapes[0], dtype))
                 except subprocess.CalledProcessError as error:
                     failed.append(f"{name}: the reference in {dtype} failed (exit code {error.returncode})")
                     print(failed[-1], file=sys.stderr)
@@ -236,27 +236,27 @@ def value(row, key):
 
 
 def median(reports, batch, key):
-    """Over rounds; None where the program did not run this batch, or could not measure this."""
+    """The median over rounds. None if the program did not run this batch or did not measure this value."""
     rows = [row for r in reports for row in r["batches"] if row["batch"] == batch]
     values = [v for v in (value(row, key) for row in rows) if v is not None]
     return statistics.median(values) if values else None
 
 
 def ratio(key, own, other):
-    """Above 1 where ours is better; nothing where a clock saw no time pass."""
+    """The ratio of two values, above 1 if camscribe is better. A dash if the divisor is 0."""
     better, worse = (own, other) if key == "clips_per_s" else (other, own)
     return f"{better / worse:.2f}" if worse else "–"
 
 
-def whole_table(name, first, other, results):
-    """Every batch, ours beside one other program."""
+def overall_table(name, first, other, results):
+    """Prints the overall values of every batch: camscribe's beside another program's."""
     print(f"\n{name}, {first} / {other} / ratio\n")
-    print("| batch | " + " | ".join(WHOLE.values()) + " |\n|---" + "|---" * len(WHOLE) + "|")
+    print("| batch | " + " | ".join(OVERALL.values()) + " |\n|---" + "|---" * len(OVERALL) + "|")
     for batch in [row["batch"] for row in results[first][0]["batches"]]:
         cells = []
-        for key in WHOLE:
-            own, their = (median(results[program], batch, key) for program in (first, other))
-            beside = "– / –" if their is None else f"{their:.4g} / {ratio(key, own, their)}"
+        for key in OVERALL:
+            own, other_value = (median(results[program], batch, key) for program in (first, other))
+            beside = "– / –" if other_value is None else f"{other_value:.4g} / {ratio(key, own, other_value)}"
             cells.append(f"{own:.4g} / {beside}")
         print(f"| {batch} | " + " | ".join(cells) + " |")
     for program in (first, other):
@@ -265,7 +265,7 @@ def whole_table(name, first, other, results):
 
 
 def stage_table(name, batch, first, results):
-    """One batch stage by stage, ours beside all other programs."""
+    """Prints the values of each stage of one batch: camscribe's beside all other programs'."""
     others = [program for program in results if program != first]
     print(f"\n{name}, batch {batch}\n\n| | " + " | ".join([first] + [f"{p} | ratio" for p in others]) + " |")
     print("|---" * (2 + 2 * len(others)) + "|")
@@ -290,11 +290,11 @@ def report_shape(name, results):
     batches = [row["batch"] for row in results[first][0]["batches"]]
     best = max(batches, key=lambda batch: median(results[first], batch, "clips_per_s"))
     for other in [program for program in results if program != first]:
-        whole_table(name, first, other, results)
+        overall_table(name, first, other, results)
     for batch in sorted({batches[0], best}):
         stage_table(name, batch, first, results)
-    print("\n(Ours makes numbers of bytes, and brings them to a GPU, in its vision stage, the reference before it.)\n\n"
-          "Of the matrix rate (vision, prefill) and bandwidth (decode) measured in the same runs:\n")
+    print("\n(camscribe normalises pixels and copies them to the GPU in its vision stage, the reference in its preprocessing.)\n\n"
+          "Share of the matrix rate (vision, prefill) and of the bandwidth (decode) measured in the same runs:\n")
     for program in [program for program in results if program.startswith("ours")]:
         print("- " + "; ".join(shares(program, results, batch) for batch in sorted({batches[0], best})))
     for program, reports in results.items():

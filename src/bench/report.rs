@@ -111,7 +111,7 @@ pub struct BatchReport {
 }
 
 impl BatchReport {
-    /// Computes rates from times and costs, and compares them with the device's peak roofline.
+    /// Computes rates from times and costs, and compares them with the device's peak rates.
     pub fn new(model: &RandomModel, measurement: Measurement, roofline: Roofline) -> Self {
         let Measurement { batch, times, peak_memory } = measurement;
         let (network, prompt, wall) = (&model.network, model.prompt_tokens(), times.wall);

@@ -110,7 +110,7 @@ fn small_text(width: usize, mlp: usize, layers: usize, heads: usize, key_heads: 
 
 /// A text that is not the name of a shape.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is no shape: write 256M, 500M or 2.2B")]
+#[error("{0:?} is not a shape: write 256M, 500M or 2.2B")]
 pub struct UnknownShape(String);
 
 impl FromStr for Shape {

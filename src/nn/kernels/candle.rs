@@ -12,10 +12,10 @@ use super::{
     traits::{Kernels, PatchSize},
 };
 
-/// Most attention scores held at a time, in elements (f32): 256 MiB.
+/// Most attention scores in memory at a time, in f32 elements: 256 MiB.
 const MAX_SCORES: usize = 64 << 20;
 
-/// Candle's operations.
+/// candle's operations.
 pub struct CandleKernels;
 
 impl Kernels for CandleKernels {
@@ -71,7 +71,7 @@ impl Kernels for CandleKernels {
         let (sequences, heads, queries, size) = q.dims4()?;
         let (_, key_heads, keys, _) = k.dims4()?;
         let scale = 1. / (size as f64).sqrt();
-        let (k, v) = (evenly_spaced(k)?, evenly_spaced(v)?);
+        let (k, v) = (with_matrix_strides(k)?, with_matrix_strides(v)?);
         let keys_t = k.t()?;
         let bias = positions.map(SequencePositions::bias).transpose()?.flatten();
         let step = (MAX_SCORES / (sequences * heads * keys)).clamp(1, queries);
@@ -86,8 +86,8 @@ impl Kernels for CandleKernels {
                 Some(bias) => scores.broadcast_add(&bias.narrow(2, first, n)?)?,
                 None => scores,
             };
-            let shares = ops::softmax_last_dim(&scores)?.to_dtype(v.dtype())?;
-            let out = shares.reshape(grouped)?.matmul(&v)?;
+            let probabilities = ops::softmax_last_dim(&scores)?.to_dtype(v.dtype())?;
+            let out = probabilities.reshape(grouped)?.matmul(&v)?;
             parts.push(out.reshape((sequences, heads, n, size))?.transpose(1, 2)?);
         }
         Tensor::cat(&parts, 1)?.reshape((sequences, queries, heads * size))
@@ -112,10 +112,10 @@ impl Kernels for CandleKernels {
     }
 }
 
-/// A copy of `x`, `(sequences, heads, tokens, head size)`, if candle's matrix product cannot read it in place: that
-/// needs whole rows, and matrices that are all equally far apart. A view of a cache qualifies, a part of a fused
+/// `x`, `(sequences, heads, tokens, head size)`, or a contiguous copy if candle's matrix product cannot read it in place.
+/// The product needs contiguous rows and one stride between all matrices. A view of a cache has them; a part of a fused
 /// projection does not.
-fn evenly_spaced(x: &Tensor) -> Result<Tensor> {
+fn with_matrix_strides(x: &Tensor) -> Result<Tensor> {
     let (_, heads, _, size) = x.dims4()?;
     match *x.stride() {
         [sequence, head, token, 1] if sequence == heads * head && token == size => Ok(x.clone()),

@@ -1,8 +1,8 @@
 //! The MQTT side of publishing, and the only place that imports rumqttc.
 //!
-//! [`run`](connection::run) keeps a connection up: connect, hand over to a session until it ends, wait,
-//! and again. Each connection starts clean and with a new event loop, so nothing of a lost one is left.
-//! An event that was not acknowledged is in the outbox only, and is sent again from there.
+//! `connection` keeps a connection up: it connects, runs a `session` until it ends, waits, and connects
+//! again. Each connection starts clean and with a new event loop, so nothing of a lost one is left. An
+//! event that was not acknowledged is in the outbox only, and is sent again from there.
 
 mod broker_quirks;
 mod client;

@@ -23,11 +23,11 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
                 _ = terminate.recv() => "SIGTERM",
             };
             if cancelled.is_cancelled() {
-                tracing::error!("{name} again: aborting");
+                tracing::error!("{name} again: stopping at once");
                 #[expect(clippy::disallowed_methods, reason = "the second signal ends the process at once")]
                 std::process::exit(ABORTED);
             }
-            tracing::info!("{name}: shutting down (send it again to abort)");
+            tracing::info!("{name}: shutting down (send it again to stop at once)");
             cancelled.cancel();
         }
     });

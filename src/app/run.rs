@@ -70,8 +70,9 @@ pub async fn run(
     let mut cameras = Cameras::new(deps.clone(), stop.child_token());
     specs.into_values().for_each(|spec| cameras.start(spec));
 
-    let mut watch = Watch { active, reload, commands, deps, lifecycle: Arc::clone(&parts.worker.lifecycle) };
-    let failure = watch.until_end(&mut cameras, &mut worker, &stop).await;
+    let mut main_loop =
+        MainLoop { active, reload, commands, deps, lifecycle: Arc::clone(&parts.worker.lifecycle) };
+    let failure = main_loop.run(&mut cameras, &mut worker, &stop).await;
     parts.drain(&mut cameras, worker).await?;
     match failure {
         Some(error) => Err(error),
@@ -174,8 +175,8 @@ impl Parts {
     }
 }
 
-/// What is needed while the cameras are being watched.
-struct Watch {
+/// The loop while the cameras are being watched, and what it needs.
+struct MainLoop {
     active: ActiveConfig,
     reload: Option<Reload>,
     commands: mpsc::Receiver<CameraCommand>,
@@ -183,10 +184,10 @@ struct Watch {
     lifecycle: Arc<Lifecycle>,
 }
 
-impl Watch {
+impl MainLoop {
     /// Applies reloads and commands until all cameras have ended, `stop`, or the end of the model's thread.
     /// Returns the error of the model, if that ended it.
-    async fn until_end(
+    async fn run(
         &mut self,
         cameras: &mut Cameras,
         worker: &mut ModelWorker,

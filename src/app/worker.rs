@@ -10,7 +10,7 @@ use super::{delivery::deliver, deps::WorkerDeps, instrumented::InstrumentedDescr
 use crate::{
     config::{self, Config},
     describe::{
-        Describer,
+        self, Describer,
         worker::{self, Batching},
     },
     device::GpuInfo,
@@ -119,7 +119,7 @@ fn describe(
 ) -> anyhow::Result<()> {
     deps.lifecycle.monitor(model.heartbeat());
     deps.lifecycle.enter(Phase::WarmingUp);
-    worker::warm_up(&mut *model).context("the model does not work")?;
+    describe::warm_up(&mut *model).context("the model does not work")?;
     let mut events = EventBuilder::new(node, model.model());
     let loaded = LoadedModel { info: model.model(), gpu: model.gpu(), frame_scaling: model.frame_scaling() };
     let mut model = InstrumentedDescriber::new(model, loaded.info.device.clone(), &deps.metrics);

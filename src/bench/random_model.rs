@@ -25,7 +25,7 @@ use crate::{
     heartbeat::Heartbeat,
     nn::{
         device::ComputeTarget,
-        generate::{Request, TokenSampling},
+        generate::{GenerationRequest, TokenSampling},
         observer::ActivationPoint,
     },
     prompt_spec::PromptSpec,
@@ -168,7 +168,7 @@ impl RandomModel {
         })?;
         let vision = stopwatch.elapsed();
 
-        let request = Request {
+        let request = GenerationRequest {
             ids: self.prompt.clone(),
             max_tokens: self.new_tokens,
             sampling: TokenSampling::Greedy,
@@ -187,7 +187,7 @@ impl RandomModel {
         })?;
         let total = stopwatch.elapsed();
         let prefill = prefill.context("there was no prefill")?;
-        for answer in generated.answers {
+        for answer in generated.completions {
             let tokens = answer?.ids.len();
             if tokens != self.new_tokens {
                 bail!("an answer has {tokens} tokens and not {}: the prompt is too long", self.new_tokens);

@@ -10,7 +10,7 @@ use crate::{
     resize::FrameScaling,
 };
 
-/// What the model said about one clip.
+/// The model's description of one clip.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Description {
     /// The answer, trimmed and without special tokens.

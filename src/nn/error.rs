@@ -25,7 +25,7 @@ pub enum DeviceFailure {
     /// The device cannot be used now, but probably can after `retry_after`.
     #[error("the device is not available: {reason}; try again after {} s", retry_after.as_secs())]
     Unavailable {
-        /// What the driver said.
+        /// The driver's message.
         reason: String,
         /// How long to wait.
         retry_after: Duration,
@@ -105,7 +105,7 @@ pub enum LoadError {
     /// There is no such directory.
     #[error("{} is not a directory: name the directory that holds the model's config.json", dir.display())]
     NotADirectory {
-        /// What was named.
+        /// The path that was given.
         dir: PathBuf,
     },
     /// The directory lacks a file that every checkpoint has.
@@ -125,22 +125,22 @@ pub enum LoadError {
         /// Why.
         source: io::Error,
     },
-    /// A file is not what its name says.
+    /// A file is not JSON.
     #[error("{} is not valid JSON: the file is damaged; download the model again", path.display())]
     NotJson {
         /// The file.
         path: PathBuf,
-        /// Where the parser gave up.
+        /// The parser's error.
         source: serde_json::Error,
     },
-    /// A key holds something that this program cannot use.
+    /// A key has a value that this program cannot use.
     #[error("{}: {key} {problem}", path.display())]
     Key {
         /// The file.
         path: PathBuf,
         /// The key, with dots between levels.
         key: String,
-        /// What is wrong with it and what would be right: the rest of a sentence that begins with the key.
+        /// What is wrong with it and what would be right. It continues a sentence that begins with the key.
         problem: String,
     },
     /// `tokenizer.json` is not a tokenizer.
@@ -148,7 +148,7 @@ pub enum LoadError {
     NotATokenizer {
         /// The file.
         path: PathBuf,
-        /// What the parser said.
+        /// The parser's error.
         source: tokenizers::Error,
     },
     /// The tokenizer does not belong to the model.
@@ -162,14 +162,14 @@ pub enum LoadError {
     /// The weights are missing, damaged, or another model's.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// A kernel of ours went so wrong that the device computes nothing any more.
+    /// The self-check of our own kernels broke the device, so that it computes nothing any more.
     #[error(
         "camscribe's own kernels broke {device} ({why}): set kernels = \"candle\" under [model], and please report it"
     )]
     BrokenByKernels {
         /// `cuda:N`
         device: String,
-        /// What went wrong first.
+        /// The first error.
         why: String,
     },
     /// The device that was asked for cannot be used.

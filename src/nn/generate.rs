@@ -1,4 +1,4 @@
-//! Generates answers. A batch of prompts runs once as a whole (prefill), then one token per sequence at a time
+//! Completes prompts. A batch of prompts runs once as a whole (prefill), then one token per sequence at a time
 //! (decode) until every sequence has ended. Sequences that have ended leave the batch when enough of them have.
 
 use std::time::{Duration, Instant};
@@ -41,10 +41,10 @@ pub enum TokenSampling {
 
 /// One sequence of a batch.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub struct GenerationRequest {
     /// The prompt's tokens.
     pub ids: Vec<u32>,
-    /// Most tokens of the answer.
+    /// Most tokens to generate.
     pub max_tokens: usize,
     /// How its tokens are chosen.
     pub sampling: TokenSampling,
@@ -57,14 +57,14 @@ pub struct SpecialTokens {
     pub image: u32,
     /// Fills the left of shorter prompts in a batch. Must not be `image`.
     pub pad: u32,
-    /// End an answer.
+    /// End a completion.
     pub stop: Vec<u32>,
 }
 
-/// A generated answer.
+/// A completed prompt.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// Its tokens, without the stop token.
+pub struct Completion {
+    /// The generated tokens, without the stop token.
     pub ids: Vec<u32>,
     /// Why it ended.
     pub finish_reason: FinishReason,
@@ -77,26 +77,26 @@ pub struct Answer {
 )]
 pub struct NotFinite;
 
-/// The answers of a batch and the time that they took.
+/// The completions of a batch and the time that they took.
 pub struct Generated {
     /// In the order of the requests.
-    pub answers: Vec<Result<Answer, NotFinite>>,
+    pub completions: Vec<Result<Completion, NotFinite>>,
     /// The prompts' forward pass.
     pub prefill: Duration,
     /// All decode steps.
     pub decode: Duration,
 }
 
-/// A sequence whose answer is being generated.
+/// A sequence that is being completed.
 struct Sequence {
-    answer: Vec<u32>,
+    ids: Vec<u32>,
     max_tokens: usize,
     /// None for greedy sequences.
     sampler: Option<LogitsProcessor>,
     end: Option<Result<FinishReason, NotFinite>>,
 }
 
-/// Answers a batch. `features` holds the vectors that replace the image tokens of all prompts, in order,
+/// Completes a batch of prompts. `features` holds the vectors that replace the image tokens of all prompts, in order,
 /// `(image tokens, width)`; None if there are none.
 ///
 /// # Errors
@@ -105,7 +105,7 @@ struct Sequence {
 pub fn generate(
     kernels: &dyn Kernels,
     (decoder, special): (&Decoder, &SpecialTokens),
-    requests: &[Request],
+    requests: &[GenerationRequest],
     features: Option<&Tensor>,
     observe: ActivationObserver<'_>,
 ) -> Result<Generated> {
@@ -157,8 +157,8 @@ pub fn generate(
         }
         next = decode.step(&tokens, &mut cache, observe)?;
     }
-    let answers = sequences.into_iter().map(Sequence::answer).collect();
-    Ok(Generated { answers, prefill, decode: start.elapsed() })
+    let completions = sequences.into_iter().map(Sequence::completion).collect();
+    Ok(Generated { completions, prefill, decode: start.elapsed() })
 }
 
 /// Those of `which` whose scores are not all finite. `logits` is `(sequences, vocabulary)`.
@@ -175,7 +175,7 @@ fn not_finite(logits: &Tensor, which: &[usize]) -> Result<Vec<usize>> {
 fn embed_prompts(
     decoder: &Decoder,
     special: &SpecialTokens,
-    requests: &[Request],
+    requests: &[GenerationRequest],
     slots: usize,
     features: Option<&Tensor>,
 ) -> Result<Tensor> {
@@ -207,7 +207,7 @@ fn embed_prompts(
 
 impl Sequence {
     /// `positions`: the longest sequence that the model takes, prompt included.
-    fn new(request: &Request, positions: usize) -> Self {
+    fn new(request: &GenerationRequest, positions: usize) -> Self {
         let max_tokens = request.max_tokens.min(positions.saturating_sub(request.ids.len()));
         let sampler = match request.sampling {
             TokenSampling::Greedy => None,
@@ -216,7 +216,7 @@ impl Sequence {
             }
         };
         let end = (max_tokens == 0).then_some(Ok(FinishReason::Length));
-        Self { answer: Vec::with_capacity(max_tokens), max_tokens, sampler, end }
+        Self { ids: Vec::with_capacity(max_tokens), max_tokens, sampler, end }
     }
 
     /// Appends the next token. `token` is the one with the highest score; a sequence with a sampler draws another one
@@ -232,15 +232,15 @@ impl Sequence {
             self.end = Some(Ok(FinishReason::Stop));
             return Ok(true);
         }
-        self.answer.push(*token);
-        if self.answer.len() == self.max_tokens {
+        self.ids.push(*token);
+        if self.ids.len() == self.max_tokens {
             self.end = Some(Ok(FinishReason::Length));
         }
         Ok(self.end.is_some())
     }
 
-    fn answer(self) -> Result<Answer, NotFinite> {
+    fn completion(self) -> Result<Completion, NotFinite> {
         let finish_reason = self.end.unwrap_or(Ok(FinishReason::Length))?;
-        Ok(Answer { ids: self.answer, finish_reason })
+        Ok(Completion { ids: self.ids, finish_reason })
     }
 }

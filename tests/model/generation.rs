@@ -8,7 +8,7 @@ use camscribe::{
     event::FinishReason,
     nn::{
         device::choose,
-        generate::{Answer, Request, TokenSampling},
+        generate::{Completion, GenerationRequest, TokenSampling},
         observer::{ActivationPoint, no_observer},
     },
 };
@@ -23,23 +23,23 @@ fn network(config: ModelConfig, dtype: DtypeChoice) -> Network {
 }
 
 /// Returns a prompt of `words` text tokens and `tiles` tiles of 4 `<image>` tokens.
-fn prompt(config: &ModelConfig, words: Range<u32>, tiles: usize, max_tokens: usize) -> Request {
+fn prompt(config: &ModelConfig, words: Range<u32>, tiles: usize, max_tokens: usize) -> GenerationRequest {
     let mut ids: Vec<u32> = words.collect();
     for tile in 0..tiles {
         ids.extend([vec![80 + tile as u32], vec![config.image_token_id; 4]].concat());
     }
     ids.push(5);
-    Request { ids, max_tokens, sampling: TokenSampling::Greedy }
+    GenerationRequest { ids, max_tokens, sampling: TokenSampling::Greedy }
 }
 
 fn tiles(network: &Network, count: usize, seed: usize) -> Vec<u8> {
     (0..count * network.tile_bytes()).map(|i| (((i + 1) * (seed + 3) * 7919) >> 5) as u8).collect()
 }
 
-fn answers(network: &Network, requests: &[Request], tiles: &[u8]) -> Vec<Answer> {
+fn answers(network: &Network, requests: &[GenerationRequest], tiles: &[u8]) -> Vec<Completion> {
     let features = network.encode(tiles, &mut no_observer).unwrap();
     let generated = network.generate(requests, features.as_ref(), &mut no_observer).unwrap();
-    generated.answers.into_iter().map(Result::unwrap).collect()
+    generated.completions.into_iter().map(Result::unwrap).collect()
 }
 
 #[test]
@@ -76,14 +76,17 @@ fn an_answer_ends_at_its_stop_token_at_its_longest_and_at_the_models_last_positi
     config.eos_token_ids = vec![95, stop];
     let stopped =
         answers(&network(config.clone(), DtypeChoice::F32), std::slice::from_ref(&request), &pictures);
-    assert_eq!(stopped[0], Answer { ids: whole.ids[..first].to_vec(), finish_reason: FinishReason::Stop });
+    assert_eq!(
+        stopped[0],
+        Completion { ids: whole.ids[..first].to_vec(), finish_reason: FinishReason::Stop }
+    );
 
     config.eos_token_ids = vec![96];
     config.text.max_position_embeddings = request.ids.len() + 4;
     let short = answers(&network(config, DtypeChoice::F32), std::slice::from_ref(&request), &pictures);
-    assert_eq!(short[0], Answer { ids: whole.ids[..4].to_vec(), finish_reason: FinishReason::Length });
+    assert_eq!(short[0], Completion { ids: whole.ids[..4].to_vec(), finish_reason: FinishReason::Length });
 
-    let none = Request { max_tokens: 0, ..request };
+    let none = GenerationRequest { max_tokens: 0, ..request };
     assert!(answers(&free, &[none], &pictures)[0].ids.is_empty());
 }
 
@@ -92,7 +95,7 @@ fn sampling_draws_the_same_for_the_same_seed_and_leaves_greedy_rows_alone() {
     let network = network(checkpoint::tiny(), DtypeChoice::F32);
     let greedy = prompt(&network.config, 3..9, 1, 24);
     let draw = |seed| TokenSampling::TopP { temperature: 2., top_p: 0.95, seed };
-    let drawn = |seed| Request { sampling: draw(seed), ..greedy.clone() };
+    let drawn = |seed| GenerationRequest { sampling: draw(seed), ..greedy.clone() };
     let pictures = tiles(&network, 1, 0);
     let alone = answers(&network, std::slice::from_ref(&greedy), &pictures);
     let all = answers(&network, &[greedy.clone(), drawn(1), drawn(1), drawn(2)], &pictures.repeat(4));

@@ -20,7 +20,7 @@ use camscribe::{
     nn::{
         device::ComputeTarget,
         error::LoadError,
-        generate::{Request, TokenSampling},
+        generate::{GenerationRequest, TokenSampling},
         observer::ActivationPoint,
     },
     resize::RgbImage,
@@ -282,10 +282,10 @@ impl Runner {
             observed.entry(point).or_default().push(keep);
             Ok(())
         };
-        let requests: Vec<Request> = ids
+        let requests: Vec<GenerationRequest> = ids
             .iter()
             .zip(&expected.greedy_ids)
-            .map(|(ids, greedy)| Request {
+            .map(|(ids, greedy)| GenerationRequest {
                 ids: ids.clone(),
                 max_tokens: greedy.len(),
                 sampling: TokenSampling::Greedy,

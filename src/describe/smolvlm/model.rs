@@ -24,7 +24,7 @@ use crate::{
     nn::{
         device::{ComputeTarget, choose},
         error::{DeviceFailure, LoadError},
-        generate::{Answer, Request, TokenSampling},
+        generate::{Completion, GenerationRequest, TokenSampling},
         weights::Weights,
     },
     resize::{FrameScaling, RgbImage},
@@ -134,17 +134,17 @@ impl SmolVlm {
     fn description(
         &self,
         prompt: &Prompt,
-        answer: Answer,
+        completion: Completion,
         stages: StageTimes,
     ) -> Result<Description, DescribeError> {
-        let text = self.prompter.decode(&answer.ids).map_err(|e| DescribeError::Clip(e.to_string()))?;
+        let text = self.prompter.decode(&completion.ids).map_err(|e| DescribeError::Clip(e.to_string()))?;
         Ok(Description {
             text,
-            finish_reason: answer.finish_reason,
+            finish_reason: completion.finish_reason,
             tokens: Tokens {
                 prompt: prompt.ids.len(),
                 image: prompt.image_tokens,
-                generated: answer.ids.len(),
+                generated: completion.ids.len(),
             },
             stages,
         })
@@ -202,31 +202,35 @@ impl Describer for SmolVlm {
         let features = self.network.encode(&tiles, &mut observe).map_err(|e| self.device_error(e))?;
         stages.vision = start.elapsed();
 
-        let requests: Vec<Request> = prepared
+        let requests: Vec<GenerationRequest> = prepared
             .iter()
             .zip(clips)
             .filter_map(|(prepared, clip)| {
                 let (prompt, _) = prepared.as_ref().ok()?;
                 let max_tokens = clip.prompt_spec.max_tokens;
-                Some(Request { ids: prompt.ids.clone(), max_tokens, sampling: TokenSampling::Greedy })
+                Some(GenerationRequest {
+                    ids: prompt.ids.clone(),
+                    max_tokens,
+                    sampling: TokenSampling::Greedy,
+                })
             })
             .collect();
-        let mut answers = Vec::new();
+        let mut completions = Vec::new();
         if !requests.is_empty() {
             let generated = self
                 .network
                 .generate(&requests, features.as_ref(), &mut observe)
                 .map_err(|e| self.device_error(e))?;
             (stages.prefill, stages.decode) = (generated.prefill, generated.decode);
-            answers = generated.answers;
+            completions = generated.completions;
         }
-        let mut answers = answers.into_iter();
+        let mut completions = completions.into_iter();
         let describe = |prepared: Result<(Prompt, _), DescribeError>| {
             let (prompt, _) = prepared?;
-            match answers.next() {
-                Some(Ok(answer)) => self.description(&prompt, answer, stages),
+            match completions.next() {
+                Some(Ok(completion)) => self.description(&prompt, completion, stages),
                 Some(Err(e)) => Err(DescribeError::Clip(e.to_string())),
-                None => Err(DescribeError::Device("the network gave too few answers".into())),
+                None => Err(DescribeError::Device("the network returned too few completions".into())),
             }
         };
         Ok(prepared.into_iter().map(describe).collect())

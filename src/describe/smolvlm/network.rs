@@ -1,4 +1,4 @@
-//! The whole network on its device: image tiles and token ids in, answers as token ids out. The golden tests and
+//! The whole network on its device: image tiles and token ids in, generated token ids out. The golden tests and
 //! benchmarks use it directly.
 
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::nn::{
     decoder::Decoder,
     device::ComputeTarget,
     error::{LoadError, Result},
-    generate::{Generated, Request, SpecialTokens, generate},
+    generate::{Generated, GenerationRequest, SpecialTokens, generate},
     kernels::{CandleKernels, Kernels},
     observer::{ActivationObserver, ActivationPoint, no_observer},
     select::{SelectedKernels, select},
@@ -140,14 +140,14 @@ impl Network {
         Ok(features)
     }
 
-    /// Answers a batch of prompts. `features` is the result of [`Network::encode`] for the tiles of all of them.
+    /// Completes a batch of prompts. `features` is the result of [`Network::encode`] for the tiles of all of them.
     ///
     /// # Errors
     /// When a prompt is empty, tiles and image tokens do not match, the device fails, or the observer returns an
     /// error.
     pub fn generate(
         &self,
-        requests: &[Request],
+        requests: &[GenerationRequest],
         features: Option<&Tensor>,
         observe: ActivationObserver<'_>,
     ) -> Result<Generated> {

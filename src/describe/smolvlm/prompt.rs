@@ -122,21 +122,21 @@ impl Prompter {
         tokenizer.set_encode_special_tokens(true);
 
         let vocab_size = model.text.vocab_size;
-        if let Some((word, id)) =
+        if let Some((token, id)) =
             tokenizer.get_vocab(true).into_iter().find(|(_, id)| *id as usize >= vocab_size)
         {
-            return wrong(format!("{word:?} has id {id}, and vocab_size in config.json is {vocab_size}"));
+            return wrong(format!("{token:?} has id {id}, and vocab_size in config.json is {vocab_size}"));
         }
         let mut control = HashMap::new();
         let tiles =
             if processor.do_image_splitting { processor.image_edge.div_ceil(processor.tile) } else { 0 };
         let tiles = (1..=tiles).flat_map(|row| (1..=tiles).map(move |col| tile_name(row, col)));
         let special = tokenizer.get_added_tokens_decoder();
-        for word in [START, END, FAKE, GLOBAL, IMAGE].into_iter().map(String::from).chain(tiles) {
-            match tokenizer.token_to_id(&word) {
-                Some(id) if special.get(&id).is_some_and(|t| t.special) => control.insert(word, id),
-                Some(_) => return wrong(format!("{word:?} is not marked as a special token")),
-                None => return wrong(format!("it has no token {word:?}")),
+        for token in [START, END, FAKE, GLOBAL, IMAGE].into_iter().map(String::from).chain(tiles) {
+            match tokenizer.token_to_id(&token) {
+                Some(id) if special.get(&id).is_some_and(|t| t.special) => control.insert(token, id),
+                Some(_) => return wrong(format!("{token:?} is not marked as a special token")),
+                None => return wrong(format!("it has no token {token:?}")),
             };
         }
         if control[IMAGE] != model.image_token_id {
@@ -226,10 +226,10 @@ impl Draft<'_> {
     }
 
     /// Appends a control token. All control tokens were looked up when the tokenizer was loaded.
-    fn control(&mut self, word: &str) -> Result<(), PromptError> {
+    fn control(&mut self, token: &str) -> Result<(), PromptError> {
         self.end_run()?;
-        self.prompt.ids.push(self.prompter.control[word]);
-        self.prompt.text.push_str(word);
+        self.prompt.ids.push(self.prompter.control[token]);
+        self.prompt.text.push_str(token);
         Ok(())
     }
 
@@ -404,7 +404,7 @@ mod tests {
     #[test]
     fn large_numbers_are_spelled_like_num2words() {
         // Made with num2words 0.5.14.
-        for (n, word) in [
+        for (n, text) in [
             (0, "zero"),
             (999, "nine hundred and ninety-nine"),
             (1000, "one thousand"),
@@ -412,7 +412,7 @@ mod tests {
             (1100, "one thousand, one hundred"),
             (12345, "twelve thousand, three hundred and forty-five"),
         ] {
-            assert_eq!(spelled(n), word);
+            assert_eq!(spelled(n), text);
         }
     }
 

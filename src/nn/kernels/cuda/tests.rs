@@ -8,7 +8,7 @@ use super::{
         super::{
             decoder::{Decoder, DecoderConfig, DecoderNames},
             forward::{decode_loop, forward},
-            generate::{Request, SpecialTokens, TokenSampling, generate},
+            generate::{GenerationRequest, SpecialTokens, TokenSampling, generate},
             layers::{Norm, PixelLut},
             observer::no_observer,
             sequence::{SequencePositions, indices},
@@ -361,15 +361,15 @@ fn a_finished_sequence_may_stay_in_the_batch_beyond_the_last_position() {
     config.max_position_embeddings = 40;
     let decoder = decoder(&config, DType::F32);
     // The first ends at the last position, and stays in the batch because too few others have finished.
-    let requests: Vec<Request> = [38, 5, 7, 4, 6]
-        .map(|tokens| Request {
+    let requests: Vec<GenerationRequest> = [38, 5, 7, 4, 6]
+        .map(|tokens| GenerationRequest {
             ids: (0..tokens).map(|t| t * 31 % 499).collect(),
             max_tokens: 12,
             sampling: TokenSampling::Greedy,
         })
         .into();
     let answers = |kernels: &dyn Kernels| {
-        generate(kernels, (&decoder, &special()), &requests, None, &mut no_observer).unwrap().answers
+        generate(kernels, (&decoder, &special()), &requests, None, &mut no_observer).unwrap().completions
     };
     let ours = answers(&kernels());
     assert_eq!(ours[0].as_ref().unwrap().ids.len(), 2);
@@ -380,16 +380,16 @@ fn a_finished_sequence_may_stay_in_the_batch_beyond_the_last_position() {
 #[test]
 fn answers_of_different_lengths_equal_those_of_candles_kernels() {
     let decoder = decoder(&config(), DType::F32);
-    let request = |i: usize, sampling| Request {
+    let request = |i: usize, sampling| GenerationRequest {
         ids: (0..10 + 7 * i).map(|t| ((t * 31 + i) % 499) as u32).collect(),
         max_tokens: [1, 9, 3, 6, 2, 12, 4][i],
         sampling,
     };
     let sampled = TokenSampling::TopP { temperature: 1., top_p: 0.9, seed: 5 };
-    let requests: Vec<Request> =
+    let requests: Vec<GenerationRequest> =
         (0..7).map(|i| request(i, if i == 5 { sampled } else { TokenSampling::Greedy })).collect();
     let answers = |kernels: &dyn Kernels| {
-        generate(kernels, (&decoder, &special()), &requests, None, &mut no_observer).unwrap().answers
+        generate(kernels, (&decoder, &special()), &requests, None, &mut no_observer).unwrap().completions
     };
     assert_eq!(answers(&kernels()), answers(&CandleKernels));
 }

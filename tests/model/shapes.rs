@@ -150,7 +150,7 @@ impl Model {
     }
 
     fn description(&self, clip: &Clip, tiles: &[u8]) -> String {
-        let ids = self.completions(clip, tiles, &clip.questions[..1]).remove(0);
+        let ids = self.answers(clip, tiles, &clip.questions[..1]).remove(0);
         self.prompter.decode(&ids).unwrap().trim().to_owned()
     }
 }
@@ -167,7 +167,7 @@ fn held_out_clips_are_answered_token_by_token_as_by_the_reference() {
         let tiles = model.tiles(clip, &frames);
         let pixels: Vec<_> = tiles.chunks_exact(tiles.len() / frames.len()).map(hex).collect();
         assert_eq!(pixels, clip.pixel_u8_sha256, "clip {i}: resizing");
-        for (ids, question) in model.completions(clip, &tiles, &clip.questions).iter().zip(&clip.questions) {
+        for (ids, question) in model.answers(clip, &tiles, &clip.questions).iter().zip(&clip.questions) {
             let (_end, expected) = question.greedy_ids.split_last().unwrap();
             assert_eq!(ids, expected, "clip {i}: {}", question.question);
             let text = model.prompter.decode(ids).unwrap();
@@ -181,7 +181,7 @@ fn in_q8_at_least_99_of_100_tokens_are_those_of_f32() {
     let (held_out, model) = (HeldOut::read(), Model::load(DtypeChoice::Q8));
     let (mut all, mut same, mut answers, mut same_answers) = (0, 0, 0, 0);
     for clip in &held_out.clips {
-        let said = model.completions(clip, &model.tiles(clip, &clip.frames()), &clip.questions);
+        let said = model.answers(clip, &model.tiles(clip, &clip.frames()), &clip.questions);
         for (ids, question) in said.iter().zip(&clip.questions) {
             let (_end, expected) = question.greedy_ids.split_last().unwrap();
             all += expected.len();
@@ -252,7 +252,7 @@ fn background_answers(model: &Model, clip: &Clip, tiles: &[u8]) -> usize {
         greedy_text: String::new(),
     };
     let questions = [ask("black", [16, 16, 24]), ask("grey", [128, 128, 128]), ask("white", [240, 240, 236])];
-    let answers = model.completions(clip, tiles, &questions);
+    let answers = model.answers(clip, tiles, &questions);
     let said = answers.iter().map(|ids| model.prompter.decode(ids).unwrap());
     said.zip(&questions).filter(|(said, question)| said.trim() == question.right).count()
 }

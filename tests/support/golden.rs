@@ -292,7 +292,7 @@ impl Runner {
             })
             .collect();
         let features = network.encode(tiles, &mut observe)?;
-        let answers = network.generate(&requests, features.as_ref(), &mut observe)?.answers;
+        let answers = network.generate(&requests, features.as_ref(), &mut observe)?.completions;
         let answers: Vec<Vec<u32>> = answers
             .into_iter()
             .enumerate()

@@ -36,14 +36,14 @@ impl Chance {
 }
 
 /// An image of brightness values, row by row.
-type Picture = Vec<f32>;
+type LumaImage = Vec<f32>;
 
 /// A scene: a gradient of light, and boxes in it.
-fn scene(seed: u64) -> Picture {
+fn scene(seed: u64) -> LumaImage {
     let mut chance = Chance(seed);
     let (light, across, down) =
         (chance.between(60.0, 150.0), chance.between(-50.0, 50.0), chance.between(-50.0, 50.0));
-    let mut picture: Picture = (0..WIDTH * HEIGHT)
+    let mut image: LumaImage = (0..WIDTH * HEIGHT)
         .map(|i| {
             let (x, y) = (i % WIDTH, i / WIDTH);
             light + across * (x as f32 / WIDTH as f32 - 0.5) + down * (y as f32 / HEIGHT as f32 - 0.5)
@@ -53,29 +53,29 @@ fn scene(seed: u64) -> Picture {
         let (x, y) = (chance.between(0.0, 280.0) as usize, chance.between(0.0, 150.0) as usize);
         let (w, h) = (chance.between(10.0, 120.0) as usize, chance.between(10.0, 80.0) as usize);
         let shade = chance.between(-50.0, 50.0);
-        paint(&mut picture, (x, y, w, h), |old| (old + shade).clamp(20.0, 235.0));
+        paint(&mut image, (x, y, w, h), |old| (old + shade).clamp(20.0, 235.0));
     }
-    picture
+    image
 }
 
-fn paint(picture: &mut Picture, (x, y, w, h): (usize, usize, usize, usize), with: impl Fn(f32) -> f32) {
+fn paint(image: &mut LumaImage, (x, y, w, h): (usize, usize, usize, usize), with: impl Fn(f32) -> f32) {
     for row in y..(y + h).min(HEIGHT) {
         for column in x..(x + w).min(WIDTH) {
             let at = row * WIDTH + column;
-            picture[at] = with(picture[at]);
+            image[at] = with(image[at]);
         }
     }
 }
 
 /// A person: a box that differs by `contrast` from what it covers.
-fn with_someone(picture: &Picture, x: usize, y: usize, size: (usize, usize), contrast: f32) -> Picture {
-    let mut picture = picture.clone();
+fn with_someone(image: &LumaImage, x: usize, y: usize, size: (usize, usize), contrast: f32) -> LumaImage {
+    let mut image = image.clone();
     paint(
-        &mut picture,
+        &mut image,
         (x, y, size.0, size.1),
         |old| if old < 128.0 { old + contrast } else { old - contrast },
     );
-    picture
+    image
 }
 
 /// How a camera changes an image.
@@ -91,13 +91,13 @@ struct Camera {
 const STEADY: Camera = Camera { noise: 0.0, gain: 1.0, offset: 0.0, shimmer: 0.0 };
 
 impl Camera {
-    fn sees(self, picture: &Picture, chance: &mut Chance) -> Frame {
+    fn capture(self, image: &LumaImage, chance: &mut Chance) -> Frame {
         let blocks: Vec<(f32, f32)> = (0..(WIDTH / 8 + 1) * (HEIGHT / 8 + 1))
             .map(|_| {
                 (chance.between(-self.shimmer, self.shimmer), chance.between(-self.shimmer, self.shimmer))
             })
             .collect();
-        let rgb = picture.iter().enumerate().flat_map(|(i, light)| {
+        let rgb = image.iter().enumerate().flat_map(|(i, light)| {
             let (x, y) = (i % WIDTH, i / WIDTH);
             let (level, wave) = blocks[y / 8 * (WIDTH / 8 + 1) + x / 8];
             let ripple = wave * if (x / 2 + y / 2) % 2 == 0 { 1.0 } else { -1.0 };
@@ -107,8 +107,8 @@ impl Camera {
         frame(WIDTH, HEIGHT, rgb.collect())
     }
 
-    fn films(self, pictures: &[Picture], chance: &mut Chance) -> Vec<Frame> {
-        pictures.iter().map(|picture| self.sees(picture, chance)).collect()
+    fn record(self, images: &[LumaImage], chance: &mut Chance) -> Vec<Frame> {
+        images.iter().map(|image| self.capture(image, chance)).collect()
     }
 }
 
@@ -146,10 +146,10 @@ fn clip(start: DateTime<Utc>, frames: Vec<Frame>, gate: Option<GateConfig>) -> C
 
 /// Returns whether `after` shows nothing new after `before`, by the default threshold.
 fn still(before: Vec<Frame>, after: Vec<Frame>) -> bool {
-    let look = |seconds, frames| {
+    let fingerprint = |seconds, frames| {
         Fingerprint::of(&clip(DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds), frames, gate(10))).unwrap()
     };
-    look(CLIP, after).repeats(&look(0, before).keep_last_frame())
+    fingerprint(CLIP, after).repeats(&fingerprint(0, before).keep_last_frame())
 }
 
 prop_compose! {
@@ -169,8 +169,8 @@ proptest! {
         let (scene, mut chance) = (scene(seed), Chance(seed ^ 1));
         // What was clipped at black or white is lost.
         let dark = Camera { gain: before.gain.min(1.0), ..before };
-        let first = dark.films(&[scene.clone(), scene.clone()], &mut chance);
-        let then = steps.iter().map(|camera| camera.sees(&scene, &mut chance)).collect();
+        let first = dark.record(&[scene.clone(), scene.clone()], &mut chance);
+        let then = steps.iter().map(|camera| camera.capture(&scene, &mut chance)).collect();
         prop_assert!(still(first, then));
     }
 
@@ -180,10 +180,10 @@ proptest! {
         x in 0usize..290, y in 0usize..150, size in (16usize..60, 20usize..80), contrast in 45f32..100.0,
     ) {
         let (empty, mut chance) = (scene(seed), Chance(seed ^ 2));
-        let mut pictures = vec![empty.clone(); 4];
-        pictures[when] = with_someone(&empty, x, y, size, contrast);
-        let before = camera.films(&[empty.clone(), empty.clone()], &mut chance);
-        prop_assert!(!still(before, camera.films(&pictures, &mut chance)));
+        let mut images = vec![empty.clone(); 4];
+        images[when] = with_someone(&empty, x, y, size, contrast);
+        let before = camera.record(&[empty.clone(), empty.clone()], &mut chance);
+        prop_assert!(!still(before, camera.record(&images, &mut chance)));
     }
 
     #[test]
@@ -192,15 +192,15 @@ proptest! {
     ) {
         let (empty, mut chance) = (scene(seed), Chance(seed ^ 3));
         let there = with_someone(&empty, x, y, size, 60.0);
-        let before = camera.films(&[empty.clone(), there], &mut chance);
-        prop_assert!(!still(before, camera.films(&[empty.clone(), empty], &mut chance)));
+        let before = camera.record(&[empty.clone(), there], &mut chance);
+        prop_assert!(!still(before, camera.record(&[empty.clone(), empty], &mut chance)));
     }
 }
 
 #[test]
 fn slow_movement_is_a_change_once_it_has_gone_far_enough() {
     let empty = scene(7);
-    let at = |x| STEADY.films(&[with_someone(&empty, x, 60, (40, 60), 60.0)], &mut Chance(7));
+    let at = |x| STEADY.record(&[with_someone(&empty, x, 60, (40, 60), 60.0)], &mut Chance(7));
     let moved = |by| !still(at(100), at(100 + by));
     assert!(!moved(0));
     let first = (0usize..40).find(|by| moved(*by)).expect("it is seen");
@@ -209,16 +209,16 @@ fn slow_movement_is_a_change_once_it_has_gone_far_enough() {
 
 #[test]
 fn a_light_that_is_switched_on_is_a_change() {
-    let (dark, mut chance) = (scene(3).iter().map(|l| l * 0.2).collect::<Picture>(), Chance(3));
+    let (dark, mut chance) = (scene(3).iter().map(|l| l * 0.2).collect::<LumaImage>(), Chance(3));
     let bright = scene(3);
-    assert!(!still(STEADY.films(&[dark], &mut chance), STEADY.films(&[bright], &mut chance)));
+    assert!(!still(STEADY.record(&[dark], &mut chance), STEADY.record(&[bright], &mut chance)));
 }
 
 #[test]
 fn another_scene_is_a_change() {
     for seed in 0..20 {
         let (one, other, mut chance) = (scene(seed), scene(seed + 100), Chance(seed));
-        assert!(!still(STEADY.films(&[one], &mut chance), STEADY.films(&[other], &mut chance)), "{seed}");
+        assert!(!still(STEADY.record(&[one], &mut chance), STEADY.record(&[other], &mut chance)), "{seed}");
     }
 }
 
@@ -227,31 +227,31 @@ fn a_higher_threshold_detects_less() {
     let empty = scene(5);
     let faint = with_someone(&empty, 100, 60, (40, 60), 25.0);
     let seen = |threshold| {
-        let look = |seconds, picture: &Picture| {
+        let fingerprint = |seconds, image: &LumaImage| {
             let start = DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds);
-            let frames = STEADY.films(std::slice::from_ref(picture), &mut Chance(5));
+            let frames = STEADY.record(std::slice::from_ref(image), &mut Chance(5));
             Fingerprint::of(&clip(start, frames, gate(threshold))).unwrap()
         };
-        !look(CLIP, &faint).repeats(&look(0, &empty))
+        !fingerprint(CLIP, &faint).repeats(&fingerprint(0, &empty))
     };
     assert_eq!([seen(1), seen(10), seen(24), seen(40), seen(255)], [true, true, true, false, false]);
 }
 
 #[test]
 fn a_still_scene_is_described_again_after_the_heartbeat_and_when_the_prompt_changes() {
-    let frames = STEADY.films(&[scene(1)], &mut Chance(1));
-    let look = |seconds, prompt_spec: PromptSpec| {
+    let frames = STEADY.record(&[scene(1)], &mut Chance(1));
+    let fingerprint = |seconds, prompt_spec: PromptSpec| {
         let start = DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds);
         Fingerprint::of(&Clip { prompt_spec: Arc::new(prompt_spec), ..clip(start, frames.clone(), None) })
             .unwrap()
     };
     let prompt_spec = PromptSpec { gate: gate(10), ..PromptSpec::new("What happens?", 8) };
-    let described = look(1000, prompt_spec.clone());
-    assert!(look(1599, prompt_spec.clone()).repeats(&described));
-    assert!(!look(1600, prompt_spec.clone()).repeats(&described));
-    assert!(!look(999, prompt_spec.clone()).repeats(&described), "nobody knows how long ago that was");
+    let described = fingerprint(1000, prompt_spec.clone());
+    assert!(fingerprint(1599, prompt_spec.clone()).repeats(&described));
+    assert!(!fingerprint(1600, prompt_spec.clone()).repeats(&described));
+    assert!(!fingerprint(999, prompt_spec.clone()).repeats(&described), "nobody knows how long ago that was");
     let other = PromptSpec { prompt: "Is it raining?".into(), ..prompt_spec };
-    assert!(!look(1010, other).repeats(&described));
+    assert!(!fingerprint(1010, other).repeats(&described));
 }
 
 #[test]
@@ -269,6 +269,6 @@ fn frames_of_any_size_are_compared_and_damaged_ones_go_to_the_model() {
 
 #[test]
 fn clips_of_a_camera_without_a_gate_get_no_fingerprint() {
-    let frames = STEADY.films(&[scene(1)], &mut Chance(1));
+    let frames = STEADY.record(&[scene(1)], &mut Chance(1));
     assert!(Fingerprint::of(&clip(DateTime::UNIX_EPOCH, frames, None)).is_none());
 }

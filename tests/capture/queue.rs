@@ -319,7 +319,7 @@ proptest! {
                     }
                 }
                 Op::Pop(max) if !queue.is_empty() => {
-                    let waiting = model.iter().filter(|lane| !lane.is_empty()).count();
+                    let waiting = model.iter().filter(|queue| !queue.is_empty()).count();
                     let total: usize = model.iter().map(VecDeque::len).sum();
                     let batch = queue.pop_batch(count(max), NOW).expect("open");
                     prop_assert_eq!(batch.len(), max.min(total));

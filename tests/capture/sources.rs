@@ -107,8 +107,8 @@ async fn keyframes_alone_are_decoded_where_they_come_often_enough() {
         let mut config = file(&path);
         config.sampling = sampling;
         let played = play_all(config).await;
-        let told = played.status.sampling.clone().unwrap();
-        assert!(told.starts_with(mode), "{gop} {sampling:?}: {told}");
+        let sampling_status = played.status.sampling.clone().unwrap();
+        assert!(sampling_status.starts_with(mode), "{gop} {sampling:?}: {sampling_status}");
         let last = played.clips.last().unwrap();
         assert_eq!(last.frames.len(), frames, "{gop} {sampling:?}: {:?}", last.frames);
         let on_keyframes = played.clips[1..].iter().flat_map(|c| &c.frames).all(|f| {

@@ -143,19 +143,19 @@ async fn garbage_from_a_camera_is_counted_restarts_it_and_is_never_described() {
     porch.until("online", |s| s.state == CameraState::Online).await;
     porch.more_clips(2).await;
     server.set_fault(Fault::Garbage);
-    let spoilt = porch.until("offline", |s| s.state == CameraState::Offline).await;
-    assert!(spoilt.why.contains("no whole frame"), "{}", spoilt.why);
-    assert!(spoilt.decode_errors >= 25, "{spoilt:?}");
+    let corrupt = porch.until("offline", |s| s.state == CameraState::Offline).await;
+    assert!(corrupt.why.contains("no whole frame"), "{}", corrupt.why);
+    assert!(corrupt.decode_errors >= 25, "{corrupt:?}");
     server.set_fault(Fault::None);
     let well = porch.until("online again", |s| s.state == CameraState::Online).await;
-    assert!(well.reconnects >= 1 && well.decode_errors >= spoilt.decode_errors, "{well:?}");
+    assert!(well.reconnects >= 1 && well.decode_errors >= corrupt.decode_errors, "{well:?}");
     porch.more_clips(2).await;
     let clips = porch.stop().await;
     assert_in_order(&clips);
     // The pattern is a white ball on black. Noise would be neither.
     for frame in clips.iter().flat_map(|clip| &clip.frames) {
         let grey = frame.rgb.iter().filter(|v| (60..190).contains(*v)).count();
-        assert!(grey * 50 < frame.rgb.len(), "a spoilt picture at {:?}", frame.pts);
+        assert!(grey * 50 < frame.rgb.len(), "a corrupt frame at {:?}", frame.pts);
     }
     neighbour.assert_untouched().await;
 }

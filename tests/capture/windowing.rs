@@ -46,7 +46,7 @@ fn push_all(w: &mut Windower, times: impl IntoIterator<Item = u64>) -> Vec<Clip>
 
 /// Pushes only the frames that the windower wants, as capture does. Returns the clips, and the times of those
 /// frames.
-fn thinned(w: &mut Windower, times: impl IntoIterator<Item = u64>) -> (Vec<Clip>, Vec<u64>) {
+fn push_wanted(w: &mut Windower, times: impl IntoIterator<Item = u64>) -> (Vec<Clip>, Vec<u64>) {
     let (mut clips, mut wanted) = (Vec::new(), Vec::new());
     for t in times {
         if w.offer(ms(t)) {
@@ -107,7 +107,7 @@ fn a_stride_shorter_than_the_window_makes_clips_overlap() {
 #[test]
 fn a_stride_longer_than_the_window_leaves_gaps_that_are_not_reported() {
     let mut w = windower(&config(2000, 60_000, 2, 1));
-    let (clips, wanted) = thinned(&mut w, (0..130_000).step_by(40));
+    let (clips, wanted) = push_wanted(&mut w, (0..130_000).step_by(40));
     assert_eq!(wanted, [0, 1000, 60_000, 61_000, 120_000, 121_000]);
     assert!(clips.len() == 3 && clips.iter().all(|c| !c.gap));
 }
@@ -135,7 +135,7 @@ fn a_time_that_runs_backwards_is_a_discontinuity() {
 #[test]
 fn a_time_that_jumps_by_more_than_a_window_is_a_discontinuity() {
     let mut w = windower(&config(4000, 4000, 4, 2));
-    let (clips, _) = thinned(&mut w, [0, 1000, 9000, 10_000, 11_000, 12_000]);
+    let (clips, _) = push_wanted(&mut w, [0, 1000, 9000, 10_000, 11_000, 12_000]);
     let brief: Vec<_> = clips.iter().map(|c| (c.start_pts, c.gap, c.duration)).collect();
     assert_eq!(brief, [(ms(0), true, ms(1000)), (ms(9000), false, ms(4000))]);
 }
@@ -143,7 +143,7 @@ fn a_time_that_jumps_by_more_than_a_window_is_a_discontinuity() {
 #[test]
 fn the_last_partial_window_of_a_file_is_described_with_its_true_length() {
     let mut w = windower(&config(8000, 8000, 8, 2));
-    let (mut clips, _) = thinned(&mut w, (0..14_000).step_by(40));
+    let (mut clips, _) = push_wanted(&mut w, (0..14_000).step_by(40));
     clips.extend(w.finish());
     assert_eq!(clips.len(), 2);
     assert_eq!(offsets(&clips[1]), [0, 1000, 2000, 3000, 4000, 5000]);
@@ -163,7 +163,7 @@ fn a_window_with_too_few_frames_is_dropped_and_counted() {
 fn lost_frames_are_distinguished_from_a_slow_camera() {
     let lossy = |times: Vec<u64>| {
         let mut w = windower(&config(4000, 4000, 4, 1));
-        let (clips, _) = thinned(&mut w, times);
+        let (clips, _) = push_wanted(&mut w, times);
         clips.iter().map(|c| (offsets(c).len(), c.gap)).collect::<Vec<_>>()
     };
     let steady = |from: u64, to: u64, step: usize| (from..to).step_by(step);
@@ -291,7 +291,7 @@ proptest! {
         let (mut all, mut some) = (windower(&c), windower(&c));
         let mut expected = push_all(&mut all, times.iter().copied());
         expected.extend(all.finish());
-        let (mut got, _) = thinned(&mut some, times);
+        let (mut got, _) = push_wanted(&mut some, times);
         got.extend(some.finish());
         let brief = |clips: &[Clip]| clips.iter().map(|c| (c.start_pts, offsets(c), c.gap, c.duration)).collect::<Vec<_>>();
         prop_assert_eq!(brief(&got), brief(&expected));
@@ -305,7 +305,7 @@ proptest! {
         prop_assume!(c.interval() >= ms(interval));
         let times = (0..40_000).step_by(interval as usize).filter(|t| !(at..at + length).contains(t));
         let mut w = windower(&c);
-        let (mut clips, _) = thinned(&mut w, times);
+        let (mut clips, _) = push_wanted(&mut w, times);
         clips.extend(w.finish());
         let last = clips.last().map_or(ms(0), |clip| clip.start_pts);
         // The end of the stream truncates the last ones, which is no loss.

@@ -4,16 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use camscribe::{
     camera::CameraId,
-    event::{
-        ClipInfo, Dropped, Event, EventKind, FinishReason, FrameInfo, ModelInfo, SCHEMA, Timing, Tokens,
-    },
-    frame::Clock,
+    event::{Event, ModelInfo, SCHEMA},
     publish::{
         BrokerAddress, BrokerState, Publisher, Settings,
         outbox::{Limits, Message, Outbox},
     },
 };
-use chrono::DateTime;
+use serde_json::json;
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -27,35 +24,33 @@ pub fn camera(name: &str) -> CameraId {
     name.parse().expect("a good name")
 }
 
+/// An event. Read from JSON, so that a field that may be absent need not be added here.
 pub fn event(name: &str, seq: u64, description: &str) -> Event {
-    Event {
-        schema: SCHEMA,
-        id: Uuid::now_v7(),
-        kind: EventKind::Description,
-        node: "edge1".into(),
-        camera: camera(name),
-        description: description.into(),
-        repeats: None,
-        clip: ClipInfo {
-            seq,
-            start: DateTime::from_timestamp_millis(1_767_323_045_000).expect("in range"),
-            end: DateTime::from_timestamp_millis(1_767_323_053_000).expect("in range"),
-            clock: Clock::Camera,
-            frames: vec![
-                FrameInfo { offset_s: 0.0, pts_s: 1234.5 },
-                FrameInfo { offset_s: 4.0, pts_s: 1238.5 },
-            ],
-            width: 1920,
-            height: 1080,
-            gap: false,
+    let event = json!({
+        "schema": SCHEMA,
+        "id": Uuid::now_v7(),
+        "type": "description",
+        "node": "edge1",
+        "camera": camera(name),
+        "description": description,
+        "clip": {
+            "seq": seq,
+            "start": "2026-01-02T03:04:05.000Z",
+            "end": "2026-01-02T03:04:13.000Z",
+            "clock": "camera",
+            "frames": [{ "offset_s": 0.0, "pts_s": 1234.5 }, { "offset_s": 4.0, "pts_s": 1238.5 }],
+            "width": 1920,
+            "height": 1080,
+            "gap": false,
         },
-        prompt: "Describe what happens.".into(),
-        finish_reason: FinishReason::Stop,
-        model: model(),
-        tokens: Tokens { prompt: 682, image: 512, generated: 21 },
-        timing_ms: Timing { queued: 4, preprocess: 9, vision: 8, prefill: 6, decode: 31, total: 58 },
-        dropped: Dropped { clips: 0, failed: 0 },
-    }
+        "prompt": "Describe what happens.",
+        "finish_reason": "stop",
+        "model": model(),
+        "tokens": { "prompt": 682, "image": 512, "generated": 21 },
+        "timing_ms": { "queued": 4, "preprocess": 9, "vision": 8, "prefill": 6, "decode": 31, "total": 58 },
+        "dropped": { "clips": 0, "failed": 0 },
+    });
+    serde_json::from_value(event).expect("an event")
 }
 
 pub fn model() -> ModelInfo {

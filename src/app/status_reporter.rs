@@ -178,7 +178,7 @@ impl StatusReporter {
     pub async fn close(&self, grace: Duration) -> usize {
         let publisher = self.lock().publisher.take();
         let Some(publisher) = publisher else { return self.outbox.len() };
-        let (all_acked, used) = (publisher.all_states_acked(), publisher.retained());
+        let (all_acked, used) = (publisher.all_states_acked(), publisher.retained_topics());
         let left = publisher.shutdown(grace).await;
         if all_acked() {
             self.lock().topics.replace(used);
@@ -226,7 +226,7 @@ impl Inner {
     /// not have reached the broker.
     fn publish_all(&mut self, publisher: Publisher) {
         self.cameras.keys().for_each(|id| publisher.announce(id));
-        let used = publisher.retained();
+        let used = publisher.retained_topics();
         let unused = self.topics.unused(&used);
         if let Some(topic) = unused.first() {
             tracing::info!("clearing {} topics that are no longer used, such as {topic}", unused.len());
@@ -247,7 +247,7 @@ impl Inner {
         self.publish_info();
         if let Some(publisher) = &self.publisher {
             publisher.announce(id);
-            self.topics.add(publisher.retained());
+            self.topics.add(publisher.retained_topics());
         }
     }
 

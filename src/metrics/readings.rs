@@ -37,7 +37,7 @@ pub struct Readings {
     pub outbox_age: Duration,
     /// Descriptions that were dropped to make space for newer ones.
     pub outbox_dropped: BTreeMap<CameraId, u64>,
-    /// Descriptions that the broker rejected.
+    /// Descriptions that the broker refused, or that could not be read from the disk.
     pub outbox_dead_lettered: BTreeMap<CameraId, u64>,
     /// Snapshots that were dropped to make space for those of other cameras.
     pub outbox_dropped_snapshots: BTreeMap<CameraId, u64>,
@@ -100,7 +100,7 @@ impl ReadingMetrics {
         r.register("camscribe_outbox_age_seconds", help, self.outbox_age.clone());
         let help = "Descriptions dropped to make space for newer ones";
         r.register("camscribe_outbox_dropped", help, self.outbox_dropped.clone());
-        let help = "Descriptions that the broker rejected";
+        let help = "Descriptions that the broker refused, or that could not be read from the disk";
         r.register("camscribe_outbox_set_aside", help, self.outbox_dead_lettered.clone());
         let help = "Snapshots dropped to make space for those of other cameras";
         r.register("camscribe_outbox_dropped_snapshots", help, self.outbox_dropped_snapshots.clone());

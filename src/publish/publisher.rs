@@ -127,7 +127,7 @@ impl Publisher {
     }
 
     /// The topics on which something may be retained, those of all announced cameras included.
-    pub fn retained(&self) -> BTreeSet<String> {
+    pub fn retained_topics(&self) -> BTreeSet<String> {
         let node = [self.shared.topics.status(), self.shared.topics.info()];
         let cameras = self.shared.cameras();
         let of_cameras = cameras.iter().flat_map(|camera| self.shared.retained_topics(camera));

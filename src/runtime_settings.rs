@@ -186,7 +186,7 @@ mod tests {
     fn every_setting_changes_its_own_field_only() {
         for setting in &SETTINGS {
             let mut camera = camera();
-            let before = values(&camera);
+            let (unchanged, before) = (camera.clone(), values(&camera));
             let other = match setting.get(&camera) {
                 Value::Switch(on) => Value::Switch(!on),
                 Value::Text(text) => Value::Text(format!("{text} And now?")),
@@ -194,6 +194,9 @@ mod tests {
             setting.set(&mut camera, &other);
             let changed = values(&camera).into_iter().filter(|(name, value)| before[name] != *value);
             assert_eq!(changed.collect::<Vec<_>>(), [(setting.name, other)]);
+            // Set back, it leaves nothing changed in the fields that are no run-time settings.
+            setting.set(&mut camera, &before[setting.name]);
+            assert_eq!(camera, unchanged, "{}", setting.name);
         }
     }
 

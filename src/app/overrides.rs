@@ -82,8 +82,8 @@ impl Overrides {
         self.active(written).any(|(_, values)| values.get(ENABLED) == Some(&Value::Switch(false)))
     }
 
-    /// The overrides of cameras that exist, if commands are on. Whoever turns commands off does not want
-    /// their effects either.
+    /// The overrides of cameras that exist, if commands are on. Where commands are off, earlier commands
+    /// have no effect either.
     fn active(&self, written: &Config) -> impl Iterator<Item = (&CameraId, &Values)> {
         self.cameras.iter().filter(|(id, _)| written.mqtt.commands && written.cameras.contains_key(id))
     }

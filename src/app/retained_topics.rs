@@ -27,7 +27,10 @@ impl RetainedTopics {
         let file = state_dir.map(|folder| folder.join(FILE));
         let mut topics = file.as_deref().map_or_else(BTreeSet::new, |file| {
             state_file::read(file).unwrap_or_else(|error| {
-                tracing::error!("the list of retained topics cannot be read; messages on topics that are no longer used stay at the broker: {error:#}");
+                tracing::error!(
+                    "the list of retained topics cannot be read; messages on topics that are no longer used stay \
+                     at the broker: {error:#}"
+                );
                 BTreeSet::<String>::new()
             })
         });

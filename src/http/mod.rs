@@ -1,4 +1,4 @@
-//! The HTTP server. It only carries answers: `app/` hands in who knows them.
+//! The HTTP server. It knows no answers itself: `app/` passes it the functions that do ([`StatusSource`]).
 //!
 //! | file | what it serves |
 //! |---|---|

@@ -59,7 +59,10 @@ pub fn select(target: &mut ComputeTarget, probe: Probe<'_>) -> Result<SelectedKe
             }
         }
         _ => {
-            tracing::info!("in {} candle's operations compute on this device", target.dtype.as_str());
+            tracing::info!(
+                "camscribe has no kernels of its own for {} on this device: candle's operations are used",
+                target.dtype.as_str()
+            );
             Ok(SelectedKernels::candle(None))
         }
     }
@@ -75,14 +78,16 @@ fn check(
     let graphs = ours.graphs();
     match max_relative_error(&ours, probe) {
         Ok(error) if error < max_tolerated_error(target.dtype) => {
-            tracing::info!("camscribe's own kernels compute: {error:.1e} away from candle's operations");
+            tracing::info!(
+                "camscribe's own kernels are used; relative error against candle's operations: {error:.1e}"
+            );
             target.kernels = if ours.graphs() { KernelChoice::Graphs } else { KernelChoice::Own };
             let refused = (graphs && !ours.graphs())
                 .then(|| "decode steps cannot be captured as CUDA graphs".to_owned());
             Ok(SelectedKernels { kernels: Box::new(ours), refused })
         }
         Ok(error) => Ok(SelectedKernels::candle(Some(format!(
-            "they are {error:.1e} away from candle's operations on this GPU; please report it with the name of the GPU"
+            "their relative error against candle's operations is {error:.1e} on this GPU; please report it with the name of the GPU"
         )))),
         Err(why) => {
             // After some faults a device computes nothing any more, and freeing its memory fails, too.

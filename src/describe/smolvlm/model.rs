@@ -65,7 +65,7 @@ impl SmolVlm {
         };
         let network = Network::load(dir, config, target)?;
         if let Some(why) = &network.refused {
-            tracing::warn!("slower than it could be, for camscribe's own kernels do not all run here: {why}");
+            tracing::warn!("camscribe's own kernels do not all run here, so the model is slower: {why}");
         }
         let (target, kernels) = (&network.target, network.target.kernels.as_str());
         tracing::info!("model {} loaded on {target} ({kernels}) in {:.1?}", info.id, start.elapsed());

@@ -68,10 +68,10 @@ struct Pending {
 }
 
 /// Describes clips until the queue is closed and empty. `on_outcome` gets every clip, in order per camera, before the
-/// next batch begins.
+/// next batch begins. Pauses while the describer is not available.
 ///
 /// # Errors
-/// When the device fails. The clips of that batch are handed to `on_outcome` with that error.
+/// When the device fails, or has too little memory even for the smallest clip. The clips of that batch are handed to `on_outcome` with that error.
 pub fn run(
     describer: &mut dyn Describer,
     queue: &ClipQueue,
@@ -117,7 +117,7 @@ pub fn run(
         }
         heartbeat.idle();
         match failure {
-            // The describer comes back by itself; until then live cameras' clips make room for newer ones.
+            // The describer recovers by itself. Until then the queue drops the oldest clips of live cameras.
             Some(DescribeError::Unavailable { reason, retry_after }) => {
                 let pause = retry_after.min(MAX_PAUSE);
                 tracing::warn!("nothing can be described for {} s: {reason}", pause.as_secs());

@@ -11,7 +11,8 @@ use crate::{
     metrics::{Metrics, Stage},
 };
 
-/// A describer whose work is counted in the metrics.
+/// A describer whose work is counted in the metrics. Forwards what the worker calls; what a model says about itself once
+/// (its GPU, its frame scaling) is asked for before it is wrapped.
 pub struct InstrumentedDescriber<'a> {
     model: Box<dyn Describer>,
     device: String,

@@ -40,39 +40,15 @@ impl ChangeGate {
 mod tests {
     use std::{sync::Arc, time::Duration};
 
-    use chrono::{DateTime, TimeDelta};
+    use chrono::DateTime;
 
-    use super::*;
-    use crate::{
-        frame::{Clock, Frame},
-        prompt_spec::{GateConfig, PromptSpec},
-    };
+    use super::{super::warm_up::grey_clip, *};
+    use crate::prompt_spec::{GateConfig, PromptSpec};
 
     fn clip(seq: u64) -> Clip {
-        let (start, camera) = (DateTime::UNIX_EPOCH, "porch".parse::<CameraId>().unwrap());
-        let frame = Frame {
-            camera: camera.clone(),
-            captured_at: start,
-            clock: Clock::Arrival,
-            pts: Duration::ZERO,
-            width: 64,
-            height: 64,
-            rgb: vec![128; 64 * 64 * 3].into(),
-            original: None,
-        };
         let gate = GateConfig { threshold: 10, heartbeat: Duration::from_secs(600) };
-        Clip {
-            camera,
-            seq,
-            start,
-            end: start + TimeDelta::seconds(1),
-            clock: Clock::Arrival,
-            start_pts: Duration::ZERO,
-            duration: Duration::from_secs(1),
-            frames: vec![frame],
-            gap: false,
-            prompt_spec: Arc::new(PromptSpec { gate: Some(gate), ..PromptSpec::new("What?", 1) }),
-        }
+        let prompt_spec = Arc::new(PromptSpec { gate: Some(gate), ..PromptSpec::new("What?", 1) });
+        Clip { seq, start: DateTime::UNIX_EPOCH, prompt_spec, ..grey_clip().unwrap() }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Answers in, events out. Pure.
+//! Outcomes of the worker in, events out. Does no I/O.
 
 pub mod builder;
 

@@ -24,7 +24,7 @@ pub struct AxisWeights {
 impl AxisWeights {
     /// Weights from `n_in` inputs to `n_out` outputs. Neither is 0.
     pub fn new(n_in: usize, n_out: usize, interpolation: Interpolation) -> Self {
-        let (starts, windows) = float_weights(n_in, n_out, interpolation);
+        let (mut starts, windows) = float_weights(n_in, n_out, interpolation);
         let peak = windows.iter().flatten().copied().fold(0.0_f64, f64::max);
         // The most binary places with which the largest weight still fits 16 bits.
         let mut shift = 0;
@@ -32,7 +32,6 @@ impl AxisWeights {
             shift += 1;
         }
         // All windows get the same width. A window that would reach beyond the input begins earlier.
-        let mut starts = starts;
         let widest = windows.iter().map(Vec::len).max().unwrap_or(0);
         let padded = widest.next_multiple_of(STEP) <= n_in;
         let width = if padded { widest.next_multiple_of(STEP) } else { widest };

@@ -158,7 +158,7 @@ fn golden_cases_pass_in(dtype: DtypeChoice) {
         Ok(Network::load(dir, config, target)?.with_kernels(Box::new(kernels())))
     };
     let runner = Runner::new(choose(DeviceChoice::Cpu, dtype).unwrap()).loading(emulated);
-    // Those beside the repository would take minutes: they are run where CAMSCRIBE_GOLDEN names them.
+    // The repository's small cases. The large ones take minutes here, so they run only if CAMSCRIBE_GOLDEN names them.
     runner.all_pass(golden::roots(Path::new(env!("CARGO_MANIFEST_DIR"))));
 }
 

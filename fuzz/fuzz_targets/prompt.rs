@@ -1,5 +1,5 @@
-//! Conversations of any words and pictures: the prompt holds as many image tokens as the pictures
-//! take, whatever the words say.
+//! Conversations of any text and images: the prompt holds as many image tokens as the images take,
+//! whatever the text says.
 #![no_main]
 
 use std::{path::Path, sync::LazyLock, time::Duration};

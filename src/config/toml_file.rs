@@ -141,19 +141,22 @@ fn header(line: &str) -> Option<&str> {
 fn value_of(value: &DeValue<'_>, location: &Location) -> Result<Value, String> {
     let kind = match value {
         DeValue::String(text) => ValueKind::String(text.to_string()),
-        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
-            Ok(number) => ValueKind::I64(number),
-            Err(_) => return Err(format!("the number {number}")),
-        },
+        DeValue::Integer(number) => {
+            let (digits, radix) = (number.as_str(), number.radix());
+            match (i64::from_str_radix(digits, radix), i128::from_str_radix(digits, radix)) {
+                (Ok(number), _) => ValueKind::I64(number),
+                (Err(_), Ok(number)) => ValueKind::I128(number),
+                // The number may be a password in a wrong place: it is not repeated.
+                (Err(_), Err(_)) => return Err("a number with too many digits".into()),
+            }
+        }
         DeValue::Float(number) => match number.as_str().parse() {
             Ok(number) => ValueKind::Float(number),
             Err(_) => return Err(format!("the number {number}")),
         },
         DeValue::Boolean(yes) => ValueKind::Boolean(*yes),
-        DeValue::Array(values) => {
-            let values = values.iter().map(|value| value_of(value.get_ref(), location));
-            ValueKind::Array(values.collect::<Result<_, _>>()?)
-        }
+        // No key takes a list, so its elements do not matter.
+        DeValue::Array(_) => ValueKind::Array(Vec::new()),
         DeValue::Datetime(_) => return Err("a date".into()),
         DeValue::Table(_) => return Err("a section".into()),
     };

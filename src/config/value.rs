@@ -134,6 +134,7 @@ fn shown(value: &ValueKind) -> String {
             }
         }
         ValueKind::Boolean(yes) => yes.to_string(),
+        ValueKind::I128(number) => format!("the number {number}"),
         ValueKind::Float(number) => format!("the number {number:?}"),
         ValueKind::Array(_) => "a list".into(),
         number => number.to_string(),

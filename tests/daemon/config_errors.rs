@@ -58,8 +58,14 @@ fn each_error_in_the_file_is_reported_with_its_line_and_a_remedy() {
         ("[model]\nkernels = true\n", "c.toml:2: model.kernels: ", "not true: write it in quotes"),
         ("[defaults]\nenabled = 1\n", "c.toml:2: defaults.enabled: ", "true or false, not 1"),
         ("[defaults]\nprompt = 2001-01-01\n", "c.toml:2: defaults.prompt: ", "needs text, not a date"),
+        ("[defaults]\nprompt = [2001-01-01]\n", "c.toml:2: defaults.prompt: ", "needs text, not a list"),
         (
             "[mqtt]\npassword_file = 123.5\n",
+            "c.toml:2: mqtt.password_file: ",
+            "text, not a number: write it in quotes",
+        ),
+        (
+            "[mqtt]\npassword_file = 12345678901234567890\n",
             "c.toml:2: mqtt.password_file: ",
             "text, not a number: write it in quotes",
         ),

@@ -168,28 +168,30 @@ fn a_port_in_use_is_reported_before_anything_starts() {
 /// Receives the messages at `$NOTIFY_SOCKET`, line by line.
 fn service_manager(socket: &Path) -> Receiver<String> {
     let socket = UnixDatagram::bind(socket).unwrap();
-    let (tell, told) = channel();
+    let (sender, messages) = channel();
     thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(length) = socket.recv(&mut buffer) {
             let message = String::from_utf8(buffer[..length].to_vec()).unwrap();
-            if message.lines().any(|line| tell.send(line.to_owned()).is_err()) {
+            if message.lines().any(|line| sender.send(line.to_owned()).is_err()) {
                 return;
             }
         }
     });
-    told
+    messages
 }
 
 #[test]
 fn the_service_manager_is_notified_of_every_stage_from_start_to_stop() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("notify");
-    let told = service_manager(&socket);
+    let messages = service_manager(&socket);
     let until = |wanted: &str| {
         let mut lines = Vec::new();
         while lines.last().is_none_or(|line: &String| line != wanted) {
-            lines.push(told.recv_timeout(daemon::TIMEOUT).unwrap_or_else(|_| panic!("{wanted}: {lines:?}")));
+            lines.push(
+                messages.recv_timeout(daemon::TIMEOUT).unwrap_or_else(|_| panic!("{wanted}: {lines:?}")),
+            );
         }
         lines
     };
@@ -219,7 +221,7 @@ fn the_service_manager_is_notified_of_every_stage_from_start_to_stop() {
     }
     daemon.signal("HUP");
     until("RELOADING=1");
-    let line = told.recv_timeout(daemon::TIMEOUT).unwrap();
+    let line = messages.recv_timeout(daemon::TIMEOUT).unwrap();
     assert!(line.strip_prefix("MONOTONIC_USEC=").is_some_and(|n| n.parse::<u64>().is_ok()), "{line}");
     until("READY=1");
     daemon.signal("TERM");

@@ -6,6 +6,7 @@
 //!
 //! | file | what it does |
 //! |---|---|
+//! | `camera_config` | what capture has to know about a camera |
 //! | `supervise` | opens a source again and again until it ends or is cancelled |
 //! | `run_once`, `bus` | one run of one pipeline: start, watch, stop |
 //! | `pipeline`, `pipeline_files`, `rtspsrc`, `test_source`, `shapes` | builds the pipeline of a source |

@@ -18,8 +18,8 @@ const FIRST_INTERVAL: u32 = 3;
 /// A stream cannot be decoded after this many keyframes in a row without a frame. A decoder may hold two
 /// or three back.
 const KEYFRAMES: u32 = 4;
-/// Without keyframes: after this many buffers, and this many times the connect timeout. A camera may take
-/// as long to send its first keyframe.
+/// Nor after this many buffers, with or without keyframes, and this many times the connect timeout. A camera may
+/// take as long to send its first keyframe.
 const BUFFERS: u32 = 100;
 const WITHOUT_KEYFRAMES: u32 = 6;
 

@@ -2,11 +2,16 @@
 //! Nothing is coerced and no unknown key is ignored. All errors are reported together, each with its
 //! location and what to do.
 //!
-//! - [`schema`] lists every key of every section: its type, default and meaning.
-//! - One file per section (`node`, `model`, `mqtt`, `outbox`, `http`, `camera`) holds the keys of the
-//!   section, the settings that come out of them, and the checks between: a new key is added there.
-//! - `toml_file` and `environment` each read one layer; `layers` merges them with the crate `config`.
-//! - `value` checks the type and bounds of each merged value; `load` puts everything together.
+//! | file | what it holds |
+//! |---|---|
+//! | `node.rs`, `model.rs`, `mqtt.rs`, `outbox.rs`, `http.rs`, `camera.rs` | a section: keys, settings, checks |
+//! | `login.rs`, `prompt.rs`, `secret.rs` | keys and values that sections share |
+//! | `source/`, `test_source.rs` | what a `uri` names |
+//! | `schema.rs`, `key.rs` | every key of every section; what a key is |
+//! | `toml_file.rs`, `environment.rs`, `layer.rs`, `layers.rs` | the layers, and how they are merged |
+//! | `section.rs`, `value.rs`, `units.rs` | checked values: types, bounds, durations and sizes |
+//! | `load.rs` | puts everything together |
+//! | `diagnostic.rs`, `hints.rs` | errors and warnings, and what to do about them |
 
 mod camera;
 mod diagnostic;

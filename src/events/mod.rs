@@ -1,4 +1,5 @@
-//! Outcomes of the worker in, events out. Does no I/O.
+//! Outcomes of the worker in, events out. Does no I/O. `builder.rs` makes the events; their fields are in
+//! `src/event.rs`.
 
 pub mod builder;
 

@@ -10,7 +10,7 @@
 //! | `resolve.rs` | a name in, a folder out, offline |
 //! | `client.rs`, `retry.rs` | HTTP with the hub, and when to try again |
 //! | `listing.rs`, `download.rs`, `pull.rs` | what the hub has, one file, a whole model |
-//! | `progress.rs` | what a pull reports |
+//! | `progress.rs`, `error.rs` | what a pull reports; why a model is not there |
 
 mod builtin;
 mod cache;

@@ -41,7 +41,7 @@ label! {
 }
 
 label! {
-    /// Why a clip has no description.
+    /// Why a clip has no event.
     Reason {
         /// A newer clip of the same camera replaced it in the queue: the model is slower than the cameras.
         Overload = "overload",

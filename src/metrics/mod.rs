@@ -1,6 +1,12 @@
 //! The metrics that Prometheus reads: one registry, labels of fixed types. Some are counted here when something
 //! happens ([`Metrics`]). The others are owned by other modules (the queue, the outbox, the cameras) and are
 //! copied from [`Readings`] when a page is written. Values that are not known are left out.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `registry.rs` | what is counted here, and the page |
+//! | `readings.rs` | what other modules own |
+//! | `labels.rs` | the labels and their values |
 
 mod labels;
 mod readings;

@@ -29,19 +29,19 @@ pub struct Readings {
     pub queue_age: Duration,
     /// Clips that newer ones replaced in the queue.
     pub overload: BTreeMap<CameraId, u64>,
-    /// Descriptions that wait for the broker, or for its acknowledgement.
+    /// Events that wait for the broker, or for its acknowledgement.
     pub outbox: usize,
-    /// The size of these descriptions.
+    /// The size of these events.
     pub outbox_bytes: u64,
-    /// The age of the oldest of these descriptions.
+    /// The age of the oldest of these events.
     pub outbox_age: Duration,
-    /// Descriptions that were dropped to make space for newer ones.
+    /// Events that were dropped to make space for newer ones.
     pub outbox_dropped: BTreeMap<CameraId, u64>,
-    /// Descriptions that the broker refused, or that could not be read from the disk.
+    /// Events that the broker refused, or that could not be read from the disk.
     pub outbox_dead_lettered: BTreeMap<CameraId, u64>,
     /// Snapshots that were dropped to make space for those of other cameras.
     pub outbox_dropped_snapshots: BTreeMap<CameraId, u64>,
-    /// Whether the outbox is on disk.
+    /// Whether new events are stored on disk.
     pub outbox_on_disk: bool,
     /// Whether the broker is connected.
     pub broker_connected: bool,
@@ -83,30 +83,31 @@ impl ReadingMetrics {
     /// Adds the metrics to the registry.
     pub fn register(&self, r: &mut Registry) {
         r.register("camscribe_frames", "Frames taken from the camera", self.frames.clone());
-        let help = "Errors of the camera's decoder: its warnings, and frames that were incomplete";
+        let help =
+            "Errors of the camera's decoder: reported errors, incomplete frames, and data that gave no frame";
         r.register("camscribe_decoder_errors", help, self.decode_errors.clone());
         r.register("camscribe_camera_state", "1 for the state that the camera is in", self.state.clone());
         r.register("camscribe_queue_clips", "Clips that wait for the model", self.queue.clone());
         let help = "How long the clip that has waited longest has waited for the model";
         r.register("camscribe_queue_age_seconds", help, self.queue_age.clone());
-        let help = "Descriptions that the broker has not acknowledged";
+        let help = "Events that the broker has not acknowledged";
         r.register("camscribe_outbox_messages", help, self.outbox.clone());
         r.register(
             "camscribe_outbox_bytes",
-            "Size of the descriptions that the broker has not acknowledged",
+            "Size of the events that the broker has not acknowledged",
             self.outbox_bytes.clone(),
         );
-        let help = "Age of the oldest description that the broker has not acknowledged";
+        let help = "Age of the oldest event that the broker has not acknowledged";
         r.register("camscribe_outbox_age_seconds", help, self.outbox_age.clone());
-        let help = "Descriptions dropped to make space for newer ones";
+        let help = "Events dropped to make space for newer ones";
         r.register("camscribe_outbox_dropped", help, self.outbox_dropped.clone());
-        let help = "Descriptions that the broker refused, or that could not be read from the disk";
+        let help = "Events that the broker refused, or that could not be read from the disk";
         r.register("camscribe_outbox_set_aside", help, self.outbox_dead_lettered.clone());
         let help = "Snapshots dropped to make space for those of other cameras";
         r.register("camscribe_outbox_dropped_snapshots", help, self.outbox_dropped_snapshots.clone());
-        let help = "Whether the outbox is on disk";
+        let help = "1 while new events are stored on disk, 0 while they are stored in memory";
         r.register("camscribe_outbox_on_disk", help, self.outbox_on_disk.clone());
-        let help = "Whether the MQTT broker is connected";
+        let help = "1 while the MQTT broker is connected";
         r.register("camscribe_broker_connected", help, self.broker_connected.clone());
         let help = "Resident memory of this process";
         r.register("process_resident_memory_bytes", help, self.resident.clone());

@@ -77,13 +77,9 @@ impl Metrics {
         let mut registry = Registry::default();
         let r = &mut registry;
         r.register("camscribe_clips", "Clips cut from the camera's frames", metrics.clips.clone());
-        let help = "Clips that were described";
+        let help = "Clips that have an event: described, or found unchanged";
         r.register("camscribe_descriptions", help, metrics.descriptions.clone());
-        r.register(
-            "camscribe_clips_dropped",
-            "Clips without a description, and why",
-            metrics.dropped.clone(),
-        );
+        r.register("camscribe_clips_dropped", "Clips without an event, and why", metrics.dropped.clone());
         let help = "Times that the camera delivered frames again after it had stopped";
         r.register("camscribe_camera_reconnects", help, metrics.camera_reconnects.clone());
         let help = "Times that the MQTT broker was connected again";
@@ -122,7 +118,7 @@ impl Metrics {
         self.clips.get_or_create(&OfCamera { camera: camera.clone() }).inc();
     }
 
-    /// Counts a clip that was described, its tokens and its times.
+    /// Counts a clip that has an event, its tokens and its times.
     pub fn described(&self, event: &Event) {
         self.descriptions.get_or_create(&OfCamera { camera: event.camera.clone() }).inc();
         let tokens = &event.tokens;
@@ -137,7 +133,7 @@ impl Metrics {
         self.stage(Stage::Total, Duration::from_millis(event.timing_ms.total));
     }
 
-    /// Counts a clip that will have no description.
+    /// Counts a clip that will have no event.
     pub fn dropped(&self, camera: &CameraId, reason: Reason) {
         self.dropped.get_or_create(&OfDrop { camera: camera.clone(), reason }).inc();
     }

@@ -1,6 +1,18 @@
 //! The inference engine that every local model shares: device, weights, kernels, text decoder and token
 //! generation. Token ids and tensors go in, token ids come out. Nothing here knows which model runs; what
 //! belongs to one model family is in `describe/<family>/`.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `device.rs`, `host.rs`, `memory_pool.rs` | the device, the number format, the machine |
+//! | `weights/`, `json_config.rs` | the files of a checkpoint |
+//! | `layers.rs`, `decoder.rs` | weights as data |
+//! | `kernels/` | the arithmetic |
+//! | `select.rs`, `self_check.rs` | which kernels run, and whether they are right |
+//! | `forward.rs`, `sequence.rs`, `generate.rs` | one pass, the batch and its cache, whole answers |
+//! | `observer.rs` | hooks for activations |
+//! | `roofline.rs` | the peak rates of the device |
+//! | `error.rs` | what can fail |
 
 pub mod decoder;
 pub mod device;

@@ -4,6 +4,16 @@
 //! newest snapshot of each camera. States (of the node, of the cameras, of what runs here) are set on
 //! the [`Publisher`]. They are retained at the broker, and published again after every reconnect. Only
 //! [`mqtt`] knows the protocol.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `publisher.rs` | the handle: states in, a connection behind it |
+//! | `outbox/` | the queue of events, on disk |
+//! | `mqtt/` | the connection |
+//! | `topics.rs`, `home_assistant.rs` | names of topics; discovery messages |
+//! | `commands.rs` | commands of subscribers |
+//! | `retained.rs`, `info.rs` | retained messages; the payload of `info` |
+//! | `settings.rs`, `shared.rs` | which broker; what publisher and connection share |
 
 pub mod commands;
 pub mod home_assistant;

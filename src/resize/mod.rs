@@ -3,6 +3,13 @@
 //!
 //! It is written by hand because no crate gives the same bytes, and the model's answers depend on them. Which
 //! interpolation and size is used is the model's choice: a [`FrameScaling`].
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `image.rs` | an image, and how it is resized |
+//! | `scaling.rs` | how a model scales frames down first |
+//! | `axis.rs`, `interpolation.rs` | weights along one axis |
+//! | `portable.rs`, `avx2.rs` | the two passes |
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

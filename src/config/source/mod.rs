@@ -2,6 +2,14 @@
 //!
 //! [`scheme`] has one row for each kind of source. A URI becomes a [`Source`]; credentials are taken out
 //! of the URI meanwhile, so that a [`Source`] may be shown to anyone.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `scheme.rs` | the kinds of source: names, pipelines, properties |
+//! | `uri.rs` | a URI in, a source out |
+//! | `network.rs` | the address of a network camera |
+//! | `mask.rs` | hides passwords |
+//! | `error.rs` | why a URI names no source |
 
 mod error;
 mod mask;

@@ -1,7 +1,7 @@
 //! The table of source kinds.
 //!
-//! To add a kind, add a row here, its pipeline file in `pipelines/`, its form to the comment of `uri` in
-//! `config/camscribe.toml`, and a test. Everything else asks a source for its [`Origin`] only.
+//! A new kind is a row here and a file in `pipelines/`; `docs/architecture.md` lists the other places. Everything
+//! else asks a source for its [`Origin`] only.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 

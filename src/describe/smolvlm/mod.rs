@@ -1,5 +1,16 @@
 //! SmolVLM2 on the engine in `nn`. It equals the reference implementation (transformers 5.23.0) on the same
 //! checkpoint.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `model.rs` | the describer: clips in, descriptions out |
+//! | `network.rs` | the whole network: tiles and token ids in, token ids out |
+//! | `config.rs`, `layout.rs` | what a checkpoint states, and the tensors that it must have |
+//! | `preprocess.rs` | frames to tiles |
+//! | `prompt.rs` | messages to text and token ids |
+//! | `sampling.rs` | which frames of a whole file the reference takes |
+//! | `vision.rs`, `connector.rs` | tiles to image tokens |
+//! | `self_check_tests.rs` | tests of the network on emulated CUDA kernels |
 
 pub mod config;
 pub mod connector;

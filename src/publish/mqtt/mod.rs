@@ -3,6 +3,17 @@
 //! `connection` keeps a connection up: it connects, runs a `session` until it ends, waits, and connects
 //! again. Each connection starts clean and with a new event loop, so nothing of a lost one is left. An
 //! event that was not acknowledged is in the outbox only, and is sent again from there.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `connection.rs`, `session.rs` | keeps a connection up; one connection |
+//! | `connector.rs`, `tls.rs` | how to reach the broker |
+//! | `client.rs`, `protocol.rs` | one interface for MQTT 5 and 3.1.1 |
+//! | `delivery.rs`, `in_flight.rs` | what is sent, and what becomes of it |
+//! | `subscriptions.rs` | what camscribe subscribes to |
+//! | `broker_quirks.rs`, `reason_text.rs` | what a connection has taught; reasons in words |
+//! | `probe.rs` | `check --probe` |
+//! | `embedded_broker.rs`, `subscriber.rs` | the broker and the reader of `camscribe demo` |
 
 mod broker_quirks;
 mod client;

@@ -8,6 +8,17 @@
 //! When the outbox is full, the oldest waiting event is dropped and counted. Only the newest snapshot
 //! of a camera is kept, because only the newest is published. Snapshots have their own limit, and an
 //! event survives the loss of its snapshot.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `durable_queue.rs` | the outbox itself |
+//! | `ledger.rs` | which rows wait, and what was lost |
+//! | `message.rs`, `row.rs` | what goes in and comes out; rows of the tables |
+//! | `database.rs`, `migrations.rs` | the SQL; the layouts |
+//! | `folder.rs`, `fault.rs` | the state directory; why a database cannot be used |
+//! | `spill.rs` | what the disk does not take |
+//! | `status.rs` | limits and counts |
+//! | `tests.rs` | property tests against a simple model |
 
 mod database;
 mod durable_queue;

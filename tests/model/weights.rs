@@ -149,18 +149,19 @@ fn a_header_that_is_not_json_is_refused() {
 
 #[test]
 fn offsets_outside_the_file_overlapping_or_of_another_size_are_refused() {
-    type Change = fn(&mut Value);
-    let changes: [(Change, &str); 5] = [
-        (|t| t["data_offsets"] = json!([0, 1_u64 << 60]), "lies at bytes"),
-        (|t| t["data_offsets"] = json!([128, 0]), "lies at bytes"),
-        (|t| t["data_offsets"] = json!([0, 4]), "takes 4 bytes"),
-        (|t| t["shape"] = json!([1_u64 << 62, 1_u64 << 62]), "takes 128 bytes"),
-        (|t| t["data_offsets"] = json!([-4, 124]), "header of tensor"),
+    const REFUSED: [&str; 3] =
+        ["model.safetensors", "not a whole safetensors file", "download the model again"];
+    let changes: [fn(&mut Value); 5] = [
+        |t| t["data_offsets"] = json!([0, 1_u64 << 60]),
+        |t| t["data_offsets"] = json!([128, 0]),
+        |t| t["data_offsets"] = json!([0, 4]),
+        |t| t["shape"] = json!([1_u64 << 62, 1_u64 << 62]),
+        |t| t["data_offsets"] = json!([-4, 124]),
     ];
-    for (change, word) in changes {
+    for change in changes {
         let (dir, file) = folder();
         with_header(&file, |header| change(&mut header[NORM]));
-        refused(dir.path(), &["model.safetensors", NORM, word]);
+        refused(dir.path(), &REFUSED);
     }
     let (dir, file) = folder();
     // Two tensors of one shape at the same bytes.
@@ -168,7 +169,7 @@ fn offsets_outside_the_file_overlapping_or_of_another_size_are_refused() {
         let other = "model.text_model.layers.0.input_layernorm.weight";
         header[NORM]["data_offsets"] = header[other]["data_offsets"].clone();
     });
-    refused(dir.path(), &["not a whole safetensors file"]);
+    refused(dir.path(), &REFUSED);
 }
 
 #[test]

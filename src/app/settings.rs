@@ -14,7 +14,7 @@ use crate::{
     queue::Overflow,
 };
 
-/// A live camera that delivers no frame within this time is restarted.
+/// A source that delivers no data within this time after it was opened is restarted. Other limits are multiples of it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The cameras that are to be watched.

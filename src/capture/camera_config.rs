@@ -33,8 +33,8 @@ pub struct CameraConfig {
     pub window: WindowConfig,
     /// What to ask about each clip.
     pub prompt_spec: Arc<PromptSpec>,
-    /// A source that gives no frame within this time after it was opened has failed. Later on, the limit
-    /// of a live source follows from its own frame intervals.
+    /// A source that gives no data within this time after it was opened has failed. Its first frame may take a
+    /// multiple of it. Later on, the limit of a live source follows from its own frame intervals.
     pub connect_timeout: Duration,
     /// Whether a live source that fails is opened again, for ever.
     pub retry: bool,

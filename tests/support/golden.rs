@@ -1,5 +1,5 @@
-//! Compares this program's model with the results of the reference implementation. A root folder with
-//! `golden/<set>/<case>.{json,safetensors}` and `ckpt/<shape>/` goes in; one outcome a case comes out.
+//! Compares this program's model with the results of the reference implementation. Reads a root folder with
+//! `golden/<set>/<case>.{json,safetensors}` and `ckpt/<shape>/`, and gives one [`Outcome`] a case.
 //! The golden tests and the program `golden` share this file.
 
 use std::{
@@ -36,7 +36,7 @@ const QUIRK: &str = "batch_2_and_5";
 /// What became of a case.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Everything compared is equal or within tolerance; the figures say how near.
+    /// Everything compared is equal or within tolerance; the figures are the largest errors.
     Passed(String),
     Failed(String),
     /// Its weights are not there.

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, Layout, Storage, Tensor};
 use gemm::Parallelism;
 
-use super::super::super::error::Result;
+use crate::nn::error::Result;
 
 /// The elements of a contiguous f32 tensor.
 ///

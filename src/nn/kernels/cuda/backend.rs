@@ -4,7 +4,7 @@ use std::ffi::c_void;
 
 use candle_core::Tensor;
 
-use super::super::super::error::Result;
+use crate::nn::error::Result;
 
 /// A machine that runs the kernels of `kernels.cu`.
 pub trait Backend: Send + Sync {

@@ -6,7 +6,7 @@ use candle_core::{CudaStorage, cuda_backend::CudaStorageSlice};
 #[cfg(feature = "cuda")]
 use cudarc::driver::{CudaSlice, DevicePtr, DeviceRepr};
 
-use super::super::super::error::Result;
+use crate::nn::error::Result;
 
 /// An address in the device's memory. 0 is a null pointer.
 pub type Pointer = u64;

@@ -45,7 +45,7 @@ pub const ROWS_PER_TILE: usize = 4;
 /// Rows of the weight matrix per task of a small-batch GEMM.
 pub const WEIGHT_ROWS_PER_TASK: usize = 32;
 
-/// Adds `by_output`, `(outputs, rows)`, to `out`, `(rows, outputs)`. A small-batch GEMM computes the former.
+/// Adds `by_output`, `(outputs, rows)`, to `out`, `(rows, outputs)`. A small-batch GEMM computes `by_output`.
 pub fn add_transposed(by_output: &[f32], rows: usize, out: &mut [f32]) {
     let outputs = out.len() / rows;
     for (output, column) in by_output.chunks_exact(rows).enumerate() {

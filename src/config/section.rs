@@ -64,7 +64,7 @@ impl Section {
         !matches!(self.entry(name).location, Location::Unset { .. })
     }
 
-    /// The text of a [`Kind::Text`] key.
+    /// The text of a [`Kind::Text`](super::key::Kind::Text) key.
     pub fn text(&self, name: &str) -> &str {
         match &self.entry(name).value {
             Value::Text(text) => text,
@@ -72,12 +72,12 @@ impl Section {
         }
     }
 
-    /// The text of a [`Kind::Text`] key, `None` if it is empty.
+    /// The text of a [`Kind::Text`](super::key::Kind::Text) key, `None` if it is empty.
     pub fn optional(&self, name: &str) -> Option<&str> {
         Some(self.text(name)).filter(|text| !text.is_empty())
     }
 
-    /// The choice of a [`Kind::Choice`] key, whose words are those of `choices`.
+    /// The choice of a [`Kind::Choice`](super::key::Kind::Choice) key, whose words are those of `choices`.
     pub fn choice<T: Copy>(&self, name: &str, choices: &[(&str, T)]) -> T {
         let word = self.text(name);
         match choices.iter().find(|(known, _)| *known == word) {
@@ -86,12 +86,12 @@ impl Section {
         }
     }
 
-    /// The value of a [`Kind::Bool`] key.
+    /// The value of a [`Kind::Bool`](super::key::Kind::Bool) key.
     pub fn bool(&self, name: &str) -> bool {
         self.entry(name).value == Value::Bool(true)
     }
 
-    /// The value of a [`Kind::Int`] key, or the bytes of a [`Kind::Size`] key.
+    /// The value of a [`Kind::Int`](super::key::Kind::Int) key, or the bytes of a [`Kind::Size`](super::key::Kind::Size) key.
     pub fn number(&self, name: &str) -> u64 {
         match self.entry(name).value {
             Value::Int(number) | Value::Size(number) => number,
@@ -99,7 +99,7 @@ impl Section {
         }
     }
 
-    /// The value of a [`Kind::Duration`] key.
+    /// The value of a [`Kind::Duration`](super::key::Kind::Duration) key.
     pub fn duration(&self, name: &str) -> Duration {
         match self.entry(name).value {
             Value::Duration(time) => time,

@@ -1,4 +1,4 @@
-//! Model files: [`resolve`] finds a model on this machine without any network, [`HubClient::pull`]
+//! Model files: [`resolve()`] finds a model on this machine without any network, [`HubClient::pull`]
 //! downloads one and checks every byte of it.
 //!
 //! | file | what it holds |

@@ -46,7 +46,7 @@ pub fn max_relative_error(kernels: &dyn Kernels, probe: Probe<'_>) -> Result<f32
     Ok(largest)
 }
 
-/// The scores after the prompts of [`BATCHES`] and after each decode step, with made-up tokens.
+/// The scores after the prompts of `BATCHES` and after each decode step, with made-up tokens.
 ///
 /// # Errors
 /// When the device fails.

@@ -168,7 +168,7 @@ multiversion! {
 }
 
 multiversion! {
-    /// `out[output * rows + row]` is the dot product of `x[row]` and `weights[output]`. `x` comes from [`interleave`].
+    /// `out[output * rows + row]` is the dot product of `x[row]` and `weights[output]`. `x` comes from `interleave`.
     fn dot_products(x: &[[f32; BLOCK]], rows: usize, weights: &[[i8; BLOCK]], scales: &[f32], out: &mut [f32]) {
         let blocks = x.len() / rows;
         for (i, x) in x.chunks(ROWS_PER_TILE * blocks).enumerate() {

@@ -161,7 +161,9 @@ async fn overload(priorities: [u64; CAMERAS], time: Duration) -> Vec<Fate> {
     let (total, weights) = (sum(|f| f.share), priorities.iter().sum::<u64>());
     for (fate, priority) in fates.iter().zip(priorities) {
         let fair = (total * priority) as f64 / weights as f64;
-        assert!((fate.share as f64 - fair).abs() <= 0.1 * fair, "{fair} would be fair: {fates:?}");
+        // A queue that served whoever came first, or one camera twice in a round, is further off; a machine
+        // that is busy with other things is not.
+        assert!((fate.share as f64 - fair).abs() <= 0.25 * fair, "{fair} would be fair: {fates:?}");
     }
     fates
 }

@@ -15,6 +15,7 @@ use crate::support::{
     playback::{camera, file, mean, offsets, play, play_all},
     rtsp::{Fault, RtspServer},
     video::{ball, h264, launch},
+    watched_camera::WatchedCamera,
 };
 
 /// The stream of the server: H.264 with a keyframe a second.
@@ -371,21 +372,15 @@ async fn a_camera_that_disappears_and_returns_is_reconnected() {
     let port = server.port();
     let mut config = camera(&server.uri());
     config.retry = true;
-    config.connect_timeout = Duration::from_secs(3);
-    let playing = tokio::spawn(play(config, 4));
-    tokio::time::sleep(Duration::from_secs(4)).await;
+    let mut watching = WatchedCamera::start(config);
+    watching.more_clips(2).await;
     tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    watching.until("offline", |s| s.state == CameraState::Offline).await;
     let _server = RtspServer::start_at(&stream(SMALL), port);
-    let played = playing.await.unwrap();
-    assert_eq!(played.clips.len(), 4, "{:?}", played.states);
-    assert!(played.clips.iter().map(|c| c.seq).eq(0..4));
-    let states: Vec<CameraState> = played.states.iter().map(|s| s.state).collect();
-    let lost = states.iter().position(|s| *s == CameraState::Offline).expect("it went offline");
-    assert!(
-        states[..lost].contains(&CameraState::Online) && states[lost..].contains(&CameraState::Online),
-        "{states:?}"
-    );
+    watching.until("online again", |s| s.state == CameraState::Online && s.reconnects > 0).await;
+    watching.more_clips(2).await;
+    let clips = watching.stop().await;
+    assert!(clips.iter().map(|c| c.seq).eq(0..clips.len() as u64));
 }
 
 #[tokio::test(flavor = "multi_thread")]

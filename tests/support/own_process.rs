@@ -13,11 +13,12 @@ pub fn ran(module: &str, function: &str) -> bool {
     if env::var(VARIABLE).is_ok_and(|name| name == test) {
         return false;
     }
-    let status = Command::new(env::current_exe().expect("this binary"))
+    let output = Command::new(env::current_exe().expect("this binary"))
         .args(["--exact", &test, "--nocapture"])
         .env(VARIABLE, &test)
-        .status()
+        .output()
         .expect("this binary runs");
-    assert!(status.success(), "{test}: {status}");
+    println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{test}: {}", output.status);
     true
 }

@@ -59,6 +59,8 @@ impl RtspServer {
         let context = glib::MainContext::new();
         let main_loop = glib::MainLoop::new(Some(&context), false);
         let server = RTSPServer::new();
+        // Clients are served by the loop below: closing one from any other thread is a race in the library.
+        server.thread_pool().unwrap().set_max_threads(0);
         server.set_address("127.0.0.1");
         server.set_service(&port.to_string());
         let factory = RTSPMediaFactory::new();
@@ -105,7 +107,10 @@ impl Drop for RtspServer {
         if let Some(source) = self.source.take().and_then(|id| self.context.find_source_by_id(&id)) {
             source.destroy();
         }
-        self.server.client_filter(Some(&mut |_, _| RTSPFilterResult::Remove));
+        let server = self.server.clone();
+        self.context.invoke(move || {
+            server.client_filter(Some(&mut |_, _| RTSPFilterResult::Remove));
+        });
         // The loop closes the clients' sockets in its next iteration.
         std::thread::sleep(std::time::Duration::from_millis(100));
         self.main_loop.quit();

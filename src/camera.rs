@@ -97,7 +97,8 @@ impl CameraState {
 pub struct CameraStatus {
     /// In one word.
     pub state: CameraState,
-    /// In one sentence: why the camera is not online, or why it gives no clips. Empty if all is well.
+    /// In one sentence: why the camera is not online, why it gives no clips, or why its clock is not used.
+    /// Empty if all is well.
     pub why: String,
     /// GStreamer's name of the video decoder. `None` for raw video and before the first frame.
     pub decoder: Option<String>,
@@ -107,6 +108,8 @@ pub struct CameraStatus {
     pub size: Option<(u32, u32)>,
     /// Frames per second, if the stream states it.
     pub frame_rate: Option<f64>,
+    /// Whether the camera has stated what its clock shows.
+    pub clock_known: bool,
     /// Frames that a window took.
     pub frames: u64,
     /// Stream time of the latest frame.

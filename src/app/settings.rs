@@ -33,6 +33,7 @@ pub fn camera_config(id: &CameraId, camera: &config::CameraSettings, pipelines: 
         pipelines_dir: Some(pipelines.to_owned()),
         scaling: None,
         sampling: camera.sampling,
+        clock: camera.clock,
         window: WindowConfig {
             window: camera.window,
             stride: camera.stride,

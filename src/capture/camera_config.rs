@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use crate::{
     camera::CameraId,
     clip::WindowConfig,
-    config::{FrameSampling, Login, Source, StreamOptions, Transport},
+    config::{ClockChoice, FrameSampling, Login, Source, StreamOptions, Transport},
     prompt_spec::PromptSpec,
     resize::FrameScaling,
 };
@@ -29,6 +29,8 @@ pub struct CameraConfig {
     pub scaling: Option<FrameScaling>,
     /// Which frames are decoded.
     pub sampling: FrameSampling,
+    /// What dates the frames of a live source.
+    pub clock: ClockChoice,
     /// How frames are cut into clips.
     pub window: WindowConfig,
     /// What to ask about each clip.

@@ -10,12 +10,14 @@
 //! | `supervise` | opens a source again and again until it ends or is cancelled |
 //! | `run_once`, `bus` | one run of one pipeline: start, watch, stop |
 //! | `pipeline`, `pipeline_files`, `rtspsrc`, `test_source`, `shapes` | builds the pipeline of a source |
+//! | `rtp` | pure: puts a camera's RTP packets in order |
 //! | `stream_probes`, `clip_assembler`, `inspect` | drops what no clip wants, turns samples into frames and clips |
-//! | `keyframe_policy`, `stall`, `timestamper` | pure: what to decode, whether a stream is alive, when a frame was captured |
+//! | `keyframe_policy`, `stall`, `timestamper`, `camera_clock` | what to decode, whether a stream is alive, when a frame was captured |
 //! | `error`, `diagnose`, `preflight` | what went wrong, in words that help |
 //! | `probe`, `reference` | other ways to play a source: a short look, or single frames of a whole file |
 
 mod bus;
+mod camera_clock;
 mod camera_config;
 mod clip_assembler;
 mod diagnose;
@@ -27,6 +29,7 @@ mod pipeline_files;
 mod preflight;
 mod probe;
 mod reference;
+mod rtp;
 mod rtspsrc;
 mod run_once;
 mod shapes;

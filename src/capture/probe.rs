@@ -6,11 +6,11 @@ use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{camera_config::CameraConfig, error::CaptureError, supervise::run};
-use crate::camera::CameraStatus;
+use crate::{camera::CameraStatus, config::Origin};
 
-/// How long to wait for the second keyframe after the first frame. Many cameras send a keyframe every one to
-/// four seconds.
-const KEYFRAME_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait after the first frame for the second keyframe, and for the clock of a network camera. Many
+/// cameras send a keyframe every one to four seconds, and a sender report every five.
+const FACTS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What the stream of a camera is like.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +23,8 @@ pub struct CameraFacts {
     pub frame_rate: Option<f64>,
     /// How frames would be sampled, and how often keyframes come. `None` if they are too rare to tell.
     pub sampling: Option<String>,
+    /// Something that the user should know, such as a clock that is wrong.
+    pub warning: Option<String>,
 }
 
 /// Opens a source, waits at most `limit` for its first frame, and closes the source. The frames are
@@ -32,13 +34,15 @@ pub struct CameraFacts {
 /// If no frame arrives.
 pub async fn probe(config: CameraConfig, limit: Duration) -> Result<CameraFacts, CaptureError> {
     let what = config.source.to_string();
+    let has_clock = matches!(config.source.origin(), Origin::Network(_));
     let (sender, status) = watch::channel(CameraStatus::default());
     let mut watched = status.clone();
     let first_frames = async {
         let first = timeout(limit, watched.wait_for(|s| s.size.is_some())).await;
         let has_decoder = first.is_ok_and(|found| found.is_ok_and(|s| s.decoder.is_some()));
         if has_decoder {
-            let _ = timeout(KEYFRAME_TIMEOUT, watched.wait_for(|s| s.sampling.is_some())).await;
+            let known = |s: &CameraStatus| s.sampling.is_some() && (s.clock_known || !has_clock);
+            let _ = timeout(FACTS_TIMEOUT, watched.wait_for(known)).await;
         }
     };
     let cancel = CancellationToken::new();
@@ -51,9 +55,10 @@ pub async fn probe(config: CameraConfig, limit: Duration) -> Result<CameraFacts,
             running.await.map(|_| false)?
         }
     };
-    let CameraStatus { size, decoder, frame_rate, sampling, .. } = status.borrow().clone();
+    let CameraStatus { size, decoder, frame_rate, sampling, why, .. } = status.borrow().clone();
+    let warning = Some(why).filter(|why| !why.is_empty());
     match size {
-        Some(size) => Ok(CameraFacts { size, decoder, frame_rate, sampling }),
+        Some(size) => Ok(CameraFacts { size, decoder, frame_rate, sampling, warning }),
         None if ended_by_itself => Err(CaptureError::NoVideo(what)),
         None => Err(CaptureError::Stalled { what, after: limit }),
     }

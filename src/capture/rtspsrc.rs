@@ -1,12 +1,24 @@
 //! What GStreamer's RTSP client needs beyond its properties.
 
-use std::sync::OnceLock;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-/// Makes an `rtspsrc` ask for the first video stream only, and pass on the camera's clock. Other elements
-/// stay as they are.
+use super::{
+    inspect::{DROP_BUFFER, lock},
+    rtp::{FIRST_SEQUENCE, RtpHeader, RtpStream, VIDEO_CLOCK_RATE},
+};
+
+/// Makes an `rtspsrc` ask for the first video stream only, pass on the camera's clock, and take streams as
+/// cameras send them. Other elements stay as they are.
 pub(super) fn configure(element: &gst::Element) {
     if element.factory().is_none_or(|factory| factory.name() != "rtspsrc") {
         return;
@@ -21,10 +33,110 @@ pub(super) fn configure(element: &gst::Element) {
         Some((is_video && *chosen.get_or_init(|| number) == number).to_value())
     });
     element.connect("new-manager", false, |values| {
-        let manager = values.get(1).and_then(|v| v.get::<gst::Element>().ok());
-        if let Some(manager) = manager.filter(|m| m.has_property("add-reference-timestamp-meta")) {
+        let manager = values.get(1).and_then(|v| v.get::<gst::Element>().ok())?;
+        if manager.has_property("add-reference-timestamp-meta") {
             manager.set_property("add-reference-timestamp-meta", true);
         }
+        put_packets_in_order(&manager);
         None
     });
+}
+
+/// The packets of one session of an `rtpbin`.
+struct Session {
+    started: Instant,
+    stream: Mutex<RtpStream<gst::Buffer>>,
+    /// Packets go on that were held back.
+    releasing: AtomicBool,
+}
+
+/// Puts the streams that a manager (an `rtpbin`) receives through an [`RtpStream`] each.
+fn put_packets_in_order(manager: &gst::Element) {
+    let sessions = Mutex::new(HashMap::<String, Arc<Session>>::new());
+    manager.connect_pad_added(move |_, pad| {
+        let name = pad.name();
+        let (number, reports) =
+            match (name.strip_prefix("recv_rtp_sink_"), name.strip_prefix("recv_rtcp_sink_")) {
+                (Some(number), _) => (number, false),
+                (None, Some(number)) => (number, true),
+                (None, None) => return,
+            };
+        let new_session = || {
+            let stream = Mutex::new(RtpStream::new());
+            Arc::new(Session { started: Instant::now(), stream, releasing: AtomicBool::new(false) })
+        };
+        let session = lock(&sessions).entry(number.into()).or_insert_with(new_session).clone();
+        if reports {
+            pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| session.on_reports(info));
+        } else {
+            let which = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
+            pad.add_probe(which, move |pad, info| session.on_packet(pad, info));
+        }
+    });
+}
+
+impl Session {
+    fn on_packet(&self, pad: &gst::Pad, info: &mut gst::PadProbeInfo<'_>) -> gst::PadProbeReturn {
+        if self.releasing.load(Ordering::Relaxed) {
+            return gst::PadProbeReturn::Ok;
+        }
+        match info.data.take() {
+            Some(gst::PadProbeData::Buffer(packet)) => {
+                let last = self.pass(pad, packet);
+                let passes = last.is_some();
+                info.data = last.map(gst::PadProbeData::Buffer);
+                if passes { gst::PadProbeReturn::Ok } else { DROP_BUFFER }
+            }
+            Some(gst::PadProbeData::Event(event)) => {
+                info.data = Some(gst::PadProbeData::Event(self.announce(event)));
+                gst::PadProbeReturn::Ok
+            }
+            other => {
+                info.data = other;
+                gst::PadProbeReturn::Ok
+            }
+        }
+    }
+
+    /// Puts a packet through the stream. Pushes what goes on, but for the last of it, which is returned.
+    fn pass(&self, pad: &gst::Pad, packet: gst::Buffer) -> Option<gst::Buffer> {
+        let header = RtpHeader::read(&packet.map_readable().ok()?)?;
+        let passed = lock(&self.stream).push(header, packet, self.started.elapsed());
+        let mut changed = passed.into_iter().filter_map(|(header, mut packet)| {
+            header.write(&mut packet.make_mut().map_writable().ok()?);
+            Some(packet)
+        });
+        let mut last = changed.next()?;
+        for packet in changed {
+            // This probe sees the packet once more.
+            self.releasing.store(true, Ordering::Relaxed);
+            let _ = pad.chain(std::mem::replace(&mut last, packet));
+            self.releasing.store(false, Ordering::Relaxed);
+        }
+        Some(last)
+    }
+
+    fn on_reports(&self, info: &mut gst::PadProbeInfo<'_>) -> gst::PadProbeReturn {
+        let Some(gst::PadProbeData::Buffer(packet)) = &mut info.data else { return gst::PadProbeReturn::Ok };
+        let changed =
+            packet.make_mut().map_writable().map(|mut it| lock(&self.stream).change_reports(&mut it));
+        if changed.unwrap_or(false) { gst::PadProbeReturn::Ok } else { DROP_BUFFER }
+    }
+
+    /// Announces the numbers that [`RtpStream`] gives packets, in place of those that the camera has announced. A
+    /// jitter buffer waits for the first one, and drops what comes before it.
+    fn announce(&self, event: gst::Event) -> gst::Event {
+        let gst::EventView::Caps(caps) = event.view() else { return event };
+        let mut caps = caps.caps_owned();
+        if let Some(structure) = caps.make_mut().structure_mut(0) {
+            let clock_rate =
+                structure.get::<i32>("clock-rate").ok().and_then(|rate| u32::try_from(rate).ok());
+            let clock_rate = clock_rate.filter(|rate| *rate > 0).unwrap_or(VIDEO_CLOCK_RATE);
+            lock(&self.stream).announce(clock_rate, structure.get("ssrc").ok());
+            structure.set("seqnum-base", u32::from(FIRST_SEQUENCE));
+            structure.remove_field("clock-base");
+            structure.remove_field("ssrc");
+        }
+        gst::event::Caps::new(&caps)
+    }
 }

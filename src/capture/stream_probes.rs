@@ -73,7 +73,7 @@ impl StreamProbes {
             live: config.source.is_live(),
             assembler,
             status,
-            timestamper: Timestamper::for_source(&config.source),
+            timestamper: Timestamper::for_source(&config.source, config.clock),
             scaler: config.scaling.map(FrameScaler::new),
             keyframe_policy: Mutex::new(KeyframePolicy::new(config.sampling, config.window.interval())),
             position: AtomicU64::new(0),
@@ -283,12 +283,13 @@ impl StreamProbes {
         self.advance_position(pts);
         self.report_frame(pts, (width, height), frame_rate(caps));
         let (captured_at, clock) = self.timestamper.utc_at(sink, pts);
+        let clock_warning = self.report_clock();
         let camera = self.camera.clone();
         let frame = Frame { camera, captured_at, clock, pts, width, height, rgb, original: None };
         let frame = self.scale_down(frame);
         let mut assembler = lock(&self.assembler);
         let report = assembler.push(frame);
-        self.report_windows(report);
+        self.report_windows(report, clock_warning);
         Ok(gst::FlowSuccess::Ok)
     }
 
@@ -307,14 +308,25 @@ impl StreamProbes {
         });
     }
 
-    fn report_windows(&self, WindowReport { too_few, gives_no_clips, newly_empty }: WindowReport) {
+    /// Returns why the camera's clock is not used, if it states a time.
+    fn report_clock(&self) -> Option<String> {
+        let (clock_known, warning) = self.timestamper.camera_clock();
+        self.status.send_if_modified(|s| std::mem::replace(&mut s.clock_known, clock_known) != clock_known);
+        warning
+    }
+
+    fn report_windows(&self, report: WindowReport, clock_warning: Option<String>) {
+        let WindowReport { too_few, gives_no_clips, newly_empty } = report;
         if newly_empty {
             tracing::warn!(camera = %self.camera, "{GIVES_NO_CLIPS}");
         }
-        let why = if gives_no_clips { GIVES_NO_CLIPS } else { "" };
+        let why = if gives_no_clips { GIVES_NO_CLIPS.into() } else { clock_warning.unwrap_or_default() };
         self.status.send_if_modified(|s| {
             let changed = s.too_few != too_few || s.why != why;
-            (s.too_few, s.why) = (too_few, why.into());
+            if s.why != why && !why.is_empty() && !gives_no_clips {
+                tracing::warn!(camera = %self.camera, "{why}");
+            }
+            (s.too_few, s.why) = (too_few, why);
             changed
         });
     }

@@ -1,30 +1,28 @@
-//! When a frame was captured, in UTC: by the camera's own clock if RTCP states it, otherwise by its
-//! arrival here. Frames of a file are dated by the file's modification time.
+//! When a frame was captured, in UTC. Frames of a camera are dated by its clock or by their arrival, frames
+//! of a file by the file's modification time.
 
 use std::{
     fs,
     path::Path,
-    sync::{
-        OnceLock,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Mutex, OnceLock},
     time::Duration,
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
+use super::{
+    camera_clock::{CameraClock, FrameTime},
+    inspect::lock,
+};
 use crate::{
-    config::{Origin, Source},
+    config::{ClockChoice, Origin, Source},
     frame::Clock,
 };
 
 /// NTP counts from 1900, Unix from 1970 (RFC 5905, figure 4).
 const NTP_TO_UNIX: Duration = Duration::from_secs(2_208_988_800);
-
-/// 2001-09-09: a camera that reports an earlier time has never had its clock set.
-const PLAUSIBLE: Duration = Duration::from_secs(1_000_000_000);
 
 /// Longest time that a frame may spend inside the pipeline. Beyond it, the times of the stream are wrong.
 const LONGEST_LATENCY: Duration = Duration::from_secs(30);
@@ -36,19 +34,16 @@ pub(super) enum Timestamper {
     /// A file that ended when it was last modified. Its start is known once it plays and states its
     /// length.
     File { modified: DateTime<Utc>, start: OnceLock<DateTime<Utc>> },
-    /// Frames are dated as they arrive. Holds Unix time minus running time by the camera's clock, in
-    /// nanoseconds; [`UNKNOWN`] until the camera has stated its time.
-    Live(AtomicI64),
+    /// Frames are dated as they arrive.
+    Live(Mutex<CameraClock>),
 }
-
-const UNKNOWN: i64 = i64::MIN;
 
 impl Timestamper {
     /// For a source that starts to play now.
-    pub fn for_source(source: &Source) -> Self {
+    pub fn for_source(source: &Source, clock: ClockChoice) -> Self {
         match source.origin() {
             Origin::File(path) => Self::File { modified: modified(path), start: OnceLock::new() },
-            _ if source.is_live() => Self::Live(AtomicI64::new(UNKNOWN)),
+            _ if source.is_live() => Self::Live(Mutex::new(CameraClock::new(clock))),
             _ => Self::FixedStart(Utc::now(), Clock::Arrival),
         }
     }
@@ -63,44 +58,52 @@ impl Timestamper {
 
     /// Reads the camera's clock from a packet with running time `pts`, if the packet carries it.
     pub fn observe_camera_clock(&self, buffer: &gst::BufferRef, pts: Duration) {
-        let Self::Live(offset) = self else { return };
+        let Self::Live(clock) = self else { return };
         let ntp = buffer
             .iter_meta::<gst::ReferenceTimestampMeta>()
             .find(|m| m.reference().structure(0).is_some_and(|s| s.name() == "timestamp/x-ntp"));
-        let observed = ntp.and_then(|m| {
-            let unix = Duration::from(m.timestamp()).checked_sub(NTP_TO_UNIX).filter(|t| *t >= PLAUSIBLE)?;
-            i64::try_from(unix.checked_sub(pts)?.as_nanos()).ok()
-        });
-        if let Some(observed) = observed {
-            offset.store(observed, Ordering::Relaxed);
+        if let Some(unix) = ntp.and_then(|m| Duration::from(m.timestamp()).checked_sub(NTP_TO_UNIX)) {
+            lock(clock).observe(pts, unix);
         }
     }
 
-    /// UTC of running time `pts`, by what is known so far.
+    /// Whether the camera has stated its time, and why that is not used, if it is not.
+    pub fn camera_clock(&self) -> (bool, Option<String>) {
+        match self {
+            Self::Live(clock) => {
+                let clock = lock(clock);
+                (clock.is_known(), clock.warning())
+            }
+            _ => (false, None),
+        }
+    }
+
+    /// UTC of running time `pts` of a source that is not live.
     pub fn utc(&self, pts: Duration) -> (DateTime<Utc>, Clock) {
         match self {
             Self::FixedStart(start, clock) => (*start + pts, *clock),
             Self::File { modified, start } => (*start.get().unwrap_or(modified) + pts, Clock::File),
-            Self::Live(offset) => match offset.load(Ordering::Relaxed) {
-                UNKNOWN => (Utc::now(), Clock::Arrival),
-                offset => (DateTime::UNIX_EPOCH + TimeDelta::nanoseconds(offset) + pts, Clock::Camera),
-            },
+            Self::Live(_) => (Utc::now(), Clock::Arrival),
         }
     }
 
     /// UTC of a frame with running time `pts` that has just reached `element`. The time that the frame
     /// spent in the pipeline is subtracted from its arrival.
     pub fn utc_at(&self, element: &impl IsA<gst::Element>, pts: Duration) -> (DateTime<Utc>, Clock) {
-        if let Self::File { modified, start } = self {
-            let length = || element.query_duration::<gst::ClockTime>().map(Duration::from);
-            start.get_or_init(|| *modified - length().unwrap_or_default());
-        }
-        let (time, clock) = self.utc(pts);
-        let running = element.current_running_time().map(Duration::from);
-        let latency = running.and_then(|now| now.checked_sub(pts)).filter(|it| *it < LONGEST_LATENCY);
-        match (self, clock) {
-            (Self::Live(_), Clock::Arrival) => (time - latency.unwrap_or_default(), clock),
-            _ => (time, clock),
+        match self {
+            Self::File { modified, start } => {
+                let length = || element.query_duration::<gst::ClockTime>().map(Duration::from);
+                start.get_or_init(|| *modified - length().unwrap_or_default());
+                self.utc(pts)
+            }
+            Self::FixedStart(..) => self.utc(pts),
+            Self::Live(clock) => {
+                let running = element.current_running_time().map(Duration::from);
+                let latency = running.and_then(|now| now.checked_sub(pts)).filter(|it| *it < LONGEST_LATENCY);
+                let FrameTime { time, clock } =
+                    lock(clock).time(pts, Utc::now() - latency.unwrap_or_default());
+                (time, clock)
+            }
         }
     }
 }

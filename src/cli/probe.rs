@@ -106,7 +106,7 @@ async fn probe_camera(settings: CameraConfig) -> ProbeResult {
 
 /// What is known of a camera, as text.
 fn facts_text(facts: CameraFacts) -> String {
-    let CameraFacts { size: (width, height), decoder, frame_rate, sampling } = facts;
+    let CameraFacts { size: (width, height), decoder, frame_rate, sampling, warning } = facts;
     let mut text = format!("video of {width}x{height}");
     if let Some(rate) = frame_rate {
         text += &format!(", {} frames a second", (rate * 100.0).round() / 100.0);
@@ -116,6 +116,9 @@ fn facts_text(facts: CameraFacts) -> String {
     }
     if let Some(sampling) = sampling {
         text += &format!(", sampled by {sampling}");
+    }
+    if let Some(warning) = warning {
+        text += &format!("; {warning}");
     }
     text
 }

@@ -30,6 +30,8 @@ const TRANSPORTS: [(&str, Transport); 3] =
     [("tcp", Transport::Tcp), ("udp", Transport::Udp), ("auto", Transport::Auto)];
 const SAMPLINGS: [(&str, FrameSampling); 3] =
     [("auto", FrameSampling::Auto), ("rate", FrameSampling::Rate), ("keyframes", FrameSampling::Keyframes)];
+const CLOCKS: [(&str, ClockChoice); 3] =
+    [("auto", ClockChoice::Auto), ("camera", ClockChoice::Camera), ("arrival", ClockChoice::Arrival)];
 
 /// The key that each camera must set itself, and that `[defaults]` does not have.
 pub const URI: Key =
@@ -91,6 +93,13 @@ pub const KEYS: &[Key] = &[
         "The frames that are decoded: all, only keyframes, or auto: keyframes where they come often enough",
     ),
     Key::new(
+        "clock",
+        Kind::Choice(&names(&CLOCKS)),
+        "auto",
+        "What dates the frames of a live source: the camera's own clock, their arrival here, or auto: the \
+         camera's clock while it is within a minute of ours",
+    ),
+    Key::new(
         "priority",
         Kind::Int(1, MAX_PRIORITY),
         "1",
@@ -138,6 +147,8 @@ pub struct CameraSettings {
     pub prompt_spec: PromptSpec,
     /// The frames that are decoded.
     pub sampling: FrameSampling,
+    /// What dates the frames of a live source.
+    pub clock: ClockChoice,
     /// The share of the model's time where a camera of priority 1 has one part: 1 to [`MAX_PRIORITY`].
     pub priority: u64,
 }
@@ -151,6 +162,17 @@ pub enum FrameSampling {
     Rate,
     /// Only keyframes are decoded, however rare they are.
     Keyframes,
+}
+
+/// What dates the frames of a live source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockChoice {
+    /// The camera's clock while it agrees with ours, else arrival.
+    Auto,
+    /// The camera's clock, once it has stated a time later than 2001.
+    Camera,
+    /// The arrival of a frame.
+    Arrival,
 }
 
 impl CameraSettings {
@@ -190,6 +212,7 @@ impl CameraSettings {
             min_frames: section.number("min_frames") as usize,
             prompt_spec: prompt_spec(section),
             sampling: section.choice("sampling", &SAMPLINGS),
+            clock: section.choice("clock", &CLOCKS),
             priority: section.number("priority"),
         }
     }

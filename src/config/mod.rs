@@ -37,7 +37,7 @@ mod toml_file;
 pub mod units;
 mod value;
 
-pub use camera::{CameraSettings, FrameSampling, MAX_OVERLAP, MAX_PRIORITY};
+pub use camera::{CameraSettings, ClockChoice, FrameSampling, MAX_OVERLAP, MAX_PRIORITY};
 pub use diagnostic::ConfigError;
 pub use http::HttpSettings;
 pub use key::{Key, Kind};

@@ -5,6 +5,7 @@
 
 #[path = "../support"]
 mod support {
+    pub mod hostile_camera;
     pub mod own_process;
     pub mod playback;
     pub mod rtsp;
@@ -14,6 +15,7 @@ mod support {
 
 mod gate;
 mod gate_videos;
+mod hostile_cameras;
 mod overload;
 mod queue;
 mod sources;

@@ -10,7 +10,7 @@ use camscribe::{
     camera::CameraStatus,
     capture::{self, CameraConfig, CaptureError, Summary},
     clip::{Clip, WindowConfig},
-    config::{FrameSampling, ParsedSource, Transport},
+    config::{ClockChoice, FrameSampling, ParsedSource, Transport},
     prompt_spec::PromptSpec,
 };
 use tokio::sync::watch;
@@ -29,6 +29,7 @@ pub fn camera(uri: &str) -> CameraConfig {
         pipelines_dir: None,
         scaling: None,
         sampling: FrameSampling::Auto,
+        clock: ClockChoice::Auto,
         window: WindowConfig { window: s(2), stride: s(2), frames: 4, min_frames: 2 },
         prompt_spec: Arc::new(PromptSpec::new("What happens?", 16)),
         connect_timeout: s(10),

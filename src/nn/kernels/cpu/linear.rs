@@ -23,7 +23,12 @@ multiversion! {
             let out = out.chunks_exact_mut(rows).map(|out| &mut out[i * ROWS_PER_TILE..]);
             let outputs = weights.chunks_exact(inputs).zip(out);
             match x.len() / inputs {
-                1 => outputs.for_each(|(weights, out)| out[0] = dot(x, weights)),
+                // No `for_each`: what its closure calls is not compiled for the vector units.
+                1 => {
+                    for (weights, out) in outputs {
+                        out[0] = dot(x, weights);
+                    }
+                }
                 2 => tile_dot_products::<2>(x, inputs, outputs),
                 3 => tile_dot_products::<3>(x, inputs, outputs),
                 _ => tile_dot_products::<ROWS_PER_TILE>(x, inputs, outputs),

@@ -1,0 +1,314 @@
+//! Puts the packets of a camera's video stream in order for GStreamer, which takes a stream to have one SSRC,
+//! and its numbers to begin as the camera announced: cameras keep neither. Pure: headers in, headers out.
+
+use std::time::Duration;
+
+/// The length of an RTP header without extensions, in bytes (RFC 3550, section 5.1).
+const HEADER: usize = 12;
+
+/// What is announced as the first sequence number of every stream.
+pub(super) const FIRST_SEQUENCE: u16 = 1;
+
+/// Timestamps per second of a video stream that states none (RFC 3551, section 5).
+pub(super) const VIDEO_CLOCK_RATE: u32 = 90_000;
+
+/// Packets of another SSRC are taken for the stream's own once its last SSRC has been silent for this long. (A
+/// second sender on the same channel would interleave with it.)
+const SILENCE: Duration = Duration::from_millis(500);
+/// The least packets of another SSRC that must come...
+const LEAST: usize = 2;
+/// ...and the most that are kept until it is known whose they are.
+const MOST: usize = 512;
+
+/// The fields of an RTP header that are changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct RtpHeader {
+    pub sequence: u16,
+    pub timestamp: u32,
+    pub ssrc: u32,
+}
+
+impl RtpHeader {
+    /// Reads the header of a packet. `None`: this is no RTP packet.
+    pub fn read(packet: &[u8]) -> Option<Self> {
+        let header: &[u8; HEADER] = packet.first_chunk()?;
+        (header[0] >> 6 == 2).then(|| Self {
+            sequence: u16::from_be_bytes([header[2], header[3]]),
+            timestamp: read_u32(header, 4),
+            ssrc: read_u32(header, 8),
+        })
+    }
+
+    /// Writes the fields into a packet that [`RtpHeader::read`] could read.
+    pub fn write(self, packet: &mut [u8]) {
+        packet[2..4].copy_from_slice(&self.sequence.to_be_bytes());
+        packet[4..8].copy_from_slice(&self.timestamp.to_be_bytes());
+        packet[8..12].copy_from_slice(&self.ssrc.to_be_bytes());
+    }
+}
+
+fn read_u32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// The SSRC that the stream has now, and how its numbers are changed.
+#[derive(Debug)]
+struct Sender {
+    ssrc: u32,
+    /// Is added to sequence numbers.
+    sequence_offset: u16,
+    /// Is added to timestamps.
+    timestamp_offset: u32,
+    /// The header of its latest packet, as it came.
+    last: RtpHeader,
+    /// When that came.
+    last_at: Duration,
+}
+
+/// One stream of a camera. `P` is a packet.
+#[derive(Debug)]
+pub(super) struct RtpStream<P> {
+    /// Timestamps per second.
+    clock_rate: u32,
+    /// The SSRC that the camera has announced, if it has.
+    announced: Option<u32>,
+    /// The SSRC that packets leave with: the stream's first.
+    ssrc: u32,
+    sender: Option<Sender>,
+    /// Packets of another SSRC, and when they came.
+    undecided: Vec<(RtpHeader, P, Duration)>,
+}
+
+impl<P> RtpStream<P> {
+    /// A stream of which no packet has come.
+    pub fn new() -> Self {
+        Self { clock_rate: VIDEO_CLOCK_RATE, announced: None, ssrc: 0, sender: None, undecided: Vec::new() }
+    }
+
+    /// Takes note of what the camera announces: timestamps per second, and the SSRC if it states one.
+    pub fn announce(&mut self, clock_rate: u32, ssrc: Option<u32>) {
+        (self.clock_rate, self.announced) = (clock_rate, ssrc);
+    }
+
+    /// Takes a packet that has come at `now`. Returns the packets that go on, each with its new header.
+    pub fn push(&mut self, header: RtpHeader, packet: P, now: Duration) -> Vec<(RtpHeader, P)> {
+        let Some(sender) = &mut self.sender else {
+            self.hold(header, packet, now);
+            let since = self.undecided.first().map_or(now, |(.., at)| *at);
+            let expected = self.announced.is_none_or(|ssrc| ssrc == header.ssrc);
+            return if expected { self.adopt() } else { self.adopt_after_silence(since, now) };
+        };
+        if sender.ssrc == header.ssrc {
+            self.undecided.clear();
+            return vec![(sender.pass(header, now, self.ssrc), packet)];
+        }
+        // Some cameras change the SSRC with every group of pictures, and nothing else.
+        if header.sequence == sender.last.sequence.wrapping_add(1) {
+            sender.ssrc = header.ssrc;
+            self.undecided.clear();
+            return vec![(sender.pass(header, now, self.ssrc), packet)];
+        }
+        let since = sender.last_at;
+        self.hold(header, packet, now);
+        self.adopt_after_silence(since, now)
+    }
+
+    /// Keeps a packet until it is known whose it is.
+    fn hold(&mut self, header: RtpHeader, packet: P, now: Duration) {
+        self.undecided.retain(|(other, ..)| other.ssrc == header.ssrc);
+        self.undecided.push((header, packet, now));
+    }
+
+    /// Adopts the sender of the undecided packets, if the stream's own has been silent since `since`.
+    fn adopt_after_silence(&mut self, since: Duration, now: Duration) -> Vec<(RtpHeader, P)> {
+        let silent = now.saturating_sub(since) >= SILENCE;
+        if silent && self.undecided.len() >= LEAST || self.undecided.len() >= MOST {
+            self.adopt()
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// Changes the SSRCs and times of a compound RTCP packet as those of the stream are changed. Returns
+    /// false if the packet is of another stream.
+    pub fn change_reports(&self, packet: &mut [u8]) -> bool {
+        let Some(sender) = &self.sender else { return true };
+        let mut at = 0;
+        while packet.len() >= at + 8 {
+            // The length counts words of 4 bytes, less one (RFC 3550, section 6.4.1).
+            let length = 4 + 4 * usize::from(u16::from_be_bytes([packet[at + 2], packet[at + 3]]));
+            if read_u32(packet, at + 4) != sender.ssrc {
+                return false;
+            }
+            packet[at + 4..at + 8].copy_from_slice(&self.ssrc.to_be_bytes());
+            // A sender report states the RTP time behind an NTP time.
+            if packet[at + 1] == 200 && packet.len() >= at + 20 {
+                let timestamp = read_u32(packet, at + 16).wrapping_add(sender.timestamp_offset);
+                packet[at + 16..at + 20].copy_from_slice(&timestamp.to_be_bytes());
+            }
+            at += length;
+        }
+        true
+    }
+
+    /// The undecided packets are the stream's: numbers go on where those of its last SSRC ended.
+    fn adopt(&mut self) -> Vec<(RtpHeader, P)> {
+        let undecided = std::mem::take(&mut self.undecided);
+        let Some(&(first, _, at)) = undecided.first() else { return Vec::new() };
+        let (sequence, timestamp) = match &self.sender {
+            None => {
+                self.ssrc = first.ssrc;
+                (FIRST_SEQUENCE, first.timestamp)
+            }
+            Some(before) => {
+                let pause = at.saturating_sub(before.last_at).as_secs_f64() * f64::from(self.clock_rate);
+                let timestamp = before.last.timestamp.wrapping_add(before.timestamp_offset);
+                let next = before.last.sequence.wrapping_add(before.sequence_offset).wrapping_add(1);
+                (next, timestamp.wrapping_add(pause as u32))
+            }
+        };
+        let mut sender = Sender {
+            ssrc: first.ssrc,
+            sequence_offset: sequence.wrapping_sub(first.sequence),
+            timestamp_offset: timestamp.wrapping_sub(first.timestamp),
+            last: first,
+            last_at: at,
+        };
+        let ssrc = self.ssrc;
+        let passed = undecided.into_iter();
+        let passed = passed.map(|(header, packet, at)| (sender.pass(header, at, ssrc), packet)).collect();
+        self.sender = Some(sender);
+        passed
+    }
+}
+
+impl Sender {
+    /// The header with which a packet of this sender goes on.
+    fn pass(&mut self, header: RtpHeader, now: Duration, ssrc: u32) -> RtpHeader {
+        (self.last, self.last_at) = (header, now);
+        RtpHeader {
+            sequence: header.sequence.wrapping_add(self.sequence_offset),
+            timestamp: header.timestamp.wrapping_add(self.timestamp_offset),
+            ssrc,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: u32 = 0xC517_011F;
+    const OTHER: u32 = 0x5BF7_3F70;
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn header(ssrc: u32, sequence: u16, timestamp: u32) -> RtpHeader {
+        RtpHeader { sequence, timestamp, ssrc }
+    }
+
+    /// A stream that has had ten packets, one every 40 ms: sequence numbers from 65530, timestamps from 0.
+    fn begun() -> RtpStream<()> {
+        let mut stream = RtpStream::new();
+        for i in 0..10u16 {
+            let passed = stream.push(
+                header(OWN, 65530_u16.wrapping_add(i), 3600 * u32::from(i)),
+                (),
+                ms(40 * u64::from(i)),
+            );
+            assert_eq!(passed, [(header(OWN, FIRST_SEQUENCE + i, 3600 * u32::from(i)), ())]);
+        }
+        stream
+    }
+
+    #[test]
+    fn a_new_ssrc_that_goes_on_counting_changes_nothing() {
+        let mut stream = begun();
+        assert_eq!(stream.push(header(OTHER, 4, 36_000), (), ms(400)), [(header(OWN, 11, 36_000), ())]);
+        assert_eq!(stream.push(header(OTHER, 5, 39_600), (), ms(440)), [(header(OWN, 12, 39_600), ())]);
+    }
+
+    #[test]
+    fn a_new_ssrc_with_new_numbers_goes_on_where_the_last_one_ended() {
+        let mut stream = begun();
+        let mut passed = Vec::new();
+        for i in 0..20u16 {
+            let packet = header(OTHER, 40_000 + i, 5_000_000 + 3600 * u32::from(i));
+            passed.extend(stream.push(packet, (), ms(400 + 40 * u64::from(i))));
+        }
+        let expected: Vec<_> =
+            (0..20u16).map(|i| (header(OWN, 11 + i, 36_000 + 3600 * u32::from(i)), ())).collect();
+        assert_eq!(passed, expected, "none is lost");
+    }
+
+    #[test]
+    fn packets_of_another_sender_on_the_same_channel_are_ignored() {
+        let mut stream = begun();
+        for i in 0..100u16 {
+            let at = 400 + 40 * u64::from(i);
+            for other in 0..3 {
+                let foreign = header(OTHER, 40_000 + 3 * i + other, 777_777);
+                assert_eq!(stream.push(foreign, (), ms(at)), []);
+            }
+            let own = header(OWN, 4 + i, 36_000);
+            assert_eq!(stream.push(own, (), ms(at)), [(header(OWN, 11 + i, 36_000), ())]);
+        }
+    }
+
+    #[test]
+    fn the_announced_sender_is_told_from_one_that_was_first() {
+        let mut stream = RtpStream::new();
+        stream.announce(90_000, Some(OWN));
+        assert_eq!(stream.push(header(OTHER, 40_000, 777_777), (), ms(0)), []);
+        assert_eq!(stream.push(header(OWN, 9, 5), (), ms(1)), [(header(OWN, FIRST_SEQUENCE, 5), ())]);
+        assert_eq!(stream.push(header(OTHER, 40_001, 777_777), (), ms(40)), []);
+    }
+
+    #[test]
+    fn a_sender_that_was_announced_wrongly_loses_nothing() {
+        let mut stream = RtpStream::new();
+        stream.announce(90_000, Some(OTHER));
+        let passed: usize =
+            (0..50u16).map(|i| stream.push(header(OWN, i, 0), (), ms(40 * u64::from(i))).len()).sum();
+        assert_eq!(passed, 50);
+    }
+
+    /// A sender report and a source description, as cameras send them.
+    fn report(ssrc: u32, timestamp: u32) -> Vec<u8> {
+        let mut packet = vec![0x80, 200, 0, 6];
+        packet.extend(ssrc.to_be_bytes());
+        packet.extend([0; 8]);
+        packet.extend(timestamp.to_be_bytes());
+        packet.extend([0; 8]);
+        packet.extend([0x81, 202, 0, 2]);
+        packet.extend(ssrc.to_be_bytes());
+        packet.extend([0; 4]);
+        packet
+    }
+
+    #[test]
+    fn reports_are_changed_as_their_stream_is() {
+        let mut stream = begun();
+        let mut packet = report(OTHER, 5_000_000);
+        assert!(!stream.change_reports(&mut packet), "of another sender");
+        for i in 0..20u16 {
+            let packet = header(OTHER, 40_000 + i, 5_000_000 + 3600 * u32::from(i));
+            stream.push(packet, (), ms(400 + 40 * u64::from(i)));
+        }
+        let mut packet = report(OTHER, 5_000_000);
+        assert!(stream.change_reports(&mut packet));
+        assert_eq!(packet, report(OWN, 36_000));
+    }
+
+    #[test]
+    fn what_is_no_rtp_is_not_read() {
+        assert_eq!(RtpHeader::read(&[0x80; 11]), None);
+        assert_eq!(RtpHeader::read(&[0x40; 12]), None);
+        let mut packet = [0x80; 12];
+        let changed = header(OWN, 7, 8);
+        changed.write(&mut packet);
+        assert_eq!(RtpHeader::read(&packet), Some(changed));
+    }
+}

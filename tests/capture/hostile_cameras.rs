@@ -1,0 +1,116 @@
+//! Cameras with the faults of real ones: their frames come, and have the right times.
+
+use std::{
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use camscribe::{
+    clip::Clip,
+    config::{ClockChoice, FrameSampling},
+    frame::Clock,
+};
+use chrono::{DateTime, Utc};
+
+use crate::support::{
+    hostile_camera::{Faults, HostileCamera, RtpInfo},
+    playback::{Played, camera, play},
+};
+
+/// The times of frames are read here, so that no two of these tests may compete for the processor.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Watches a camera for `clips` windows of two seconds. Returns what came, and when the camera began to send.
+fn watch(faults: Faults, clock: ClockChoice, clips: usize) -> (Played, DateTime<Utc>) {
+    let _alone = alone();
+    let server = HostileCamera::start(faults);
+    let mut config = camera(&server.uri());
+    (config.clock, config.sampling) = (clock, FrameSampling::Rate);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let played = runtime.block_on(play(config, clips));
+    assert_eq!(played.clips.len(), clips, "{faults:?}: {:?} {:?}", played.result, played.status);
+    (played, server.began().into())
+}
+
+/// Asserts that windows follow each other from the moment on at which the camera began.
+fn assert_in_time(clips: &[Clip], began: DateTime<Utc>, faults: Faults) {
+    for (i, clip) in clips.iter().enumerate() {
+        let start = (clip.frames[0].captured_at - began).as_seconds_f64() - 2. * i as f64;
+        assert!((-0.7..1.2).contains(&start), "{faults:?}: window {i} starts {start} s late");
+        assert!(clip.frames.len() >= 3, "{faults:?}: window {i} has {} frames", clip.frames.len());
+    }
+}
+
+#[test]
+fn the_first_picture_is_seen_whatever_a_camera_says_of_its_numbers() {
+    for rtp_info in [RtpInfo::Right, RtpInfo::Absent, RtpInfo::Zero, RtpInfo::Wrong] {
+        let faults = Faults { rtp_info, ..Faults::default() };
+        let (played, began) = watch(faults, ClockChoice::Auto, 2);
+        assert_in_time(&played.clips, began, faults);
+    }
+}
+
+#[test]
+fn a_camera_that_changes_its_ssrc_goes_on() {
+    for faults in [
+        Faults { ssrc_every: Some(25), ..Faults::default() },
+        Faults { ssrc_change: Some(60), ..Faults::default() },
+    ] {
+        let (played, began) = watch(faults, ClockChoice::Auto, 3);
+        assert_in_time(&played.clips, began, faults);
+        assert!(!played.clips.iter().any(|clip| clip.gap), "{faults:?}");
+    }
+}
+
+#[test]
+fn packets_of_another_sender_are_ignored() {
+    let faults = Faults { foreign: true, ..Faults::default() };
+    let (played, began) = watch(faults, ClockChoice::Auto, 2);
+    assert_in_time(&played.clips, began, faults);
+    assert_eq!(played.status.decode_errors, 0);
+}
+
+#[test]
+fn a_clock_that_is_days_off_dates_nothing_unless_it_is_told_to() {
+    for (clock, days) in [(ClockChoice::Auto, 0.), (ClockChoice::Camera, -100.)] {
+        let faults = Faults { clock_ahead: -100. * 86_400., ..Faults::default() };
+        let (played, began) = watch(faults, clock, 2);
+        let last = played.clips.last().unwrap();
+        let off = (last.frames[0].captured_at - began).as_seconds_f64() / 86_400.;
+        assert!((off - days).abs() < 0.001, "{clock:?}: {off} days");
+        let by_camera = clock == ClockChoice::Camera;
+        assert_eq!(last.clock == Clock::Camera, by_camera);
+        assert_eq!(played.status.why.contains("100 days behind ours"), !by_camera, "{:?}", played.status);
+    }
+}
+
+#[test]
+fn a_picture_with_a_timestamp_hours_away_moves_no_clip() {
+    let faults = Faults { slip_every: Some(20), ..Faults::default() };
+    let (played, began) = watch(faults, ClockChoice::Auto, 3);
+    for clip in &played.clips {
+        for frame in &clip.frames {
+            let at = frame.captured_at - began;
+            assert!((-1..30).contains(&at.num_seconds()), "{at}");
+        }
+    }
+}
+
+#[test]
+fn pictures_that_the_network_held_up_have_the_times_of_their_capture() {
+    let faults = Faults { stall: Some(75), ..Faults::default() };
+    let (played, began) = watch(faults, ClockChoice::Auto, 3);
+    let frames = played.clips.iter().flat_map(|clip| &clip.frames);
+    let dated = frames.filter(|frame| frame.clock == Clock::Camera);
+    let times: Vec<Duration> =
+        dated.map(|frame| (frame.captured_at - began).to_std().unwrap_or_default()).collect();
+    assert!(times.len() > 4, "{times:?}");
+    // Each picture is due at a multiple of 40 ms.
+    for time in times {
+        let millis = time.as_millis() % 40;
+        assert!(millis <= 4 || millis >= 36, "{time:?}");
+    }
+}

@@ -1,0 +1,342 @@
+//! An RTSP camera in a few sockets, with the faults of real ones. It sends H.264 inside the RTSP connection.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+
+/// Pictures per second.
+const FPS: u32 = 25;
+/// Timestamps per second.
+const CLOCK_RATE: u32 = 90_000;
+/// The largest payload of a packet, in bytes.
+const PAYLOAD: usize = 1200;
+/// The SSRC that the camera announces.
+const SSRC: u32 = 0xC517_011F;
+/// Seconds from 1900 to 1970.
+const NTP_TO_UNIX: f64 = 2_208_988_800.;
+
+/// What is wrong with a camera. Pictures count from 0.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Faults {
+    /// The SSRC changes every so many pictures; sequence numbers go on.
+    pub ssrc_every: Option<u32>,
+    /// At this picture the SSRC, the sequence numbers and the timestamps become others.
+    pub ssrc_change: Option<u32>,
+    /// Every other picture, packets of another sender come first.
+    pub foreign: bool,
+    /// The header `RTP-Info` of the answer to PLAY.
+    pub rtp_info: RtpInfo,
+    /// Seconds that the camera's clock is ahead of ours.
+    pub clock_ahead: f64,
+    /// One picture in this many has a timestamp hours away.
+    pub slip_every: Option<u32>,
+    /// At this picture the network stands still for a second and a half, then all of it comes at once.
+    pub stall: Option<u32>,
+}
+
+/// What a camera says of its first packet.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum RtpInfo {
+    #[default]
+    Right,
+    Absent,
+    Zero,
+    Wrong,
+}
+
+/// A camera that runs until it is dropped.
+pub struct HostileCamera {
+    port: u16,
+    stop: Arc<AtomicBool>,
+    /// When the first picture of the latest viewer was sent.
+    began: Arc<Mutex<Option<SystemTime>>>,
+}
+
+impl HostileCamera {
+    pub fn start(faults: Faults) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (stop, began) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
+        let film = Arc::new(film());
+        let (stopped, beginning) = (stop.clone(), began.clone());
+        thread::spawn(move || {
+            for socket in listener.incoming() {
+                if stopped.load(Ordering::SeqCst) {
+                    return;
+                }
+                let Ok(socket) = socket else { continue };
+                let viewer = Viewer {
+                    faults,
+                    film: film.clone(),
+                    socket: Arc::new(Mutex::new(socket.try_clone().unwrap())),
+                    began: beginning.clone(),
+                };
+                // An error is the viewer's hanging up.
+                thread::spawn(move || viewer.serve(BufReader::new(socket)));
+            }
+        });
+        Self { port, stop, began }
+    }
+
+    pub fn uri(&self) -> String {
+        format!("rtsp://127.0.0.1:{}/live", self.port)
+    }
+
+    /// When the first picture of the latest viewer was sent, by our clock.
+    pub fn began(&self) -> SystemTime {
+        self.began.lock().unwrap().expect("somebody has watched")
+    }
+}
+
+impl Drop for HostileCamera {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        // Wakes the listener.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+/// The NAL units of each picture: ten seconds, a keyframe a second.
+fn film() -> Vec<Vec<Vec<u8>>> {
+    gst::init().unwrap();
+    let launch = format!(
+        "videotestsrc num-buffers={} pattern=ball ! video/x-raw,width=320,height=240,framerate={FPS}/1 \
+         ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max={FPS} \
+         ! video/x-h264,stream-format=byte-stream,alignment=au ! appsink name=out sync=false",
+        10 * FPS
+    );
+    let pipeline = gst::parse::launch(&launch).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let out = pipeline.by_name("out").unwrap().downcast::<gst_app::AppSink>().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let mut pictures = Vec::new();
+    while let Ok(sample) = out.pull_sample() {
+        pictures.push(nal_units(&sample.buffer().unwrap().map_readable().unwrap()));
+    }
+    pipeline.set_state(gst::State::Null).unwrap();
+    pictures
+}
+
+/// Cuts a byte stream at its start codes (ITU-T H.264, annex B).
+fn nal_units(stream: &[u8]) -> Vec<Vec<u8>> {
+    let code = |at: &usize| stream[*at..].starts_with(&[0, 0, 1]);
+    let starts: Vec<usize> = (0..stream.len()).filter(code).map(|at| at + 3).collect();
+    let ends = starts.iter().skip(1).map(|next| next - 3).chain([stream.len()]);
+    let units = starts.iter().zip(ends).map(|(start, end)| {
+        let unit = &stream[*start..end];
+        unit[..unit.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)].to_vec()
+    });
+    units.filter(|unit| !unit.is_empty()).collect()
+}
+
+/// One connection.
+struct Viewer {
+    faults: Faults,
+    film: Arc<Vec<Vec<Vec<u8>>>>,
+    socket: Arc<Mutex<TcpStream>>,
+    began: Arc<Mutex<Option<SystemTime>>>,
+}
+
+impl Viewer {
+    fn serve(self, mut requests: BufReader<TcpStream>) -> io::Result<()> {
+        let viewer = Arc::new(self);
+        loop {
+            if requests.fill_buf()?.first() == Some(&b'$') {
+                // A receiver report.
+                let mut header = [0; 4];
+                requests.read_exact(&mut header)?;
+                let length = u16::from_be_bytes([header[2], header[3]]);
+                io::copy(&mut requests.by_ref().take(length.into()), &mut io::sink())?;
+                continue;
+            }
+            let mut lines = Vec::new();
+            loop {
+                let mut line = String::new();
+                if requests.read_line(&mut line)? == 0 {
+                    return Ok(());
+                }
+                match line.trim() {
+                    "" => break,
+                    line => lines.push(line.to_owned()),
+                }
+            }
+            if !lines.is_empty() {
+                viewer.answer(&lines)?;
+            }
+        }
+    }
+
+    fn answer(self: &Arc<Self>, request: &[String]) -> io::Result<()> {
+        let mut words = request[0].split(' ');
+        let (method, uri) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let header = |name: &str| {
+            let line = request.iter().find(|line| line.to_lowercase().starts_with(name));
+            line.and_then(|line| line.split_once(':')).map_or("", |(_, value)| value.trim())
+        };
+        let (mut headers, mut body) = (String::new(), String::new());
+        match method {
+            "OPTIONS" => headers += "Public: OPTIONS, DESCRIBE, SETUP, TEARDOWN, PLAY, GET_PARAMETER\r\n",
+            "DESCRIBE" => {
+                headers += &format!("Content-Type: application/sdp\r\nContent-Base: {uri}/\r\n");
+                body += "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=camera\r\nt=0 0\r\na=control:*\r\n\
+                         m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n\
+                         a=fmtp:96 packetization-mode=1\r\na=control:track1\r\n";
+            }
+            "SETUP" => {
+                let transport = header("transport").split(',').next().unwrap_or_default();
+                headers += &format!("Transport: {transport};ssrc={SSRC:X}\r\nSession: 1\r\n");
+            }
+            "PLAY" => headers += &format!("Session: 1\r\n{}", self.rtp_info(uri)),
+            _ => headers += "Session: 1\r\n",
+        }
+        if !body.is_empty() {
+            headers += &format!("Content-Length: {}\r\n", body.len());
+        }
+        let answer = format!("RTSP/1.0 200 OK\r\nCSeq: {}\r\n{headers}\r\n{body}", header("cseq"));
+        self.socket.lock().unwrap().write_all(answer.as_bytes())?;
+        match method {
+            "PLAY" => {
+                let viewer = self.clone();
+                thread::spawn(move || Stream::new(&viewer).play());
+            }
+            "TEARDOWN" => self.socket.lock().unwrap().shutdown(Shutdown::Both)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn rtp_info(&self, uri: &str) -> String {
+        let (sequence, timestamp) = match self.faults.rtp_info {
+            RtpInfo::Right => (FIRST_SEQUENCE, FIRST_TIMESTAMP),
+            RtpInfo::Absent => return String::new(),
+            RtpInfo::Zero => (0, 0),
+            RtpInfo::Wrong => (FIRST_SEQUENCE + 30_001, FIRST_TIMESTAMP + 999_999),
+        };
+        format!("RTP-Info: url={uri}/track1;seq={sequence};rtptime={timestamp}\r\n")
+    }
+}
+
+const FIRST_SEQUENCE: u16 = 20_000;
+const FIRST_TIMESTAMP: u32 = 1_000_000_000;
+
+/// What one viewer is sent.
+struct Stream<'a> {
+    viewer: &'a Viewer,
+    ssrc: u32,
+    sequence: u16,
+    /// The timestamp of the first picture.
+    base: u32,
+}
+
+impl<'a> Stream<'a> {
+    fn new(viewer: &'a Viewer) -> Self {
+        Self { viewer, ssrc: SSRC, sequence: FIRST_SEQUENCE, base: FIRST_TIMESTAMP }
+    }
+
+    /// Sends pictures until the viewer has gone.
+    fn play(&mut self) -> io::Result<()> {
+        let faults = self.viewer.faults;
+        let (start, began) = (Instant::now(), SystemTime::now());
+        *self.viewer.began.lock().unwrap() = Some(began);
+        let every = |n: u32, interval: Option<u32>| interval.is_some_and(|i| n > 0 && n.is_multiple_of(i));
+        for n in 0u32.. {
+            let due = start + Duration::from_secs(1) * n / FPS;
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            if faults.stall == Some(n) {
+                thread::sleep(Duration::from_millis(1500));
+            }
+            if every(n, faults.ssrc_every) {
+                self.ssrc = self.ssrc.wrapping_add(0x10001);
+            }
+            if faults.ssrc_change == Some(n) {
+                self.ssrc = 0x0123_4567;
+                self.sequence = self.sequence.wrapping_add(12_345);
+                self.base = self.base.wrapping_add(123_456_789);
+            }
+            let mut timestamp = self.base.wrapping_add(n * CLOCK_RATE / FPS);
+            // The first report comes after the first pictures, as cameras do it.
+            if n % (5 * FPS) == FPS / 3 {
+                self.report(began + Duration::from_secs(1) * n / FPS, timestamp)?;
+            }
+            if every(n + 7, faults.slip_every) {
+                timestamp = timestamp.wrapping_add(10_000 * CLOCK_RATE);
+            }
+            let film = &self.viewer.film;
+            if faults.foreign && n.is_multiple_of(2) {
+                for (i, unit) in film[(n as usize + 100) % film.len()].iter().enumerate() {
+                    let sequence = (n as u16).wrapping_mul(16).wrapping_add(i as u16);
+                    self.packet(&unit[..unit.len().min(PAYLOAD)], true, (sequence, 777_777, 0x5BF7_3F70))?;
+                }
+            }
+            self.picture(&film[n as usize % film.len()], timestamp)?;
+        }
+        Ok(())
+    }
+
+    fn picture(&mut self, units: &[Vec<u8>], timestamp: u32) -> io::Result<()> {
+        for (i, unit) in units.iter().enumerate() {
+            let last = i + 1 == units.len();
+            if unit.len() <= PAYLOAD {
+                self.own_packet(unit, last, timestamp)?;
+                continue;
+            }
+            // Fragmentation units (RFC 6184, section 5.8).
+            let fragments = unit[1..].chunks(PAYLOAD);
+            let count = fragments.len();
+            for (k, fragment) in fragments.enumerate() {
+                let (first, end) = (k == 0, k + 1 == count);
+                let header = u8::from(first) << 7 | u8::from(end) << 6 | unit[0] & 31;
+                let payload = [&[unit[0] & 0xE0 | 28, header], fragment].concat();
+                self.own_packet(&payload, last && end, timestamp)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn own_packet(&mut self, payload: &[u8], marker: bool, timestamp: u32) -> io::Result<()> {
+        self.packet(payload, marker, (self.sequence, timestamp, self.ssrc))?;
+        self.sequence = self.sequence.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Sends a packet with this sequence number, timestamp and SSRC.
+    fn packet(&self, payload: &[u8], marker: bool, numbers: (u16, u32, u32)) -> io::Result<()> {
+        let (sequence, timestamp, ssrc) = numbers;
+        let mut packet = vec![0x80, u8::from(marker) << 7 | 96];
+        packet.extend(sequence.to_be_bytes());
+        packet.extend(timestamp.to_be_bytes());
+        packet.extend(ssrc.to_be_bytes());
+        packet.extend(payload);
+        self.send(0, &packet)
+    }
+
+    /// A sender report: `timestamp` belongs to the picture that was captured at `captured`.
+    fn report(&self, captured: SystemTime, timestamp: u32) -> io::Result<()> {
+        let unix = captured.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        let ntp = unix + self.viewer.faults.clock_ahead + NTP_TO_UNIX;
+        let mut packet = vec![0x80, 200, 0, 6];
+        packet.extend(self.ssrc.to_be_bytes());
+        packet.extend((ntp as u32).to_be_bytes());
+        packet.extend(((ntp.fract() * 2f64.powi(32)) as u32).to_be_bytes());
+        packet.extend(timestamp.to_be_bytes());
+        packet.extend([0; 8]);
+        self.send(1, &packet)
+    }
+
+    fn send(&self, channel: u8, packet: &[u8]) -> io::Result<()> {
+        let mut framed = vec![b'$', channel];
+        framed.extend((packet.len() as u16).to_be_bytes());
+        framed.extend(packet);
+        self.viewer.socket.lock().unwrap().write_all(&framed)
+    }
+}

@@ -1,8 +1,8 @@
 //! The address of a network camera.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use url::{Position, Url};
 
 use super::{error::BadSource, mask::mask};
@@ -25,13 +25,18 @@ impl NetworkAddress {
         if text.contains(char::is_whitespace) {
             return Err(bad("holds a space: write %20 where one is meant"));
         }
-        let mut url = Url::parse(text).map_err(|e| bad(&format!("is not a URL: {e}")))?;
+        let text = &*escape_login(text);
+        let advice = match text.contains('@') {
+            true => "; write a password with special characters into password_file, and username beside it",
+            false => "",
+        };
+        let mut url = Url::parse(text).map_err(|e| bad(&format!("is not a URL: {e}{advice}")))?;
         if url.host_str().is_none_or(str::is_empty) {
             return Err(bad(&format!("names no host: write {}://host/path", url.scheme())));
         }
         if url[Position::BeforePath..].contains('@') {
             // Most likely a password with a slash in it, which would show wherever the path does.
-            return Err(bad("holds an @ behind the host: write %40 for it, and %2F for a / in a password"));
+            return Err(bad(&format!("holds an @ behind the host: write %40 for it{advice}")));
         }
         let decoded = |part: &str| {
             let text = percent_decode_str(part)
@@ -65,6 +70,28 @@ impl NetworkAddress {
     pub fn host_port(&self) -> (String, u16) {
         (self.url.host_str().unwrap_or_default().trim_matches(['[', ']']).into(), self.port)
     }
+}
+
+/// What a password may hold that ends the host of a URL, or that a URL may not hold.
+const SPECIAL: &AsciiSet =
+    &CONTROLS.add(b'#').add(b'/').add(b'?').add(b'@').add(b':').add(b'\\').add(b'[').add(b']');
+
+/// Escapes a login with special characters, such as `rtsp://user:pa/ss#1@host/path`, where it can be told from
+/// host, port and path: where what seems to be a port is no number.
+fn escape_login(text: &str) -> Cow<'_, str> {
+    let escaped = || {
+        let (scheme, rest) = text.split_once("://")?;
+        let (login, rest) = rest.rsplit_once('@')?;
+        let (user, password) = login.split_once(':')?;
+        let seems_port = password.split(['/', '?', '#']).next().unwrap_or_default();
+        let is_login = !seems_port.contains('@') && seems_port.parse::<u16>().is_err();
+        if seems_port.len() == password.len() || !is_login || user.starts_with('[') {
+            return None;
+        }
+        let escape = |part| utf8_percent_encode(part, SPECIAL);
+        Some(format!("{scheme}://{}:{}@{rest}", escape(user), escape(password)))
+    };
+    escaped().map_or(Cow::Borrowed(text), Cow::Owned)
 }
 
 /// The URL, masked.

@@ -198,6 +198,22 @@ mod tests {
     }
 
     #[test]
+    fn a_password_with_special_characters_is_told_from_host_and_path() {
+        for password in ["hun/ter2", "#1", "a?b", "a:b/c", "x#y@z", "/", "50%/", "{[\\]}#"] {
+            let ParsedSource { source, login } = parsed(&format!("rtsp://viewer:{password}@cam:8554/live"));
+            let login = login.unwrap();
+            assert_eq!((login.username.as_str(), login.password.expose()), ("viewer", password));
+            assert_eq!(source.to_string(), "rtsp://cam:8554/live");
+        }
+        let unclear = "rtsp://viewer:12/34@cam/live".parse::<ParsedSource>().unwrap_err().to_string();
+        assert!(unclear.contains("password_file"), "{unclear}");
+        // These are no logins.
+        for text in ["rtsp://cam:8554/live?mail=a@b", "rtsp://cam/a@b", "rtsp://[::1]:554/a@b"] {
+            assert!(text.parse::<ParsedSource>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn what_names_no_source_is_refused_without_repeating_the_password() {
         for text in [
             "",
@@ -211,7 +227,7 @@ mod tests {
             "rtsp://u:hunter2@/x",
             "rtsp://u:hunter2@host:99999/x",
             "rtsp://u:hunter2@ho st/x",
-            "rtsp://u:hun/ter2@host/x",
+            "rtsp://u:hunter2@1/x@host/x",
             "rtsp://u:12/hunter2@host/x",
             "rtsp://u:12?hunter2@host/x",
             "rtsp://host/a\nb",

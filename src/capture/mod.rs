@@ -9,7 +9,7 @@
 //! | `camera_config` | what capture has to know about a camera |
 //! | `supervise` | opens a source again and again until it ends or is cancelled |
 //! | `run_once`, `bus` | one run of one pipeline: start, watch, stop |
-//! | `pipeline`, `pipeline_files`, `rtspsrc`, `test_source`, `shapes` | builds the pipeline of a source |
+//! | `init`, `pipeline`, `pipeline_files`, `rtspsrc`, `test_source`, `shapes` | starts GStreamer and builds the pipeline of a source |
 //! | `rtp` | pure: puts a camera's RTP packets in order |
 //! | `stream_probes`, `clip_assembler`, `inspect` | drops what no clip wants, turns samples into frames and clips |
 //! | `keyframe_policy`, `stall`, `timestamper`, `camera_clock` | what to decode, whether a stream is alive, when a frame was captured |
@@ -22,6 +22,7 @@ mod camera_config;
 mod clip_assembler;
 mod diagnose;
 mod error;
+mod init;
 mod inspect;
 mod keyframe_policy;
 mod pipeline;

@@ -18,6 +18,7 @@ use super::{
     camera_config::CameraConfig,
     diagnose::explain,
     error::CaptureError,
+    init::init,
     inspect::{DROP_BUFFER, decoded_pad, lock, rgb_pixels},
     pipeline::{BuiltPipeline, build},
     preflight::preflight,
@@ -46,7 +47,7 @@ pub fn read_frames_at(
     config: &CameraConfig,
     choose: impl FnOnce(VideoInfo) -> Vec<usize>,
 ) -> Result<(Vec<Frame>, VideoInfo), CaptureError> {
-    gst::init().map_err(CaptureError::Gstreamer)?;
+    init()?;
     preflight(&config.source)?;
     let info = count(config)?;
     let wanted = choose(info);

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use gstreamer as gst;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -14,6 +13,7 @@ use super::{
     camera_config::CameraConfig,
     clip_assembler::{ClipAssembler, Totals},
     error::CaptureError,
+    init::init,
     inspect::lock,
     preflight::preflight,
     run_once::{RunEnd, RunResult, run_once},
@@ -68,7 +68,7 @@ pub async fn run(
     status: watch::Sender<CameraStatus>,
     cancel: CancellationToken,
 ) -> Result<Summary, CaptureError> {
-    gst::init().map_err(CaptureError::Gstreamer)?;
+    init()?;
     let windower = Windower::new(config.window.clone(), config.prompt_spec.clone())?;
     let assembler = Arc::new(Mutex::new(ClipAssembler::new(windower, sink)));
     let backoff = Backoff::new(BACKOFF);

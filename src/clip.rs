@@ -124,6 +124,8 @@ impl WindowConfig {
 /// has at most `frames` frames, all different. A slot without a frame stays empty. A clip is complete with
 /// the frame of its last slot, or with the first frame at or after the end of its window.
 ///
+/// Frames may be taken a little early, see [`Windower::set_early`]: then every slot begins and ends so much sooner.
+///
 /// A slot may stay empty because the camera is slow. If it stays empty because frames were lost (the time
 /// without frames is much longer than the usual interval), the clip is marked with a gap.
 ///
@@ -149,6 +151,8 @@ pub struct Windower {
     frames_lost: bool,
     /// Start of the latest clip.
     last_clip_start: Option<DateTime<Utc>>,
+    /// How much sooner than its start a slot takes a frame.
+    early: Duration,
     next_seq: u64,
     too_few: u64,
 }
@@ -210,9 +214,17 @@ impl Windower {
             frame_intervals: IntervalTracker::default(),
             frames_lost: false,
             last_clip_start: None,
+            early: Duration::ZERO,
             next_seq: 0,
             too_few: 0,
         })
+    }
+
+    /// From now on a slot takes frames that come a quarter of a slot before its start, if `early`. For frames that
+    /// come about as often as they are wanted, such as keyframes: one that is a moment too early for its slot would
+    /// leave a hole of two intervals.
+    pub fn set_early(&mut self, early: bool) {
+        self.early = if early { self.config.interval() / 4 } else { Duration::ZERO };
     }
 
     /// PTS from which the next frame is wanted. An earlier frame changes nothing, unless its PTS runs
@@ -220,7 +232,7 @@ impl Windower {
     pub fn next_wanted(&self) -> Duration {
         let Some(next_start) = self.next_start else { return Duration::ZERO };
         let slots = self.open.iter().map(|w| w.start + self.config.slot_start(w.slot));
-        slots.fold(next_start, Duration::min)
+        slots.fold(next_start, Duration::min).saturating_sub(self.early)
     }
 
     /// Takes note of a frame without its pixels. Returns whether the frame is wanted: one that no slot
@@ -230,7 +242,7 @@ impl Windower {
         self.note_frame(pts);
         let wanted = pts < self.last_pushed
             || pts >= self.next_wanted()
-            || self.open.iter().any(|w| pts >= w.start + self.config.window);
+            || self.open.iter().any(|w| pts + self.early >= w.start + self.config.window);
         // Frames that were lost while no frame was wanted are missing from no clip.
         self.frames_lost &= wanted;
         wanted
@@ -245,17 +257,18 @@ impl Windower {
         }
         self.note_frame(pts);
         let lost = std::mem::take(&mut self.frames_lost);
-        self.open.iter_mut().filter(|w| pts >= w.start + self.config.window).for_each(|w| w.gap |= lost);
-        clips.extend(self.close(|w, config| pts >= w.start + config.window, CloseReason::Complete));
+        let by = pts + self.early;
+        self.open.iter_mut().filter(|w| by >= w.start + self.config.window).for_each(|w| w.gap |= lost);
+        clips.extend(self.close(|w, config| by >= w.start + config.window, CloseReason::Complete));
         self.open_until(pts);
         self.last_pushed = pts;
         for w in &mut self.open {
             let mut slot = w.slot;
-            while slot + 1 < self.config.frames && w.start + self.config.slot_start(slot + 1) <= pts {
+            while slot + 1 < self.config.frames && w.start + self.config.slot_start(slot + 1) <= by {
                 slot += 1;
                 w.gap |= lost;
             }
-            if w.start + self.config.slot_start(slot) <= pts {
+            if w.start + self.config.slot_start(slot) <= by {
                 w.add(frame.clone(), slot <= self.config.frames / 2);
                 w.slot = slot + 1;
             }
@@ -313,11 +326,12 @@ impl Windower {
         clips
     }
 
-    /// Opens the windows that have started by `pts` and are not over.
+    /// Opens the windows that a frame at `pts` belongs to.
     fn open_until(&mut self, pts: Duration) {
         let mut next = self.next_start.unwrap_or(pts);
-        while next <= pts {
-            if pts < next + self.config.window {
+        let by = pts + self.early;
+        while next <= by {
+            if by < next + self.config.window {
                 self.open.push(OpenWindow { start: next, slot: 0, frames: Vec::new(), gap: false });
             }
             next += self.config.stride;
@@ -340,7 +354,7 @@ impl Windower {
         }
         let window = self.config.window;
         let first = w.frames.first()?;
-        let start = first.captured_at - (first.pts - w.start);
+        let start = first.captured_at + w.start.saturating_sub(first.pts) - first.pts.saturating_sub(w.start);
         let until = |last: Duration| {
             let recorded = last.saturating_sub(w.start).min(window);
             (partial_duration(recorded, window), start + recorded)

@@ -61,6 +61,11 @@ impl ClipAssembler {
         self.windower.offer(pts)
     }
 
+    /// Whether windows take frames a little early: see [`Windower::set_early`].
+    pub fn set_early(&mut self, early: bool) {
+        self.windower.set_early(early);
+    }
+
     /// Adds a frame, and hands the clips that it completes to the sink. Returns how windows fare.
     pub fn push(&mut self, frame: Frame) -> WindowReport {
         self.frames += 1;

@@ -67,6 +67,8 @@ impl StreamProbes {
         assembler: Arc<Mutex<ClipAssembler>>,
         status: Arc<watch::Sender<CameraStatus>>,
     ) -> Self {
+        let keyframe_policy = KeyframePolicy::new(config.sampling, config.window.interval());
+        lock(&assembler).set_early(keyframe_policy.mode() == DecodeMode::Keyframes);
         Self {
             camera: config.id.clone(),
             source: config.source.to_string(),
@@ -75,7 +77,7 @@ impl StreamProbes {
             status,
             timestamper: Timestamper::for_source(&config.source, config.clock),
             scaler: config.scaling.map(FrameScaler::new),
-            keyframe_policy: Mutex::new(KeyframePolicy::new(config.sampling, config.window.interval())),
+            keyframe_policy: Mutex::new(keyframe_policy),
             position: AtomicU64::new(0),
             started: Instant::now(),
             stall_detector: Mutex::new(StallDetector::new(config.connect_timeout)),
@@ -179,6 +181,7 @@ impl StreamProbes {
             (policy.mode(), decision)
         };
         if let Some(decision) = decision {
+            lock(&self.assembler).set_early(mode == DecodeMode::Keyframes);
             self.report_sampling(decision);
         }
         let wanted = match mode {

@@ -72,6 +72,21 @@ fn a_clip_takes_the_first_frame_at_or_after_each_wanted_time() {
 }
 
 #[test]
+fn frames_that_are_a_moment_early_for_their_slots_leave_no_hole() {
+    // A keyframe a second, whose times the network has shifted by 40 ms after the second.
+    let keyframes = || [0, 1000].into_iter().chain((2..24).map(|k| k * 1000 - 40));
+    let mut w = windower(&config(8000, 8000, 8, 8));
+    w.set_early(true);
+    let (clips, wanted) = push_wanted(&mut w, keyframes());
+    assert_eq!(wanted, keyframes().collect::<Vec<_>>());
+    assert_eq!(clips.len(), 3);
+    assert_eq!(offsets(&clips[0]), [0, 1000, 1960, 2960, 3960, 4960, 5960, 6960]);
+    assert_eq!(offsets(&clips[1]), [0, 960, 1960, 2960, 3960, 4960, 5960, 6960]);
+    assert_eq!((clips[1].start, clips[1].end), (epoch() + ms(8000), epoch() + ms(16_000)));
+    assert!(clips.iter().all(|clip| !clip.gap));
+}
+
+#[test]
 fn a_clip_is_complete_with_the_frame_of_its_last_slot() {
     let mut w = windower(&config(4000, 4000, 4, 1));
     assert!(push_all(&mut w, [0, 1000, 2000, 2900]).is_empty());

@@ -90,7 +90,7 @@ async fn attempt(connector: &Connector, shared: &Shared, quirks: &mut BrokerQuir
         Ok(mut session) => {
             session.connected_with(protocol);
             let reason = if protocol == Protocol::V311 && may_try_other {
-                ", because the broker does not support 5"
+                ", because the broker does not support 5; mqtt.version = \"3.1.1\" connects faster"
             } else {
                 ""
             };
@@ -115,6 +115,7 @@ async fn attempt(connector: &Connector, shared: &Shared, quirks: &mut BrokerQuir
         SessionEnd::Stopped => Attempt::Stopped,
         SessionEnd::Disconnected { why, progress } => Attempt::Disconnected { why, progress },
         SessionEnd::VersionUnsupported { why, .. } if may_try_other => {
+            let why = format!("{why} (mqtt.version = \"auto\": MQTT 5 and 3.1.1 were tried)");
             Attempt::Disconnected { why, progress: false }
         }
         SessionEnd::VersionUnsupported { why, .. } => {

@@ -33,7 +33,8 @@ const SUBSCRIPTION_PAUSE: Duration = Duration::from_secs(600);
 pub(super) enum SessionEnd {
     /// The publisher has shut down.
     Stopped,
-    /// The broker does not support this version of MQTT, or closed the connection as such brokers do.
+    /// The broker does not support this version of MQTT, or closed the connection or did not answer, as such
+    /// brokers do.
     VersionUnsupported {
         /// The reason, for people.
         why: String,

@@ -327,7 +327,7 @@ async fn a_broker_that_returns_during_shutdown_gets_what_waits() {
     let publisher = start(settings(broker.port()), &outbox);
     outbox.append(message(&event("porch", 0, "A cat.")));
     // Until the pauses between attempts are longer than the shutdown timeout.
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    tokio::time::sleep(Duration::from_secs(9)).await;
     broker.run();
     assert_eq!(publisher.shutdown(Duration::from_secs(3)).await, 0);
 }

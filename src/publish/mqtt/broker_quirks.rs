@@ -9,7 +9,7 @@ use crate::publish::outbox::Row;
 
 /// An event that the broker refuses this often in a row without a clear reason is dead-lettered. With
 /// the pauses between the attempts this takes some minutes.
-const MAX_UNCLEAR: u32 = 10;
+const MAX_UNCLEAR: u32 = 20;
 
 /// Identifies a message: its topic, and its row if it is an event.
 pub(super) type MessageKey = (String, Option<Row>);

@@ -18,10 +18,11 @@ use crate::{
     retry::{Backoff, BackoffConfig, Jitter},
 };
 
-/// The pauses between attempts to connect.
+/// The pauses between attempts to connect. A broker that restarts is back within seconds; while one is away for
+/// longer, an attempt costs little.
 const BACKOFF: BackoffConfig = BackoffConfig {
-    first: Duration::from_secs(1),
-    longest: Duration::from_secs(60),
+    first: Duration::from_millis(250),
+    longest: Duration::from_secs(15),
     jitter: Jitter::HALF_TO_FULL,
 };
 
@@ -123,5 +124,18 @@ async fn attempt(connector: &Connector, shared: &Shared, quirks: &mut BrokerQuir
             let why = format!("{why}; if it does not speak MQTT {version}, set mqtt.version to \"auto\"");
             Attempt::Disconnected { why, progress: false }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_attempts_come_quickly_and_no_pause_is_longer_than_15_seconds() {
+        let mut backoff = Backoff::new(BACKOFF);
+        let pauses: Vec<_> = (0..30).map(|_| backoff.next_pause()).collect();
+        assert!(pauses[..3].iter().sum::<Duration>() < Duration::from_secs(2), "{pauses:?}");
+        assert!(pauses.iter().all(|pause| *pause <= Duration::from_secs(15)), "{pauses:?}");
     }
 }

@@ -4,14 +4,14 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use serde_json::json;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::watch,
     task::JoinHandle,
     time::{self, Instant},
 };
 use tokio_util::bytes::Bytes;
 
 use super::{
-    commands::CameraCommand,
+    command_inbox::CommandInbox,
     home_assistant::Discovery,
     info::Info,
     mqtt::{self, Connector, TlsError},
@@ -53,7 +53,7 @@ pub struct Prepared {
     connector: Connector,
     topics: Topics,
     discovery: Option<Discovery>,
-    commands: Option<mpsc::Sender<CameraCommand>>,
+    commands: Option<Arc<CommandInbox>>,
     cameras: Vec<CameraId>,
 }
 

@@ -6,13 +6,13 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, watch},
     time::{self, Instant},
 };
 use tokio_util::bytes::Bytes;
 
 use super::{
-    commands::CameraCommand,
+    command_inbox::CommandInbox,
     home_assistant::Discovery,
     outbox::{Outbox, Snapshot},
     retained::{ContentType, RetainedMessage, RetainedStore},
@@ -41,8 +41,8 @@ pub(super) struct Shared {
     pub outbox: Arc<Outbox>,
     pub topics: Topics,
     pub discovery: Option<Discovery>,
-    /// Where commands are sent to; `None`: commands are off.
-    pub commands: Option<mpsc::Sender<CameraCommand>>,
+    /// Takes the commands of subscribers; `None`: commands are off.
+    pub commands: Option<Arc<CommandInbox>>,
     retained: Mutex<RetainedStore>,
     /// The cameras that exist. Nothing is retained of others: an event of a camera that was removed may
     /// still be on its way.
@@ -67,7 +67,7 @@ impl Shared {
         outbox: Arc<Outbox>,
         topics: Topics,
         discovery: Option<Discovery>,
-        commands: Option<mpsc::Sender<CameraCommand>>,
+        commands: Option<Arc<CommandInbox>>,
     ) -> Self {
         Self {
             outbox,

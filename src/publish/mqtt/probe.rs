@@ -42,8 +42,7 @@ pub async fn probe(settings: &Settings) -> Result<(), ProbeError> {
                 DisconnectReason::VersionUnsupported(_)
                 | DisconnectReason::Closed(_)
                 | DisconnectReason::NoAnswer,
-            ) if connector.version == MqttVersion::Auto && protocol == Protocol::V5 =>
-            {
+            ) if connector.version == MqttVersion::Auto && protocol == Protocol::V5 => {
                 quirks.v5 = V5Support::Unsupported;
                 continue;
             }

@@ -32,7 +32,8 @@ pub struct ActiveConfig {
 impl ActiveConfig {
     /// The configuration at the start. `command_inbox` will take the commands of subscribers.
     pub fn new(file: Config, command_inbox: Arc<CommandInbox>) -> Self {
-        let overrides = Overrides::read(file.node.state_dir.as_deref());
+        let mut overrides = Overrides::read(file.node.state_dir.as_deref());
+        overrides.forget_removed(&file);
         overrides.log(&file);
         Self { config: overrides.over(&file), file, overrides, command_inbox }
     }
@@ -86,6 +87,7 @@ impl ActiveConfig {
         let watched = |id: &&CameraId| new.cameras.get(*id).is_some_and(|camera| camera.enabled);
         change.started.extend(cameras.failed().filter(watched).cloned());
         self.apply(change, new, file.cameras, cameras, deps).await;
+        self.overrides.forget_removed(&self.file);
         self.overrides.log(&self.file);
     }
 

@@ -68,6 +68,14 @@ impl Overrides {
         changed
     }
 
+    /// Forgets the overrides of cameras that the configuration file, which is `written`, does not have.
+    pub fn forget_removed(&mut self, written: &Config) {
+        let before = self.cameras.len();
+        self.cameras.retain(|id, _| written.cameras.contains_key(id));
+        self.unsaved |= self.cameras.len() < before;
+        self.save();
+    }
+
     /// Writes the file, unless it has the latest change.
     fn save(&mut self) {
         let Some(file) = self.file.as_ref().filter(|_| self.unsaved) else { return };
@@ -100,7 +108,7 @@ impl Overrides {
         self.active(written).any(|(_, values)| values.get(ENABLED) == Some(&Value::Switch(false)))
     }
 
-    /// The overrides of cameras that exist, if commands are on. Where commands are off, earlier commands
+    /// The overrides of cameras of the configuration file, if commands are on. Where commands are off, earlier commands
     /// have no effect either.
     fn active(&self, written: &Config) -> impl Iterator<Item = (&CameraId, &Values)> {
         self.cameras.iter().filter(|(id, _)| written.mqtt.commands && written.cameras.contains_key(id))
@@ -197,6 +205,21 @@ mod tests {
         assert!(stored.contains(r#""prompt":null"#), "{stored}");
         fs::write(&file, r#"{"a":{"enabled":null,"prompt":"Who?","of_a_later_version":7.5}}"#).unwrap();
         assert_eq!(camera(&Overrides::read(Some(state.path())).over(&config)), (true, "Who?"));
+    }
+
+    #[test]
+    fn the_overrides_of_a_removed_camera_are_forgotten() {
+        let (state, config) = (tempfile::tempdir().unwrap(), written(""));
+        let mut overrides = Overrides::read(Some(state.path()));
+        set(&mut overrides, "enabled", "OFF", &config);
+        overrides.forget_removed(&config);
+        assert!(overrides.disable_any(&config));
+        let mut without_camera = config.clone();
+        without_camera.cameras.clear();
+        overrides.forget_removed(&without_camera);
+        assert_eq!(fs::read_to_string(state.path().join(FILE)).unwrap(), "{}");
+        // A later camera of the same name starts as it is configured.
+        assert_eq!(Overrides::read(Some(state.path())).over(&config), config);
     }
 
     #[test]

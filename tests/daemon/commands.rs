@@ -138,6 +138,24 @@ fn of_a_burst_of_commands_the_last_one_holds_and_few_are_applied_and_logged() {
 }
 
 #[test]
+fn what_was_commanded_ends_with_the_camera() {
+    let broker = Mosquitto::start("");
+    let port = broker.port();
+    let subscriber = Subscriber::to(port, &format!("{NODE}/#"));
+    let daemon = Daemon::start(&toml(port, ""));
+    subscriber.until(is("two/state/enabled", "ON"));
+    set(port, "one", "enabled", "OFF");
+    subscriber.until(is("one/state/enabled", "OFF"));
+    let stored = || fs::read_to_string(daemon.path("state/orders.json")).unwrap();
+    assert!(stored().contains("\"one\""), "{}", stored());
+    daemon.reload(&toml(port, "").replace("cameras.one", "cameras.three"));
+    wait("the end of the override", || (stored() == "{}").then_some(()));
+    daemon.reload(&toml(port, ""));
+    subscriber.until(is("one/state/enabled", "ON"));
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
 fn with_every_camera_switched_off_the_daemon_waits() {
     let broker = Mosquitto::start("");
     let port = broker.port();

@@ -59,7 +59,6 @@ pub async fn run(
         parts.worker.lifecycle.enter(Phase::Stopping);
         return Ok(());
     };
-    parts.reporter.open(prepared, info, gpu, active.config().cameras.keys());
     for (id, _) in active.config().cameras.iter().filter(|(_, camera)| !camera.enabled) {
         parts.reporter.disable(id);
     }
@@ -67,6 +66,7 @@ pub async fn run(
     active.publish_camera_settings(&deps);
     let mut cameras = Cameras::new(deps.clone(), stop.child_token());
     specs.into_values().for_each(|spec| cameras.start(spec));
+    parts.reporter.open(prepared, info, gpu, active.config().cameras.keys());
 
     let mut main_loop =
         MainLoop { active, reload, commands, deps, lifecycle: Arc::clone(&parts.worker.lifecycle) };

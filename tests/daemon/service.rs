@@ -328,6 +328,29 @@ async fn the_watchdog_gets_no_ping_while_the_model_is_stuck() {
 }
 
 #[test]
+fn a_node_is_online_after_its_cameras_have_a_status() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/#");
+    let toml = format!(
+        r#"
+        node.id = "edge1"
+        model.id = "shapes"
+        mqtt.url = "mqtt://127.0.0.1:{}"
+        cameras.off = {{ uri = "test://shapes", enabled = false }}
+        cameras.on.uri = "test://shapes"
+        "#,
+        broker.port()
+    );
+    let daemon = Daemon::start(&toml);
+    let seen = subscriber.until(|m| m.topic == "camscribe/edge1/status" && m.text() == "online");
+    for camera in ["off", "on"] {
+        let topic = format!("camscribe/edge1/{camera}/status");
+        assert!(seen.iter().any(|m| m.topic == topic), "{topic}: {seen:?}");
+    }
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
 fn a_camera_whose_windows_yield_no_clip_reports_it() {
     let broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/+/status");

@@ -168,7 +168,7 @@ impl<'a> Delivery<'a> {
     }
 
     fn send_state(&mut self, number: u64, message: RetainedMessage) -> Result<(), SessionEnd> {
-        let RetainedMessage { topic, payload, content, event } = message;
+        let RetainedMessage { topic, payload, content, event, .. } = message;
         let origin = Origin::State { number, snapshot: event };
         let (qos1, retain) = (self.quirks.qos1, self.quirks.retain);
         let message = Outgoing { topic, qos1, retain, payload, content, expiry: None, event };

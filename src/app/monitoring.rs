@@ -24,7 +24,9 @@ pub fn status_source(
     let WorkerDeps { queue, outbox, metrics, lifecycle } = deps.clone();
     let (reporter, commands, health) = (Arc::clone(reporter), Arc::clone(commands), Arc::clone(&lifecycle));
     http::StatusSource {
-        metrics: Box::new(move || metrics.page(&readings(&queue, &outbox, &reporter, &commands))),
+        metrics: Box::new(move |format| {
+            metrics.page(&readings(&queue, &outbox, &reporter, &commands), format)
+        }),
         health: Box::new(move || health.health()),
         ready: Box::new(move || lifecycle.ready()),
     }

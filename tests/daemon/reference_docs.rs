@@ -12,7 +12,7 @@ use camscribe::{
         Key,
         schema::{self, SectionSchema},
     },
-    metrics::{Metrics, Readings},
+    metrics::{Metrics, Readings, TextFormat},
     publish::{home_assistant::Discovery, topics::Topics},
     runtime_settings::SETTINGS,
 };
@@ -139,12 +139,11 @@ fn metrics_md_lists_every_metric_with_its_type() {
         rows(table).into_iter().map(|row| (row[0].trim_matches('`'), row[1])).collect();
     let listed = types.keys().map(|name| name.strip_suffix("_total").unwrap_or(name)).collect();
     assert_same("metrics.md", listed, known);
-    for line in Metrics::new().page(&Readings::default()).lines() {
+    for line in Metrics::new().page(&Readings::default(), TextFormat::Prometheus).lines() {
         let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) else {
             continue;
         };
-        let name = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
-        assert_eq!(types.get(&*name), Some(&kind), "{name}");
+        assert_eq!(types.get(name), Some(&kind), "{name}");
     }
 }
 

@@ -351,6 +351,32 @@ fn a_node_is_online_after_its_cameras_have_a_status() {
 }
 
 #[test]
+fn metrics_have_the_format_that_the_client_accepts() {
+    let toml = format!(
+        r#"
+        model.id = "shapes"
+        mqtt.url = "mqtt://127.0.0.1:{}"
+        cameras.scene.uri = "test://shapes"
+        "#,
+        free_port()
+    );
+    let daemon = Daemon::start(&toml);
+    for accept in ["", "Accept: */*\r\n", "Accept: text/plain\r\n"] {
+        let (head, page) = daemon.get_with("/metrics", accept);
+        assert!(head.to_lowercase().contains("\r\ncontent-type: text/plain; version=0.0.4"), "{head}");
+        assert!(page.contains("# TYPE camscribe_broker_reconnects_total counter\n"), "{page}");
+        assert!(!page.contains("# EOF"), "{page}");
+    }
+    let (head, page) = daemon.get_with("/metrics", "Accept: application/openmetrics-text;version=1.0.0\r\n");
+    assert!(
+        head.to_lowercase().contains("\r\ncontent-type: application/openmetrics-text; version=1.0.0"),
+        "{head}"
+    );
+    assert!(page.contains("# TYPE camscribe_broker_reconnects counter\n"), "{page}");
+    assert!(page.ends_with("# EOF\n"), "{page}");
+}
+
+#[test]
 fn a_camera_whose_windows_yield_no_clip_reports_it() {
     let broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/+/status");

@@ -84,7 +84,9 @@ pub struct ClipInfo {
     /// Start of the window, UTC.
     #[serde(serialize_with = "millis")]
     pub start: DateTime<Utc>,
-    /// End of the window, UTC.
+    /// End of the window, UTC: `start` plus `window`, or the time of the last frame if the window ended early.
+    /// An event does not wait for it. It is made once the last of the `frames` parts of the window has a frame,
+    /// so that `end` may lie in the future, by at most `window` / `frames`.
     #[serde(serialize_with = "millis")]
     pub end: DateTime<Utc>,
     /// Where the times come from.

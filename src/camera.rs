@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// separator or path separator can occur in it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(with = "String", extend("pattern" = "^[a-z0-9_-]{1,64}$"))]
 pub struct CameraId(Arc<str>);
 
 /// A camera name that is too long, empty, or holds a character that is not allowed.

@@ -21,7 +21,9 @@ pub struct Clip {
     pub seq: u64,
     /// Start of the window, UTC.
     pub start: DateTime<Utc>,
-    /// End of the window, UTC. For a window that ended early: time of its last frame.
+    /// `start` plus the length of the window, UTC; of a window that ended early, the time of its last frame. A
+    /// clip does not wait for it: it is complete with the frame of its last slot, which may be up to
+    /// [`WindowConfig::interval`] before.
     pub end: DateTime<Utc>,
     /// Where `start` and `end` come from.
     pub clock: Clock,

@@ -2,7 +2,7 @@
 //! added.
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, generate::SchemaSettings, transform::RecursiveTransform};
 use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
@@ -10,6 +10,23 @@ use crate::{camera::CameraId, frame::Clock};
 
 /// The number of the contract.
 pub const SCHEMA: u32 = 1;
+
+/// The JSON Schema of [`Event`]. It names no format but those of JSON Schema, because strict validators refuse
+/// others.
+pub fn json_schema() -> Schema {
+    let settings = SchemaSettings::draft2020_12().with_transform(RecursiveTransform(bound_numbers));
+    settings.into_generator().into_root_schema_for::<Event>()
+}
+
+/// Puts bounds in place of the formats that schemars gives numbers, such as `uint32`. Its `minimum` of unsigned
+/// numbers is there already.
+fn bound_numbers(schema: &mut Schema) {
+    let is_number = schema.get("type").is_some_and(|it| it == "integer" || it == "number");
+    let format = if is_number { schema.remove("format") } else { None };
+    if format.is_some_and(|format| format == "uint32") {
+        schema.insert("maximum".into(), u32::MAX.into());
+    }
+}
 
 /// One description of one clip, as JSON on MQTT and from `camscribe describe --format jsonl`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -67,7 +84,9 @@ pub struct ClipInfo {
     /// Start of the window, UTC.
     #[serde(serialize_with = "millis")]
     pub start: DateTime<Utc>,
-    /// End of the window, UTC.
+    /// End of the window, UTC: `start` plus `window`, or the time of the last frame if the window ended early.
+    /// An event does not wait for it. It is made once the last of the `frames` parts of the window has a frame,
+    /// so that `end` may lie in the future, by at most `window` / `frames`.
     #[serde(serialize_with = "millis")]
     pub end: DateTime<Utc>,
     /// Where the times come from.
@@ -156,4 +175,50 @@ pub struct Dropped {
 /// RFC 3339 in UTC with milliseconds.
 fn millis<S: Serializer>(t: &DateTime<Utc>, s: S) -> Result<S::Ok, S::Error> {
     s.serialize_str(&t.to_rfc3339_opts(SecondsFormat::Millis, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Adds the values of all keywords `format` in a schema.
+    fn formats(schema: &Value, found: &mut BTreeSet<String>) {
+        match schema {
+            Value::Object(keywords) => {
+                found.extend(keywords.get("format").and_then(Value::as_str).map(String::from));
+                keywords.values().for_each(|value| formats(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| formats(item, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn the_schema_has_only_formats_of_json_schema_and_bounds_for_numbers() {
+        let schema = json_schema().to_value();
+        let mut found = BTreeSet::new();
+        formats(&schema, &mut found);
+        // Section 7.3 of JSON Schema Validation 2020-12 has both.
+        assert_eq!(found, BTreeSet::from(["date-time", "uuid"].map(String::from)));
+        let validator = jsonschema::validator_for(&schema["properties"]["schema"]).unwrap();
+        assert!(validator.is_valid(&json!(u32::MAX)));
+        assert!(!validator.is_valid(&json!(-1)) && !validator.is_valid(&json!(u64::from(u32::MAX) + 1)));
+    }
+
+    #[test]
+    fn the_schema_takes_the_same_camera_names_as_the_code() {
+        let generator = &mut SchemaSettings::draft2020_12().into_generator();
+        let schema = CameraId::json_schema(generator).to_value();
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        let long = "n".repeat(64);
+        for name in
+            ["a", "front-door_2", &long, "", "A", "a b", "a/b", "a.b", "\u{e4}", "a\n", &format!("{long}n")]
+        {
+            assert_eq!(validator.is_valid(&json!(name)), name.parse::<CameraId>().is_ok(), "{name:?}");
+        }
+    }
 }

@@ -1,9 +1,7 @@
 //! The configuration that is active, and how it changes while the daemon runs: the file is read again, or a
 //! subscriber sends a command. Only what differs is applied. A configuration with an error changes nothing.
 
-use std::{collections::BTreeMap, path::PathBuf};
-
-use tokio::sync::mpsc;
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use super::{
     cameras::{CameraSpec, Cameras, camera_specs},
@@ -16,7 +14,7 @@ use super::{
 use crate::{
     camera::CameraId,
     config::{self, Config, Loaded},
-    publish::{Prepared, SettingsError, commands::CameraCommand},
+    publish::{CommandInbox, Prepared, SettingsError, commands::CameraCommand},
     runtime_settings,
 };
 
@@ -28,15 +26,16 @@ pub struct ActiveConfig {
     /// The file with the overrides applied.
     config: Config,
     /// Takes the commands of subscribers.
-    command_sender: mpsc::Sender<CameraCommand>,
+    command_inbox: Arc<CommandInbox>,
 }
 
 impl ActiveConfig {
-    /// The configuration at the start. `command_sender` is where subscribers' commands will be sent.
-    pub fn new(file: Config, command_sender: mpsc::Sender<CameraCommand>) -> Self {
-        let overrides = Overrides::read(file.node.state_dir.as_deref());
+    /// The configuration at the start. `command_inbox` will take the commands of subscribers.
+    pub fn new(file: Config, command_inbox: Arc<CommandInbox>) -> Self {
+        let mut overrides = Overrides::read(file.node.state_dir.as_deref());
+        overrides.forget_removed(&file);
         overrides.log(&file);
-        Self { config: overrides.over(&file), file, overrides, command_sender }
+        Self { config: overrides.over(&file), file, overrides, command_inbox }
     }
 
     /// The configuration that is active.
@@ -54,7 +53,7 @@ impl ActiveConfig {
     /// # Errors
     /// When the broker's settings cannot be used.
     pub fn prepare(&self) -> Result<Prepared, SettingsError> {
-        Prepared::new(publish_settings(&self.config, Some(&self.command_sender)))
+        Prepared::new(publish_settings(&self.config, Some(&self.command_inbox)))
     }
 
     /// Publishes the settings of each camera.
@@ -88,17 +87,23 @@ impl ActiveConfig {
         let watched = |id: &&CameraId| new.cameras.get(*id).is_some_and(|camera| camera.enabled);
         change.started.extend(cameras.failed().filter(watched).cloned());
         self.apply(change, new, file.cameras, cameras, deps).await;
+        self.overrides.forget_removed(&self.file);
         self.overrides.log(&self.file);
     }
 
-    /// Applies a command of a subscriber.
-    pub async fn apply_command(&mut self, command: CameraCommand, cameras: &mut Cameras, deps: &CameraDeps) {
-        let camera = &command.camera;
-        let Some(in_file) = self.file.cameras.get(camera) else {
-            return tracing::warn!("ignoring a command for camera {camera}: there is no such camera");
-        };
-        tracing::info!(%camera, "command over MQTT: {command}");
-        self.overrides.apply(command, in_file);
+    /// Applies commands of subscribers.
+    pub async fn apply_commands(
+        &mut self,
+        commands: Vec<CameraCommand>,
+        cameras: &mut Cameras,
+        deps: &CameraDeps,
+    ) {
+        for command in &commands {
+            tracing::info!(camera = %command.camera, "command over MQTT: {command}");
+        }
+        if !self.overrides.apply(commands, &self.file) {
+            return;
+        }
         let mut new = self.overrides.over(&self.file);
         let change = ConfigChange::between(&self.config, &mut new);
         self.apply(change, new, self.file.cameras.clone(), cameras, deps).await;
@@ -118,7 +123,7 @@ impl ActiveConfig {
             Ok(specs) => specs,
             Err(error) => return log_rejected(&format!("{error:#}")),
         };
-        let settings = publish_settings(&new, Some(&self.command_sender));
+        let settings = publish_settings(&new, Some(&self.command_inbox));
         let broker = match change.broker.map(|old_topics| Ok((Prepared::new(settings)?, old_topics))) {
             None => None,
             Some(Ok(broker)) => Some(broker),

@@ -74,13 +74,15 @@ impl Cameras {
         self.running.len()
     }
 
-    /// Starts a camera.
+    /// Starts a camera. Its status is known when this returns.
     pub fn start(&mut self, CameraSpec { config, overflow, priority }: CameraSpec) {
         self.deps.queue.register(&config.id, priority);
         let config = CameraConfig { scaling: self.deps.frame_scaling, ..config };
         let (id, stop) = (config.id.clone(), self.stop.child_token());
         let (prompt_spec, asked) = watch::channel(Arc::clone(&config.prompt_spec));
-        let watching = watch_camera(config, asked, overflow, self.deps.clone(), stop.clone());
+        let (status, changes) = watch::channel(CameraStatus::default());
+        self.deps.reporter.watch(&id, changes);
+        let watching = watch_camera(config, status, asked, overflow, self.deps.clone(), stop.clone());
         let task = self.tasks.spawn(watching).id();
         self.ended.remove(&id);
         self.running.insert(id, Running { task, stop, prompt_spec });
@@ -160,17 +162,17 @@ impl Cameras {
     }
 }
 
-/// Runs one camera and reports its status. `prompt_spec` may change meanwhile.
+/// Runs one camera and reports its `status`. `prompt_spec` may change meanwhile.
 async fn watch_camera(
     config: CameraConfig,
+    status: watch::Sender<CameraStatus>,
     prompt_spec: watch::Receiver<Arc<PromptSpec>>,
     overflow: Overflow,
     CameraDeps { queue, reporter, metrics, .. }: CameraDeps,
     cancel: CancellationToken,
 ) -> Result<(), CaptureError> {
     let id = config.id.clone();
-    let (status, mut changes) = watch::channel(CameraStatus::default());
-    reporter.watch(&id, changes.clone());
+    let mut changes = status.subscribe();
     let camera = id.clone();
     let sink = move |clip: Clip| {
         metrics.clip(&camera);

@@ -8,23 +8,37 @@ use super::{deps::WorkerDeps, status_reporter::StatusReporter};
 use crate::{
     http,
     metrics::Readings,
-    publish::outbox::{Outbox, Storage},
+    publish::{
+        CommandInbox,
+        outbox::{Outbox, Storage},
+    },
     queue::ClipQueue,
 };
 
 /// The functions that the HTTP server calls.
-pub fn status_source(deps: &WorkerDeps, reporter: &Arc<StatusReporter>) -> http::StatusSource {
+pub fn status_source(
+    deps: &WorkerDeps,
+    reporter: &Arc<StatusReporter>,
+    commands: &Arc<CommandInbox>,
+) -> http::StatusSource {
     let WorkerDeps { queue, outbox, metrics, lifecycle } = deps.clone();
-    let (reporter, health) = (Arc::clone(reporter), Arc::clone(&lifecycle));
+    let (reporter, commands, health) = (Arc::clone(reporter), Arc::clone(commands), Arc::clone(&lifecycle));
     http::StatusSource {
-        metrics: Box::new(move || metrics.page(&readings(&queue, &outbox, &reporter))),
+        metrics: Box::new(move |format| {
+            metrics.page(&readings(&queue, &outbox, &reporter, &commands), format)
+        }),
         health: Box::new(move || health.health()),
         ready: Box::new(move || lifecycle.ready()),
     }
 }
 
 /// The metrics that other modules own.
-fn readings(queue: &ClipQueue, outbox: &Outbox, reporter: &StatusReporter) -> Readings {
+fn readings(
+    queue: &ClipQueue,
+    outbox: &Outbox,
+    reporter: &StatusReporter,
+    commands: &CommandInbox,
+) -> Readings {
     let outbox = outbox.status();
     let age = |made: DateTime<Utc>| (Utc::now() - made).to_std().unwrap_or_default();
     Readings {
@@ -40,5 +54,6 @@ fn readings(queue: &ClipQueue, outbox: &Outbox, reporter: &StatusReporter) -> Re
         outbox_dropped: outbox.dropped,
         outbox_dead_lettered: outbox.dead_lettered,
         broker_connected: reporter.connected(),
+        unknown_camera_commands: commands.for_unknown_cameras(),
     }
 }

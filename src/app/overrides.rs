@@ -12,7 +12,7 @@ use anyhow::Context;
 use super::state_file;
 use crate::{
     camera::CameraId,
-    config::{self, Config},
+    config::Config,
     publish::commands::CameraCommand,
     runtime_settings::{ENABLED, RuntimeSetting, SETTINGS, Value, Values},
 };
@@ -25,6 +25,8 @@ const FILE: &str = "orders.json";
 pub struct Overrides {
     /// `None`: nothing is kept beyond the process.
     file: Option<PathBuf>,
+    /// The file lacks the latest change.
+    unsaved: bool,
     cameras: BTreeMap<CameraId, Values>,
 }
 
@@ -41,25 +43,49 @@ impl Overrides {
                 BTreeMap::new()
             })
         });
-        Self { file, cameras }
+        Self { file, unsaved: false, cameras }
     }
 
-    /// Keeps what a command sets for a camera that the configuration file has as `written`. A value that
-    /// the file has anyway is no override.
-    pub fn apply(&mut self, command: CameraCommand, written: &config::CameraSettings) {
-        let CameraCommand { camera, setting, value } = command;
-        let values = self.cameras.entry(camera.clone()).or_default();
-        match value.filter(|value| *value != setting.get(written)) {
-            Some(value) => values.insert(setting.name, value),
-            None => values.remove(setting.name),
-        };
-        if values.is_empty() {
-            self.cameras.remove(&camera);
+    /// Keeps what commands set for cameras of the configuration file, which is `written`. A value that the
+    /// file has anyway is no override. Returns whether any override is different now.
+    pub fn apply(&mut self, commands: Vec<CameraCommand>, written: &Config) -> bool {
+        let before = self.cameras.clone();
+        for CameraCommand { camera, setting, value } in commands {
+            // A camera may have been removed since its command was received.
+            let Some(in_file) = written.cameras.get(&camera) else { continue };
+            let values = self.cameras.entry(camera.clone()).or_default();
+            match value.filter(|value| *value != setting.get(in_file)) {
+                Some(value) => values.insert(setting.name, value),
+                None => values.remove(setting.name),
+            };
+            if values.is_empty() {
+                self.cameras.remove(&camera);
+            }
         }
-        if let Some(file) = &self.file
-            && let Err(error) = state_file::write(file, &self.stored())
-        {
-            tracing::error!("the setting of camera {camera} will be lost at the next restart: {error:#}");
+        let changed = self.cameras != before;
+        self.unsaved |= changed;
+        self.save();
+        changed
+    }
+
+    /// Forgets the overrides of cameras that the configuration file, which is `written`, does not have.
+    pub fn forget_removed(&mut self, written: &Config) {
+        let before = self.cameras.len();
+        self.cameras.retain(|id, _| written.cameras.contains_key(id));
+        self.unsaved |= self.cameras.len() < before;
+        self.save();
+    }
+
+    /// Writes the file, unless it has the latest change.
+    fn save(&mut self) {
+        let Some(file) = self.file.as_ref().filter(|_| self.unsaved) else { return };
+        match state_file::write(file, &self.stored()) {
+            Ok(()) => self.unsaved = false,
+            Err(error) => {
+                tracing::error!(
+                    "settings that were changed over MQTT will be lost at the next restart: {error:#}"
+                );
+            }
         }
     }
 
@@ -82,7 +108,7 @@ impl Overrides {
         self.active(written).any(|(_, values)| values.get(ENABLED) == Some(&Value::Switch(false)))
     }
 
-    /// The overrides of cameras that exist, if commands are on. Where commands are off, earlier commands
+    /// The overrides of cameras of the configuration file, if commands are on. Where commands are off, earlier commands
     /// have no effect either.
     fn active(&self, written: &Config) -> impl Iterator<Item = (&CameraId, &Values)> {
         self.cameras.iter().filter(|(id, _)| written.mqtt.commands && written.cameras.contains_key(id))
@@ -128,9 +154,10 @@ fn read(file: &Path) -> anyhow::Result<BTreeMap<CameraId, Values>> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, os::unix::fs::MetadataExt};
 
     use super::*;
+    use crate::config;
 
     fn written(extra: &str) -> Config {
         let folder = tempfile::tempdir().unwrap();
@@ -141,10 +168,10 @@ mod tests {
     }
 
     fn set(overrides: &mut Overrides, name: &str, payload: &str, written: &Config) {
-        let (camera, of_file) = written.cameras.first_key_value().unwrap();
+        let camera = written.cameras.keys().next().unwrap().clone();
         let setting = RuntimeSetting::find(name).unwrap();
         let value = setting.parse(payload).unwrap();
-        overrides.apply(CameraCommand { camera: camera.clone(), setting, value }, of_file);
+        overrides.apply(vec![CameraCommand { camera, setting, value }], written);
     }
 
     fn camera(config: &Config) -> (bool, &str) {
@@ -178,6 +205,50 @@ mod tests {
         assert!(stored.contains(r#""prompt":null"#), "{stored}");
         fs::write(&file, r#"{"a":{"enabled":null,"prompt":"Who?","of_a_later_version":7.5}}"#).unwrap();
         assert_eq!(camera(&Overrides::read(Some(state.path())).over(&config)), (true, "Who?"));
+    }
+
+    #[test]
+    fn the_overrides_of_a_removed_camera_are_forgotten() {
+        let (state, config) = (tempfile::tempdir().unwrap(), written(""));
+        let mut overrides = Overrides::read(Some(state.path()));
+        set(&mut overrides, "enabled", "OFF", &config);
+        overrides.forget_removed(&config);
+        assert!(overrides.disable_any(&config));
+        let mut without_camera = config.clone();
+        without_camera.cameras.clear();
+        overrides.forget_removed(&without_camera);
+        assert_eq!(fs::read_to_string(state.path().join(FILE)).unwrap(), "{}");
+        // A later camera of the same name starts as it is configured.
+        assert_eq!(Overrides::read(Some(state.path())).over(&config), config);
+    }
+
+    #[test]
+    fn a_command_that_changes_nothing_writes_nothing() {
+        let (state, config) = (tempfile::tempdir().unwrap(), written(""));
+        let file = state.path().join(FILE);
+        let mut overrides = Overrides::read(Some(state.path()));
+        set(&mut overrides, "enabled", "ON", &config);
+        set(&mut overrides, "prompt", "", &config);
+        assert!(!file.exists());
+        set(&mut overrides, "prompt", "Who?", &config);
+        // Each write makes a new file, which takes the place of the old one.
+        let inode = || fs::metadata(&file).unwrap().ino();
+        let first = inode();
+        set(&mut overrides, "prompt", "Who?", &config);
+        assert_eq!(inode(), first);
+        set(&mut overrides, "prompt", "What?", &config);
+        assert_ne!(inode(), first);
+    }
+
+    #[test]
+    fn a_change_that_could_not_be_written_is_written_with_the_next_command() {
+        let (parent, config) = (tempfile::tempdir().unwrap(), written(""));
+        let state = parent.path().join("state");
+        let mut overrides = Overrides::read(Some(&state));
+        set(&mut overrides, "enabled", "OFF", &config);
+        fs::create_dir(&state).unwrap();
+        set(&mut overrides, "enabled", "OFF", &config);
+        assert_eq!(camera(&Overrides::read(Some(&state)).over(&config)), (false, "What?"));
     }
 
     #[test]

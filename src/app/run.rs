@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -23,15 +23,13 @@ use crate::{
     lifecycle::{Lifecycle, Phase},
     metrics::Metrics,
     publish::{
-        commands::CameraCommand,
+        CommandInbox,
         outbox::{InUse, Limits, Outbox, Storage},
     },
     queue::{CLIPS_PER_CAMERA, ClipQueue},
     resize::FrameScaling,
 };
 
-/// The number of commands that may wait. Further ones are refused.
-const COMMANDS: usize = 16;
 /// The time for delivery after everything else has ended.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
@@ -47,13 +45,13 @@ pub async fn run(
     reload: Option<Reload>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let (command_sender, commands) = mpsc::channel(COMMANDS);
-    let active = ActiveConfig::new(config, command_sender);
+    let commands = Arc::new(CommandInbox::default());
+    let active = ActiveConfig::new(config, Arc::clone(&commands));
     let prepared = active.prepare()?;
     let specs = camera_specs(active.config())?;
     let parts = Parts::build(active.config())?;
     // The services end when this function returns.
-    let _services = parts.spawn_services(active.config()).await?;
+    let _services = parts.spawn_services(active.config(), &commands).await?;
 
     parts.worker.lifecycle.enter(Phase::Loading);
     let mut worker = ModelWorker::start(load, active.config(), parts.worker.clone())?;
@@ -61,7 +59,6 @@ pub async fn run(
         parts.worker.lifecycle.enter(Phase::Stopping);
         return Ok(());
     };
-    parts.reporter.open(prepared, info, gpu, active.config().cameras.keys());
     for (id, _) in active.config().cameras.iter().filter(|(_, camera)| !camera.enabled) {
         parts.reporter.disable(id);
     }
@@ -69,6 +66,7 @@ pub async fn run(
     active.publish_camera_settings(&deps);
     let mut cameras = Cameras::new(deps.clone(), stop.child_token());
     specs.into_values().for_each(|spec| cameras.start(spec));
+    parts.reporter.open(prepared, info, gpu, active.config().cameras.keys());
 
     let mut main_loop =
         MainLoop { active, reload, commands, deps, lifecycle: Arc::clone(&parts.worker.lifecycle) };
@@ -128,11 +126,15 @@ impl Parts {
     ///
     /// # Errors
     /// When the HTTP server cannot listen.
-    async fn spawn_services(&self, config: &Config) -> Result<JoinSet<()>, http::BindError> {
+    async fn spawn_services(
+        &self,
+        config: &Config,
+        commands: &Arc<CommandInbox>,
+    ) -> Result<JoinSet<()>, http::BindError> {
         let mut services = JoinSet::new();
         if let Some(address) = config.http.listen {
             let listener = http::bind(address).await?;
-            services.spawn(http::serve(listener, status_source(&self.worker, &self.reporter)));
+            services.spawn(http::serve(listener, status_source(&self.worker, &self.reporter, commands)));
         }
         services.spawn(Arc::clone(&self.worker.lifecycle).watchdog());
         Ok(services)
@@ -179,7 +181,7 @@ impl Parts {
 struct MainLoop {
     active: ActiveConfig,
     reload: Option<Reload>,
-    commands: mpsc::Receiver<CameraCommand>,
+    commands: Arc<CommandInbox>,
     deps: CameraDeps,
     lifecycle: Arc<Lifecycle>,
 }
@@ -204,7 +206,7 @@ impl MainLoop {
                     lifecycle.enter(Phase::Reloading);
                     active.reload(file, cameras, deps).await;
                 }
-                Some(command) = commands.recv() => active.apply_command(command, cameras, deps).await,
+                commands = commands.take() => active.apply_commands(commands, cameras, deps).await,
             }
         }
     }

@@ -3,14 +3,12 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
-
 use crate::{
     camera::CameraId,
     capture::CameraConfig,
     clip::WindowConfig,
     config::{self, Config, Source},
-    publish::{BrokerAddress, Settings, TlsFiles, commands::CameraCommand},
+    publish::{BrokerAddress, CommandInbox, Settings, TlsFiles},
     queue::Overflow,
 };
 
@@ -53,7 +51,7 @@ pub fn overflow(source: &Source) -> Overflow {
 
 /// What publishing needs to know. `commands` takes the commands of subscribers; they are ignored without
 /// it, or where the configuration switches them off.
-pub fn publish_settings(config: &Config, commands: Option<&mpsc::Sender<CameraCommand>>) -> Settings {
+pub fn publish_settings(config: &Config, commands: Option<&Arc<CommandInbox>>) -> Settings {
     let mqtt = &config.mqtt;
     Settings {
         broker: BrokerAddress {

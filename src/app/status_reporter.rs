@@ -71,8 +71,8 @@ impl StatusReporter {
         Self { metrics, outbox, inner: Mutex::new(inner) }
     }
 
-    /// Starts to publish, once the model is loaded. Snapshots of cameras that are not among `cameras` are
-    /// removed from the outbox.
+    /// Starts to publish, once the model is loaded and the cameras are started, so that their states are known.
+    /// Snapshots of cameras that are not among `cameras` are removed from the outbox.
     pub fn open<'a>(
         &self,
         prepared: Prepared,
@@ -84,9 +84,9 @@ impl StatusReporter {
         if let Some(gpu) = &gpu {
             self.metrics.gpu(&model.device, gpu);
         }
-        let publisher = self.connect(prepared, Vec::new());
         let cameras: BTreeSet<_> = cameras.into_iter().collect();
         self.outbox.keep_snapshots(|camera| cameras.contains(camera));
+        let publisher = self.publisher(prepared, Vec::new());
         let mut inner = self.lock();
         (inner.model, inner.gpu) = (Some(model), gpu);
         inner.publish_all(publisher);
@@ -169,7 +169,7 @@ impl StatusReporter {
             (Some(old), OldTopics::Keep) => drop(old.shutdown(Duration::ZERO).await),
             (None, _) => {}
         }
-        let publisher = self.connect(prepared, newest);
+        let publisher = self.publisher(prepared, newest);
         self.lock().publish_all(publisher);
     }
 
@@ -197,9 +197,9 @@ impl StatusReporter {
         self.lock().cameras.iter().map(|(id, camera)| (id.clone(), camera.reading())).collect()
     }
 
-    /// Starts a publisher, and counts its reconnects.
-    fn connect(&self, prepared: Prepared, newest: Vec<Newest>) -> Publisher {
-        let publisher = Publisher::with(prepared, Arc::clone(&self.outbox), newest);
+    /// Makes a publisher that does not connect yet, and counts its reconnects.
+    fn publisher(&self, prepared: Prepared, newest: Vec<Newest>) -> Publisher {
+        let publisher = Publisher::new(prepared, Arc::clone(&self.outbox), newest);
         let (mut state, metrics) = (publisher.state(), Arc::clone(&self.metrics));
         tokio::spawn(async move {
             let online = |state: &BrokerState| *state == BrokerState::Online;
@@ -222,8 +222,8 @@ impl StatusReporter {
 }
 
 impl Inner {
-    /// Hands everything to a new publisher. Also clears topics that are no longer used: an earlier attempt may
-    /// not have reached the broker.
+    /// Hands everything to a new publisher, which then connects. Also clears topics that are no longer used: an
+    /// earlier attempt may not have reached the broker.
     fn publish_all(&mut self, publisher: Publisher) {
         self.cameras.keys().for_each(|id| publisher.announce(id));
         let used = publisher.retained_topics();
@@ -238,6 +238,9 @@ impl Inner {
         for id in self.cameras.keys() {
             self.publish_state(id);
             self.publish_settings(id);
+        }
+        if let Some(publisher) = &mut self.publisher {
+            publisher.connect();
         }
     }
 

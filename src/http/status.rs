@@ -5,17 +5,20 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderMap, StatusCode,
+        header::{ACCEPT, CONTENT_TYPE},
+    },
     response::{IntoResponse, Response},
     routing::get,
 };
 
-use crate::{lifecycle::HealthStatus, metrics};
+use crate::{lifecycle::HealthStatus, metrics::TextFormat};
 
 /// The functions that know the answers.
 pub struct StatusSource {
-    /// Returns all metrics as text. May block on a lock.
-    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// Returns all metrics as text of this format. May block on a lock.
+    pub metrics: Box<dyn Fn(TextFormat) -> String + Send + Sync>,
     /// Whether this process works. Must not block.
     pub health: Box<dyn Fn() -> HealthStatus + Send + Sync>,
     /// Whether clips are being described. Must not block.
@@ -32,9 +35,11 @@ pub(super) fn router(source: StatusSource) -> Router {
         .with_state(Arc::new(source))
 }
 
-async fn metrics_page(State(source): State<Arc<StatusSource>>) -> Response {
-    match tokio::task::spawn_blocking(move || (source.metrics)()).await {
-        Ok(page) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], page).into_response(),
+async fn metrics_page(State(source): State<Arc<StatusSource>>, headers: HeaderMap) -> Response {
+    let accept = headers.get_all(ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+    let format = TextFormat::accepted(accept);
+    match tokio::task::spawn_blocking(move || (source.metrics)(format)).await {
+        Ok(page) => ([(CONTENT_TYPE, format.content_type())], page).into_response(),
         Err(panic) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{panic}\n")).into_response(),
     }
 }

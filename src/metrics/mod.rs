@@ -6,12 +6,15 @@
 //! |---|---|
 //! | `registry.rs` | what is counted here, and the page |
 //! | `readings.rs` | what other modules own |
+//! | `text_format.rs` | the formats of the page |
 //! | `labels.rs` | the labels and their values |
 
 mod labels;
 mod readings;
 mod registry;
+mod text_format;
 
 pub use labels::{Reason, Stage, TokenKind};
 pub use readings::{CameraReading, Readings};
-pub use registry::{CONTENT_TYPE, Metrics};
+pub use registry::Metrics;
+pub use text_format::TextFormat;

@@ -45,6 +45,8 @@ pub struct Readings {
     pub outbox_on_disk: bool,
     /// Whether the broker is connected.
     pub broker_connected: bool,
+    /// Commands for cameras that do not exist.
+    pub unknown_camera_commands: u64,
 }
 
 /// State and counters of a camera.
@@ -76,6 +78,7 @@ pub struct ReadingMetrics {
     pub outbox_dropped_snapshots: Counters<OfCamera>,
     outbox_on_disk: Gauge,
     broker_connected: Gauge,
+    unknown_camera_commands: Counter,
     resident: Gauge,
 }
 
@@ -109,6 +112,8 @@ impl ReadingMetrics {
         r.register("camscribe_outbox_on_disk", help, self.outbox_on_disk.clone());
         let help = "1 while the MQTT broker is connected";
         r.register("camscribe_broker_connected", help, self.broker_connected.clone());
+        let help = "Commands over MQTT for cameras that do not exist";
+        r.register("camscribe_unknown_camera_commands", help, self.unknown_camera_commands.clone());
         let help = "Resident memory of this process";
         r.register("process_resident_memory_bytes", help, self.resident.clone());
     }
@@ -141,6 +146,7 @@ impl ReadingMetrics {
             }
         }
         self.broker_connected.set(readings.broker_connected.into());
+        self.unknown_camera_commands.inner().store(readings.unknown_camera_commands, Ordering::Relaxed);
         if let Some(bytes) = resident() {
             self.resident.set(gauge(bytes));
         }

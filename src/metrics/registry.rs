@@ -14,15 +14,13 @@ use prometheus_client::{
 use super::{
     labels::{OfCamera, OfDevice, OfDrop, OfGpu, OfModel, OfStage, OfTokens, Reason, Stage, TokenKind},
     readings::{Counters, Gauges, ReadingMetrics, Readings, gauge, set},
+    text_format::{self, TextFormat},
 };
 use crate::{
     camera::CameraId,
     device::GpuInfo,
     event::{Event, ModelInfo},
 };
-
-/// The `Content-Type` of [`Metrics::page`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Upper bounds of the buckets of durations, in seconds: from a layer on a GPU to a large model on a slow CPU.
 const SECONDS: [f64; 15] =
@@ -199,8 +197,8 @@ impl Metrics {
         }
     }
 
-    /// Returns all metrics as text of the type [`CONTENT_TYPE`].
-    pub fn page(&self, readings: &Readings) -> String {
+    /// Returns all metrics as text.
+    pub fn page(&self, readings: &Readings, format: TextFormat) -> String {
         let _lock = self.page_lock.lock().unwrap_or_else(PoisonError::into_inner);
         self.readings.update(readings);
         for (camera, reading) in &readings.cameras {
@@ -215,7 +213,10 @@ impl Metrics {
         let mut page = String::new();
         // Writing to a String cannot fail.
         let _ = text::encode(&mut page, &self.registry);
-        page
+        match format {
+            TextFormat::Prometheus => text_format::to_prometheus(&page),
+            TextFormat::OpenMetrics => page,
+        }
     }
 }
 
@@ -252,7 +253,7 @@ mod tests {
             camera("porch"),
             CameraReading { state: CameraState::Offline, frames: 12, decode_errors: 3, too_few: 4 },
         );
-        let page = metrics.page(&readings);
+        let page = metrics.page(&readings, TextFormat::OpenMetrics);
         for (start, value) in [
             ("camscribe_clips_total{camera=\"porch\"}", 1.0),
             ("camscribe_clips_dropped_total{camera=\"porch\",reason=\"overload\"}", 7.0),
@@ -279,6 +280,26 @@ mod tests {
     }
 
     #[test]
+    fn both_formats_have_the_same_samples_and_each_its_own_comments() {
+        let metrics = Metrics::new();
+        metrics.clip(&camera("porch"));
+        metrics.stage(Stage::Vision, Duration::from_millis(1500));
+        let [open, own] = [TextFormat::OpenMetrics, TextFormat::Prometheus]
+            .map(|format| metrics.page(&Readings::default(), format));
+        // The memory of this process may change between the two.
+        let is_sample = |line: &&str| !line.starts_with('#') && !line.starts_with("process_");
+        let samples = |page: &str| page.lines().filter(is_sample).map(String::from).collect::<Vec<_>>();
+        assert_eq!(samples(&open), samples(&own));
+        assert!(samples(&own).iter().all(|sample| !sample.contains('#')), "no exemplars: {own}");
+        assert!(open.contains("# TYPE camscribe_clips counter\n"), "{open}");
+        assert!(own.contains("# TYPE camscribe_clips_total counter\n"), "{own}");
+        assert!(own.contains("# TYPE camscribe_stage_seconds histogram\n"), "{own}");
+        assert!(own.lines().all(|line| !line.starts_with("# EOF") && !line.starts_with("# UNIT")), "{own}");
+        let counters = own.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"));
+        assert!(counters.into_iter().all(|name| name.ends_with("_total")), "{own}");
+    }
+
+    #[test]
     fn unknown_values_are_left_out_and_a_removed_camera_has_no_state() {
         let metrics = Metrics::new();
         let mut readings = Readings::default();
@@ -286,12 +307,16 @@ mod tests {
             camera("yard"),
             CameraReading { state: CameraState::Online, frames: 1, decode_errors: 0, too_few: 0 },
         );
-        assert!(metrics.page(&readings).contains("camscribe_camera_state{camera=\"yard\""));
-        let page = metrics.page(&Readings::default());
+        assert!(
+            metrics
+                .page(&readings, TextFormat::Prometheus)
+                .contains("camscribe_camera_state{camera=\"yard\"")
+        );
+        let page = metrics.page(&Readings::default(), TextFormat::Prometheus);
         assert!(!page.contains("camscribe_camera_state{"), "{page}");
         assert!(!page.contains("camscribe_device_memory_bytes{"), "{page}");
         metrics.device_memory("cuda:0", 5, 9);
-        let page = metrics.page(&Readings::default());
+        let page = metrics.page(&Readings::default(), TextFormat::Prometheus);
         assert_eq!(line(&page, "camscribe_device_memory_used_bytes{device=\"cuda:0\"}"), Some(5.0));
     }
 }

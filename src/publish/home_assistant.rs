@@ -15,6 +15,8 @@ use crate::{
 
 /// The longest text that Home Assistant takes as a state, characters.
 const MAX_STATE: usize = 255;
+/// The last level of a discovery topic.
+const CONFIG: &str = "config";
 
 /// Makes discovery messages below Home Assistant's prefix.
 #[derive(Clone, Debug)]
@@ -138,8 +140,14 @@ impl Discovery {
         }
         // Home Assistant allows no dots in the ids of topics. Host names may have dots.
         let id = node.replace('.', "_");
-        (format!("{}/{component}/camscribe-{id}/{camera}-{object}/config", self.prefix), config)
+        (format!("{}/{component}/camscribe-{id}/{camera}-{object}/{CONFIG}", self.prefix), config)
     }
+}
+
+/// Whether a topic of camscribe, also of an earlier configuration, is one of Home Assistant's discovery. No other
+/// topic has this last level.
+pub fn is_config(topic: &str) -> bool {
+    topic.rsplit('/').next() == Some(CONFIG)
 }
 
 #[cfg(test)]
@@ -220,6 +228,25 @@ mod tests {
         for topic in configs("Edge.example.org", "porch_2", true).keys() {
             let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/');
             assert!(topic.chars().all(good), "{topic}");
+        }
+    }
+
+    #[test]
+    fn only_discovery_topics_end_as_such() {
+        assert!(configs("edge1", "porch", true).keys().all(|topic| is_config(topic)));
+        let topics = Topics::new("config", "config").expect("a good node");
+        let camera = "config".parse().expect("a good name");
+        for topic in [
+            topics.status(),
+            topics.info(),
+            topics.camera_status(&camera),
+            topics.latest(&camera),
+            topics.snapshot(&camera),
+        ] {
+            assert!(!is_config(&topic), "{topic}");
+        }
+        for setting in &SETTINGS {
+            assert!(!is_config(&topics.state(&camera, setting.name)), "{}", setting.name);
         }
     }
 

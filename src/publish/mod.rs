@@ -11,10 +11,11 @@
 //! | `outbox/` | the queue of events, on disk |
 //! | `mqtt/` | the connection |
 //! | `topics.rs`, `home_assistant.rs` | names of topics; discovery messages |
-//! | `commands.rs` | commands of subscribers |
+//! | `commands.rs`, `command_inbox.rs` | commands of subscribers, and those that wait |
 //! | `retained.rs`, `info.rs` | retained messages; the payload of `info` |
 //! | `settings.rs`, `shared.rs` | which broker; what publisher and connection share |
 
+mod command_inbox;
 pub mod commands;
 pub mod home_assistant;
 mod info;
@@ -26,6 +27,7 @@ mod settings;
 mod shared;
 pub mod topics;
 
+pub use command_inbox::CommandInbox;
 pub use info::{CameraInfo, Info};
 pub use publisher::{Newest, Prepared, Publisher, SettingsError};
 pub use settings::{BrokerAddress, Settings, TlsFiles};

@@ -4,14 +4,14 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use serde_json::json;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::watch,
     task::JoinHandle,
     time::{self, Instant},
 };
 use tokio_util::bytes::Bytes;
 
 use super::{
-    commands::CameraCommand,
+    command_inbox::CommandInbox,
     home_assistant::Discovery,
     info::Info,
     mqtt::{self, Connector, TlsError},
@@ -53,7 +53,7 @@ pub struct Prepared {
     connector: Connector,
     topics: Topics,
     discovery: Option<Discovery>,
-    commands: Option<mpsc::Sender<CameraCommand>>,
+    commands: Option<Arc<CommandInbox>>,
     cameras: Vec<CameraId>,
 }
 
@@ -70,11 +70,13 @@ impl Prepared {
     }
 }
 
-/// A connection to the broker, kept up until [`Publisher::shutdown`]. Dropping it closes the connection
-/// without an MQTT DISCONNECT, so that the broker publishes the will.
+/// A connection to the broker, kept up from [`Publisher::connect`] until [`Publisher::shutdown`]. Dropping it
+/// closes the connection without an MQTT DISCONNECT, so that the broker publishes the will.
 pub struct Publisher {
     shared: Arc<Shared>,
-    connection: JoinHandle<()>,
+    /// `None` once it is in use.
+    connector: Option<Connector>,
+    connection: Option<JoinHandle<()>>,
     flushing: JoinHandle<()>,
 }
 
@@ -85,29 +87,38 @@ impl Publisher {
     /// # Errors
     /// As [`Prepared::new`].
     pub fn start(settings: Settings, outbox: Arc<Outbox>) -> Result<Self, SettingsError> {
-        Ok(Self::with(Prepared::new(settings)?, outbox, Vec::new()))
+        let mut publisher = Self::new(Prepared::new(settings)?, outbox, Vec::new());
+        publisher.connect();
+        Ok(publisher)
     }
 
-    /// As [`Publisher::start`], with checked settings. `newest` comes from the publisher that this one
-    /// replaces.
-    pub fn with(prepared: Prepared, outbox: Arc<Outbox>, newest: Vec<Newest>) -> Self {
+    /// A publisher that does not connect yet, with checked settings. `newest` comes from the publisher that this
+    /// one replaces. Must be called inside a tokio runtime.
+    pub fn new(prepared: Prepared, outbox: Arc<Outbox>, newest: Vec<Newest>) -> Self {
         let Prepared { connector, topics, discovery, commands, cameras } = prepared;
         let shared = Arc::new(Shared::new(outbox, topics, discovery, commands));
         shared.retain(shared.topics.status(), ContentType::Text, "online");
         for Newest { camera, event, snapshot } in newest.into_iter().filter(|it| cameras.contains(&it.camera))
         {
-            if let Some(event) = event {
-                shared.retain(shared.topics.latest(&camera), ContentType::Json, event);
-            }
             if let Some(snapshot) = snapshot {
                 shared.retain_snapshot(&camera, snapshot);
+            }
+            if let Some(event) = event {
+                shared.retain(shared.topics.latest(&camera), ContentType::Json, event);
             }
         }
         // Before anything is delivered: only events of announced cameras are retained.
         cameras.iter().for_each(|camera| shared.announce(camera));
-        let connection = tokio::spawn(mqtt::run(connector, Arc::clone(&shared)));
         let flushing = tokio::spawn(flush_regularly(Arc::clone(&shared.outbox)));
-        Self { shared, connection, flushing }
+        Self { shared, connector: Some(connector), connection: None, flushing }
+    }
+
+    /// Starts to connect. What was set before is published together, the node's `online` last. Must be called
+    /// inside a tokio runtime.
+    pub fn connect(&mut self) {
+        if let Some(connector) = self.connector.take() {
+            self.connection = Some(tokio::spawn(mqtt::run(connector, Arc::clone(&self.shared))));
+        }
     }
 
     /// Adds a camera: its newest event is retained from now on, and Home Assistant discovers it.
@@ -211,7 +222,9 @@ impl Publisher {
 
     async fn stop(mut self, stop: Stop) {
         self.shared.stop.send_replace(Some(stop));
-        if let Err(error) = (&mut self.connection).await {
+        if let Some(connection) = &mut self.connection
+            && let Err(error) = connection.await
+        {
             tracing::error!("the MQTT connection ended by a fault: {error}");
         }
         self.flushing.abort();
@@ -225,7 +238,9 @@ impl Publisher {
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        self.connection.abort();
+        if let Some(connection) = &self.connection {
+            connection.abort();
+        }
         self.flushing.abort();
     }
 }

@@ -1,7 +1,7 @@
 //! The retained messages that the broker should have: the newest payload of each topic.
 //!
 //! Messages are set here at any time, connected or not. The MQTT session takes those that the broker
-//! does not have yet, the oldest first. After a reconnect it takes all of them again.
+//! does not have yet, by their [`Turn`], the oldest first. After a reconnect it takes all of them again.
 
 use std::collections::VecDeque;
 
@@ -16,6 +16,17 @@ pub(super) enum ContentType {
     Jpeg,
 }
 
+/// When a message is sent, of those that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Turn {
+    /// Before all others: clears a Home Assistant configuration. Its entity is gone before the topics that it
+    /// reads are cleared, and before another configuration takes its place.
+    First,
+    Middle,
+    /// After all others: the node's status. What it says is true of the other topics.
+    Last,
+}
+
 /// A retained message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RetainedMessage {
@@ -24,6 +35,7 @@ pub(super) struct RetainedMessage {
     pub content: ContentType,
     /// Id of the event that it belongs to: the user property `id`.
     pub event: Option<Uuid>,
+    pub turn: Turn,
 }
 
 /// The newest message of every topic. Bounded by the number of topics, which depends on the number of
@@ -68,9 +80,11 @@ impl RetainedStore {
         self.entries.iter().map(|entry| &entry.message).find(|message| message.topic == topic)
     }
 
-    /// The oldest unsent message and its number. It is in flight from now on.
+    /// The unsent message whose turn it is, and its number. It is in flight from now on.
     pub fn take(&mut self) -> Option<(u64, RetainedMessage)> {
-        let entry = self.entries.iter_mut().find(|entry| entry.state == DeliveryState::Unsent)?;
+        let unsent = self.entries.iter_mut().filter(|entry| entry.state == DeliveryState::Unsent);
+        // The first one of those with the same turn.
+        let entry = unsent.min_by_key(|entry| entry.message.turn)?;
         entry.state = DeliveryState::InFlight;
         Some((entry.number, entry.message.clone()))
     }
@@ -144,6 +158,7 @@ mod tests {
             payload: payload.into(),
             content: ContentType::Text,
             event: None,
+            turn: Turn::Middle,
         }
     }
 
@@ -160,6 +175,25 @@ mod tests {
         assert!(!store.all_sent());
         assert_eq!(taken(&mut store), [("b".into(), "1".into()), ("a".into(), "2".into())]);
         assert!(store.all_sent());
+    }
+
+    #[test]
+    fn messages_are_sent_by_their_turn_also_in_a_new_session() {
+        let mut store = RetainedStore::default();
+        for (topic, turn) in [
+            ("a", Turn::Last),
+            ("b", Turn::Middle),
+            ("c", Turn::First),
+            ("d", Turn::Middle),
+            ("e", Turn::First),
+        ] {
+            store.set(RetainedMessage { turn, ..message(topic, "1") });
+        }
+        for _ in 0..2 {
+            let order: Vec<_> = taken(&mut store).into_iter().map(|(topic, _)| topic).collect();
+            assert_eq!(order, ["c", "e", "b", "d", "a"]);
+            store.resend_all();
+        }
     }
 
     #[test]

@@ -1,10 +1,8 @@
 //! Which broker to publish to, and under which topics.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, sync::Arc};
 
-use tokio::sync::mpsc;
-
-use super::commands::CameraCommand;
+use super::command_inbox::CommandInbox;
 use crate::{
     camera::CameraId,
     config::{Login, MqttVersion},
@@ -27,8 +25,8 @@ pub struct Settings {
     pub discovery_prefix: String,
     /// The cameras. [`Publisher::announce`](super::Publisher::announce) adds more.
     pub cameras: Vec<CameraId>,
-    /// Where commands are sent to; `None`: no command topic is subscribed to.
-    pub commands: Option<mpsc::Sender<CameraCommand>>,
+    /// Takes the commands of subscribers; `None`: no command topic is subscribed to.
+    pub commands: Option<Arc<CommandInbox>>,
 }
 
 /// The address of a broker.

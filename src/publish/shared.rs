@@ -6,16 +6,16 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, watch},
     time::{self, Instant},
 };
 use tokio_util::bytes::Bytes;
 
 use super::{
-    commands::CameraCommand,
-    home_assistant::Discovery,
+    command_inbox::CommandInbox,
+    home_assistant::{self, Discovery},
     outbox::{Outbox, Snapshot},
-    retained::{ContentType, RetainedMessage, RetainedStore},
+    retained::{ContentType, RetainedMessage, RetainedStore, Turn},
     topics::Topics,
 };
 use crate::{camera::CameraId, runtime_settings::SETTINGS};
@@ -41,8 +41,8 @@ pub(super) struct Shared {
     pub outbox: Arc<Outbox>,
     pub topics: Topics,
     pub discovery: Option<Discovery>,
-    /// Where commands are sent to; `None`: commands are off.
-    pub commands: Option<mpsc::Sender<CameraCommand>>,
+    /// Takes the commands of subscribers; `None`: commands are off.
+    pub commands: Option<Arc<CommandInbox>>,
     retained: Mutex<RetainedStore>,
     /// The cameras that exist. Nothing is retained of others: an event of a camera that was removed may
     /// still be on its way.
@@ -67,7 +67,7 @@ impl Shared {
         outbox: Arc<Outbox>,
         topics: Topics,
         discovery: Option<Discovery>,
-        commands: Option<mpsc::Sender<CameraCommand>>,
+        commands: Option<Arc<CommandInbox>>,
     ) -> Self {
         Self {
             outbox,
@@ -108,17 +108,28 @@ impl Shared {
 
     /// Sets the retained message of a topic. An empty payload makes the broker forget the topic.
     pub fn retain(&self, topic: String, content: ContentType, payload: impl Into<Bytes>) {
-        self.retained().set(RetainedMessage { topic, payload: payload.into(), content, event: None });
+        let payload = payload.into();
+        let turn = match &topic {
+            topic if *topic == self.topics.status() => Turn::Last,
+            topic if payload.is_empty() && home_assistant::is_config(topic) => Turn::First,
+            _ => Turn::Middle,
+        };
+        self.set(RetainedMessage { topic, payload, content, event: None, turn });
+    }
+
+    fn set(&self, message: RetainedMessage) {
+        self.retained().set(message);
         self.retained_changed.notify_one();
     }
 
-    /// Retains a camera's newest event and its snapshot, if the camera exists.
+    /// Retains a camera's newest event, if the camera exists. Its snapshot goes first: who reads the event finds
+    /// the image that belongs to it.
     pub fn retain_newest(&self, camera: &CameraId, event: Bytes) {
         // Locked until the messages are set, so that they cannot come after those that erase the camera.
         let cameras = self.cameras();
         if cameras.contains(camera) {
-            self.retain(self.topics.latest(camera), ContentType::Json, event);
             self.retain_waiting_snapshot(camera);
+            self.retain(self.topics.latest(camera), ContentType::Json, event);
         } else {
             self.outbox.keep_snapshots(|other| other != camera);
         }
@@ -134,19 +145,20 @@ impl Shared {
     pub fn retain_snapshot(&self, camera: &CameraId, Snapshot { id, jpeg }: Snapshot) {
         let topic = self.topics.snapshot(camera);
         let content = ContentType::Jpeg;
-        self.retained().set(RetainedMessage { topic, payload: jpeg, content, event: Some(id) });
-        self.retained_changed.notify_one();
+        self.set(RetainedMessage { topic, payload: jpeg, content, event: Some(id), turn: Turn::Middle });
     }
 
-    /// The topics on which something of a camera may be retained.
+    /// The topics on which something of a camera may be retained, those of Home Assistant first: they are cleared
+    /// in this order.
     pub fn retained_topics(&self, camera: &CameraId) -> Vec<String> {
         let topics = &self.topics;
-        let mut retained = vec![topics.camera_status(camera), topics.latest(camera), topics.snapshot(camera)];
-        if self.commands.is_some() {
-            retained.extend(SETTINGS.iter().map(|setting| topics.state(camera, setting.name)));
-        }
+        let mut retained = Vec::new();
         if let Some(discovery) = &self.discovery {
             retained.extend(discovery.configs(topics, camera).into_iter().map(|(topic, _)| topic));
+        }
+        retained.extend([topics.camera_status(camera), topics.latest(camera), topics.snapshot(camera)]);
+        if self.commands.is_some() {
+            retained.extend(SETTINGS.iter().map(|setting| topics.state(camera, setting.name)));
         }
         retained
     }

@@ -281,6 +281,21 @@ proptest! {
     }
 
     #[test]
+    fn the_end_of_a_whole_clip_is_at_most_a_slot_after_the_frame_that_completes_it(
+        c in any_config(), times in any_times(),
+    ) {
+        let mut w = windower(&c);
+        for time in times {
+            for clip in w.push(frame(ms(time))).iter().filter(|clip| !clip.gap) {
+                prop_assert_eq!(clip.end - clip.start, TimeDelta::from_std(c.window).unwrap());
+                // Slots start at whole nanoseconds.
+                let slot = c.window / c.frames as u32 + Duration::from_nanos(1);
+                prop_assert!(clip.end <= epoch() + ms(time) + slot, "{} {time}", clip.end);
+            }
+        }
+    }
+
+    #[test]
     fn every_slot_gets_the_first_frame_that_fell_into_it(c in any_config(), times in steady_times()) {
         let mut w = windower(&c);
         let mut clips = push_all(&mut w, times.iter().copied());

@@ -1,10 +1,15 @@
 //! The MQTT commands that change a camera at run time.
 
-use std::{collections::BTreeSet, fs, process::Command};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Write,
+    process::{Command, Stdio},
+};
 
 use crate::support::{
     broker::{Mosquitto, Received, Subscriber, publish},
-    daemon::Daemon,
+    daemon::{Daemon, wait},
 };
 
 const NODE: &str = "camscribe/edge1";
@@ -92,6 +97,61 @@ fn commands_switch_cameras_and_change_prompts_until_they_are_reset() {
     subscriber.until(is("two/state/enabled", "ON"));
     answer(&subscriber, "two", again);
     assert_eq!(fs::read_to_string(daemon.path("state/orders.json")).unwrap(), "{}");
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+/// Publishes a command for each payload, over one connection.
+fn burst(port: u16, camera: &str, setting: &str, payloads: impl Iterator<Item = String>) {
+    let mut client = Command::new("mosquitto_pub")
+        .args(["-l", "-q", "1", "-h", "127.0.0.1", "-p", &port.to_string(), "-t"])
+        .arg(format!("{NODE}/{camera}/set/{setting}"))
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = client.stdin.take().unwrap();
+    payloads.for_each(|payload| writeln!(lines, "{payload}").unwrap());
+    drop(lines);
+    assert!(client.wait().unwrap().success());
+}
+
+#[test]
+fn of_a_burst_of_commands_the_last_one_holds_and_few_are_applied_and_logged() {
+    let broker = Mosquitto::start("");
+    let port = broker.port();
+    let subscriber = Subscriber::to(port, &format!("{NODE}/#"));
+    let daemon = Daemon::start(&toml(port, ""));
+    subscriber.until(is("two/state/enabled", "ON"));
+    burst(port, "one", "prompt", (0..500).map(|i| format!("What moves, {i}?")));
+    burst(port, "nobody", "prompt", (0..500).map(|i| format!("What moves, {i}?")));
+    subscriber.until(is("one/state/prompt", "What moves, 499?"));
+    answer(&subscriber, "one", "What moves, 499?");
+    let counted = || daemon.metric("camscribe_unknown_camera_commands_total").filter(|count| *count >= 500.0);
+    wait("the commands for an unknown camera", counted);
+    let stored = fs::read_to_string(daemon.path("state/orders.json")).unwrap();
+    assert!(stored.contains("What moves, 499?"), "{stored}");
+    let log = daemon.log();
+    let lines = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+    assert_eq!(lines("there is no such camera"), 1, "{log}");
+    // Two a second: a hundred are far more than a slow machine needs.
+    assert!(lines("command over MQTT") <= 100, "{log}");
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn what_was_commanded_ends_with_the_camera() {
+    let broker = Mosquitto::start("");
+    let port = broker.port();
+    let subscriber = Subscriber::to(port, &format!("{NODE}/#"));
+    let daemon = Daemon::start(&toml(port, ""));
+    subscriber.until(is("two/state/enabled", "ON"));
+    set(port, "one", "enabled", "OFF");
+    subscriber.until(is("one/state/enabled", "OFF"));
+    let stored = || fs::read_to_string(daemon.path("state/orders.json")).unwrap();
+    assert!(stored().contains("\"one\""), "{}", stored());
+    daemon.reload(&toml(port, "").replace("cameras.one", "cameras.three"));
+    wait("the end of the override", || (stored() == "{}").then_some(()));
+    daemon.reload(&toml(port, ""));
+    subscriber.until(is("one/state/enabled", "ON"));
     assert_eq!(daemon.stop().0, Some(0));
 }
 

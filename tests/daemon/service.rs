@@ -328,6 +328,55 @@ async fn the_watchdog_gets_no_ping_while_the_model_is_stuck() {
 }
 
 #[test]
+fn a_node_is_online_after_its_cameras_have_a_status() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/#");
+    let toml = format!(
+        r#"
+        node.id = "edge1"
+        model.id = "shapes"
+        mqtt.url = "mqtt://127.0.0.1:{}"
+        cameras.off = {{ uri = "test://shapes", enabled = false }}
+        cameras.on.uri = "test://shapes"
+        "#,
+        broker.port()
+    );
+    let daemon = Daemon::start(&toml);
+    let seen = subscriber.until(|m| m.topic == "camscribe/edge1/status" && m.text() == "online");
+    for camera in ["off", "on"] {
+        let topic = format!("camscribe/edge1/{camera}/status");
+        assert!(seen.iter().any(|m| m.topic == topic), "{topic}: {seen:?}");
+    }
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn metrics_have_the_format_that_the_client_accepts() {
+    let toml = format!(
+        r#"
+        model.id = "shapes"
+        mqtt.url = "mqtt://127.0.0.1:{}"
+        cameras.scene.uri = "test://shapes"
+        "#,
+        free_port()
+    );
+    let daemon = Daemon::start(&toml);
+    for accept in ["", "Accept: */*\r\n", "Accept: text/plain\r\n"] {
+        let (head, page) = daemon.get_with("/metrics", accept);
+        assert!(head.to_lowercase().contains("\r\ncontent-type: text/plain; version=0.0.4"), "{head}");
+        assert!(page.contains("# TYPE camscribe_broker_reconnects_total counter\n"), "{page}");
+        assert!(!page.contains("# EOF"), "{page}");
+    }
+    let (head, page) = daemon.get_with("/metrics", "Accept: application/openmetrics-text;version=1.0.0\r\n");
+    assert!(
+        head.to_lowercase().contains("\r\ncontent-type: application/openmetrics-text; version=1.0.0"),
+        "{head}"
+    );
+    assert!(page.contains("# TYPE camscribe_broker_reconnects counter\n"), "{page}");
+    assert!(page.ends_with("# EOF\n"), "{page}");
+}
+
+#[test]
 fn a_camera_whose_windows_yield_no_clip_reports_it() {
     let broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/+/status");

@@ -157,7 +157,7 @@ fn a_clip_that_could_not_be_described_is_counted_and_nothing_repeats_it() {
 #[test]
 fn an_event_of_an_unchanged_clip_conforms_to_the_schema() {
     let (events, _) = run(of(&[40, 40]), 1);
-    let schema = serde_json::to_value(schemars::schema_for!(Event)).unwrap();
+    let schema = serde_json::to_value(camscribe::event::json_schema()).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
     for event in events {
         let json = serde_json::to_value(event.unwrap()).unwrap();

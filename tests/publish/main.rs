@@ -14,5 +14,6 @@ mod broker_cycles;
 mod embedded_broker;
 mod mqtt;
 mod mqtt_versions;
+mod order;
 mod outbox;
 mod tls;

@@ -73,6 +73,22 @@ async fn a_broker_that_always_disconnects_on_mqtt_5_gets_3_1_1_and_one_that_does
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_never_answers_mqtt_5_gets_3_1_1() {
+    assert_eq!(content_type_of_a_description(Link::SilentOnV5), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_does_not_answer_the_configured_version_is_reported_with_a_remedy() {
+    let broker = Mosquitto::start("");
+    let proxy = Proxy::start(broker.port());
+    proxy.set(Link::SilentOnV5);
+    let settings = Settings { version: MqttVersion::V5, ..settings(proxy.port()) };
+    let publisher = start(settings, &outbox());
+    let why = offline_reason(&publisher).await;
+    assert!(why.contains("no answer") && why.contains("mqtt.version"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_will_reports_a_node_that_died_under_3_1_1() {
     let broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), STATUS);

@@ -132,15 +132,22 @@ impl Daemon {
 
     /// Sends a GET request. Returns the status and the body.
     pub fn get(&self, path: &str) -> (u16, String) {
+        let (head, body) = self.get_with(path, "");
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+    }
+
+    /// Sends a GET request with these header lines. Returns the head and the body of the answer.
+    pub fn get_with(&self, path: &str, headers: &str) -> (String, String) {
         let line = self.logged("/metrics, /healthz");
         let address = line.split("http://").nth(1).unwrap().split('/').next().unwrap();
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n")
+            .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        (head.to_owned(), body.to_owned())
     }
 
     /// Returns the value of a metric, by its name and labels as `/metrics` has them.

@@ -34,6 +34,9 @@ pub enum Link {
     /// A CONNECT of MQTT 5 is answered by closing the connection.
     #[allow(dead_code, reason = "only the tests of MQTT versions use it")]
     DisconnectsOnV5,
+    /// A CONNECT of MQTT 5 is never answered.
+    #[allow(dead_code, reason = "only the tests of MQTT versions use it")]
+    SilentOnV5,
     /// The next connection is closed at its first bytes; those after it pass.
     #[allow(dead_code, reason = "only the tests of MQTT versions use it")]
     DisconnectsOnce,
@@ -133,6 +136,7 @@ fn forward(mut from: &TcpStream, mut to: &TcpStream, up: bool, link: &Mutex<Link
                 return Ok(());
             }
             Link::DisconnectsOnV5 if is_version_5(bytes) => return Ok(()),
+            Link::SilentOnV5 if is_version_5(bytes) => continue,
             Link::Cut(left) if up => {
                 let passing = read.min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= passing as u64;

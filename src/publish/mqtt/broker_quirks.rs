@@ -9,7 +9,7 @@ use crate::publish::outbox::Row;
 
 /// An event that the broker refuses this often in a row without a clear reason is dead-lettered. With
 /// the pauses between the attempts this takes some minutes.
-const MAX_UNCLEAR: u32 = 10;
+const MAX_UNCLEAR: u32 = 20;
 
 /// Identifies a message: its topic, and its row if it is an event.
 pub(super) type MessageKey = (String, Option<Row>);
@@ -68,16 +68,16 @@ impl BrokerQuirks {
 }
 
 /// Whether a broker supports MQTT 5. Some brokers close the connection when they see a version that they
-/// do not know, which looks like a broken connection.
+/// do not know, and some never answer, which looks like a broken connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum V5Support {
     /// Nothing speaks against it.
     Assumed,
-    /// The broker closed a connection that used MQTT 5. MQTT 3.1.1 is tried next.
+    /// The broker closed a connection that used MQTT 5, or did not answer. MQTT 3.1.1 is tried next.
     Doubtful,
     /// The broker accepted MQTT 3.1.1, so the network is good. MQTT 5 is tried once more.
     Retrying,
-    /// The broker said that it does not support MQTT 5, or closed the connection again.
+    /// The broker said that it does not support MQTT 5, or failed to accept it again.
     Unsupported,
 }
 

@@ -18,10 +18,11 @@ use crate::{
     retry::{Backoff, BackoffConfig, Jitter},
 };
 
-/// The pauses between attempts to connect.
+/// The pauses between attempts to connect. A broker that restarts is back within seconds; while one is away for
+/// longer, an attempt costs little.
 const BACKOFF: BackoffConfig = BackoffConfig {
-    first: Duration::from_secs(1),
-    longest: Duration::from_secs(60),
+    first: Duration::from_millis(250),
+    longest: Duration::from_secs(15),
     jitter: Jitter::HALF_TO_FULL,
 };
 
@@ -90,7 +91,7 @@ async fn attempt(connector: &Connector, shared: &Shared, quirks: &mut BrokerQuir
         Ok(mut session) => {
             session.connected_with(protocol);
             let reason = if protocol == Protocol::V311 && may_try_other {
-                ", because the broker does not support 5"
+                ", because the broker does not support 5; mqtt.version = \"3.1.1\" connects faster"
             } else {
                 ""
             };
@@ -115,6 +116,7 @@ async fn attempt(connector: &Connector, shared: &Shared, quirks: &mut BrokerQuir
         SessionEnd::Stopped => Attempt::Stopped,
         SessionEnd::Disconnected { why, progress } => Attempt::Disconnected { why, progress },
         SessionEnd::VersionUnsupported { why, .. } if may_try_other => {
+            let why = format!("{why} (mqtt.version = \"auto\": MQTT 5 and 3.1.1 were tried)");
             Attempt::Disconnected { why, progress: false }
         }
         SessionEnd::VersionUnsupported { why, .. } => {
@@ -122,5 +124,18 @@ async fn attempt(connector: &Connector, shared: &Shared, quirks: &mut BrokerQuir
             let why = format!("{why}; if it does not speak MQTT {version}, set mqtt.version to \"auto\"");
             Attempt::Disconnected { why, progress: false }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_attempts_come_quickly_and_no_pause_is_longer_than_15_seconds() {
+        let mut backoff = Backoff::new(BACKOFF);
+        let pauses: Vec<_> = (0..30).map(|_| backoff.next_pause()).collect();
+        assert!(pauses[..3].iter().sum::<Duration>() < Duration::from_secs(2), "{pauses:?}");
+        assert!(pauses.iter().all(|pause| *pause <= Duration::from_secs(15)), "{pauses:?}");
     }
 }

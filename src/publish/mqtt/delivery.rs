@@ -33,7 +33,8 @@ const SUBSCRIPTION_PAUSE: Duration = Duration::from_secs(600);
 pub(super) enum SessionEnd {
     /// The publisher has shut down.
     Stopped,
-    /// The broker does not support this version of MQTT, or closed the connection as such brokers do.
+    /// The broker does not support this version of MQTT, or closed the connection or did not answer, as such
+    /// brokers do.
     VersionUnsupported {
         /// The reason, for people.
         why: String,
@@ -167,7 +168,7 @@ impl<'a> Delivery<'a> {
     }
 
     fn send_state(&mut self, number: u64, message: RetainedMessage) -> Result<(), SessionEnd> {
-        let RetainedMessage { topic, payload, content, event } = message;
+        let RetainedMessage { topic, payload, content, event, .. } = message;
         let origin = Origin::State { number, snapshot: event };
         let (qos1, retain) = (self.quirks.qos1, self.quirks.retain);
         let message = Outgoing { topic, qos1, retain, payload, content, expiry: None, event };

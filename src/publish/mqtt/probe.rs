@@ -38,9 +38,11 @@ pub async fn probe(settings: &Settings) -> Result<(), ProbeError> {
         match events.poll().await {
             Ok(BrokerEvent::Connected(_)) => {}
             Ok(_) => return Err(ProbeError::Broker(NOT_MQTT.into())),
-            Err(DisconnectReason::VersionUnsupported(_) | DisconnectReason::Closed(_))
-                if connector.version == MqttVersion::Auto && protocol == Protocol::V5 =>
-            {
+            Err(
+                DisconnectReason::VersionUnsupported(_)
+                | DisconnectReason::Closed(_)
+                | DisconnectReason::NoAnswer,
+            ) if connector.version == MqttVersion::Auto && protocol == Protocol::V5 => {
                 quirks.v5 = V5Support::Unsupported;
                 continue;
             }

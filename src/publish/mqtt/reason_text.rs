@@ -40,6 +40,8 @@ pub(super) enum DisconnectReason {
     Closed(String),
     /// The broker does not support this version of MQTT.
     VersionUnsupported(String),
+    /// No CONNACK came in time. Some brokers are silent when they see a version of MQTT that they do not know.
+    NoAnswer,
     /// The broker does not support retained messages.
     RetainUnsupported,
     /// The broker does not support QoS 1.
@@ -58,6 +60,7 @@ impl DisconnectReason {
             | Self::Closed(why)
             | Self::VersionUnsupported(why)
             | Self::Other(why) => why,
+            Self::NoAnswer => NO_ANSWER.into(),
             Self::RetainUnsupported => "the broker does not support retained messages".into(),
             Self::Qos1Unsupported => "the broker does not support QoS 1".into(),
             Self::IncomingTooLarge => INCOMING_TOO_LARGE.into(),
@@ -124,7 +127,7 @@ pub(super) fn disconnect_reason(error: &ConnectionError) -> DisconnectReason {
     let rejected = |why: &str, too_large| Reason::MessageRejected { why: why.into(), too_large };
     match error {
         ConnectionError::ConnectionRefused(code) => connection_refused(*code),
-        ConnectionError::Timeout(_) => Reason::Other(NO_ANSWER.into()),
+        ConnectionError::Timeout(_) => Reason::NoAnswer,
         ConnectionError::Io(error) => {
             Reason::Other(format!("{error}: check mqtt.url, and that the broker runs"))
         }
@@ -183,7 +186,8 @@ pub(super) fn disconnect_reason_311(error: &rumqttc::ConnectionError) -> Disconn
             Code::NotAuthorized => ConnectReturnCode::NotAuthorized,
             Code::Success => ConnectReturnCode::UnspecifiedError,
         }),
-        Error::NetworkTimeout | Error::FlushTimeout => Reason::Other(NO_ANSWER.into()),
+        Error::NetworkTimeout => Reason::NoAnswer,
+        Error::FlushTimeout => Reason::Other(NO_ANSWER.into()),
         Error::Io(error) => Reason::Other(format!("{error}: check mqtt.url, and that the broker runs")),
         Error::Tls(error) => Reason::Other(tls(error)),
         Error::NotConnAck(_) => Reason::Other(NOT_MQTT.into()),

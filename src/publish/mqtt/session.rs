@@ -63,7 +63,7 @@ impl<'a> Session<'a> {
         Ok(Self { poll: poll(events), delivery })
     }
 
-    /// This connection uses MQTT 3.1.1 because the broker closed one that used MQTT 5, once.
+    /// This connection uses MQTT 3.1.1 because the broker did not accept one that used MQTT 5, once.
     pub fn is_v5_doubtful(&self) -> bool {
         self.delivery.quirks.v5 == V5Support::Doubtful
     }
@@ -162,6 +162,9 @@ fn not_connected(reason: DisconnectReason, quirks: &mut BrokerQuirks) -> Session
         DisconnectReason::Closed(why) => {
             let why = format!("{why}; {CLOSED_BEFORE_CONNACK}");
             SessionEnd::VersionUnsupported { why, explicit: false }
+        }
+        DisconnectReason::NoAnswer => {
+            SessionEnd::VersionUnsupported { why: DisconnectReason::NoAnswer.into_text(), explicit: false }
         }
         reason => SessionEnd::Disconnected { why: reason.into_text(), progress: false },
     }

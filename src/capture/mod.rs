@@ -10,11 +10,13 @@
 //! | `supervise` | opens a source again and again until it ends or is cancelled |
 //! | `run_once`, `bus` | one run of one pipeline: start, watch, stop |
 //! | `pipeline`, `pipeline_files`, `rtspsrc`, `test_source`, `shapes` | builds the pipeline of a source |
+//! | `autoplug` | what GStreamer may add to it |
 //! | `stream_probes`, `clip_assembler`, `inspect` | drops what no clip wants, turns samples into frames and clips |
 //! | `keyframe_policy`, `stall`, `timestamper` | pure: what to decode, whether a stream is alive, when a frame was captured |
 //! | `error`, `diagnose`, `preflight` | what went wrong, in words that help |
 //! | `probe`, `reference` | other ways to play a source: a short look, or single frames of a whole file |
 
+mod autoplug;
 mod bus;
 mod camera_config;
 mod clip_assembler;

@@ -8,6 +8,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
 use super::{
+    autoplug,
     camera_config::CameraConfig,
     diagnose::package_of_element,
     error::CaptureError,
@@ -33,6 +34,7 @@ pub(super) fn build(config: &CameraConfig) -> Result<BuiltPipeline, CaptureError
     let name = config.pipeline.as_deref().unwrap_or(config.source.default_pipeline());
     let text = pipeline_files::text(name, config.pipelines_dir.as_deref())?;
     let pipeline = parse(name, &text)?;
+    autoplug::restrict(&pipeline);
     let lacks = |wanted, element| PipelineError::Lacks { name: name.into(), wanted, element };
     let source = pipeline.by_name("source").ok_or_else(|| lacks("source", "source"))?;
     let frames = pipeline.by_name("frames").and_then(|e| e.downcast::<gst_app::AppSink>().ok());

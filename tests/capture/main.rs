@@ -16,6 +16,7 @@ mod gate;
 mod gate_videos;
 mod overload;
 mod queue;
+mod references;
 mod sources;
 mod supervision;
 mod windowing;

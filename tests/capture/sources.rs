@@ -199,6 +199,10 @@ async fn a_file_without_video_fails_with_one_clear_sentence() {
     let at = |name: &str| folder.path().join(name);
     fs::write(at("text.mp4"), "This is a text, not a video. ".repeat(200)).unwrap();
     fs::write(at("empty.mp4"), "").unwrap();
+    // One pixel, and the end.
+    let pixel = b"\x2c\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0";
+    let gif = [&b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff"[..], &pixel[..], &pixel[..], b";"].concat();
+    fs::write(at("animation.gif"), gif).unwrap();
     launch(&format!(
         "audiotestsrc num-buffers=100 ! avenc_aac ! mp4mux ! filesink location={}",
         at("sound.mp4").display()
@@ -209,6 +213,7 @@ async fn a_file_without_video_fails_with_one_clear_sentence() {
         ("absent.mp4", "there is no such file"),
         ("text.mp4", "this is not a video file"),
         ("empty.mp4", "this is not a video file"),
+        ("animation.gif", "this is an animation (GIF), which camscribe does not play"),
         ("sound.mp4", "there is no video in it"),
         ("cut.mp4", "its index is missing, so nothing of it can be played"),
         ("", "the file cannot be read"),

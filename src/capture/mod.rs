@@ -11,6 +11,7 @@
 //! | `run_once`, `bus` | one run of one pipeline: start, watch, stop |
 //! | `pipeline`, `pipeline_files`, `rtspsrc`, `test_source`, `shapes` | builds the pipeline of a source |
 //! | `autoplug` | what GStreamer may add to it |
+//! | `colorimetry` | what the values of YUV frames mean, where a stream does not say |
 //! | `stream_probes`, `clip_assembler`, `inspect` | drops what no clip wants, turns samples into frames and clips |
 //! | `keyframe_policy`, `stall`, `timestamper` | pure: what to decode, whether a stream is alive, when a frame was captured |
 //! | `error`, `diagnose`, `preflight` | what went wrong, in words that help |
@@ -20,6 +21,7 @@ mod autoplug;
 mod bus;
 mod camera_config;
 mod clip_assembler;
+mod colorimetry;
 mod diagnose;
 mod error;
 mod inspect;

@@ -10,8 +10,10 @@ use gstreamer_app as gst_app;
 use super::{
     autoplug,
     camera_config::CameraConfig,
+    colorimetry,
     diagnose::package_of_element,
     error::CaptureError,
+    inspect::decoded_pad,
     pipeline_files::{self, PipelineError},
     rtspsrc, test_source,
 };
@@ -47,6 +49,9 @@ pub(super) fn build(config: &CameraConfig) -> Result<BuiltPipeline, CaptureError
     let square = gst::Fraction::new(1, 1);
     let caps = gst::Caps::builder("video/x-raw").field("format", "RGB").field("pixel-aspect-ratio", square);
     frames.set_caps(Some(&caps.build()));
+    if let Some(pad) = decoded_pad(&frames) {
+        colorimetry::complete_caps_at(&pad);
+    }
     frames.set_sync(false);
     frames.set_max_buffers(1);
     frames.set_drop(config.source.is_live());

@@ -12,6 +12,7 @@ mod support {
     pub mod watched_camera;
 }
 
+mod colours;
 mod gate;
 mod gate_videos;
 mod overload;

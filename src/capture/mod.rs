@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `camera_config` | what capture has to know about a camera |
 //! | `supervise` | opens a source again and again until it ends or is cancelled |
-//! | `run_once`, `bus` | one run of one pipeline: start, watch, stop |
+//! | `run_once`, `bus`, `playing_time` | one run of one pipeline: start, watch, stop |
 //! | `pipeline`, `pipeline_files`, `rtspsrc`, `test_source`, `shapes` | builds the pipeline of a source |
 //! | `autoplug` | what GStreamer may add to it |
 //! | `colorimetry` | what the values of YUV frames mean, where a stream does not say |
@@ -28,6 +28,7 @@ mod inspect;
 mod keyframe_policy;
 mod pipeline;
 mod pipeline_files;
+mod playing_time;
 mod preflight;
 mod probe;
 mod reference;

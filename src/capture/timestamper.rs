@@ -15,6 +15,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
+use super::playing_time::stated_length;
 use crate::{
     config::{Origin, Source},
     frame::Clock,
@@ -92,8 +93,7 @@ impl Timestamper {
     /// spent in the pipeline is subtracted from its arrival.
     pub fn utc_at(&self, element: &impl IsA<gst::Element>, pts: Duration) -> (DateTime<Utc>, Clock) {
         if let Self::File { modified, start } = self {
-            let length = || element.query_duration::<gst::ClockTime>().map(Duration::from);
-            start.get_or_init(|| *modified - length().unwrap_or_default());
+            start.get_or_init(|| *modified - stated_length(element.upcast_ref()).unwrap_or_default());
         }
         let (time, clock) = self.utc(pts);
         let running = element.current_running_time().map(Duration::from);

@@ -36,15 +36,29 @@ impl From<&gst::message::Error> for BusError {
     }
 }
 
-/// The name of the plugin that GStreamer has looked for in vain, if that is what `message` says.
-pub(super) fn missing_plugin(message: &gst::message::Element) -> Option<String> {
-    message.structure().filter(|s| s.name() == "missing-plugin")?.get("name").ok()
+/// A plugin that GStreamer has looked for in vain.
+#[derive(Clone, Debug)]
+pub(super) struct MissingPlugin {
+    /// For people.
+    pub name: String,
+    /// The media type that it would have to read, if it is a decoder or demuxer.
+    pub media_type: Option<String>,
+}
+
+impl MissingPlugin {
+    /// The plugin that `message` reports as missing, if that is what it says.
+    pub fn of_message(message: &gst::message::Element) -> Option<Self> {
+        let report = message.structure().filter(|s| s.name() == "missing-plugin")?;
+        let caps = report.get::<gst::Caps>("detail").ok();
+        let media_type = caps.and_then(|caps| Some(caps.structure(0)?.name().to_string()));
+        Some(Self { name: report.get("name").ok()?, media_type })
+    }
 }
 
 /// The messages of one pipeline.
 pub(super) struct BusEvents {
     receiver: mpsc::Receiver<BusEvent>,
-    missing_plugins: Arc<Mutex<Vec<String>>>,
+    missing_plugins: Arc<Mutex<Vec<MissingPlugin>>>,
 }
 
 impl BusEvents {
@@ -69,7 +83,7 @@ impl BusEvents {
                         probes.count_decode_error();
                     }
                 }
-                gst::MessageView::Element(e) => lock(&missing).extend(missing_plugin(e)),
+                gst::MessageView::Element(e) => lock(&missing).extend(MissingPlugin::of_message(e)),
                 _ => {}
             }
             gst::BusSyncReply::Drop
@@ -83,7 +97,7 @@ impl BusEvents {
     }
 
     /// The plugins that GStreamer has looked for in vain so far.
-    pub fn missing_plugins(&self) -> Vec<String> {
+    pub fn missing_plugins(&self) -> Vec<MissingPlugin> {
         lock(&self.missing_plugins).clone()
     }
 }

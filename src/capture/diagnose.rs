@@ -5,7 +5,11 @@ use std::{io, time::Duration};
 use gstreamer as gst;
 use gstreamer::glib;
 
-use super::{bus::BusError, error::CaptureError};
+use super::{
+    autoplug,
+    bus::{BusError, MissingPlugin},
+    error::CaptureError,
+};
 use crate::config::{NetworkAddress, Origin, Source};
 
 /// How long a name server or a camera may take to answer while a fault is diagnosed.
@@ -16,7 +20,7 @@ const DIAGNOSIS_TIMEOUT: Duration = Duration::from_secs(3);
 pub(super) fn explain(
     source: &Source,
     BusError { error, debug }: BusError,
-    missing_plugins: &[String],
+    missing_plugins: &[MissingPlugin],
     played: Duration,
 ) -> CaptureError {
     use gst::{CoreError, ResourceError, StreamError};
@@ -28,11 +32,14 @@ pub(super) fn explain(
     let lacks_plugin = error.kind::<CoreError>() == Some(CoreError::MissingPlugin)
         || error.kind::<StreamError>() == Some(StreamError::CodecNotFound);
     if lacks_plugin {
-        return match missing_plugins.first() {
-            Some(name) => {
+        let Some(MissingPlugin { name, media_type }) = missing_plugins.first() else {
+            return CaptureError::NoVideo(what);
+        };
+        return match media_type.as_deref().and_then(autoplug::refused) {
+            Some(format) => CaptureError::Refused { what, format },
+            None => {
                 CaptureError::MissingPlugin { what, missing: name.clone(), package: package_of_codec(name) }
             }
-            None => CaptureError::NoVideo(what),
         };
     }
     if let Some(kind) = error.kind::<StreamError>() {

@@ -25,6 +25,14 @@ pub enum CaptureError {
     /// The file holds something else.
     #[error("{0}: this is not a video file")]
     NotMedia(String),
+    /// It is something that may name other files or addresses, or that GStreamer does not read reliably.
+    #[error("{what}: this is {format}, which camscribe does not play")]
+    Refused {
+        /// Which source.
+        what: String,
+        /// What people call it.
+        format: String,
+    },
     /// It holds no video.
     #[error("{0}: there is no video in it")]
     NoVideo(String),

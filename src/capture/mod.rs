@@ -8,18 +8,22 @@
 //! |---|---|
 //! | `camera_config` | what capture has to know about a camera |
 //! | `supervise` | opens a source again and again until it ends or is cancelled |
-//! | `run_once`, `bus` | one run of one pipeline: start, watch, stop |
+//! | `run_once`, `bus`, `playing_time` | one run of one pipeline: start, watch, stop |
 //! | `init`, `pipeline`, `pipeline_files`, `rtspsrc`, `test_source`, `shapes` | starts GStreamer and builds the pipeline of a source |
+//! | `autoplug` | what GStreamer may add to it |
 //! | `rtp` | pure: puts a camera's RTP packets in order |
+//! | `colorimetry` | what the values of YUV frames mean, where a stream does not say |
 //! | `stream_probes`, `clip_assembler`, `inspect` | drops what no clip wants, turns samples into frames and clips |
 //! | `keyframe_policy`, `stall`, `timestamper`, `camera_clock` | what to decode, whether a stream is alive, when a frame was captured |
 //! | `error`, `diagnose`, `preflight` | what went wrong, in words that help |
 //! | `probe`, `reference` | other ways to play a source: a short look, or single frames of a whole file |
 
+mod autoplug;
 mod bus;
 mod camera_clock;
 mod camera_config;
 mod clip_assembler;
+mod colorimetry;
 mod diagnose;
 mod error;
 mod init;
@@ -27,6 +31,7 @@ mod inspect;
 mod keyframe_policy;
 mod pipeline;
 mod pipeline_files;
+mod playing_time;
 mod preflight;
 mod probe;
 mod reference;

@@ -8,9 +8,12 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
 use super::{
+    autoplug,
     camera_config::CameraConfig,
+    colorimetry,
     diagnose::package_of_element,
     error::CaptureError,
+    inspect::decoded_pad,
     pipeline_files::{self, PipelineError},
     rtspsrc, test_source,
 };
@@ -33,6 +36,7 @@ pub(super) fn build(config: &CameraConfig) -> Result<BuiltPipeline, CaptureError
     let name = config.pipeline.as_deref().unwrap_or(config.source.default_pipeline());
     let text = pipeline_files::text(name, config.pipelines_dir.as_deref())?;
     let pipeline = parse(name, &text)?;
+    autoplug::restrict(&pipeline);
     let lacks = |wanted, element| PipelineError::Lacks { name: name.into(), wanted, element };
     let source = pipeline.by_name("source").ok_or_else(|| lacks("source", "source"))?;
     let frames = pipeline.by_name("frames").and_then(|e| e.downcast::<gst_app::AppSink>().ok());
@@ -45,6 +49,9 @@ pub(super) fn build(config: &CameraConfig) -> Result<BuiltPipeline, CaptureError
     let square = gst::Fraction::new(1, 1);
     let caps = gst::Caps::builder("video/x-raw").field("format", "RGB").field("pixel-aspect-ratio", square);
     frames.set_caps(Some(&caps.build()));
+    if let Some(pad) = decoded_pad(&frames) {
+        colorimetry::complete_caps_at(&pad);
+    }
     frames.set_sync(false);
     frames.set_max_buffers(1);
     frames.set_drop(config.source.is_live());

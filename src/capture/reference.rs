@@ -14,7 +14,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 
 use super::{
-    bus::{BusError, missing_plugin},
+    bus::{BusError, MissingPlugin},
     camera_config::CameraConfig,
     diagnose::explain,
     error::CaptureError,
@@ -156,7 +156,7 @@ fn wait(pipeline: &gst::Pipeline, seen: &AtomicUsize, config: &CameraConfig) -> 
             Some(gst::MessageView::Error(e)) => {
                 return Err(explain(&config.source, BusError::from(e), &missing, Duration::ZERO));
             }
-            Some(gst::MessageView::Element(e)) => missing.extend(missing_plugin(e)),
+            Some(gst::MessageView::Element(e)) => missing.extend(MissingPlugin::of_message(e)),
             Some(_) => return Ok(()),
             None => {
                 let now = seen.load(Ordering::Relaxed);

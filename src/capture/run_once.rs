@@ -17,6 +17,7 @@ use super::{
     diagnose::{explain, find_network_cause},
     error::CaptureError,
     pipeline::{BuiltPipeline, build},
+    playing_time::{Progress, stated_length, stated_length_of_frames},
     stall::StallReason,
     stream_probes::StreamProbes,
 };
@@ -74,15 +75,17 @@ pub(super) async fn run_once(
     };
     let probes = Arc::new(StreamProbes::new(config, assembler.clone(), status.clone()));
     probes.attach(&pipeline, &source, &frames);
-    drop((source, frames));
+    drop(source);
+    let progress = Progress::of(&pipeline);
     let mut events = BusEvents::subscribe(&pipeline, &config.id, &probes);
     let starting = pipeline.clone();
     // A failure to start is reported on the bus as well. A driver in which this call hangs gives no frames.
     let started = tokio::task::spawn_blocking(move || {
         let _ = starting.set_state(gst::State::Playing);
     });
-    let mut run = Run { config, pipeline: &pipeline, probes: &probes, status, length: None };
+    let mut run = Run { config, frames: frames.upcast(), probes: &probes, status, progress, length: None };
     let ended = run.watch(cancel, &mut events).await;
+    drop(run);
     probes.close();
     let hanging = stop(&config.id, pipeline, started).await;
     let (position, uptime) = (probes.position(), probes.uptime());
@@ -103,9 +106,11 @@ pub(super) async fn run_once(
 /// A pipeline that plays.
 struct Run<'a> {
     config: &'a CameraConfig,
-    pipeline: &'a gst::Pipeline,
+    /// The element that frames arrive at.
+    frames: gst::Element,
     probes: &'a StreamProbes,
     status: &'a watch::Sender<CameraStatus>,
+    progress: Progress,
     /// The length that a file states, once it is known.
     length: Option<Duration>,
 }
@@ -123,7 +128,9 @@ impl Run<'_> {
                     BusEvent::EndOfStream => {
                         self.query_length();
                         let position = self.probes.position();
-                        return Ok(RunEnd::EndOfStream { position, warning: cut_off(position, self.length) });
+                        let length = stated_length_of_frames(&self.frames).or(self.length);
+                        let warning = cut_off(position.max(self.progress.latest()), length);
+                        return Ok(RunEnd::EndOfStream { position, warning });
                     }
                 },
                 _ = tick.tick() => {
@@ -141,18 +148,16 @@ impl Run<'_> {
         if self.length.is_some() || self.config.source.is_live() {
             return;
         }
-        self.length = self.pipeline.query_duration::<gst::ClockTime>().map(Duration::from);
+        self.length = stated_length(&self.frames);
         self.status.send_if_modified(|s| std::mem::replace(&mut s.duration, self.length) != self.length);
     }
 }
 
-/// A warning, if a file ends well before its stated length.
+/// A warning, if all streams of a file end well before its stated length.
 fn cut_off(position: Duration, length: Option<Duration>) -> Option<String> {
     let length = length.filter(|length| *length > position + CUT_OFF)?;
     let (stated, found) = (length.as_secs_f32(), position.as_secs_f32());
-    Some(format!(
-        "the file states a length of {stated:.1} s, but its frames end at {found:.1} s: it may be cut off"
-    ))
+    Some(format!("the file states a length of {stated:.1} s, but it ends at {found:.1} s: it may be cut off"))
 }
 
 /// Stops a pipeline, and waits for its threads. The sink or a driver may hold one of them: after

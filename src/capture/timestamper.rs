@@ -15,6 +15,7 @@ use gstreamer::prelude::*;
 use super::{
     camera_clock::{CameraClock, FrameTime},
     inspect::lock,
+    playing_time::stated_length,
 };
 use crate::{
     config::{ClockChoice, Origin, Source},
@@ -92,8 +93,7 @@ impl Timestamper {
     pub fn utc_at(&self, element: &impl IsA<gst::Element>, pts: Duration) -> (DateTime<Utc>, Clock) {
         match self {
             Self::File { modified, start } => {
-                let length = || element.query_duration::<gst::ClockTime>().map(Duration::from);
-                start.get_or_init(|| *modified - length().unwrap_or_default());
+                start.get_or_init(|| *modified - stated_length(element.upcast_ref()).unwrap_or_default());
                 self.utc(pts)
             }
             Self::FixedStart(..) => self.utc(pts),

@@ -128,7 +128,12 @@ fn with_advice(error: CaptureError) -> String {
     use CaptureError as E;
     let advice = match &error {
         E::Unauthorised(_) => "check username and password_file of this camera",
-        E::NoFile(_) | E::NotMedia(_) | E::NoVideo(_) | E::NoStream(_) | E::NoDevice(_) => "check its uri",
+        E::NoFile(_)
+        | E::NotMedia(_)
+        | E::Refused { .. }
+        | E::NoVideo(_)
+        | E::NoStream(_)
+        | E::NoDevice(_) => "check its uri",
         E::Unreadable { .. } => "give the user that camscribe runs as permission to read it",
         E::Damaged { .. } | E::NoIndex(_) => "record or copy it again",
         E::Busy(_) => "end the other program",

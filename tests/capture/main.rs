@@ -13,11 +13,13 @@ mod support {
     pub mod watched_camera;
 }
 
+mod colours;
 mod gate;
 mod gate_videos;
 mod hostile_cameras;
 mod overload;
 mod queue;
+mod references;
 mod sources;
 mod supervision;
 mod windowing;

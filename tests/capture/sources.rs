@@ -199,6 +199,10 @@ async fn a_file_without_video_fails_with_one_clear_sentence() {
     let at = |name: &str| folder.path().join(name);
     fs::write(at("text.mp4"), "This is a text, not a video. ".repeat(200)).unwrap();
     fs::write(at("empty.mp4"), "").unwrap();
+    // One pixel, and the end.
+    let pixel = b"\x2c\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0";
+    let gif = [&b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff"[..], &pixel[..], &pixel[..], b";"].concat();
+    fs::write(at("animation.gif"), gif).unwrap();
     launch(&format!(
         "audiotestsrc num-buffers=100 ! avenc_aac ! mp4mux ! filesink location={}",
         at("sound.mp4").display()
@@ -209,6 +213,7 @@ async fn a_file_without_video_fails_with_one_clear_sentence() {
         ("absent.mp4", "there is no such file"),
         ("text.mp4", "this is not a video file"),
         ("empty.mp4", "this is not a video file"),
+        ("animation.gif", "this is an animation (GIF), which camscribe does not play"),
         ("sound.mp4", "there is no video in it"),
         ("cut.mp4", "its index is missing, so nothing of it can be played"),
         ("", "the file cannot be read"),
@@ -514,4 +519,45 @@ async fn frames_can_be_read_by_index() {
         "{times:?}"
     );
     assert!(frames[0].rgb != frames[1].rgb && frames[1].rgb != frames[2].rgb);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_whose_stamps_start_late_is_dated_right_and_not_reported_as_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.mkv");
+    launch(&format!(
+        "videotestsrc pattern=ball num-buffers=150 timestamp-offset=3600000000000 \
+         ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 ! {} ! matroskamux ! filesink location={}",
+        h264(25),
+        path.display()
+    ));
+    // GStreamer states a length of 6 s. Others, such as ffmpeg, state when the last frame ends, in milliseconds.
+    let mut bytes = fs::read(&path).unwrap();
+    let stated = bytes.windows(3).position(|w| w == [0x44, 0x89, 0x88]).unwrap() + 3;
+    for length in [6_000.0, 3_606_000.0f64] {
+        bytes[stated..stated + 8].copy_from_slice(&length.to_be_bytes());
+        fs::write(&path, &bytes).unwrap();
+        let played = play_all(file(&path)).await;
+        let summary = played.result.unwrap();
+        assert_eq!((summary.clips, summary.warning), (3, None), "{length}");
+        let modified: chrono::DateTime<chrono::Utc> = fs::metadata(&path).unwrap().modified().unwrap().into();
+        let off = (modified - played.clips[2].end).abs();
+        assert!(off <= chrono::TimeDelta::milliseconds(100), "{length}: {off}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_whose_sound_is_longer_than_its_picture_is_not_reported_as_cut_off() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, mux, sound) in [("a.mp4", "mp4mux", "avenc_aac"), ("a.mkv", "matroskamux", "vorbisenc")] {
+        let path = folder.path().join(name);
+        launch(&format!(
+            "videotestsrc num-buffers=150 ! video/x-raw,width=320,height=240,framerate=25/1 ! {} ! queue ! m. \
+             audiotestsrc num-buffers=690 ! {sound} ! queue ! m. {mux} name=m ! filesink location={}",
+            h264(50),
+            path.display()
+        ));
+        let summary = play_all(file(&path)).await.result.unwrap();
+        assert_eq!((summary.clips, summary.warning), (3, None), "{name}");
+    }
 }

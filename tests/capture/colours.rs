@@ -1,0 +1,185 @@
+//! A chart of known colours, by every meaning that YUV values have: the frames show these colours.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use camscribe::frame::Frame;
+
+use crate::support::{
+    playback::{camera, file, mean, play, play_all},
+    rtsp::RtspServer,
+    video::launch,
+};
+
+/// The bars of the chart, from left to right.
+const BARS: [[u8; 3]; 8] = [
+    [0, 0, 0],
+    [16, 16, 16],
+    [128, 128, 128],
+    [235, 235, 235],
+    [200, 40, 40],
+    [40, 200, 40],
+    [40, 40, 200],
+    [220, 200, 30],
+];
+
+/// How the colours of a chart become YUV, and what the stream says about it.
+#[derive(Clone, Copy, Debug)]
+struct Coding {
+    height: usize,
+    /// The matrix is that of BT.709, not that of BT.601.
+    hd: bool,
+    /// Luma goes from 0 to 255, not from 16 to 235.
+    full: bool,
+    /// The stream states the matrix. It states the range in any case.
+    tagged: bool,
+}
+
+impl Coding {
+    /// A colour as Y, Cb and Cr (ITU-R BT.601 and BT.709, quantised to 8 bits).
+    fn yuv(self, rgb: [u8; 3]) -> [u8; 3] {
+        let [r, g, b] = rgb.map(|v| f64::from(v) / 255.0);
+        let (kr, kb) = if self.hd { (0.2126, 0.0722) } else { (0.299, 0.114) };
+        let y = kr * r + (1.0 - kr - kb) * g + kb * b;
+        let (cb, cr) = ((b - y) / (2.0 - 2.0 * kb), (r - y) / (2.0 - 2.0 * kr));
+        let (black, luma, chroma) = if self.full { (0.0, 255.0, 255.0) } else { (16.0, 219.0, 224.0) };
+        [black + luma * y, 128.0 + chroma * cb, 128.0 + chroma * cr].map(|v| v.round() as u8)
+    }
+
+    /// GStreamer's name of it: range, matrix, transfer function and primaries.
+    fn colorimetry(self) -> &'static str {
+        match (self.full, self.hd) {
+            (true, true) => "1:3:5:1",
+            (true, false) => "1:4:16:4",
+            (false, true) => "2:3:5:1",
+            (false, false) => "2:4:16:4",
+        }
+    }
+
+    /// Writes `frames` frames of the chart in I420, ten a second. Returns the head of a pipeline that reads them.
+    fn chart(self, folder: &Path, frames: usize) -> String {
+        let (width, height) = (self.height * 4 / 3, self.height);
+        let plane = |channel: usize, width: usize, height: usize| {
+            let row: Vec<u8> = (0..width).map(|x| self.yuv(BARS[x * BARS.len() / width])[channel]).collect();
+            row.repeat(height)
+        };
+        let frame =
+            [plane(0, width, height), plane(1, width / 2, height / 2), plane(2, width / 2, height / 2)]
+                .concat();
+        let path = folder.join("chart.i420");
+        fs::write(&path, frame.repeat(frames)).unwrap();
+        format!(
+            "filesrc location={} ! rawvideoparse format=i420 width={width} height={height} framerate=10/1 \
+             ! capssetter caps=video/x-raw,colorimetry=(string){}",
+            path.display(),
+            self.colorimetry()
+        )
+    }
+
+    /// Writes the chart as H.264.
+    fn h264(self, folder: &Path, frames: usize) -> PathBuf {
+        let path = folder.join("chart.h264");
+        launch(&format!(
+            "{} ! x264enc pass=quant quantizer=0 speed-preset=ultrafast key-int-max=10 \
+             ! video/x-h264,stream-format=byte-stream ! filesink location={}",
+            self.chart(folder, frames),
+            path.display()
+        ));
+        if !self.tagged {
+            let mut stream = fs::read(&path).unwrap();
+            forget_matrix(&mut stream);
+            fs::write(&path, stream).unwrap();
+        }
+        path
+    }
+}
+
+/// Makes colour primaries, transfer function and matrix "unspecified" in every sequence parameter set of an H.264
+/// byte stream (ITU-T H.264, section E.2.1).
+fn forget_matrix(stream: &mut [u8]) {
+    let starts_set = |i: &usize| stream[i - 4..*i] == [0, 0, 0, 1] && stream[*i] & 0x1f == 7;
+    let starts: Vec<usize> = (4..stream.len()).filter(starts_set).collect();
+    for start in starts {
+        let bit = |stream: &[u8], i: usize| stream[start + i / 8] >> (7 - i % 8) & 1;
+        let bits = |stream: &[u8], from: usize, count: usize| {
+            (from..from + count).fold(0u32, |sum, i| sum << 1 | u32::from(bit(stream, i)))
+        };
+        // A video format of 5, a range, and a description that follows: 3 bytes, here 1 or 6 each.
+        let described = |stream: &[u8], at: usize| {
+            bits(stream, at, 4) == 0b1101
+                && bits(stream, at + 5, 1) == 1
+                && (0..3).all(|i| matches!(bits(stream, at + 6 + 8 * i, 8), 1 | 6))
+        };
+        let at = (0..400).find(|at| described(stream, *at)).expect("x264 describes the colours") + 6;
+        for i in 0..24 {
+            let (byte, mask) = (start + (at + i) / 8, 0x80 >> ((at + i) % 8));
+            if i % 8 == 6 { stream[byte] |= mask } else { stream[byte] &= !mask }
+        }
+    }
+}
+
+/// Asserts that every bar has its colour. GStreamer's conversion of the limited range is coarse: videoconvert 1.22 is
+/// off by up to 5 levels for these bars, and by up to 2 for the full range. The wrong matrix or range would be off by
+/// more than 12 in one of them.
+fn assert_colours(frame: &Frame, coding: Coding) {
+    let tolerance = if coding.full { 3 } else { 5 };
+    for (i, bar) in BARS.iter().enumerate() {
+        let middle = (i as f32 + 0.5) / BARS.len() as f32;
+        let shown = mean(frame, (middle - 0.02, middle + 0.02), (0.4, 0.6));
+        let off = shown.iter().zip(bar).map(|(a, b)| a.abs_diff(u32::from(*b))).max();
+        assert!(off <= Some(tolerance), "{coding:?}: {bar:?} is shown as {shown:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn colours_of_h264_are_right_whatever_is_stated_about_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let tagged = [(false, false), (false, true), (true, false), (true, true)].map(|(hd, full)| Coding {
+        height: 240,
+        hd,
+        full,
+        tagged: true,
+    });
+    let untagged = [(576, false), (576, true), (720, false), (720, true)].map(|(height, full)| Coding {
+        height,
+        hd: height > 576,
+        full,
+        tagged: false,
+    });
+    for coding in tagged.into_iter().chain(untagged) {
+        let played = play_all(file(&coding.h264(folder.path(), 20))).await;
+        let clip = played.clips.first().unwrap_or_else(|| panic!("{coding:?}: {:?}", played.result));
+        assert_colours(&clip.frames[0], coding);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn colours_of_jpeg_are_right() {
+    let folder = tempfile::tempdir().unwrap();
+    // JFIF: the matrix of BT.601 and the full range.
+    let coding = Coding { height: 240, hd: false, full: true, tagged: false };
+    let path = folder.path().join("chart.avi");
+    launch(&format!(
+        "{} ! jpegenc quality=100 ! avimux ! filesink location={}",
+        coding.chart(folder.path(), 20),
+        path.display()
+    ));
+    let played = play_all(file(&path)).await;
+    assert_colours(&played.clips[0].frames[0], coding);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn colours_of_a_camera_with_full_range_and_no_matrix_are_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let coding = Coding { height: 240, hd: false, full: true, tagged: false };
+    let path = coding.h264(folder.path(), 300);
+    let server = RtspServer::start(&format!(
+        "filesrc location={} ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1",
+        path.display()
+    ));
+    let played = play(camera(&server.uri()), 1).await;
+    let clip = played.clips.first().unwrap_or_else(|| panic!("{:?} {:?}", played.result, played.states));
+    assert_colours(&clip.frames[0], coding);
+}

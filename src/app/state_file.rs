@@ -1,6 +1,6 @@
 //! Small JSON files in the state directory.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, os::unix::fs::OpenOptionsExt, path::Path};
 
 use anyhow::Context;
 use serde::{Serialize, de::DeserializeOwned};
@@ -17,14 +17,18 @@ pub fn read<T: DeserializeOwned + Default>(file: &Path) -> anyhow::Result<T> {
     serde_json::from_slice(&text).with_context(|| file.display().to_string())
 }
 
-/// Writes `value` to `file`. After a loss of power the file holds the old value or the new one.
+/// Writes `value` to `file`, which only its owner may read. After a loss of power the file holds the old value or
+/// the new one.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn write(file: &Path, value: &impl Serialize) -> anyhow::Result<()> {
     let new = file.with_extension("new");
     let context = || new.display().to_string();
-    let mut open = fs::File::create(&new).with_context(context)?;
+    // A file that a crash has left keeps its mode.
+    let _ = fs::remove_file(&new);
+    let created = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new);
+    let mut open = created.with_context(context)?;
     serde_json::to_writer(&mut open, value).with_context(context)?;
     open.sync_all().with_context(context)?;
     fs::rename(&new, file).with_context(context)?;

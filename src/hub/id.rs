@@ -9,13 +9,13 @@ use super::builtin;
 #[error("{0}")]
 pub struct BadId(String);
 
-/// Whether `id` means a directory rather than a model on the hub: it looks like a path, or a directory of
-/// that name exists.
+/// Whether `id` means a directory rather than a model on the hub: it begins with `/` or `.`. A folder that happens
+/// to have the name of a model never takes its place.
 pub fn is_directory(id: &str) -> bool {
-    id.starts_with(['/', '.']) || Path::new(id).is_dir()
+    id.starts_with(['/', '.'])
 }
 
-/// Checks a name of a model: a directory that exists, `organisation/name`, or the name of the model inside
+/// Checks a name of a model: a directory that exists and begins with `/` or `.`, `organisation/name`, or the name of the model inside
 /// the program.
 ///
 /// # Errors
@@ -48,7 +48,8 @@ pub fn check_hub_id(id: &str) -> Result<(), BadId> {
             Ok(())
         }
         _ => Err(BadId(format!(
-            "{id:?} is not the name of a model: write a hub id such as organisation/name, or a directory"
+            "{id:?} is not the name of a model: write a hub id such as organisation/name, or a directory that \
+             begins with / or ./"
         ))),
     }
 }
@@ -93,8 +94,9 @@ mod tests {
         assert!(check_id(env!("CARGO_MANIFEST_DIR")).is_ok());
         for id in ["", "a", "a/b/c", "a/..", "a/.b", "a b/c", "a/b?c", "a/b@c", "/no/such/folder", "..", "a/"]
         {
-            assert!(check_id(id).is_ok() == Path::new(id).is_dir(), "{id}");
+            assert!(check_id(id).is_ok() == (is_directory(id) && Path::new(id).is_dir()), "{id}");
         }
+        assert!(Path::new("src/hub").is_dir() && !is_directory("src/hub"), "it may be a model on the hub");
         for revision in ["main", "v1.0", "refs/pr/3", "0123456789012345678901234567890123456789"] {
             assert!(check_revision(revision).is_ok(), "{revision}");
         }

@@ -1,7 +1,7 @@
 //! The state directory of a daemon whose broker is away: one daemon uses it at a time, and one that cannot be
 //! used is reported. A full disk is in `tests/machine/mounts.rs`.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use crate::support::daemon::{self, Daemon, camscribe};
 
@@ -45,4 +45,19 @@ fn an_unusable_state_directory_is_reported_and_descriptions_wait_in_memory() {
     let (code, log) = daemon.stop();
     assert_eq!(code, Some(0));
     assert!(log.contains("descriptions are lost"), "{log}");
+}
+
+#[test]
+fn only_its_owner_may_read_what_is_kept() {
+    let daemon = Daemon::start(NOBODY_LISTENS);
+    daemon::wait("a description that waits", || {
+        daemon.metric("camscribe_outbox_messages").filter(|&waiting| waiting >= 1.0)
+    });
+    let files: Vec<_> = fs::read_dir(daemon.path("state")).unwrap().map(|file| file.unwrap()).collect();
+    assert!(files.len() > 1, "{files:?}");
+    for file in files {
+        let mode = file.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{:?} has the mode {mode:o}", file.path());
+    }
+    daemon.stop();
 }

@@ -67,7 +67,8 @@ pub(super) fn open(folder: &Path, migrations: &[Migration]) -> Result<Opened, Op
 
 fn lock(folder: &Path) -> Result<File, OpenError> {
     let unusable = |error: io::Error| OpenError::Unusable(error.to_string());
-    let lock = OpenOptions::new().write(true).create(true).truncate(false).open(folder.join(LOCK));
+    let lock =
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(folder.join(LOCK));
     let lock = lock.map_err(unusable)?;
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(lock),

@@ -32,8 +32,7 @@ pub struct ActiveConfig {
 impl ActiveConfig {
     /// The configuration at the start. `command_inbox` will take the commands of subscribers.
     pub fn new(file: Config, command_inbox: Arc<CommandInbox>) -> Self {
-        let mut overrides = Overrides::read(file.node.state_dir.as_deref());
-        overrides.forget_removed(&file);
+        let overrides = Overrides::read(file.node.state_dir.as_deref());
         overrides.log(&file);
         Self { config: overrides.over(&file), file, overrides, command_inbox }
     }
@@ -41,6 +40,16 @@ impl ActiveConfig {
     /// The configuration that is active.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Forgets the overrides of cameras that are not configured any more. The state directory must be locked.
+    pub fn forget_removed(&mut self) {
+        self.overrides.forget_removed(&self.file);
+    }
+
+    /// Keeps commands that come too late to be applied, for the next start.
+    pub fn keep(&mut self, commands: Vec<CameraCommand>) {
+        self.overrides.apply(commands, &self.file);
     }
 
     /// Whether a subscriber disabled a camera, so that a command may start it again.

@@ -46,7 +46,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let commands = Arc::new(CommandInbox::default());
-    let active = ActiveConfig::new(config, Arc::clone(&commands));
+    let mut active = ActiveConfig::new(config, Arc::clone(&commands));
     let prepared = active.prepare()?;
     let specs = camera_specs(active.config())?;
     let parts = Parts::build(active.config())?;
@@ -59,6 +59,8 @@ pub async fn run(
         parts.worker.lifecycle.enter(Phase::Stopping);
         return Ok(());
     };
+    // A start that fails changes nothing.
+    active.forget_removed();
     for (id, _) in active.config().cameras.iter().filter(|(_, camera)| !camera.enabled) {
         parts.reporter.disable(id);
     }
@@ -71,7 +73,10 @@ pub async fn run(
     let mut main_loop =
         MainLoop { active, reload, commands, deps, lifecycle: Arc::clone(&parts.worker.lifecycle) };
     let failure = main_loop.run(&mut cameras, &mut worker, &stop).await;
-    parts.drain(&mut cameras, worker).await?;
+    let drained = parts.drain(&mut cameras, worker).await;
+    // Nothing is received any more.
+    main_loop.active.keep(main_loop.commands.take_now());
+    drained?;
     match failure {
         Some(error) => Err(error),
         None if cameras.all_failed() && !stop.is_cancelled() => {

@@ -84,6 +84,11 @@ impl CommandInbox {
         }
     }
 
+    /// Returns all commands that wait, at once.
+    pub fn take_now(&self) -> Vec<CameraCommand> {
+        std::mem::take(&mut self.lock().waiting).into_values().collect()
+    }
+
     /// How many commands were for cameras that do not exist.
     pub fn for_unknown_cameras(&self) -> u64 {
         self.lock().for_unknown

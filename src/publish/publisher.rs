@@ -98,17 +98,20 @@ impl Publisher {
         let Prepared { connector, topics, discovery, commands, cameras } = prepared;
         let shared = Arc::new(Shared::new(outbox, topics, discovery, commands));
         shared.retain(shared.topics.status(), ContentType::Text, "online");
+        let mut latest = Vec::new();
         for Newest { camera, event, snapshot } in newest.into_iter().filter(|it| cameras.contains(&it.camera))
         {
             if let Some(snapshot) = snapshot {
                 shared.retain_snapshot(&camera, snapshot);
             }
-            if let Some(event) = event {
-                shared.retain(shared.topics.latest(&camera), ContentType::Json, event);
-            }
+            latest.extend(event.map(|event| (camera, event)));
         }
-        // Before anything is delivered: only events of announced cameras are retained.
+        // Before anything is delivered: only events of announced cameras are retained. A snapshot that waits in the
+        // outbox is retained here, and goes out before the event that speaks of it.
         cameras.iter().for_each(|camera| shared.announce(camera));
+        for (camera, event) in latest {
+            shared.retain(shared.topics.latest(&camera), ContentType::Json, event);
+        }
         let flushing = tokio::spawn(flush_regularly(Arc::clone(&shared.outbox)));
         Self { shared, connector: Some(connector), connection: None, flushing }
     }

@@ -7,7 +7,7 @@ use std::{
     net::{TcpListener, TcpStream},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -301,17 +301,19 @@ async fn an_event_refused_for_now_is_reported_with_its_topic_and_waits() {
     // Reason codes: quota exceeded; implementation specific, as overloaded brokers reply; unspecified.
     for (code, word) in [(0x97, "quota"), (0x83, "reason of its own"), (0x80, "does not say why")] {
         let outbox = outbox();
-        let mut not_now = true;
+        let not_now = Arc::new(AtomicBool::new(true));
+        let refuses = not_now.clone();
         let port = answering(move |body| {
             let is_event = body[2..].starts_with(b"camscribe/edge1/porch/description");
             let refused = || [&[0x40, 3][..], &id(body), &[code]].concat();
-            Some(if is_event && std::mem::take(&mut not_now) { refused() } else { taken(body) })
+            Some(if is_event && refuses.load(Ordering::SeqCst) { refused() } else { taken(body) })
         });
         let publisher = start(settings(port), &outbox);
         for seq in 0..3 {
             outbox.append(message(&event("porch", seq, "A cat.")));
         }
         let why = offline_reason(&publisher).await;
+        not_now.store(false, Ordering::SeqCst);
         assert!(why.contains(word) && why.contains("camscribe/edge1/porch/description"), "{why}");
         wait_for_outbox(&outbox, Outbox::is_empty).await;
         assert!(outbox.status().dead_lettered.is_empty());

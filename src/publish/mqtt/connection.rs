@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time;
+use tokio::time::{self, Instant};
 
 use super::{
     broker_quirks::{BrokerQuirks, V5Support},
@@ -25,6 +25,12 @@ const BACKOFF: BackoffConfig = BackoffConfig {
     longest: Duration::from_secs(15),
     jitter: Jitter::HALF_TO_FULL,
 };
+
+/// A connection that has lasted this long was a good one: the next pause is short.
+const STEADY: Duration = Duration::from_secs(30);
+/// After a connection that has lasted this long, MQTT 5 is tried again: silence or a hang-up only hinted that the
+/// broker lacks it.
+const FORGET_VERSION: Duration = Duration::from_secs(3600);
 
 /// The pause between two attempts during a shutdown.
 const SHUTDOWN_PAUSE: Duration = Duration::from_secs(1);
@@ -91,15 +97,22 @@ async fn attempt(connector: &Connector, shared: &Shared, quirks: &mut BrokerQuir
         Ok(mut session) => {
             session.connected_with(protocol);
             let reason = if protocol == Protocol::V311 && may_try_other {
-                ", because the broker does not support 5; mqtt.version = \"3.1.1\" connects faster"
+                ", because the broker did not accept 5; mqtt.version = \"3.1.1\" connects faster"
             } else {
                 ""
             };
             let version = protocol.name();
             tracing::info!("connected to the MQTT broker at {} (MQTT {version}{reason})", connector.address);
             shared.state.send_replace(BrokerState::Online);
-            let end = session.serve().await;
+            let began = Instant::now();
+            let mut end = session.serve().await;
             shared.outbox.rewind();
+            if let SessionEnd::Disconnected { progress, .. } = &mut end {
+                *progress |= began.elapsed() >= STEADY;
+            }
+            if began.elapsed() >= FORGET_VERSION {
+                quirks.v5 = V5Support::Assumed;
+            }
             end
         }
         Err(SessionEnd::VersionUnsupported { explicit, .. }) if may_try_other && protocol == Protocol::V5 => {

@@ -25,7 +25,7 @@ use crate::publish::{
 /// The broker discards an event for a subscriber that is away longer than this, seconds: a day.
 const EVENT_EXPIRY: u32 = 24 * 60 * 60;
 /// After so many unexplained disconnects in a row, a message that was in flight is taken for the cause.
-const MAX_UNEXPLAINED: u32 = 3;
+const MAX_UNEXPLAINED: u32 = 5;
 /// How long subscriptions are paused after they failed.
 const SUBSCRIPTION_PAUSE: Duration = Duration::from_secs(600);
 

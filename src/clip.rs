@@ -23,7 +23,7 @@ pub struct Clip {
     pub start: DateTime<Utc>,
     /// `start` plus the length of the window, UTC; of a window that ended early, the time of its last frame. A
     /// clip does not wait for it: it is complete with the frame of its last slot, which may be up to
-    /// [`WindowConfig::interval`] before.
+    /// [`WindowConfig::interval`] before, or a quarter more with [`Windower::set_early`].
     pub end: DateTime<Utc>,
     /// Where `start` and `end` come from.
     pub clock: Clock,

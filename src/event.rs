@@ -86,7 +86,8 @@ pub struct ClipInfo {
     pub start: DateTime<Utc>,
     /// End of the window, UTC: `start` plus `window`, or the time of the last frame if the window ended early.
     /// An event does not wait for it. It is made once the last of the `frames` parts of the window has a frame,
-    /// so that `end` may lie in the future, by at most `window` / `frames`.
+    /// so that `end` may lie in the future, by at most `window` / `frames` (and a quarter more where only keyframes
+    /// are decoded).
     #[serde(serialize_with = "millis")]
     pub end: DateTime<Utc>,
     /// Where the times come from.

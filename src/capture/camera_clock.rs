@@ -102,7 +102,9 @@ impl CameraClock {
         let difference = stated - arrival;
         let limit = if self.off.is_some() { LIMIT_TO_RETURN } else { LIMIT };
         let trusted = set && (self.choice == ClockChoice::Camera || difference.abs() <= limit);
-        self.off = (!trusted).then_some(difference);
+        // The text of the warning must not change with every frame.
+        let near = |before: &TimeDelta| (*before - difference).abs() < TimeDelta::seconds(30);
+        self.off = (!trusted).then(|| self.off.filter(near).unwrap_or(difference));
         if trusted { by_camera } else { by_arrival }
     }
 
@@ -114,10 +116,9 @@ impl CameraClock {
     /// Why the camera's clock is not used, if it states a time.
     pub fn warning(&self) -> Option<String> {
         let off = self.off?;
-        // A clock that wanders must not change the text with every frame.
         let minutes = off.abs().num_minutes();
         let amount = match minutes {
-            ..2 => "more than a minute".to_owned(),
+            ..2 => "about a minute".to_owned(),
             2..120 => format!("{minutes} minutes"),
             120..2880 => format!("{} hours", minutes / 60),
             _ => format!("{} days", minutes / 1440),
@@ -199,6 +200,19 @@ mod tests {
         let warning = clock.warning().unwrap();
         assert!(warning.starts_with("the camera's clock is 100 days behind ours, so"), "{warning}");
         assert!(warning.contains("clock = \"camera\""), "{warning}");
+    }
+
+    #[test]
+    fn the_warning_does_not_waver() {
+        let mut clock = CameraClock::new(ClockChoice::Auto);
+        sent(&mut clock, 180, 0, 1);
+        let warnings = (0..100u64).map(|i| {
+            let pts = 960 + i;
+            clock.time(Duration::from_millis(pts), ours(pts + (i % 2) * 100));
+            clock.warning().unwrap()
+        });
+        let warnings: std::collections::BTreeSet<_> = warnings.collect();
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
     }
 
     #[test]

@@ -49,11 +49,13 @@ impl Progress {
     pub fn of(pipeline: &gst::Pipeline) -> Self {
         let progress = Self::default();
         let watched = progress.clone();
-        pipeline.connect_deep_element_added(move |_, _, element| {
+        let watch = move |element: &gst::Element| {
             if element.factory().is_some_and(|factory| factory.klass().contains("Demuxer")) {
                 watched.watch(element);
             }
-        });
+        };
+        pipeline.iterate_recurse().into_iter().flatten().for_each(|element| watch(&element));
+        pipeline.connect_deep_element_added(move |_, _, element| watch(element));
         progress
     }
 

@@ -6,11 +6,14 @@ use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{camera_config::CameraConfig, error::CaptureError, supervise::run};
-use crate::{camera::CameraStatus, config::Origin};
+use crate::{
+    camera::CameraStatus,
+    config::{ClockChoice, Origin},
+};
 
 /// How long to wait after the first frame for the second keyframe, and for the clock of a network camera. Many
 /// cameras send a keyframe every one to four seconds, and a sender report every five.
-const FACTS_TIMEOUT: Duration = Duration::from_secs(5);
+const FACTS_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// What the stream of a camera is like.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +37,8 @@ pub struct CameraFacts {
 /// If no frame arrives.
 pub async fn probe(config: CameraConfig, limit: Duration) -> Result<CameraFacts, CaptureError> {
     let what = config.source.to_string();
-    let has_clock = matches!(config.source.origin(), Origin::Network(_));
+    let has_clock =
+        config.clock != ClockChoice::Arrival && matches!(config.source.origin(), Origin::Network(_));
     let (sender, status) = watch::channel(CameraStatus::default());
     let mut watched = status.clone();
     let first_frames = async {

@@ -1,5 +1,7 @@
 //! Puts the packets of a camera's video stream in order for GStreamer, which takes a stream to have one SSRC,
 //! and its numbers to begin as the camera announced: cameras keep neither. Pure: headers in, headers out.
+//!
+//! What GStreamer reports to the camera speaks of the changed numbers. Retransmission (RFC 4588) is not asked for.
 
 use std::time::Duration;
 
@@ -19,6 +21,15 @@ const SILENCE: Duration = Duration::from_millis(500);
 const LEAST: usize = 2;
 /// ...and the most that are kept until it is known whose they are.
 const MOST: usize = 512;
+
+/// Types of RTCP packets (RFC 3550, section 12.1).
+const SENDER_REPORT: u8 = 200;
+const GOODBYE: u8 = 203;
+
+/// The longest time between two pictures that follow each other, seconds.
+const LONGEST_PAUSE: u32 = 10;
+/// A packet that is fewer than so many behind was overtaken.
+const REORDERED: u16 = 100;
 
 /// The fields of an RTP header that are changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,19 +109,22 @@ impl<P> RtpStream<P> {
             let expected = self.announced.is_none_or(|ssrc| ssrc == header.ssrc);
             return if expected { self.adopt() } else { self.adopt_after_silence(since, now) };
         };
-        if sender.ssrc == header.ssrc {
-            self.undecided.clear();
-            return vec![(sender.pass(header, now, self.ssrc), packet)];
+        if sender.ssrc != header.ssrc && !sender.goes_on_with(header, self.clock_rate) {
+            let since = sender.last_at;
+            self.hold(header, packet, now);
+            return self.adopt_after_silence(since, now);
         }
         // Some cameras change the SSRC with every group of pictures, and nothing else.
-        if header.sequence == sender.last.sequence.wrapping_add(1) {
-            sender.ssrc = header.ssrc;
-            self.undecided.clear();
-            return vec![(sender.pass(header, now, self.ssrc), packet)];
+        sender.ssrc = header.ssrc;
+        let mut passed = vec![(sender.pass(header, now, self.ssrc), packet)];
+        // Of the new SSRC a packet may have overtaken the last of the old one, or the first of its own.
+        for (header, packet, at) in std::mem::take(&mut self.undecided) {
+            if header.ssrc == sender.ssrc || sender.goes_on_with(header, self.clock_rate) {
+                sender.ssrc = header.ssrc;
+                passed.push((sender.pass(header, at, self.ssrc), packet));
+            }
         }
-        let since = sender.last_at;
-        self.hold(header, packet, now);
-        self.adopt_after_silence(since, now)
+        passed
     }
 
     /// Keeps a packet until it is known whose it is.
@@ -134,15 +148,18 @@ impl<P> RtpStream<P> {
     pub fn change_reports(&self, packet: &mut [u8]) -> bool {
         let Some(sender) = &self.sender else { return true };
         let mut at = 0;
-        while packet.len() >= at + 8 {
+        while packet.len() >= at + 4 {
             // The length counts words of 4 bytes, less one (RFC 3550, section 6.4.1).
             let length = 4 + 4 * usize::from(u16::from_be_bytes([packet[at + 2], packet[at + 3]]));
-            if read_u32(packet, at + 4) != sender.ssrc {
+            let kind = packet[at + 1];
+            let own = length >= 8 && packet.len() >= at + 8 && read_u32(packet, at + 4) == sender.ssrc;
+            if own {
+                packet[at + 4..at + 8].copy_from_slice(&self.ssrc.to_be_bytes());
+            } else if kind == SENDER_REPORT || kind == GOODBYE {
                 return false;
             }
-            packet[at + 4..at + 8].copy_from_slice(&self.ssrc.to_be_bytes());
             // A sender report states the RTP time behind an NTP time.
-            if packet[at + 1] == 200 && packet.len() >= at + 20 {
+            if own && kind == SENDER_REPORT && packet.len() >= at + 20 {
                 let timestamp = read_u32(packet, at + 16).wrapping_add(sender.timestamp_offset);
                 packet[at + 16..at + 20].copy_from_slice(&timestamp.to_be_bytes());
             }
@@ -183,9 +200,21 @@ impl<P> RtpStream<P> {
 }
 
 impl Sender {
+    /// Whether a packet of another SSRC follows the latest packet in number and time.
+    fn goes_on_with(&self, header: RtpHeader, clock_rate: u32) -> bool {
+        let later = header.timestamp.wrapping_sub(self.last.timestamp);
+        header.sequence == self.last.sequence.wrapping_add(1)
+            && later <= clock_rate.saturating_mul(LONGEST_PAUSE)
+    }
+
     /// The header with which a packet of this sender goes on.
     fn pass(&mut self, header: RtpHeader, now: Duration, ssrc: u32) -> RtpHeader {
-        (self.last, self.last_at) = (header, now);
+        // A packet that was overtaken is not the latest.
+        let behind = self.last.sequence.wrapping_sub(header.sequence);
+        if !(1..REORDERED).contains(&behind) {
+            self.last = header;
+        }
+        self.last_at = now;
         RtpHeader {
             sequence: header.sequence.wrapping_add(self.sequence_offset),
             timestamp: header.timestamp.wrapping_add(self.timestamp_offset),
@@ -258,6 +287,32 @@ mod tests {
     }
 
     #[test]
+    fn a_foreign_packet_whose_number_happens_to_follow_is_ignored() {
+        let mut stream = begun();
+        assert_eq!(stream.push(header(OTHER, 4, 777_777_777), (), ms(380)), []);
+        assert_eq!(stream.push(header(OWN, 4, 36_000), (), ms(400)), [(header(OWN, 11, 36_000), ())]);
+    }
+
+    #[test]
+    fn packets_that_overtake_each_other_where_the_ssrc_changes_are_not_lost() {
+        let mut stream = begun();
+        assert_eq!(stream.push(header(OTHER, 5, 36_000), (), ms(400)), []);
+        assert_eq!(
+            stream.push(header(OTHER, 4, 36_000), (), ms(401)),
+            [(header(OWN, 11, 36_000), ()), (header(OWN, 12, 36_000), ())]
+        );
+        let mut stream = begun();
+        assert_eq!(stream.push(header(OTHER, 5, 39_600), (), ms(400)), []);
+        assert_eq!(
+            stream.push(header(OWN, 4, 36_000), (), ms(401)),
+            [(header(OWN, 11, 36_000), ()), (header(OWN, 12, 39_600), ())]
+        );
+        // One that was overtaken is not the latest.
+        assert_eq!(stream.push(header(OTHER, 3, 32_400), (), ms(402)), [(header(OWN, 10, 32_400), ())]);
+        assert_eq!(stream.push(header(OTHER + 1, 6, 43_200), (), ms(403)), [(header(OWN, 13, 43_200), ())]);
+    }
+
+    #[test]
     fn the_announced_sender_is_told_from_one_that_was_first() {
         let mut stream = RtpStream::new();
         stream.announce(90_000, Some(OWN));
@@ -282,7 +337,8 @@ mod tests {
         packet.extend([0; 8]);
         packet.extend(timestamp.to_be_bytes());
         packet.extend([0; 8]);
-        packet.extend([0x81, 202, 0, 2]);
+        // An empty source description stands before the real one.
+        packet.extend([0x80, 202, 0, 0, 0x81, 202, 0, 2]);
         packet.extend(ssrc.to_be_bytes());
         packet.extend([0; 4]);
         packet

@@ -48,6 +48,8 @@ struct Session {
     stream: Mutex<RtpStream<gst::Buffer>>,
     /// Packets go on that were held back.
     releasing: AtomicBool,
+    /// Packets are encrypted (SRTP): their headers are signed and must stay.
+    encrypted: AtomicBool,
 }
 
 /// Puts the streams that a manager (an `rtpbin`) receives through an [`RtpStream`] each.
@@ -63,7 +65,12 @@ fn put_packets_in_order(manager: &gst::Element) {
             };
         let new_session = || {
             let stream = Mutex::new(RtpStream::new());
-            Arc::new(Session { started: Instant::now(), stream, releasing: AtomicBool::new(false) })
+            Arc::new(Session {
+                started: Instant::now(),
+                stream,
+                releasing: AtomicBool::new(false),
+                encrypted: AtomicBool::new(false),
+            })
         };
         let session = lock(&sessions).entry(number.into()).or_insert_with(new_session).clone();
         if reports {
@@ -77,11 +84,10 @@ fn put_packets_in_order(manager: &gst::Element) {
 
 impl Session {
     fn on_packet(&self, pad: &gst::Pad, info: &mut gst::PadProbeInfo<'_>) -> gst::PadProbeReturn {
-        if self.releasing.load(Ordering::Relaxed) {
-            return gst::PadProbeReturn::Ok;
-        }
+        let passes_as_it_is =
+            self.releasing.load(Ordering::Relaxed) || self.encrypted.load(Ordering::Relaxed);
         match info.data.take() {
-            Some(gst::PadProbeData::Buffer(packet)) => {
+            Some(gst::PadProbeData::Buffer(packet)) if !passes_as_it_is => {
                 let last = self.pass(pad, packet);
                 let passes = last.is_some();
                 info.data = last.map(gst::PadProbeData::Buffer);
@@ -118,6 +124,9 @@ impl Session {
 
     fn on_reports(&self, info: &mut gst::PadProbeInfo<'_>) -> gst::PadProbeReturn {
         let Some(gst::PadProbeData::Buffer(packet)) = &mut info.data else { return gst::PadProbeReturn::Ok };
+        if self.encrypted.load(Ordering::Relaxed) {
+            return gst::PadProbeReturn::Ok;
+        }
         let changed =
             packet.make_mut().map_writable().map(|mut it| lock(&self.stream).change_reports(&mut it));
         if changed.unwrap_or(false) { gst::PadProbeReturn::Ok } else { DROP_BUFFER }
@@ -127,8 +136,13 @@ impl Session {
     /// jitter buffer waits for the first one, and drops what comes before it.
     fn announce(&self, event: gst::Event) -> gst::Event {
         let gst::EventView::Caps(caps) = event.view() else { return event };
+        let seqnum = event.seqnum();
         let mut caps = caps.caps_owned();
         if let Some(structure) = caps.make_mut().structure_mut(0) {
+            if structure.name() == "application/x-srtp" || structure.has_field("srtp-key") {
+                self.encrypted.store(true, Ordering::Relaxed);
+                return event;
+            }
             let clock_rate =
                 structure.get::<i32>("clock-rate").ok().and_then(|rate| u32::try_from(rate).ok());
             let clock_rate = clock_rate.filter(|rate| *rate > 0).unwrap_or(VIDEO_CLOCK_RATE);
@@ -137,6 +151,6 @@ impl Session {
             structure.remove_field("clock-base");
             structure.remove_field("ssrc");
         }
-        gst::event::Caps::new(&caps)
+        gst::event::Caps::builder(&caps).seqnum(seqnum).build()
     }
 }

@@ -79,7 +79,7 @@ impl Timestamper {
         }
     }
 
-    /// UTC of running time `pts` of a source that is not live.
+    /// UTC of running time `pts`. Of a live source, whatever `pts` is, the time now.
     pub fn utc(&self, pts: Duration) -> (DateTime<Utc>, Clock) {
         match self {
             Self::FixedStart(start, clock) => (*start + pts, *clock),

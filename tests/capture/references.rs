@@ -155,7 +155,6 @@ async fn a_pipeline_of_the_users_own_opens_no_playlist_either() {
         let mut config = file(&path);
         config.pipelines_dir = Some(folder.path().into());
         config.pipeline = Some(name.into());
-        config.connect_timeout = Duration::from_secs(3);
         let played = play_all(config).await;
         assert!(
             matches!(played.result, Err(CaptureError::Refused { .. } | CaptureError::NoVideo(_))),

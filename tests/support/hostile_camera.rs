@@ -41,6 +41,8 @@ pub struct Faults {
     pub clock_ahead: f64,
     /// One picture in this many has a timestamp hours away.
     pub slip_every: Option<u32>,
+    /// Only the first picture is a keyframe.
+    pub one_keyframe: bool,
     /// At this picture the network stands still for a second and a half, then all of it comes at once.
     pub stall: Option<u32>,
 }
@@ -68,7 +70,7 @@ impl HostileCamera {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (stop, began) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
-        let film = Arc::new(film());
+        let film = Arc::new(film(if faults.one_keyframe { 10 * FPS } else { FPS }));
         let (stopped, beginning) = (stop.clone(), began.clone());
         thread::spawn(move || {
             for socket in listener.incoming() {
@@ -107,12 +109,12 @@ impl Drop for HostileCamera {
     }
 }
 
-/// The NAL units of each picture: ten seconds, a keyframe a second.
-fn film() -> Vec<Vec<Vec<u8>>> {
+/// The NAL units of each picture: ten seconds, a keyframe every `keyframes` pictures.
+fn film(keyframes: u32) -> Vec<Vec<Vec<u8>>> {
     gst::init().unwrap();
     let launch = format!(
         "videotestsrc num-buffers={} pattern=ball ! video/x-raw,width=320,height=240,framerate={FPS}/1 \
-         ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max={FPS} \
+         ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max={keyframes} \
          ! video/x-h264,stream-format=byte-stream,alignment=au ! appsink name=out sync=false",
         10 * FPS
     );
@@ -246,7 +248,8 @@ impl<'a> Stream<'a> {
     /// Sends pictures until the viewer has gone.
     fn play(&mut self) -> io::Result<()> {
         let faults = self.viewer.faults;
-        let (start, began) = (Instant::now(), SystemTime::now());
+        let began = SystemTime::now();
+        let start = Instant::now();
         *self.viewer.began.lock().unwrap() = Some(began);
         let every = |n: u32, interval: Option<u32>| interval.is_some_and(|i| n > 0 && n.is_multiple_of(i));
         for n in 0u32.. {

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use anyhow::Context;
 use tokio::{
     sync::watch,
-    task::{Id, JoinSet},
+    task::{Id, JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -134,7 +134,11 @@ impl Cameras {
     }
 
     /// The cameras that failed for good: they are not retried.
-    pub fn failed(&self) -> impl Iterator<Item = &CameraId> {
+    pub fn failed(&mut self) -> impl Iterator<Item = &CameraId> {
+        // A camera may have failed a moment ago.
+        while let Some(end) = self.tasks.try_join_next_with_id() {
+            self.note_end(end);
+        }
         self.ended.iter().filter(|(_, failed)| **failed).map(|(id, _)| id)
     }
 
@@ -145,12 +149,19 @@ impl Cameras {
 
     /// Waits for the next task that ends. None when there are no tasks.
     async fn join(&mut self) -> Option<()> {
-        let (task, failed, panic) = match self.tasks.join_next_with_id().await? {
+        let end = self.tasks.join_next_with_id().await?;
+        self.note_end(end);
+        Some(())
+    }
+
+    /// Takes note of a task that has ended.
+    fn note_end(&mut self, end: Result<(Id, Result<(), CaptureError>), JoinError>) {
+        let (task, failed, panic) = match end {
             Ok((task, result)) => (task, result.is_err(), None),
             Err(panic) => (panic.id(), true, Some(panic)),
         };
         let id = self.running.iter().find(|(_, running)| running.task == task).map(|(id, _)| id.clone());
-        let Some((id, running)) = id.and_then(|id| self.running.remove_entry(&id)) else { return Some(()) };
+        let Some((id, running)) = id.and_then(|id| self.running.remove_entry(&id)) else { return };
         if let Some(panic) = panic {
             tracing::error!(camera = %id, "the camera's task panicked: {panic}");
             self.deps.reporter.set_state(&id, CameraState::Offline, Some("internal error of camscribe"));
@@ -158,7 +169,6 @@ impl Cameras {
         if !running.stop.is_cancelled() {
             self.ended.insert(id, failed);
         }
-        Some(())
     }
 }
 

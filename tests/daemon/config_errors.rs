@@ -230,7 +230,11 @@ fn each_error_in_the_file_is_reported_with_its_line_and_a_remedy() {
             "c.toml:2: cameras.yard.uri: ",
             "holds a space",
         ),
-        ("[cameras.yard]\nuri = \"rtsp://me:hun/ter2@h\"\n", "c.toml:2: cameras.yard.uri: ", "is not a URL"),
+        (
+            "[cameras.yard]\nuri = \"rtsp://me:12/hunter2@h\"\n",
+            "c.toml:2: cameras.yard.uri: ",
+            "into password_file, and username",
+        ),
         (
             "[cameras.yard]\nuri = \"file://relative.mp4\"\n",
             "c.toml:2: cameras.yard.uri: ",

@@ -77,3 +77,5 @@ pub mod retry;
 pub mod runtime_settings;
 #[cfg(feature = "daemon")]
 pub mod shutdown;
+#[cfg(feature = "daemon")]
+pub mod tls;

@@ -27,6 +27,7 @@ pub fn camera_config(id: &CameraId, camera: &config::CameraSettings, pipelines: 
         source: camera.source.clone(),
         login: camera.login.clone(),
         transport: camera.transport,
+        tls: camera.tls.clone(),
         pipeline: camera.pipeline.clone(),
         pipelines_dir: Some(pipelines.to_owned()),
         scaling: None,

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use crate::{
     camera::CameraId,
     clip::WindowConfig,
-    config::{ClockChoice, FrameSampling, Login, Source, StreamOptions, Transport},
+    config::{ClockChoice, FrameSampling, Login, Source, StreamOptions, TlsVerify, Transport},
     prompt_spec::PromptSpec,
     resize::FrameScaling,
 };
@@ -19,6 +19,8 @@ pub struct CameraConfig {
     pub source: Source,
     /// How RTSP transports its media.
     pub transport: Transport,
+    /// Whom to trust at an `rtsps://` address.
+    pub tls: TlsVerify,
     /// User name and password, if the camera asks for them.
     pub login: Option<Login>,
     /// Name of the pipeline. `None`: the default pipeline of the source.
@@ -44,11 +46,7 @@ pub struct CameraConfig {
 
 impl CameraConfig {
     /// What the source element may need to know.
-    pub(super) fn stream_options(&self) -> StreamOptions<'_> {
-        StreamOptions {
-            login: self.login.as_ref(),
-            transport: self.transport,
-            connect_timeout: self.connect_timeout,
-        }
+    pub(super) fn stream_options(&self) -> StreamOptions {
+        StreamOptions { transport: self.transport, connect_timeout: self.connect_timeout }
     }
 }

@@ -1,6 +1,6 @@
 //! Turns GStreamer's errors into a [`CaptureError`], and finds out what GStreamer does not tell.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use gstreamer as gst;
 use gstreamer::glib;
@@ -9,8 +9,9 @@ use super::{
     autoplug,
     bus::{BusError, MissingPlugin},
     error::CaptureError,
+    network,
 };
-use crate::config::{NetworkAddress, Origin, Source};
+use crate::config::{Origin, Source};
 
 /// How long a name server or a camera may take to answer while a fault is diagnosed.
 const DIAGNOSIS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -70,11 +71,15 @@ pub(super) fn explain(
     }
 }
 
-/// The first line of GStreamer's message, without the address that it may repeat.
+/// The first line of GStreamer's message, without an address.
 fn without_address(source: &Source, message: &str) -> String {
     let line = message.lines().next().unwrap_or_default().trim_end_matches('.');
     match source.origin() {
-        Origin::Network(address) => line.replace(address.as_str(), "the camera"),
+        // GStreamer knows the address that the relay has.
+        Origin::Network(_) => {
+            let words = line.split(' ').map(|word| if word.contains("://") { "the camera" } else { word });
+            words.collect::<Vec<_>>().join(" ")
+        }
         _ => line.to_owned(),
     }
 }
@@ -87,34 +92,12 @@ pub(super) async fn find_network_cause(source: &Source, error: CaptureError) -> 
         CaptureError::Other { .. } | CaptureError::Stalled { .. } | CaptureError::NoStream(_)
     );
     match source.origin() {
-        Origin::Network(address) if vague => try_to_connect(source, address).await.unwrap_or(error),
+        Origin::Network(address) if vague => {
+            let reached = network::connect(&source.to_string(), address, DIAGNOSIS_TIMEOUT).await;
+            reached.err().unwrap_or(error)
+        }
         _ => error,
     }
-}
-
-/// Looks the host up and connects to it. `None`: that works.
-async fn try_to_connect(source: &Source, address: &NetworkAddress) -> Option<CaptureError> {
-    let (host, port) = address.host_port();
-    let what = source.to_string();
-    let lookup = tokio::net::lookup_host((host.clone(), port));
-    let addresses = match tokio::time::timeout(DIAGNOSIS_TIMEOUT, lookup).await {
-        Ok(Ok(addresses)) => addresses,
-        Ok(Err(cause)) => return Some(CaptureError::UnknownHost { what, host, cause }),
-        Err(_) => {
-            let cause = io::ErrorKind::TimedOut.into();
-            return Some(CaptureError::UnknownHost { what, host, cause });
-        }
-    };
-    let mut refusal = None;
-    for address in addresses {
-        let connect = tokio::net::TcpStream::connect(address);
-        match tokio::time::timeout(DIAGNOSIS_TIMEOUT, connect).await {
-            Ok(Ok(_)) => return None,
-            Ok(Err(cause)) => refusal = Some((address, cause)),
-            Err(_) => refusal = Some((address, io::ErrorKind::TimedOut.into())),
-        }
-    }
-    refusal.map(|(address, cause)| CaptureError::Unreachable { what, address, cause })
 }
 
 /// The package of Debian 12 that has a plugin which GStreamer describes as, for instance, "H.265 decoder".

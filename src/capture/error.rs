@@ -75,6 +75,24 @@ pub enum CaptureError {
     /// The camera refuses the credentials, or wants some.
     #[error("{0}: the camera refuses user name or password")]
     Unauthorised(String),
+    /// The camera wants a login of a kind that is not known here.
+    #[error(
+        "{what}: the camera wants a login by {methods}, which camscribe does not know; allow Digest in the camera"
+    )]
+    UnknownLogin {
+        /// Which source.
+        what: String,
+        /// What the camera offers.
+        methods: String,
+    },
+    /// There is no TLS with the camera, or none to trust.
+    #[error("{what}: {why}")]
+    Tls {
+        /// Which source.
+        what: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// The camera knows no such stream.
     #[error("{0}: the camera has no stream under this path")]
     NoStream(String),

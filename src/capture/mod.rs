@@ -10,12 +10,13 @@
 //! | `supervise` | opens a source again and again until it ends or is cancelled |
 //! | `run_once`, `bus`, `playing_time` | one run of one pipeline: start, watch, stop |
 //! | `init`, `pipeline`, `pipeline_files`, `rtspsrc`, `test_source`, `shapes` | starts GStreamer and builds the pipeline of a source |
+//! | `rtsp_relay/` | stands between GStreamer's RTSP client and the camera |
 //! | `autoplug` | what GStreamer may add to it |
 //! | `rtp` | pure: puts a camera's RTP packets in order |
 //! | `colorimetry` | what the values of YUV frames mean, where a stream does not say |
 //! | `stream_probes`, `clip_assembler`, `inspect` | drops what no clip wants, turns samples into frames and clips |
 //! | `keyframe_policy`, `stall`, `timestamper`, `camera_clock` | what to decode, whether a stream is alive, when a frame was captured |
-//! | `error`, `diagnose`, `preflight` | what went wrong, in words that help |
+//! | `error`, `diagnose`, `preflight`, `network` | what went wrong, in words that help |
 //! | `probe`, `reference` | other ways to play a source: a short look, or single frames of a whole file |
 
 mod autoplug;
@@ -29,6 +30,7 @@ mod error;
 mod init;
 mod inspect;
 mod keyframe_policy;
+mod network;
 mod pipeline;
 mod pipeline_files;
 mod playing_time;
@@ -36,6 +38,7 @@ mod preflight;
 mod probe;
 mod reference;
 mod rtp;
+mod rtsp_relay;
 mod rtspsrc;
 mod run_once;
 mod shapes;

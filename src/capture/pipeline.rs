@@ -28,11 +28,11 @@ pub(super) struct BuiltPipeline {
     pub frames: gst_app::AppSink,
 }
 
-/// Builds the pipeline of a camera.
+/// Builds the pipeline of a camera. `location` is what the element `source` opens, if that is not the source itself.
 ///
 /// # Errors
 /// If the pipeline file cannot be used, or cannot play this source.
-pub(super) fn build(config: &CameraConfig) -> Result<BuiltPipeline, CaptureError> {
+pub(super) fn build(config: &CameraConfig, location: Option<&str>) -> Result<BuiltPipeline, CaptureError> {
     let name = config.pipeline.as_deref().unwrap_or(config.source.default_pipeline());
     let text = pipeline_files::text(name, config.pipelines_dir.as_deref())?;
     let pipeline = parse(name, &text)?;
@@ -41,7 +41,7 @@ pub(super) fn build(config: &CameraConfig) -> Result<BuiltPipeline, CaptureError
     let source = pipeline.by_name("source").ok_or_else(|| lacks("source", "source"))?;
     let frames = pipeline.by_name("frames").and_then(|e| e.downcast::<gst_app::AppSink>().ok());
     let frames = frames.ok_or_else(|| lacks("appsink for its frames", "frames"))?;
-    if !configure_source(&pipeline, &source, config) {
+    if !configure_source(&pipeline, &source, config) || !set_location(&source, location) {
         let element = source.factory().map_or_else(String::new, |f| f.name().to_string());
         let what = config.source.to_string();
         return Err(PipelineError::WrongSource { name: name.into(), element, what }.into());
@@ -88,12 +88,19 @@ fn configure_source(pipeline: &gst::Pipeline, element: &gst::Element, config: &C
     }
 }
 
+/// Replaces what the source opens. Returns false if `element` cannot open anything.
+fn set_location(element: &gst::Element, location: Option<&str>) -> bool {
+    location.is_none_or(|location| {
+        let property = Property { name: "location", value: PropertyValue::Text(location.into()) };
+        set_property(element, &property)
+    })
+}
+
 /// Sets a property. Returns false if the element has no such property.
 fn set_property(element: &gst::Element, Property { name, value }: &Property) -> bool {
     let is_text = element.has_property_with_type(name, gst::glib::Type::STRING);
     match value {
         PropertyValue::Text(text) if is_text => element.set_property(name, text),
-        PropertyValue::Secret(secret) if is_text => element.set_property(name, secret.expose()),
         PropertyValue::Serialized(text) if element.has_property(name) => {
             element.set_property_from_str(name, text);
         }

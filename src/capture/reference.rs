@@ -120,7 +120,7 @@ fn play(
     wanted: impl FnMut(&gst::Pad, Option<gst::ClockTime>) -> bool + Send + 'static,
     mut keep: impl FnMut(&gst::SampleRef) -> Option<()> + Send + 'static,
 ) -> Result<(), CaptureError> {
-    let BuiltPipeline { pipeline, frames, .. } = build(config)?;
+    let BuiltPipeline { pipeline, frames, .. } = build(config, None)?;
     let seen = Arc::new(AtomicUsize::new(0));
     if let Some(pad) = decoded_pad(&frames) {
         let seen = seen.clone();

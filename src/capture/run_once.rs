@@ -18,6 +18,7 @@ use super::{
     error::CaptureError,
     pipeline::{BuiltPipeline, build},
     playing_time::{Progress, stated_length, stated_length_of_frames},
+    rtsp_relay::RtspRelay,
     stall::StallReason,
     stream_probes::StreamProbes,
 };
@@ -62,14 +63,16 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a pipeline may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Plays a source once, from its start to its end, its failure, or `cancel`.
+/// Plays a source once, from its start to its end, its failure, or `cancel`. `relay`: what a network camera is reached
+/// through.
 pub(super) async fn run_once(
     config: &CameraConfig,
+    relay: Option<&RtspRelay>,
     assembler: &Arc<Mutex<ClipAssembler>>,
     status: &Arc<watch::Sender<CameraStatus>>,
     cancel: &CancellationToken,
 ) -> RunResult {
-    let BuiltPipeline { pipeline, source, frames } = match build(config) {
+    let BuiltPipeline { pipeline, source, frames } = match build(config, relay.map(RtspRelay::url)) {
         Ok(built) => built,
         Err(error) => return RunResult::failed(error),
     };
@@ -99,7 +102,10 @@ pub(super) async fn run_once(
         }
         Err(Fault::Reported(error)) => explain(&config.source, error, &events.missing_plugins(), position),
     };
-    let error = find_network_cause(&config.source, probes.take_fault().unwrap_or(fault)).await;
+    let error = match relay.and_then(RtspRelay::take_failure) {
+        Some(failure) => failure,
+        None => find_network_cause(&config.source, probes.take_fault().unwrap_or(fault)).await,
+    };
     RunResult { end: Err(error), uptime, hanging }
 }
 

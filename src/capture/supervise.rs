@@ -16,6 +16,7 @@ use super::{
     init::init,
     inspect::lock,
     preflight::preflight,
+    rtsp_relay::RtspRelay,
     run_once::{RunEnd, RunResult, run_once},
 };
 use crate::{
@@ -72,12 +73,14 @@ pub async fn run(
     let windower = Windower::new(config.window.clone(), config.prompt_spec.clone())?;
     let assembler = Arc::new(Mutex::new(ClipAssembler::new(windower, sink)));
     let backoff = Backoff::new(BACKOFF);
-    Supervisor { config, assembler, status: Arc::new(status), cancel, backoff }.run().await
+    let relay = RtspRelay::start(&config).await?;
+    Supervisor { config, relay, assembler, status: Arc::new(status), cancel, backoff }.run().await
 }
 
 /// One camera, from its start to its end.
 struct Supervisor {
     config: CameraConfig,
+    relay: Option<RtspRelay>,
     assembler: Arc<Mutex<ClipAssembler>>,
     status: Arc<watch::Sender<CameraStatus>>,
     cancel: CancellationToken,
@@ -106,7 +109,8 @@ impl Supervisor {
             };
             let why = fault.in_one_line();
             self.report(state, &why);
-            if !self.config.retry || !self.config.source.is_live() || fault.is_final() {
+            let may_retry = self.config.retry || self.relay.as_ref().is_some_and(RtspRelay::take_lesson);
+            if !may_retry || !self.config.source.is_live() || fault.is_final() {
                 return Err(fault);
             }
             let pause = match state {
@@ -134,7 +138,10 @@ impl Supervisor {
             }
         };
         match checked.unwrap_or(Ok(())) {
-            Ok(()) => run_once(&self.config, &self.assembler, &self.status, &self.cancel).await,
+            Ok(()) => {
+                let relay = self.relay.as_ref();
+                run_once(&self.config, relay, &self.assembler, &self.status, &self.cancel).await
+            }
             Err(error) => RunResult::failed(error),
         }
     }

@@ -146,6 +146,8 @@ fn with_advice(error: CaptureError) -> String {
         | E::NoDatagrams(_)
         | E::MissingPlugin { .. }
         | E::TooLarge { .. }
+        | E::UnknownLogin { .. }
+        | E::Tls { .. }
         | E::Pipeline(_)
         | E::Window(_)
         | E::Gstreamer(_) => "",

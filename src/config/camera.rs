@@ -7,6 +7,7 @@ use super::{
     key::{Key, Kind, names},
     login,
     prompt::{DEFAULT_PROMPT, check_prompt},
+    rtsp_tls::{self, TlsVerify, VERIFY_CHOICES},
     secret::Login,
     section::Section,
     source::{Origin, ParsedSource, Source, Transport, shipped_pipelines},
@@ -59,6 +60,25 @@ pub const KEYS: &[Key] = &[
         Kind::Choice(&names(&TRANSPORTS)),
         "tcp",
         "The transport of RTSP media; auto: udp, or tcp when nothing arrives",
+    ),
+    Key::new(
+        "tls_ca_file",
+        Kind::Text,
+        "",
+        "The PEM file of the authorities that may certify an rtsps camera; empty: those of the system",
+    ),
+    Key::new(
+        "tls_verify",
+        Kind::Choice(&names(&VERIFY_CHOICES)),
+        "full",
+        "How an rtsps camera shows that it is the camera: full: by a certificate for its name from a trusted \
+         authority; fingerprint: by the certificate of tls_fingerprint; off: not at all",
+    ),
+    Key::new(
+        "tls_fingerprint",
+        Kind::Text,
+        "",
+        "The SHA-256 fingerprint of an rtsps camera's own certificate, for tls_verify = \"fingerprint\"",
     ),
     Key::new(
         "window",
@@ -135,6 +155,8 @@ pub struct CameraSettings {
     pub pipeline: Option<String>,
     /// The transport of RTSP media.
     pub transport: Transport,
+    /// Whom to trust at an `rtsps://` address.
+    pub tls: TlsVerify,
     /// The time that one clip covers.
     pub window: Duration,
     /// The time from the start of one window to the start of the next.
@@ -178,7 +200,7 @@ pub enum ClockChoice {
 impl CameraSettings {
     /// The defaults for a camera with this source.
     pub fn new(source: Source) -> Self {
-        Self::of(&Section::defaults("defaults", KEYS), source, None)
+        Self::of(&Section::defaults("defaults", KEYS), source, None, TlsVerify::Full(None))
     }
 
     /// The settings of a checked section; relative files are taken from `folder`. Defaults that follow
@@ -196,16 +218,18 @@ impl CameraSettings {
             diagnostics.error(&section.entry("prompt").location, why);
         }
         check_pipeline(section, folder, diagnostics);
-        Self::of(section, source.relative_to(folder), login)
+        let tls = rtsp_tls::read(section, folder, diagnostics);
+        Self::of(section, source.relative_to(folder), login, tls)
     }
 
-    fn of(section: &Section, source: Source, login: Option<Login>) -> Self {
+    fn of(section: &Section, source: Source, login: Option<Login>, tls: TlsVerify) -> Self {
         Self {
             source,
             enabled: section.bool("enabled"),
             login,
             pipeline: section.optional("pipeline").map(Into::into),
             transport: section.choice("transport", &TRANSPORTS),
+            tls,
             window: section.duration("window"),
             stride: section.duration("stride"),
             frames: section.number("frames") as usize,

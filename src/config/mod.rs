@@ -5,7 +5,8 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `node.rs`, `model.rs`, `mqtt.rs`, `outbox.rs`, `http.rs`, `camera.rs` | a section: keys, settings, checks |
-//! | `login.rs`, `prompt.rs`, `secret.rs` | keys and values that sections share |
+//! | `login.rs`, `prompt.rs`, `secret.rs`, `pem.rs` | keys, values and files that sections share |
+//! | `rtsp_tls.rs` | whom to trust at `rtsps://` addresses |
 //! | `source/`, `test_source.rs` | what a `uri` names |
 //! | `schema.rs`, `key.rs` | every key of every section; what a key is |
 //! | `toml_file.rs`, `environment.rs`, `layer.rs`, `layers.rs` | the layers, and how they are merged |
@@ -27,7 +28,9 @@ mod model;
 mod mqtt;
 mod node;
 mod outbox;
+mod pem;
 mod prompt;
+mod rtsp_tls;
 pub mod schema;
 mod secret;
 mod section;
@@ -47,6 +50,7 @@ pub use mqtt::{MqttSettings, MqttVersion, Tls, check_prefix};
 pub use node::{NodeSettings, default_node_id};
 pub use outbox::OutboxSettings;
 pub use prompt::{DEFAULT_PROMPT, check_prompt, default_prompt};
+pub use rtsp_tls::{Fingerprint, TlsVerify};
 pub use secret::{Login, Secret, read as read_secret};
 pub use source::{
     BadSource, NetworkAddress, Origin, ParsedSource, Property, PropertyValue, Source, StreamOptions,

@@ -1,23 +1,16 @@
 //! `[mqtt]`: the broker that descriptions are published to.
 
-use std::{
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use url::Url;
 
 use super::{
     diagnostic::Diagnostics,
     key::{Key, Kind, names},
-    login,
+    login, pem,
     secret::Login,
     section::Section,
 };
-
-/// The most bytes of a certificate file that are read: more than any bundle of authorities has.
-const MAX_PEM_BYTES: u64 = 4 << 20;
 
 const VERSIONS: [(&str, MqttVersion); 3] =
     [("auto", MqttVersion::Auto), ("5", MqttVersion::V5), ("3.1.1", MqttVersion::V311)];
@@ -151,7 +144,7 @@ fn tls(section: &Section, secure: bool, folder: &Path, diagnostics: &mut Diagnos
     let mut file = |name, label| {
         let path = folder.join(section.optional(name)?);
         let checked = if secure {
-            check_pem(&path, label).map_err(|why| format!("{} {why}", path.display()))
+            pem::check(&path, label).map_err(|why| format!("{} {why}", path.display()))
         } else {
             Err("is for TLS, but mqtt.url begins with mqtt://: write mqtts:// or remove the key".into())
         };
@@ -198,21 +191,6 @@ fn address(text: &str) -> Result<(String, u16, bool), String> {
         return Err(bad("has the port 0".into()));
     }
     Ok((host.trim_matches(['[', ']']).into(), port, secure))
-}
-
-/// Checks that the file at `path` holds a PEM block whose first line ends in `label`.
-fn check_pem(path: &Path, label: &str) -> Result<(), String> {
-    let unreadable = |e: std::io::Error| format!("cannot be read: {e}");
-    let mut file = File::open(path).map_err(unreadable)?;
-    if !file.metadata().map_err(unreadable)?.is_file() {
-        return Err("is not a file".into());
-    }
-    let mut bytes = Vec::new();
-    file.by_ref().take(MAX_PEM_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.windows(label.len()).any(|part| part == label.as_bytes()) {
-        return Ok(());
-    }
-    Err(format!("holds no PEM block that ends in {label}"))
 }
 
 /// Checks that topics can begin with `prefix`: one or more levels without wildcards, spaces or `$`.

@@ -20,6 +20,7 @@ mod hostile_cameras;
 mod overload;
 mod queue;
 mod references;
+mod rtsp_relay;
 mod sources;
 mod supervision;
 mod windowing;

@@ -5,7 +5,7 @@ use std::{
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -14,6 +14,7 @@ use std::{
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
+use sha2::{Digest, Sha256};
 
 /// Pictures per second.
 const FPS: u32 = 25;
@@ -45,6 +46,30 @@ pub struct Faults {
     pub one_keyframe: bool,
     /// At this picture the network stands still for a second and a half, then all of it comes at once.
     pub stall: Option<u32>,
+    /// The answer to SETUP does not name channels.
+    pub no_channels: bool,
+    /// A login is wanted, by a digest with SHA-256 alone: see [`LOGIN`].
+    pub sha256: bool,
+    /// A session ends after this many seconds without a request, as the camera says.
+    pub timeout: Option<u32>,
+    /// The camera says so of this many seconds, but goes on.
+    pub session: Option<u32>,
+    /// The answer to a request while pictures are sent.
+    pub keep_alive: KeepAliveAnswer,
+}
+
+/// The user name and the password of a camera that wants a login.
+pub const LOGIN: (&str, &str) = ("viewer", "sec:ret");
+
+/// What a camera answers to a request while it sends pictures.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum KeepAliveAnswer {
+    #[default]
+    Ok,
+    /// 454, "Session Not Found".
+    Unknown,
+    Silence,
+    Close,
 }
 
 /// What a camera says of its first packet.
@@ -63,6 +88,8 @@ pub struct HostileCamera {
     stop: Arc<AtomicBool>,
     /// When the first picture of the latest viewer was sent.
     began: Arc<Mutex<Option<SystemTime>>>,
+    /// How many viewers asked for pictures.
+    plays: Arc<AtomicU32>,
 }
 
 impl HostileCamera {
@@ -71,7 +98,8 @@ impl HostileCamera {
         let port = listener.local_addr().unwrap().port();
         let (stop, began) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
         let film = Arc::new(film(if faults.one_keyframe { 10 * FPS } else { FPS }));
-        let (stopped, beginning) = (stop.clone(), began.clone());
+        let plays = Arc::new(AtomicU32::new(0));
+        let (stopped, beginning, counted) = (stop.clone(), began.clone(), plays.clone());
         thread::spawn(move || {
             for socket in listener.incoming() {
                 if stopped.load(Ordering::SeqCst) {
@@ -83,12 +111,24 @@ impl HostileCamera {
                     film: film.clone(),
                     socket: Arc::new(Mutex::new(socket.try_clone().unwrap())),
                     began: beginning.clone(),
+                    plays: counted.clone(),
+                    last_request: Arc::new(Mutex::new(Instant::now())),
+                    playing: AtomicBool::new(false),
                 };
                 // An error is the viewer's hanging up.
                 thread::spawn(move || viewer.serve(BufReader::new(socket)));
             }
         });
-        Self { port, stop, began }
+        Self { port, stop, began, plays }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How many viewers asked for pictures.
+    pub fn plays(&self) -> u32 {
+        self.plays.load(Ordering::SeqCst)
     }
 
     pub fn uri(&self) -> String {
@@ -147,6 +187,9 @@ struct Viewer {
     film: Arc<Vec<Vec<Vec<u8>>>>,
     socket: Arc<Mutex<TcpStream>>,
     began: Arc<Mutex<Option<SystemTime>>>,
+    plays: Arc<AtomicU32>,
+    last_request: Arc<Mutex<Instant>>,
+    playing: AtomicBool,
 }
 
 impl Viewer {
@@ -185,6 +228,27 @@ impl Viewer {
             let line = request.iter().find(|line| line.to_lowercase().starts_with(name));
             line.and_then(|line| line.split_once(':')).map_or("", |(_, value)| value.trim())
         };
+        *self.last_request.lock().unwrap() = Instant::now();
+        if self.faults.sha256 && !is_authorised(method, header("authorization")) {
+            let challenge =
+                format!("WWW-Authenticate: Digest realm=\"{REALM}\", nonce=\"{NONCE}\", algorithm=SHA-256");
+            return self.send_text(&format!(
+                "RTSP/1.0 401 Unauthorized\r\nCSeq: {}\r\n{challenge}\r\n\r\n",
+                header("cseq")
+            ));
+        }
+        if self.began_to_send() && method != "TEARDOWN" {
+            match self.faults.keep_alive {
+                KeepAliveAnswer::Ok => {}
+                KeepAliveAnswer::Unknown => {
+                    let answer =
+                        format!("RTSP/1.0 454 Session Not Found\r\nCSeq: {}\r\n\r\n", header("cseq"));
+                    return self.send_text(&answer);
+                }
+                KeepAliveAnswer::Silence => return Ok(()),
+                KeepAliveAnswer::Close => return self.socket.lock().unwrap().shutdown(Shutdown::Both),
+            }
+        }
         let (mut headers, mut body) = (String::new(), String::new());
         match method {
             "OPTIONS" => headers += "Public: OPTIONS, DESCRIBE, SETUP, TEARDOWN, PLAY, GET_PARAMETER\r\n",
@@ -196,7 +260,16 @@ impl Viewer {
             }
             "SETUP" => {
                 let transport = header("transport").split(',').next().unwrap_or_default();
-                headers += &format!("Transport: {transport};ssrc={SSRC:X}\r\nSession: 1\r\n");
+                let transport = match self.faults.no_channels {
+                    true => "RTP/AVP/TCP;unicast",
+                    false => transport,
+                };
+                let timeout = self
+                    .faults
+                    .timeout
+                    .or(self.faults.session)
+                    .map_or_else(String::new, |timeout| format!(";timeout={timeout}"));
+                headers += &format!("Transport: {transport};ssrc={SSRC:X}\r\nSession: 1{timeout}\r\n");
             }
             "PLAY" => headers += &format!("Session: 1\r\n{}", self.rtp_info(uri)),
             _ => headers += "Session: 1\r\n",
@@ -205,9 +278,11 @@ impl Viewer {
             headers += &format!("Content-Length: {}\r\n", body.len());
         }
         let answer = format!("RTSP/1.0 200 OK\r\nCSeq: {}\r\n{headers}\r\n{body}", header("cseq"));
-        self.socket.lock().unwrap().write_all(answer.as_bytes())?;
+        self.send_text(&answer)?;
         match method {
             "PLAY" => {
+                self.plays.fetch_add(1, Ordering::SeqCst);
+                self.playing.store(true, Ordering::SeqCst);
                 let viewer = self.clone();
                 thread::spawn(move || Stream::new(&viewer).play());
             }
@@ -215,6 +290,14 @@ impl Viewer {
             _ => {}
         }
         Ok(())
+    }
+
+    fn send_text(&self, text: &str) -> io::Result<()> {
+        self.socket.lock().unwrap().write_all(text.as_bytes())
+    }
+
+    fn began_to_send(&self) -> bool {
+        self.playing.load(Ordering::SeqCst)
     }
 
     fn rtp_info(&self, uri: &str) -> String {
@@ -226,6 +309,21 @@ impl Viewer {
         };
         format!("RTP-Info: url={uri}/track1;seq={sequence};rtptime={timestamp}\r\n")
     }
+}
+
+const REALM: &str = "camera";
+const NONCE: &str = "0123456789abcdef";
+
+/// Whether this is the answer to the camera's challenge (RFC 7616, section 3.4, without qop).
+fn is_authorised(method: &str, authorization: &str) -> bool {
+    let hash = |text: String| {
+        Sha256::digest(text).iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+    };
+    let uri =
+        authorization.split("uri=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+    let login = hash(format!("{}:{REALM}:{}", LOGIN.0, LOGIN.1));
+    let wanted = hash(format!("{login}:{NONCE}:{}", hash(format!("{method}:{uri}"))));
+    authorization.contains(&format!("response=\"{wanted}\""))
 }
 
 const FIRST_SEQUENCE: u16 = 20_000;
@@ -255,6 +353,10 @@ impl<'a> Stream<'a> {
         for n in 0u32.. {
             let due = start + Duration::from_secs(1) * n / FPS;
             thread::sleep(due.saturating_duration_since(Instant::now()));
+            let silent = self.viewer.last_request.lock().unwrap().elapsed();
+            if faults.timeout.is_some_and(|timeout| silent > Duration::from_secs(timeout.into())) {
+                return self.viewer.socket.lock().unwrap().shutdown(Shutdown::Both);
+            }
             if faults.stall == Some(n) {
                 thread::sleep(Duration::from_millis(1500));
             }

@@ -10,7 +10,7 @@ use camscribe::{
     camera::CameraStatus,
     capture::{self, CameraConfig, CaptureError, Summary},
     clip::{Clip, WindowConfig},
-    config::{ClockChoice, FrameSampling, ParsedSource, Transport},
+    config::{ClockChoice, FrameSampling, ParsedSource, TlsVerify, Transport},
     prompt_spec::PromptSpec,
 };
 use tokio::sync::watch;
@@ -23,6 +23,7 @@ pub fn camera(uri: &str) -> CameraConfig {
     CameraConfig {
         id: "porch".parse().unwrap(),
         source,
+        tls: TlsVerify::Full(None),
         transport: Transport::Tcp,
         login,
         pipeline: None,

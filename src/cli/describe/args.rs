@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use super::{super::usage::UsageError, printer::Format};
 use crate::{
     clip::WindowConfig,
-    config::{self, Login, units},
+    config::{self, Fingerprint, Login, TlsVerify, units},
     device::{DeviceChoice, DtypeChoice},
     prompt_spec::PromptSpec,
 };
@@ -33,6 +33,15 @@ pub struct DescribeArgs {
     /// File with the password, which everyone on this machine could read on the command line
     #[arg(long, value_name = "FILE", requires = "username")]
     pub password_file: Option<PathBuf>,
+    /// PEM file of the authorities that may certify an rtsps camera [default: those of the system]
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca_file: Option<PathBuf>,
+    /// SHA-256 fingerprint of the one certificate to trust at an rtsps camera
+    #[arg(long, value_name = "SHA256", conflicts_with_all = ["tls_ca_file", "tls_no_verify"])]
+    pub tls_fingerprint: Option<Fingerprint>,
+    /// Trust any certificate of an rtsps camera
+    #[arg(long, conflicts_with = "tls_ca_file")]
+    pub tls_no_verify: bool,
     /// The question about each clip [default: to describe it]
     #[arg(long, value_name = "P")]
     pub prompt: Option<String>,
@@ -81,6 +90,15 @@ impl DescribeArgs {
             eprintln!("warning: {warning}");
         }
         Ok(Some(Login { username: username.clone(), password }))
+    }
+
+    /// Whom to trust at `rtsps://` addresses.
+    pub fn tls(&self) -> TlsVerify {
+        match (self.tls_fingerprint, self.tls_no_verify) {
+            (Some(fingerprint), _) => TlsVerify::Fingerprint(fingerprint),
+            (None, true) => TlsVerify::Off,
+            (None, false) => TlsVerify::Full(self.tls_ca_file.clone()),
+        }
     }
 
     /// Checks combinations of arguments.

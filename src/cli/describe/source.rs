@@ -56,6 +56,7 @@ pub fn camera_config(source: &NamedSource, args: &DescribeArgs) -> CameraConfig 
     let camera = config::CameraSettings {
         login: source.login.clone(),
         transport: Transport::Auto,
+        tls: args.tls(),
         window,
         stride,
         frames,

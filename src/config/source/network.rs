@@ -16,11 +16,11 @@ pub struct NetworkAddress {
 }
 
 impl NetworkAddress {
-    /// Reads a URL and takes the credentials out of it. `default_port` gives the port of a scheme.
+    /// Reads an `rtsp://` or `rtsps://` URL and takes the credentials out of it.
     ///
     /// # Errors
-    /// If `text` is no URL with a host, or may show a part of a password where it is printed.
-    pub fn parse(text: &str, default_port: fn(&str) -> u16) -> Result<(Self, Option<Login>), BadSource> {
+    /// If `text` is no such URL with a host, or may show a part of a password where it is printed.
+    pub fn parse(text: &str) -> Result<(Self, Option<Login>), BadSource> {
         let bad = |why: &str| BadSource(format!("{:?} {why}", mask(text)));
         if text.contains(char::is_whitespace) {
             return Err(bad("holds a space: write %20 where one is meant"));
@@ -57,13 +57,28 @@ impl NetworkAddress {
         };
         let cleared = url.set_username("").and_then(|()| url.set_password(None));
         cleared.map_err(|()| bad("has credentials that cannot be taken out of it"))?;
-        let port = url.port().unwrap_or_else(|| default_port(url.scheme()));
+        let default_port = match url.scheme() {
+            "rtsp" => 554,
+            "rtsps" => 322,
+            _ => return Err(bad("is no rtsp:// or rtsps:// address")),
+        };
+        let port = url.port().unwrap_or(default_port);
         Ok((Self { url, port }, login))
     }
 
     /// The whole URL. Not for logs: path and query may hold a password.
     pub fn as_str(&self) -> &str {
         self.url.as_str()
+    }
+
+    /// The URL up to its path, and from its path on. Not for logs.
+    pub fn split_before_path(&self) -> (&str, &str) {
+        (&self.url[..Position::BeforePath], &self.url[Position::BeforePath..])
+    }
+
+    /// Whether the camera is spoken to over TLS.
+    pub fn is_encrypted(&self) -> bool {
+        self.url.scheme() == "rtsps"
     }
 
     /// Host (an IPv6 address without its brackets) and port that the camera listens at.

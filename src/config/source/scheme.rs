@@ -8,10 +8,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use url::Url;
 
 use super::{error::BadSource, mask::mask, network::NetworkAddress};
-use crate::config::{
-    secret::{Login, Secret},
-    test_source::TestSource,
-};
+use crate::config::{secret::Login, test_source::TestSource};
 
 /// What kind of thing gives the frames. Decides where times come from and how faults are explained.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,9 +47,7 @@ pub enum Transport {
 
 /// The options of a camera that its source element may need.
 #[derive(Clone, Copy, Debug)]
-pub struct StreamOptions<'a> {
-    /// User name and password, if there are any.
-    pub login: Option<&'a Login>,
+pub struct StreamOptions {
     /// How RTSP transports its media.
     pub transport: Transport,
     /// How long the source may take to give its first frame.
@@ -73,8 +68,6 @@ pub struct Property {
 pub enum PropertyValue {
     /// For a property of type string: set as it is.
     Text(String),
-    /// For a property of type string that must not be shown.
-    Secret(Secret),
     /// For a property of any other type, as gst-launch writes it.
     Serialized(String),
 }
@@ -86,14 +79,6 @@ impl Property {
 
     fn serialized(name: &'static str, value: impl ToString) -> Self {
         Self { name, value: PropertyValue::Serialized(value.to_string()) }
-    }
-
-    /// User name and password under the names that all of GStreamer's network sources share.
-    fn login(login: Option<&Login>) -> impl Iterator<Item = Self> {
-        login.into_iter().flat_map(|Login { username, password }| {
-            let password = PropertyValue::Secret(password.clone());
-            [Self::text("user-id", username), Self { name: "user-pw", value: password }]
-        })
     }
 }
 
@@ -126,7 +111,7 @@ pub(super) struct Scheme {
     /// The pipelines that can play it. The first is the default.
     pub pipelines: &'static [Pipeline],
     /// The properties of the element `source`, given [`Origin::location`].
-    pub properties: fn(String, &StreamOptions<'_>) -> Vec<Property>,
+    pub properties: fn(String, &StreamOptions) -> Vec<Property>,
 }
 
 /// Schemes are the same if they have the same names.
@@ -143,8 +128,7 @@ static RTSP: Scheme = Scheme {
     names: &["rtsp", "rtsps"],
     example: "",
     parse: |uri, _| {
-        let default_port = |scheme: &str| if scheme == "rtsps" { 322 } else { 554 };
-        let (address, login) = NetworkAddress::parse(uri, default_port)?;
+        let (address, login) = NetworkAddress::parse(uri)?;
         Ok((Origin::Network(address), login))
     },
     pipelines: &[pipeline!("rtsp"), pipeline!("rtsp-nvdec"), pipeline!("rtsp-jetson")],
@@ -156,15 +140,13 @@ static RTSP: Scheme = Scheme {
         };
         // Datagrams that do not arrive must be given up well before the source counts as stalled.
         let udp_timeout = u64::try_from(options.connect_timeout.as_micros() / 3).unwrap_or(u64::MAX);
-        let mut properties = vec![
+        vec![
             Property::text("location", location),
             Property::serialized("protocols", protocols),
             // Bounds the memory of a stream that is decoded too slowly. Packets in order are not held back.
             Property::serialized("drop-on-latency", true),
             Property::serialized("timeout", udp_timeout),
-        ];
-        properties.extend(Property::login(options.login));
-        properties
+        ]
     },
 };
 

@@ -118,7 +118,7 @@ impl Source {
     }
 
     /// What to set on the element `source` of the pipeline.
-    pub fn properties(&self, options: &StreamOptions<'_>) -> Vec<Property> {
+    pub fn properties(&self, options: &StreamOptions) -> Vec<Property> {
         (self.scheme.properties)(self.origin.location(), options)
     }
 }

@@ -1,0 +1,345 @@
+//! Pure: the requests and responses of one RTSP connection, on their way between GStreamer's client and the camera.
+//!
+//! The camera sees one client that logs in, and that asks now and then so that the session does not expire. The
+//! client sees a camera that wants no login.
+
+use std::{
+    collections::VecDeque,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use http_auth::{PasswordClient, PasswordParams};
+
+use super::{
+    keep_alive::{self, KeepAlive},
+    message::Message,
+};
+use crate::config::{Login, NetworkAddress};
+
+/// The most redirections that are followed, one after another.
+const MAX_REDIRECTIONS: u32 = 4;
+/// The most requests that wait for their responses. A client waits for each before it sends the next.
+const MAX_WAITING: usize = 32;
+
+/// What to do with a message of the camera.
+#[derive(Debug, PartialEq)]
+pub(super) enum Step {
+    /// It was for this relay alone.
+    Nothing,
+    /// Send this to the client.
+    ToClient(Message),
+    /// Send this to the camera.
+    ToCamera(Message),
+    /// Connect to this address, and send [`Exchange::again`] there.
+    Redirect(NetworkAddress),
+}
+
+/// What the camera wants and this program cannot give.
+#[derive(Debug, PartialEq)]
+pub(super) enum Refusal {
+    /// A login by methods that are not known here.
+    Login(String),
+    /// To be looked for elsewhere, again and again, or without encryption, or nowhere.
+    Redirection(String),
+}
+
+/// A request that has no response yet.
+struct Waiting {
+    /// The number under which it was sent to the camera.
+    sequence: u32,
+    /// As the client sent it, with the camera's URI.
+    request: Message,
+    asker: Asker,
+    /// A login was sent with it.
+    with_login: bool,
+    /// It was sent once more, with a login.
+    repeated: bool,
+}
+
+/// Who asks.
+#[derive(PartialEq)]
+enum Asker {
+    /// The client, under this number.
+    Client(Option<String>),
+    /// This relay, to keep the session alive.
+    KeepAlive,
+}
+
+/// A session that plays.
+struct Session {
+    uri: String,
+    /// The header `Session`.
+    id: String,
+    interval: Duration,
+}
+
+/// The state of one connection.
+pub(super) struct Exchange {
+    /// What the client's URIs begin with in place of the camera's scheme, host and port.
+    client_base: String,
+    address: NetworkAddress,
+    /// The camera's own address.
+    peer: Option<IpAddr>,
+    login: Option<Login>,
+    /// What the camera has asked for a login.
+    challenge: Option<PasswordClient>,
+    next_sequence: u32,
+    waiting: VecDeque<Waiting>,
+    redirections: u32,
+    offers_get_parameter: bool,
+    /// The header `Session` of the last SETUP, until PLAY.
+    set_up: Option<String>,
+    session: Option<Session>,
+    keep_alive: KeepAlive,
+    last_request: Instant,
+}
+
+impl Exchange {
+    /// A connection to the camera at `address`, for a client whose URIs begin with `client_base`.
+    pub fn new(
+        client_base: String,
+        address: NetworkAddress,
+        login: Option<Login>,
+        keep_alive: KeepAlive,
+    ) -> Self {
+        Self {
+            client_base,
+            address,
+            peer: None,
+            login,
+            challenge: None,
+            next_sequence: 1,
+            waiting: VecDeque::new(),
+            redirections: 0,
+            offers_get_parameter: true,
+            set_up: None,
+            session: None,
+            keep_alive,
+            last_request: Instant::now(),
+        }
+    }
+
+    /// The camera is connected, from this address.
+    pub fn set_peer(&mut self, peer: Option<IpAddr>) {
+        self.peer = peer;
+    }
+
+    /// A message of the client. Returns what to send to the camera.
+    pub fn on_client(&mut self, mut message: Message, now: Instant) -> Message {
+        if message.status().is_some() {
+            return message;
+        }
+        if let Some(rest) = message.uri().strip_prefix(&self.client_base) {
+            let uri = format!("{}{rest}", self.address.split_before_path().0);
+            message.set_uri(&uri);
+        }
+        let asker = Asker::Client(message.header("CSeq").map(Into::into));
+        self.send(message, asker, false, now)
+    }
+
+    /// A message of the camera.
+    ///
+    /// # Errors
+    /// If the camera wants what is not to be had here.
+    pub fn on_camera(&mut self, mut message: Message, now: Instant) -> Result<Step, Refusal> {
+        let Some(status) = message.status() else { return Ok(Step::ToClient(message)) };
+        let Some(waiting) = self.take_waiting(message.sequence()) else { return Ok(Step::Nothing) };
+        if status == 401 && self.take_challenge(&message, &waiting)? {
+            let Waiting { request, asker, .. } = waiting;
+            return Ok(Step::ToCamera(self.send(request, asker, true, now)));
+        }
+        let method = waiting.request.method();
+        let Asker::Client(sequence) = waiting.asker else {
+            if status >= 400 {
+                self.keep_alive = self.keep_alive.after_refusal(method);
+            }
+            return Ok(Step::Nothing);
+        };
+        if matches!(status, 301..=308) && matches!(method, "OPTIONS" | "DESCRIBE") {
+            let to = self.follow(&message)?;
+            let again = Waiting { asker: Asker::Client(sequence), ..waiting };
+            self.waiting = [again].into();
+            return Ok(Step::Redirect(to));
+        }
+        if matches!(status, 200..=299) {
+            self.on_success(&waiting.request, &mut message);
+        }
+        if let Some(sequence) = sequence {
+            message.set_header("CSeq", sequence);
+        }
+        Ok(Step::ToClient(message))
+    }
+
+    /// The request that was redirected, for the new camera.
+    pub fn again(&mut self, now: Instant) -> Option<Message> {
+        let Waiting { mut request, asker, .. } = self.waiting.pop_front()?;
+        request.set_uri(self.address.as_str());
+        Some(self.send(request, asker, false, now))
+    }
+
+    /// When the session has to be kept alive.
+    pub fn keep_alive_at(&self) -> Option<Instant> {
+        let session = self.session.as_ref()?;
+        self.keep_alive.method(self.offers_get_parameter)?;
+        Some(self.last_request + session.interval)
+    }
+
+    /// The request that keeps the session alive.
+    pub fn keep_alive(&mut self, now: Instant) -> Option<Message> {
+        let session = self.session.as_ref()?;
+        let mut request = Message::request(self.keep_alive.method(self.offers_get_parameter)?, &session.uri);
+        request.set_header("Session", session.id.clone());
+        // Some cameras answer none of them.
+        self.waiting.retain(|waiting| waiting.asker != Asker::KeepAlive);
+        Some(self.send(request, Asker::KeepAlive, false, now))
+    }
+
+    /// How to keep the camera's next session alive, now that the camera has closed this connection.
+    pub fn keep_alive_after_close(&self) -> KeepAlive {
+        match &self.session {
+            Some(_) => self.keep_alive.after_close(self.unanswered_keep_alive()),
+            None => self.keep_alive,
+        }
+    }
+
+    /// The method of the request to keep the session alive that the camera has not answered.
+    pub fn unanswered_keep_alive(&self) -> Option<&str> {
+        let unanswered = self.waiting.iter().find(|waiting| waiting.asker == Asker::KeepAlive)?;
+        Some(unanswered.request.method())
+    }
+
+    /// Notes a request, and returns it as the camera is to see it.
+    fn send(&mut self, request: Message, asker: Asker, repeated: bool, now: Instant) -> Message {
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        let mut sent = request.clone();
+        sent.set_header("CSeq", sequence.to_string());
+        let authorization = self.authorization(&sent);
+        let with_login = authorization.is_some();
+        if let Some(value) = authorization {
+            sent.set_header("Authorization", value);
+        }
+        if self.waiting.len() == MAX_WAITING {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back(Waiting { sequence, request, asker, with_login, repeated });
+        self.last_request = now;
+        sent
+    }
+
+    fn authorization(&mut self, request: &Message) -> Option<String> {
+        let (login, challenge) = (self.login.as_ref()?, self.challenge.as_mut()?);
+        let answered = challenge.respond(&PasswordParams {
+            username: &login.username,
+            password: login.password.expose(),
+            uri: request.uri(),
+            method: request.method(),
+            body: Some(request.body()),
+        });
+        answered.ok()
+    }
+
+    /// The request that a response belongs to. A response without its number belongs to the oldest one.
+    fn take_waiting(&mut self, sequence: Option<u32>) -> Option<Waiting> {
+        let known = self.waiting.iter().position(|waiting| Some(waiting.sequence) == sequence);
+        match sequence {
+            Some(sequence) if known.is_none() && sequence < self.next_sequence => None,
+            _ => self.waiting.remove(known.unwrap_or(0)),
+        }
+    }
+
+    /// Takes what a refused request is asked for. Returns whether to send it again: not if that cannot help.
+    fn take_challenge(&mut self, response: &Message, waiting: &Waiting) -> Result<bool, Refusal> {
+        if self.login.is_none() || waiting.repeated {
+            return Ok(false);
+        }
+        let offered = || response.headers("WWW-Authenticate");
+        let mut builder = PasswordClient::builder();
+        for value in offered() {
+            builder = builder.challenges(value);
+        }
+        let challenge = builder.build().map_err(|_| Refusal::Login(methods(offered())))?;
+        // A login that has just been refused is refused again, unless the camera's nonce had expired.
+        let expired = matches!(&challenge, PasswordClient::Digest(new)
+            if !matches!(&self.challenge, Some(PasswordClient::Digest(old)) if old.nonce() == new.nonce()));
+        self.challenge = Some(challenge);
+        Ok(!waiting.with_login || expired)
+    }
+
+    /// Where a response sends the client.
+    fn follow(&mut self, response: &Message) -> Result<NetworkAddress, Refusal> {
+        self.redirections += 1;
+        let text = response.header("Location").unwrap_or_default();
+        let refusal = |why: &str| Refusal::Redirection(why.into());
+        if self.redirections > MAX_REDIRECTIONS {
+            return Err(refusal("again and again"));
+        }
+        let (to, _) = NetworkAddress::parse(text).map_err(|_| refusal("to no RTSP address"))?;
+        if self.address.is_encrypted() && !to.is_encrypted() {
+            return Err(refusal("to an address without encryption"));
+        }
+        self.address = to.clone();
+        self.challenge = None;
+        Ok(to)
+    }
+
+    /// Notes what a response says about the session, and completes what the client needs.
+    fn on_success(&mut self, request: &Message, response: &mut Message) {
+        match request.method() {
+            "OPTIONS" => {
+                if let Some(public) = response.header("Public") {
+                    self.offers_get_parameter = public.to_ascii_uppercase().contains("GET_PARAMETER");
+                }
+            }
+            "SETUP" => {
+                complete_transport(request, response, self.peer);
+                self.set_up = response.header("Session").map(Into::into);
+            }
+            "PLAY" => {
+                let stated = response.header("Session").filter(|session| session.contains(';'));
+                if let Some(session) = stated.map(Into::into).or_else(|| self.set_up.clone()) {
+                    let id = session.split(';').next().unwrap_or_default().trim().into();
+                    let interval = keep_alive::interval(&session);
+                    self.session = Some(Session { uri: request.uri().into(), id, interval });
+                }
+            }
+            "TEARDOWN" => self.session = None,
+            _ => {}
+        }
+    }
+}
+
+/// Adds what the client would otherwise take from its connection, or miss: the channels that it has asked for, or
+/// where datagrams come from.
+fn complete_transport(request: &Message, response: &mut Message, peer: Option<IpAddr>) {
+    let asked = request.header("Transport").unwrap_or_default();
+    let channels = asked.split([';', ',']).map(str::trim).find(|part| part.starts_with("interleaved="));
+    let transport = response.header("Transport").unwrap_or_default().trim_end_matches(';');
+    let has = |part: &str| transport.contains(part);
+    let completed = match channels {
+        Some(channels) if transport.is_empty() => format!("RTP/AVP/TCP;unicast;{channels}"),
+        Some(channels) if !has("interleaved=") && !has("client_port=") => format!("{transport};{channels}"),
+        _ => match peer {
+            Some(peer) if has("client_port=") && !has("source=") => format!("{transport};source={peer}"),
+            _ => return,
+        },
+    };
+    response.set_header("Transport", completed);
+}
+
+/// The login methods that `WWW-Authenticate` headers name, such as `NTLM` or `Digest with algorithm=SHA-512`.
+fn methods<'a>(headers: impl Iterator<Item = &'a str>) -> String {
+    let named = headers.flat_map(|value| {
+        let challenges = http_auth::parse_challenges(value).unwrap_or_default();
+        challenges.into_iter().map(|challenge| {
+            let algorithm = challenge.params.iter().find(|(name, _)| name.eq_ignore_ascii_case("algorithm"));
+            match algorithm {
+                Some((_, algorithm)) => format!("{} with {}", challenge.scheme, algorithm.to_unescaped()),
+                None => challenge.scheme.to_owned(),
+            }
+        })
+    });
+    let named: Vec<String> = named.collect();
+    if named.is_empty() { "a method that it does not name".into() } else { named.join(", ") }
+}

@@ -129,7 +129,7 @@ impl Run<'_> {
                         self.query_length();
                         let position = self.probes.position();
                         let length = stated_length_of_frames(&self.frames).or(self.length);
-                        let warning = cut_off(position.max(self.progress.latest()), length)
+                        let warning = cut_off(position.max(self.progress.end()), length)
                             .or_else(|| self.probes.colour_warning());
                         return Ok(RunEnd::EndOfStream { position, warning });
                     }

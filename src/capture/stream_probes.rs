@@ -25,6 +25,7 @@ use super::{
     },
     keyframe_policy::{DecodeMode, KeyframePolicy, SamplingDecision},
     stall::{StallDetector, StallReason},
+    survey::Survey,
     timestamper::Timestamper,
 };
 use crate::{
@@ -67,6 +68,7 @@ impl StreamProbes {
     /// Probes for one run of the camera's source, which starts now.
     pub fn new(
         config: &CameraConfig,
+        survey: &Survey,
         assembler: Arc<Mutex<ClipAssembler>>,
         status: Arc<watch::Sender<CameraStatus>>,
     ) -> Self {
@@ -78,7 +80,7 @@ impl StreamProbes {
             live: config.source.is_live(),
             assembler,
             status,
-            timestamper: Timestamper::for_source(&config.source, config.clock),
+            timestamper: Timestamper::for_source(&config.source, survey, config.clock),
             scaler: config.scaling.map(FrameScaler::new),
             keyframe_policy: Mutex::new(keyframe_policy),
             position: AtomicU64::new(0),

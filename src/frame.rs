@@ -12,12 +12,12 @@ use crate::camera::CameraId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Clock {
-    /// The camera's own clock, as RTCP sender reports or ONVIF state it.
+    /// The camera's own clock, as RTCP sender reports or ONVIF state it; of a file, its creation time.
     Camera,
     /// When the frame reached this machine.
     Arrival,
-    /// The file's modification time: the file is taken to have ended then, or to have begun then if its
-    /// length is not known.
+    /// The file's modification time: the file is taken to have ended then, or to have begun then if it is not a
+    /// regular file.
     File,
 }
 

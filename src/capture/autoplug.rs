@@ -4,6 +4,8 @@
 //! the addresses and files which the playlist names, so only elements that work on the bytes they are given are
 //! plugged. What stands in a pipeline's text is the user's choice and is not touched.
 
+use std::sync::Arc;
+
 use gstreamer as gst;
 use gstreamer::{
     glib::{EnumClass, subclass::SignalId},
@@ -47,10 +49,17 @@ const REFUSED: [(&str, &str); 9] = [
     ("text/uri-list", "a list of addresses"),
 ];
 
-/// Restricts every element of the pipeline that plugs others, now and later.
-pub(super) fn restrict(pipeline: &gst::Pipeline) {
-    pipeline.connect_deep_element_added(|_, _, element| restrict_element(element));
-    pipeline.iterate_recurse().into_iter().flatten().for_each(|element| restrict_element(&element));
+/// Restricts every element of the pipeline that plugs others, now and later. Nothing is plugged for the streams
+/// with the ids `unwanted`.
+pub(super) fn restrict(pipeline: &gst::Pipeline, unwanted: &[String]) {
+    let unwanted: Arc<[String]> = unwanted.into();
+    let later = unwanted.clone();
+    pipeline.connect_deep_element_added(move |_, _, element| restrict_element(element, &later));
+    pipeline
+        .iterate_recurse()
+        .into_iter()
+        .flatten()
+        .for_each(|element| restrict_element(&element, &unwanted));
 }
 
 /// What people call a stream of that media type, if no element is plugged for it that could be.
@@ -66,14 +75,25 @@ pub(super) fn refused(media_type: &str) -> Option<String> {
 }
 
 /// Restricts an element, if it plugs others.
-fn restrict_element(element: &gst::Element) {
+fn restrict_element(element: &gst::Element, unwanted: &Arc<[String]>) {
     let Some(signal) = SignalId::lookup("autoplug-select", element.type_()) else { return };
     let Some(answers) = EnumClass::with_type(signal.query().return_type().into()) else { return };
+    let unwanted = unwanted.clone();
     element.connect("autoplug-select", false, move |values| {
+        let stream = values.get(1).and_then(|v| stream_id(&v.get().ok()?));
+        if stream.is_some_and(|id| unwanted.contains(&id)) {
+            return answers.to_value_by_nick("expose");
+        }
         let factory = values.get(3).and_then(|v| v.get::<gst::ElementFactory>().ok());
         let allowed = factory.is_some_and(|it| is_allowed(&it));
         answers.to_value_by_nick(if allowed { "try" } else { "skip" })
     });
+}
+
+/// Which stream leaves an element by a pad that an element of it is to be plugged to.
+fn stream_id(pad: &gst::Pad) -> Option<String> {
+    let target = pad.downcast_ref::<gst::GhostPad>().and_then(GhostPadExt::target);
+    target.as_ref().unwrap_or(pad).stream_id().map(Into::into)
 }
 
 /// Whether an element may be plugged because of what a stream holds.

@@ -20,7 +20,7 @@ const AGREEMENT: i64 = 1_000_000_000;
 const WITNESSES: usize = 3;
 
 /// 2001-09-09: a camera that states an earlier time has never had its clock set.
-const PLAUSIBLE: i64 = 1_000_000_000_000_000_000;
+pub(super) const PLAUSIBLE: i64 = 1_000_000_000_000_000_000;
 
 /// With `clock = "auto"` a camera's clock is used while it is no further than this from ours...
 const LIMIT: TimeDelta = TimeDelta::seconds(60);

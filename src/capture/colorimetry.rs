@@ -14,6 +14,20 @@ use gstreamer_video::{
 /// Lines of the largest picture in standard definition (ITU-R BT.601, 625-line systems).
 const SD_LINES: i32 = 576;
 
+/// The transfer functions of HDR (ITU-R BT.2100), as GStreamer and as people call them.
+const HDR: [(&str, &str); 2] = [("bt2100-pq", "PQ"), ("bt2100-hlg", "HLG")];
+
+/// What the user should know about the colours of frames with these caps.
+pub(super) fn warning(caps: &gst::CapsRef) -> Option<String> {
+    let transfer = |text: &str| text.parse().ok().map(|it: VideoColorimetry| it.transfer());
+    let stated = transfer(caps.structure(0)?.get("colorimetry").ok()?)?;
+    let (_, name) = HDR.into_iter().find(|(known, _)| transfer(known) == Some(stated))?;
+    Some(format!(
+        "the video is HDR ({name}), which is not tone-mapped, so its colours look pale: let the camera send SDR, or \
+         convert the file"
+    ))
+}
+
 /// Completes the caps that frames arrive with at `pad`.
 pub(super) fn complete_caps_at(pad: &gst::Pad) {
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |_, info| {
@@ -90,6 +104,21 @@ mod tests {
         assert_eq!(text(576).as_deref(), Some("2:4:0:0"));
         assert_eq!(text(577).as_deref(), Some("2:3:0:0"));
         assert_eq!(text(2160).as_deref(), Some("2:3:0:0"));
+    }
+
+    #[test]
+    fn hdr_is_told_by_its_transfer_function() {
+        gst::init().unwrap();
+        let text = |colorimetry: &str| {
+            let caps: gst::Caps = format!("video/x-raw,colorimetry={colorimetry}").parse().unwrap();
+            warning(&caps)
+        };
+        for (colorimetry, name) in [("bt2100-pq", "(PQ)"), ("2:6:15:7", "(HLG)"), ("1:0:14:0", "(PQ)")] {
+            assert!(text(colorimetry).is_some_and(|it| it.contains(name)), "{colorimetry}");
+        }
+        for colorimetry in ["bt709", "bt2020", "2:6:0:7", "nonsense"] {
+            assert_eq!(text(colorimetry), None, "{colorimetry}");
+        }
     }
 
     #[test]

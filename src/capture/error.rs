@@ -33,6 +33,12 @@ pub enum CaptureError {
         /// What people call it.
         format: String,
     },
+    /// It is a series of pictures.
+    #[error(
+        "{0}: its pictures have no times, as in raw MJPEG; put them into a container with their rate, for instance \
+         by: ffmpeg -framerate 25 -i FILE -c copy FILE.mkv"
+    )]
+    NoTimes(String),
     /// It holds no video.
     #[error("{0}: there is no video in it")]
     NoVideo(String),

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `camera_config` | what capture has to know about a camera |
 //! | `supervise` | opens a source again and again until it ends or is cancelled |
+//! | `survey`, `mp4`, `matroska` | what has to be known of a file before it is played |
 //! | `run_once`, `bus`, `playing_time` | one run of one pipeline: start, watch, stop |
 //! | `init`, `pipeline`, `pipeline_files`, `rtspsrc`, `test_source`, `shapes` | starts GStreamer and builds the pipeline of a source |
 //! | `rtsp_relay/` | stands between GStreamer's RTSP client and the camera |
@@ -15,7 +16,7 @@
 //! | `rtp` | pure: puts a camera's RTP packets in order |
 //! | `colorimetry` | what the values of YUV frames mean, where a stream does not say |
 //! | `stream_probes`, `clip_assembler`, `inspect` | drops what no clip wants, turns samples into frames and clips |
-//! | `keyframe_policy`, `stall`, `timestamper`, `camera_clock` | what to decode, whether a stream is alive, when a frame was captured |
+//! | `keyframe_policy`, `stall`, `timestamper`, `camera_clock`, `file_time` | what to decode, whether a stream is alive, when a frame was captured |
 //! | `error`, `diagnose`, `preflight`, `network` | what went wrong, in words that help |
 //! | `probe`, `reference` | other ways to play a source: a short look, or single frames of a whole file |
 
@@ -27,9 +28,12 @@ mod clip_assembler;
 mod colorimetry;
 mod diagnose;
 mod error;
+mod file_time;
 mod init;
 mod inspect;
 mod keyframe_policy;
+mod matroska;
+mod mp4;
 mod network;
 mod pipeline;
 mod pipeline_files;
@@ -45,6 +49,7 @@ mod shapes;
 mod stall;
 mod stream_probes;
 mod supervise;
+mod survey;
 mod test_source;
 mod timestamper;
 

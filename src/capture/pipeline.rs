@@ -15,7 +15,9 @@ use super::{
     error::CaptureError,
     inspect::decoded_pad,
     pipeline_files::{self, PipelineError},
-    rtspsrc, test_source,
+    rtspsrc,
+    survey::Survey,
+    test_source,
 };
 use crate::config::{Origin, Property, PropertyValue};
 
@@ -28,15 +30,20 @@ pub(super) struct BuiltPipeline {
     pub frames: gst_app::AppSink,
 }
 
-/// Builds the pipeline of a camera. `location` is what the element `source` opens, if that is not the source itself.
+/// Builds the pipeline of a camera whose source was surveyed. `location` is what the element `source` opens, if that is
+/// not the source itself.
 ///
 /// # Errors
 /// If the pipeline file cannot be used, or cannot play this source.
-pub(super) fn build(config: &CameraConfig, location: Option<&str>) -> Result<BuiltPipeline, CaptureError> {
+pub(super) fn build(
+    config: &CameraConfig,
+    survey: &Survey,
+    location: Option<&str>,
+) -> Result<BuiltPipeline, CaptureError> {
     let name = config.pipeline.as_deref().unwrap_or(config.source.default_pipeline());
     let text = pipeline_files::text(name, config.pipelines_dir.as_deref())?;
     let pipeline = parse(name, &text)?;
-    autoplug::restrict(&pipeline);
+    autoplug::restrict(&pipeline, &survey.unwanted);
     let lacks = |wanted, element| PipelineError::Lacks { name: name.into(), wanted, element };
     let source = pipeline.by_name("source").ok_or_else(|| lacks("source", "source"))?;
     let frames = pipeline.by_name("frames").and_then(|e| e.downcast::<gst_app::AppSink>().ok());

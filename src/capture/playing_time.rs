@@ -42,7 +42,25 @@ fn segment(sink: &gst::Element) -> Option<gst::FormattedSegment<gst::ClockTime>>
 
 /// How far the streams of a pipeline have come, also those that are not decoded.
 #[derive(Clone, Default)]
-pub(super) struct Progress(Arc<AtomicU64>);
+pub(super) struct Progress(Arc<Reached>);
+
+/// Running times, in nanoseconds.
+#[derive(Default)]
+struct Reached {
+    latest: AtomicU64,
+    /// From the time before the latest one to the latest.
+    interval: AtomicU64,
+}
+
+impl Reached {
+    fn note(&self, time: Duration) {
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let before = self.latest.fetch_max(time, Ordering::Relaxed);
+        if time > before {
+            self.interval.store(time - before, Ordering::Relaxed);
+        }
+    }
+}
 
 impl Progress {
     /// Watches a pipeline that does not run yet.
@@ -59,19 +77,22 @@ impl Progress {
         progress
     }
 
-    /// The latest running time of any stream.
-    pub fn latest(&self) -> Duration {
-        Duration::from_nanos(self.0.load(Ordering::Relaxed))
+    /// When the latest frame of any stream ends, if it is shown for as long as the one before it.
+    pub fn end(&self) -> Duration {
+        let Reached { latest, interval } = &*self.0;
+        let [latest, interval] =
+            [latest, interval].map(|it| Duration::from_nanos(it.load(Ordering::Relaxed)));
+        latest + interval
     }
 
     /// Watches the streams of a demuxer.
     fn watch(&self, demuxer: &gst::Element) {
         let progress = self.clone();
         demuxer.connect_pad_added(move |_, pad| {
-            let latest = progress.0.clone();
+            let reached = progress.0.clone();
             pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
                 if let Some(time) = info.buffer().and_then(|buffer| running_time(pad, buffer)) {
-                    latest.fetch_max(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+                    reached.note(time);
                 }
                 gst::PadProbeReturn::Ok
             });

@@ -3,11 +3,11 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Seek, SeekFrom},
+    io,
     path::Path,
 };
 
-use super::error::CaptureError;
+use super::{error::CaptureError, mp4};
 use crate::config::{Origin, Source};
 
 /// Looks for reasons not to build a pipeline.
@@ -36,36 +36,11 @@ fn check_file(path: &Path) -> Result<(), CaptureError> {
     if !meta.is_file() {
         return Ok(());
     }
-    let mut file = File::open(path).map_err(unreadable)?;
+    let file = File::open(path).map_err(unreadable)?;
     let shown = path.display().to_string();
     match meta.len() {
         0 => Err(CaptureError::NotMedia(shown)),
-        length if lacks_index(&mut file, length).map_err(unreadable)? => Err(CaptureError::NoIndex(shown)),
+        _ if mp4::lacks_index(&file).map_err(unreadable)? => Err(CaptureError::NoIndex(shown)),
         _ => Ok(()),
     }
-}
-
-/// Whether this is an MP4 or QuickTime file (ISO 14496-12, section 4.2: boxes of length, type and
-/// content) that ends before the box with its index.
-fn lacks_index(file: &mut File, length: u64) -> io::Result<bool> {
-    let mut at = 0;
-    while at + 8 <= length {
-        let mut head = [0; 16];
-        file.seek(SeekFrom::Start(at))?;
-        let available = if at + 16 <= length { 16 } else { 8 };
-        file.read_exact(&mut head[..available])?;
-        let (short, kind) = (u32::from_be_bytes([head[0], head[1], head[2], head[3]]), &head[4..8]);
-        if at == 0 && kind != b"ftyp" || kind == b"moov" || kind == b"moof" {
-            return Ok(false);
-        }
-        let size = match short {
-            0 => length - at,
-            1 => u64::from_be_bytes([
-                head[8], head[9], head[10], head[11], head[12], head[13], head[14], head[15],
-            ]),
-            short => u64::from(short),
-        };
-        at = at.saturating_add(size.max(8));
-    }
-    Ok(at > 0)
 }

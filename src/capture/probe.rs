@@ -52,18 +52,21 @@ pub async fn probe(config: CameraConfig, limit: Duration) -> Result<CameraFacts,
     let cancel = CancellationToken::new();
     let running = run(CameraConfig { retry: false, ..config }, drop, sender, cancel.clone());
     tokio::pin!(running);
-    let ended_by_itself = tokio::select! {
-        ended = &mut running => ended.map(|_| true)?,
+    // What came of a source that ended by itself.
+    let summary = tokio::select! {
+        ended = &mut running => Some(ended?),
         () = first_frames => {
             cancel.cancel();
-            running.await.map(|_| false)?
+            running.await?;
+            None
         }
     };
     let CameraStatus { size, decoder, frame_rate, sampling, why, .. } = status.borrow().clone();
-    let warning = Some(why).filter(|why| !why.is_empty());
+    let ended = summary.is_some();
+    let warning = summary.map_or(Some(why), |summary| summary.warning).filter(|why| !why.is_empty());
     match size {
         Some(size) => Ok(CameraFacts { size, decoder, frame_rate, sampling, warning }),
-        None if ended_by_itself => Err(CaptureError::NoVideo(what)),
+        None if ended => Err(CaptureError::NoVideo(what)),
         None => Err(CaptureError::Stalled { what, after: limit }),
     }
 }

@@ -22,6 +22,7 @@ use super::{
     inspect::{DROP_BUFFER, decoded_pad, lock, rgb_pixels},
     pipeline::{BuiltPipeline, build},
     preflight::preflight,
+    survey::Survey,
     timestamper::Timestamper,
 };
 use crate::frame::Frame;
@@ -49,10 +50,11 @@ pub fn read_frames_at(
 ) -> Result<(Vec<Frame>, VideoInfo), CaptureError> {
     init()?;
     preflight(&config.source)?;
-    let info = count(config)?;
+    let survey = Survey::of(&config.source, || false)?;
+    let info = count(config, &survey)?;
     let wanted = choose(info);
     let length = Duration::from_secs_f64(info.duration);
-    let timestamper = Timestamper::for_source_of_length(&config.source, length);
+    let timestamper = Timestamper::for_source_of_length(&config.source, &survey, length);
     let picked = Arc::new(Mutex::new(Vec::with_capacity(wanted.len())));
     let (kept, mut n) = (picked.clone(), 0);
     let numbers = wanted.clone();
@@ -65,7 +67,7 @@ pub fn read_frames_at(
         lock(&kept).push(pixels);
         Some(())
     };
-    play(config, pick, keep)?;
+    play(config, &survey, pick, keep)?;
     let picked = std::mem::take(&mut *lock(&picked));
     let frame = |(number, (rgb, width, height)): (usize, _)| {
         let pts = Duration::from_secs_f64(number as f64 / info.fps);
@@ -85,7 +87,7 @@ struct Count {
 }
 
 /// Decodes the whole file once to count its frames.
-fn count(config: &CameraConfig) -> Result<VideoInfo, CaptureError> {
+fn count(config: &CameraConfig, survey: &Survey) -> Result<VideoInfo, CaptureError> {
     let counted = Arc::new(Mutex::new(Count::default()));
     let seen = counted.clone();
     let note = move |pad: &gst::Pad, pts: Option<gst::ClockTime>| {
@@ -100,7 +102,7 @@ fn count(config: &CameraConfig) -> Result<VideoInfo, CaptureError> {
         }
         false
     };
-    play(config, note, |_| Some(()))?;
+    play(config, survey, note, |_| Some(()))?;
     let seen = lock(&counted);
     let span = seen.last.zip(seen.first).map_or(0.0, |(last, first)| (last - first).seconds_f64());
     let measured = (seen.frames > 1 && span > 0.0).then(|| (seen.frames - 1) as f64 / span);
@@ -117,10 +119,11 @@ fn count(config: &CameraConfig) -> Result<VideoInfo, CaptureError> {
 /// for which it returns true.
 fn play(
     config: &CameraConfig,
+    survey: &Survey,
     wanted: impl FnMut(&gst::Pad, Option<gst::ClockTime>) -> bool + Send + 'static,
     mut keep: impl FnMut(&gst::SampleRef) -> Option<()> + Send + 'static,
 ) -> Result<(), CaptureError> {
-    let BuiltPipeline { pipeline, frames, .. } = build(config, None)?;
+    let BuiltPipeline { pipeline, frames, .. } = build(config, survey, None)?;
     let seen = Arc::new(AtomicUsize::new(0));
     if let Some(pad) = decoded_pad(&frames) {
         let seen = seen.clone();

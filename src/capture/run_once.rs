@@ -21,6 +21,7 @@ use super::{
     rtsp_relay::RtspRelay,
     stall::StallReason,
     stream_probes::StreamProbes,
+    survey::Survey,
 };
 use crate::camera::{CameraId, CameraStatus};
 
@@ -63,20 +64,21 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a pipeline may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Plays a source once, from its start to its end, its failure, or `cancel`. `relay`: what a network camera is reached
-/// through.
+/// Plays a source that was surveyed once, from its start to its end, its failure, or `cancel`. `relay`: what a network
+/// camera is reached through.
 pub(super) async fn run_once(
     config: &CameraConfig,
+    survey: &Survey,
     relay: Option<&RtspRelay>,
     assembler: &Arc<Mutex<ClipAssembler>>,
     status: &Arc<watch::Sender<CameraStatus>>,
     cancel: &CancellationToken,
 ) -> RunResult {
-    let BuiltPipeline { pipeline, source, frames } = match build(config, relay.map(RtspRelay::url)) {
+    let BuiltPipeline { pipeline, source, frames } = match build(config, survey, relay.map(RtspRelay::url)) {
         Ok(built) => built,
         Err(error) => return RunResult::failed(error),
     };
-    let probes = Arc::new(StreamProbes::new(config, assembler.clone(), status.clone()));
+    let probes = Arc::new(StreamProbes::new(config, survey, assembler.clone(), status.clone()));
     probes.attach(&pipeline, &source, &frames);
     drop(source);
     let progress = Progress::of(&pipeline);
@@ -86,7 +88,8 @@ pub(super) async fn run_once(
     let started = tokio::task::spawn_blocking(move || {
         let _ = starting.set_state(gst::State::Playing);
     });
-    let mut run = Run { config, frames: frames.upcast(), probes: &probes, status, progress, length: None };
+    let frames = frames.upcast();
+    let mut run = Run { config, survey, frames, probes: &probes, status, progress, length: None };
     let ended = run.watch(cancel, &mut events).await;
     drop(run);
     probes.close();
@@ -112,12 +115,13 @@ pub(super) async fn run_once(
 /// A pipeline that plays.
 struct Run<'a> {
     config: &'a CameraConfig,
+    survey: &'a Survey,
     /// The element that frames arrive at.
     frames: gst::Element,
     probes: &'a StreamProbes,
     status: &'a watch::Sender<CameraStatus>,
     progress: Progress,
-    /// The length that a file states, once it is known.
+    /// How long a file plays, once it is known.
     length: Option<Duration>,
 }
 
@@ -134,8 +138,7 @@ impl Run<'_> {
                     BusEvent::EndOfStream => {
                         self.query_length();
                         let position = self.probes.position();
-                        let length = stated_length_of_frames(&self.frames).or(self.length);
-                        let warning = cut_off(position.max(self.progress.latest()), length);
+                        let warning = self.cut_off(position).or_else(|| self.probes.colour_warning());
                         return Ok(RunEnd::EndOfStream { position, warning });
                     }
                 },
@@ -149,21 +152,29 @@ impl Run<'_> {
         }
     }
 
+    /// A warning, if all streams of a file end well before the length that it states.
+    fn cut_off(&self, position: Duration) -> Option<String> {
+        // What the survey has found is not what the file states.
+        let stated = self.length.filter(|_| self.survey.length.is_none())?;
+        let length = stated_length_of_frames(&self.frames).unwrap_or(stated);
+        let position = position.max(self.progress.end());
+        if length <= position + CUT_OFF {
+            return None;
+        }
+        let (stated, found) = (length.as_secs_f32(), position.as_secs_f32());
+        Some(format!(
+            "the file states a length of {stated:.1} s, but it ends at {found:.1} s: it may be cut off"
+        ))
+    }
+
     /// Asks a file for its length, unless that is known.
     fn query_length(&mut self) {
         if self.length.is_some() || self.config.source.is_live() {
             return;
         }
-        self.length = stated_length(&self.frames);
+        self.length = self.survey.length.or_else(|| stated_length(&self.frames));
         self.status.send_if_modified(|s| std::mem::replace(&mut s.duration, self.length) != self.length);
     }
-}
-
-/// A warning, if all streams of a file end well before its stated length.
-fn cut_off(position: Duration, length: Option<Duration>) -> Option<String> {
-    let length = length.filter(|length| *length > position + CUT_OFF)?;
-    let (stated, found) = (length.as_secs_f32(), position.as_secs_f32());
-    Some(format!("the file states a length of {stated:.1} s, but it ends at {found:.1} s: it may be cut off"))
 }
 
 /// Stops a pipeline, and waits for its threads. The sink or a driver may hold one of them: after

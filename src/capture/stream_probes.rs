@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::{
     camera_config::CameraConfig,
     clip_assembler::{ClipAssembler, WindowReport},
+    colorimetry,
     error::CaptureError,
     inspect::{
         DROP_BUFFER, decoded_pad, frame_rate, is_video_decoder, lock, rgb_pixels, running_time,
@@ -24,6 +25,7 @@ use super::{
     },
     keyframe_policy::{DecodeMode, KeyframePolicy, SamplingDecision},
     stall::{StallDetector, StallReason},
+    survey::Survey,
     timestamper::Timestamper,
 };
 use crate::{
@@ -56,6 +58,8 @@ pub(super) struct StreamProbes {
     stall_detector: Mutex<StallDetector>,
     /// The run is over: nothing of a pipeline that does not stop is taken any more.
     closed: AtomicBool,
+    /// What the user should know about the colours of the frames.
+    colour_warning: Mutex<Option<String>>,
     /// Why a probe has stopped the pipeline.
     fault: Mutex<Option<CaptureError>>,
 }
@@ -64,6 +68,7 @@ impl StreamProbes {
     /// Probes for one run of the camera's source, which starts now.
     pub fn new(
         config: &CameraConfig,
+        survey: &Survey,
         assembler: Arc<Mutex<ClipAssembler>>,
         status: Arc<watch::Sender<CameraStatus>>,
     ) -> Self {
@@ -75,13 +80,14 @@ impl StreamProbes {
             live: config.source.is_live(),
             assembler,
             status,
-            timestamper: Timestamper::for_source(&config.source, config.clock),
+            timestamper: Timestamper::for_source(&config.source, survey, config.clock),
             scaler: config.scaling.map(FrameScaler::new),
             keyframe_policy: Mutex::new(keyframe_policy),
             position: AtomicU64::new(0),
             started: Instant::now(),
             stall_detector: Mutex::new(StallDetector::new(config.connect_timeout)),
             closed: AtomicBool::new(false),
+            colour_warning: Mutex::new(None),
             fault: Mutex::new(None),
         }
     }
@@ -131,6 +137,11 @@ impl StreamProbes {
     /// The stream's latest running time.
     pub fn position(&self) -> Duration {
         Duration::from_nanos(self.position.load(Ordering::Relaxed))
+    }
+
+    /// What the user should know about the colours of the frames.
+    pub fn colour_warning(&self) -> Option<String> {
+        lock(&self.colour_warning).clone()
     }
 
     /// Why a probe has stopped the pipeline, if one has.
@@ -231,6 +242,7 @@ impl StreamProbes {
         let which = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
         pad.add_probe(which, move |pad, info| {
             if let Some(gst::EventView::Caps(caps)) = info.event().map(|e| e.view()) {
+                *lock(&probes.colour_warning) = colorimetry::warning(caps.caps());
                 return probes.check_size(pad, caps.caps());
             }
             match info.buffer() {
@@ -286,13 +298,13 @@ impl StreamProbes {
         self.advance_position(pts);
         self.report_frame(pts, (width, height), frame_rate(caps));
         let (captured_at, clock) = self.timestamper.utc_at(sink, pts);
-        let clock_warning = self.report_clock();
+        let warning = self.report_clock().or_else(|| self.colour_warning());
         let camera = self.camera.clone();
         let frame = Frame { camera, captured_at, clock, pts, width, height, rgb, original: None };
         let frame = self.scale_down(frame);
         let mut assembler = lock(&self.assembler);
         let report = assembler.push(frame);
-        self.report_windows(report, clock_warning);
+        self.report_windows(report, warning);
         Ok(gst::FlowSuccess::Ok)
     }
 
@@ -318,15 +330,15 @@ impl StreamProbes {
         warning
     }
 
-    fn report_windows(&self, report: WindowReport, clock_warning: Option<String>) {
+    fn report_windows(&self, report: WindowReport, warning: Option<String>) {
         let WindowReport { too_few, gives_no_clips, newly_empty } = report;
         if newly_empty {
             tracing::warn!(camera = %self.camera, "{GIVES_NO_CLIPS}");
         }
-        let why = if gives_no_clips { GIVES_NO_CLIPS.into() } else { clock_warning.unwrap_or_default() };
+        let why = if gives_no_clips { GIVES_NO_CLIPS.into() } else { warning.unwrap_or_default() };
         self.status.send_if_modified(|s| {
             let changed = s.too_few != too_few || s.why != why;
-            if s.why != why && !why.is_empty() && !gives_no_clips {
+            if self.live && s.why != why && !why.is_empty() && !gives_no_clips {
                 tracing::warn!(camera = %self.camera, "{why}");
             }
             (s.too_few, s.why) = (too_few, why);

@@ -18,6 +18,7 @@ use super::{
     preflight::preflight,
     rtsp_relay::RtspRelay,
     run_once::{RunEnd, RunResult, run_once},
+    survey::Survey,
 };
 use crate::{
     camera::{CameraState, CameraStatus},
@@ -128,19 +129,23 @@ impl Supervisor {
 
     /// Runs the source once, unless the file system tells that this cannot work.
     async fn open_and_run(&self) -> RunResult {
-        let source = self.config.source.clone();
+        let (source, cancel) = (self.config.source.clone(), self.cancel.clone());
+        let look = move || {
+            preflight(&source)?;
+            Survey::of(&source, || cancel.is_cancelled())
+        };
         // A file system may take its time.
-        let checked = tokio::select! {
-            checked = tokio::task::spawn_blocking(move || preflight(&source)) => checked,
+        let looked = tokio::select! {
+            looked = tokio::task::spawn_blocking(look) => looked,
             () = self.cancel.cancelled() => {
                 let end = Ok(RunEnd::Cancelled { position: Duration::ZERO });
                 return RunResult { end, uptime: Duration::ZERO, hanging: None };
             }
         };
-        match checked.unwrap_or(Ok(())) {
-            Ok(()) => {
+        match looked.unwrap_or_else(|_| Ok(Survey::default())) {
+            Ok(survey) => {
                 let relay = self.relay.as_ref();
-                run_once(&self.config, relay, &self.assembler, &self.status, &self.cancel).await
+                run_once(&self.config, &survey, relay, &self.assembler, &self.status, &self.cancel).await
             }
             Err(error) => RunResult::failed(error),
         }

@@ -1,12 +1,7 @@
 //! When a frame was captured, in UTC. Frames of a camera are dated by its clock or by their arrival, frames
-//! of a file by the file's modification time.
+//! of a file by what the file and its file system say.
 
-use std::{
-    fs,
-    path::Path,
-    sync::{Mutex, OnceLock},
-    time::Duration,
-};
+use std::{sync::Mutex, time::Duration};
 
 use chrono::{DateTime, Utc};
 use gstreamer as gst;
@@ -14,8 +9,10 @@ use gstreamer::prelude::*;
 
 use super::{
     camera_clock::{CameraClock, FrameTime},
+    file_time::FileTime,
     inspect::lock,
     playing_time::stated_length,
+    survey::Survey,
 };
 use crate::{
     config::{ClockChoice, Origin, Source},
@@ -31,30 +28,30 @@ const LONGEST_LATENCY: Duration = Duration::from_secs(30);
 /// Turns running times of one run of a source into UTC.
 pub(super) enum Timestamper {
     /// The stream started at this time.
-    FixedStart(DateTime<Utc>, Clock),
-    /// A file that ended when it was last modified. Its start is known once it plays and states its
-    /// length.
-    File { modified: DateTime<Utc>, start: OnceLock<DateTime<Utc>> },
+    FixedStart(DateTime<Utc>),
+    /// A file.
+    File(FileTime),
     /// Frames are dated as they arrive.
     Live(Mutex<CameraClock>),
 }
 
 impl Timestamper {
     /// For a source that starts to play now.
-    pub fn for_source(source: &Source, clock: ClockChoice) -> Self {
+    pub fn for_source(source: &Source, survey: &Survey, clock: ClockChoice) -> Self {
         match source.origin() {
-            Origin::File(path) => Self::File { modified: modified(path), start: OnceLock::new() },
+            Origin::File(path) => Self::File(FileTime::new(path, survey)),
             _ if source.is_live() => Self::Live(Mutex::new(CameraClock::new(clock))),
-            _ => Self::FixedStart(Utc::now(), Clock::Arrival),
+            _ => Self::FixedStart(Utc::now()),
         }
     }
 
     /// For a source that is known to have this length.
-    pub fn for_source_of_length(source: &Source, length: Duration) -> Self {
-        match source.origin() {
-            Origin::File(path) => Self::FixedStart(modified(path) - length, Clock::File),
-            _ => Self::FixedStart(Utc::now(), Clock::Arrival),
+    pub fn for_source_of_length(source: &Source, survey: &Survey, length: Duration) -> Self {
+        let timestamper = Self::for_source(source, survey, ClockChoice::Auto);
+        if let Self::File(time) = &timestamper {
+            time.begin(|| Some(length));
         }
+        timestamper
     }
 
     /// Reads the camera's clock from a packet with running time `pts`, if the packet carries it.
@@ -82,8 +79,8 @@ impl Timestamper {
     /// UTC of running time `pts`. Of a live source, whatever `pts` is, the time now.
     pub fn utc(&self, pts: Duration) -> (DateTime<Utc>, Clock) {
         match self {
-            Self::FixedStart(start, clock) => (*start + pts, *clock),
-            Self::File { modified, start } => (*start.get().unwrap_or(modified) + pts, Clock::File),
+            Self::FixedStart(start) => (*start + pts, Clock::Arrival),
+            Self::File(time) => time.utc(pts),
             Self::Live(_) => (Utc::now(), Clock::Arrival),
         }
     }
@@ -92,9 +89,9 @@ impl Timestamper {
     /// spent in the pipeline is subtracted from its arrival.
     pub fn utc_at(&self, element: &impl IsA<gst::Element>, pts: Duration) -> (DateTime<Utc>, Clock) {
         match self {
-            Self::File { modified, start } => {
-                start.get_or_init(|| *modified - stated_length(element.upcast_ref()).unwrap_or_default());
-                self.utc(pts)
+            Self::File(time) => {
+                time.begin(|| stated_length(element.upcast_ref()));
+                time.utc(pts)
             }
             Self::FixedStart(..) => self.utc(pts),
             Self::Live(clock) => {
@@ -106,9 +103,4 @@ impl Timestamper {
             }
         }
     }
-}
-
-/// When a file was last modified; now, if the file system cannot tell.
-fn modified(path: &Path) -> DateTime<Utc> {
-    fs::metadata(path).and_then(|it| it.modified()).map_or_else(|_| Utc::now(), DateTime::from)
 }

@@ -3,9 +3,10 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use camscribe::frame::Frame;
+use camscribe::{capture, frame::Frame};
 
 use crate::support::{
     playback::{camera, file, mean, play, play_all},
@@ -152,6 +153,52 @@ async fn colours_of_h264_are_right_whatever_is_stated_about_them() {
         let played = play_all(file(&coding.h264(folder.path(), 20))).await;
         let clip = played.clips.first().unwrap_or_else(|| panic!("{coding:?}: {:?}", played.result));
         assert_colours(&clip.frames[0], coding);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn colours_of_h265_and_vp9_with_8_and_10_bits_are_right() {
+    let folder = tempfile::tempdir().unwrap();
+    for (hd, full) in [(false, false), (false, true), (true, false), (true, true)] {
+        let coding = Coding { height: 240, hd, full, tagged: true };
+        for encode in [
+            "x265enc speed-preset=ultrafast option-string=lossless=1 ! h265parse ! matroskamux",
+            "vp9enc deadline=1 cpu-used=8 min-quantizer=0 max-quantizer=0 ! matroskamux",
+        ] {
+            for format in ["I420", "I420_10LE"] {
+                let path = folder.path().join("chart.mkv");
+                launch(&format!(
+                    "{} ! videoconvert ! video/x-raw,format={format} ! {encode} ! filesink location={}",
+                    coding.chart(folder.path(), 20),
+                    path.display()
+                ));
+                let played = play_all(file(&path)).await;
+                let clip = played.clips.first().unwrap_or_else(|| panic!("{encode}: {:?}", played.result));
+                assert_colours(&clip.frames[0], coding);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hdr_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.mkv");
+    for (colorimetry, name) in [("bt2100-pq", Some("(PQ)")), ("bt2100-hlg", Some("(HLG)")), ("bt709", None)] {
+        launch(&format!(
+            "videotestsrc num-buffers=75 ! video/x-raw,format=I420_10LE,width=320,height=240,framerate=25/1 \
+             ! capssetter caps=video/x-raw,colorimetry=(string){colorimetry} \
+             ! x265enc speed-preset=ultrafast ! h265parse ! matroskamux ! filesink location={}",
+            path.display()
+        ));
+        let tells = |warning: Option<String>| match name {
+            Some(name) => warning.is_some_and(|it| it.contains("HDR") && it.contains(name)),
+            None => warning.is_none(),
+        };
+        let played = play_all(file(&path)).await;
+        assert!(tells(played.result.unwrap().warning), "{colorimetry}");
+        let facts = capture::probe(file(&path), Duration::from_secs(10)).await.unwrap();
+        assert!(tells(facts.warning), "{colorimetry}");
     }
 }
 

@@ -17,6 +17,7 @@ mod colours;
 mod gate;
 mod gate_videos;
 mod hostile_cameras;
+mod odd_files;
 mod overload;
 mod queue;
 mod references;

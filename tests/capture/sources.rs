@@ -1,7 +1,10 @@
 //! Capture of files that GStreamer encodes here, of an RTSP server on loopback and of test sources. V4L2
 //! needs a device: only its absence is tested.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    time::{Duration, SystemTime},
+};
 
 use camscribe::{
     camera::CameraState,
@@ -79,6 +82,9 @@ async fn an_audio_track_neither_blocks_nor_fails_a_file() {
 async fn frames_of_a_file_keep_their_presentation_times() {
     let folder = tempfile::tempdir().unwrap();
     let path = ball(folder.path(), "a.mp4", &format!("{} ! mp4mux", h264(250)));
+    // Before its creation time, which is not plausible then.
+    let last_year = SystemTime::now() - Duration::from_secs(365 * 24 * 3600);
+    fs::File::options().append(true).open(&path).unwrap().set_modified(last_year).unwrap();
     let mut config = file(&path);
     config.sampling = FrameSampling::Rate;
     config.window.window = Duration::from_secs(8);

@@ -73,7 +73,9 @@ pub fn describe_windows(
         eprintln!("warning: {}: {warning}", source.text);
     }
     if clips == 0 && !cancel.is_cancelled() {
-        bail!("{}: {frames} frames are too few for a clip", source.text);
+        let what_to_do =
+            if frames > 1 { "; where frames come rarely, a longer --window holds more" } else { "" };
+        bail!("{}: {frames} frames are too few for a clip{what_to_do}", source.text);
     }
     Ok(())
 }

@@ -15,6 +15,7 @@
 //! | `colorimetry` | what the values of YUV frames mean, where a stream does not say |
 //! | `stream_probes`, `clip_assembler`, `inspect` | drops what no clip wants, turns samples into frames and clips |
 //! | `keyframe_policy`, `stall`, `timestamper`, `camera_clock` | what to decode, whether a stream is alive, when a frame was captured |
+//! | `parameter_sets` | pure: whether a camera sends what its pictures need to be decoded |
 //! | `error`, `diagnose`, `preflight` | what went wrong, in words that help |
 //! | `probe`, `reference` | other ways to play a source: a short look, or single frames of a whole file |
 
@@ -29,6 +30,7 @@ mod error;
 mod init;
 mod inspect;
 mod keyframe_policy;
+mod parameter_sets;
 mod pipeline;
 mod pipeline_files;
 mod playing_time;

@@ -144,6 +144,7 @@ fn with_advice(error: CaptureError) -> String {
         E::UnknownHost { .. }
         | E::Unreachable { .. }
         | E::NoDatagrams(_)
+        | E::NoParameterSets { .. }
         | E::MissingPlugin { .. }
         | E::TooLarge { .. }
         | E::Pipeline(_)

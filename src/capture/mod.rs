@@ -12,6 +12,7 @@
 //! | `init`, `pipeline`, `pipeline_files`, `rtspsrc`, `test_source`, `shapes` | starts GStreamer and builds the pipeline of a source |
 //! | `autoplug` | what GStreamer may add to it |
 //! | `rtp` | pure: puts a camera's RTP packets in order |
+//! | `sdp`, `picture_size` | completes a camera's description of its streams, and chooses the stream to ask for |
 //! | `colorimetry` | what the values of YUV frames mean, where a stream does not say |
 //! | `stream_probes`, `clip_assembler`, `inspect` | drops what no clip wants, turns samples into frames and clips |
 //! | `keyframe_policy`, `stall`, `timestamper`, `camera_clock` | what to decode, whether a stream is alive, when a frame was captured |
@@ -31,6 +32,7 @@ mod init;
 mod inspect;
 mod keyframe_policy;
 mod parameter_sets;
+mod picture_size;
 mod pipeline;
 mod pipeline_files;
 mod playing_time;
@@ -40,6 +42,7 @@ mod reference;
 mod rtp;
 mod rtspsrc;
 mod run_once;
+mod sdp;
 mod shapes;
 mod stall;
 mod stream_probes;

@@ -26,8 +26,8 @@ const SSRC: u32 = 0xC517_011F;
 /// Seconds from 1900 to 1970.
 const NTP_TO_UNIX: f64 = 2_208_988_800.;
 
-/// What is wrong with a camera. Pictures count from 0.
-#[derive(Clone, Copy, Debug, Default)]
+/// What is wrong with a camera. Pictures count from 0, and again from 0 when its faults change.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Faults {
     /// The SSRC changes every so many pictures; sequence numbers go on.
     pub ssrc_every: Option<u32>,
@@ -45,10 +45,16 @@ pub struct Faults {
     pub one_keyframe: bool,
     /// At this picture the network stands still for a second and a half, then all of it comes at once.
     pub stall: Option<u32>,
+    /// At this picture it hangs up, once.
+    pub hang_up: Option<u32>,
+    /// What it states as its clock rate in place of `/90000`.
+    pub clock_rate: Option<&'static str>,
+    /// Its pictures come without parameter sets.
+    pub no_parameter_sets: bool,
 }
 
 /// What a camera says of its first packet.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum RtpInfo {
     #[default]
     Right,
@@ -60,6 +66,7 @@ pub enum RtpInfo {
 /// A camera that runs until it is dropped.
 pub struct HostileCamera {
     port: u16,
+    faults: Arc<Mutex<Faults>>,
     stop: Arc<AtomicBool>,
     /// When the first picture of the latest viewer was sent.
     began: Arc<Mutex<Option<SystemTime>>>,
@@ -71,7 +78,8 @@ impl HostileCamera {
         let port = listener.local_addr().unwrap().port();
         let (stop, began) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
         let film = Arc::new(film(if faults.one_keyframe { 10 * FPS } else { FPS }));
-        let (stopped, beginning) = (stop.clone(), began.clone());
+        let faults = Arc::new(Mutex::new(faults));
+        let (stopped, beginning, shared) = (stop.clone(), began.clone(), faults.clone());
         thread::spawn(move || {
             for socket in listener.incoming() {
                 if stopped.load(Ordering::SeqCst) {
@@ -79,7 +87,7 @@ impl HostileCamera {
                 }
                 let Ok(socket) = socket else { continue };
                 let viewer = Viewer {
-                    faults,
+                    faults: shared.clone(),
                     film: film.clone(),
                     socket: Arc::new(Mutex::new(socket.try_clone().unwrap())),
                     began: beginning.clone(),
@@ -88,7 +96,12 @@ impl HostileCamera {
                 thread::spawn(move || viewer.serve(BufReader::new(socket)));
             }
         });
-        Self { port, stop, began }
+        Self { port, faults, stop, began }
+    }
+
+    /// Changes what is wrong with it, also for who watches it now.
+    pub fn set_faults(&self, faults: Faults) {
+        *self.faults.lock().unwrap() = faults;
     }
 
     pub fn uri(&self) -> String {
@@ -143,13 +156,17 @@ fn nal_units(stream: &[u8]) -> Vec<Vec<u8>> {
 
 /// One connection.
 struct Viewer {
-    faults: Faults,
+    faults: Arc<Mutex<Faults>>,
     film: Arc<Vec<Vec<Vec<u8>>>>,
     socket: Arc<Mutex<TcpStream>>,
     began: Arc<Mutex<Option<SystemTime>>>,
 }
 
 impl Viewer {
+    fn faults(&self) -> Faults {
+        *self.faults.lock().unwrap()
+    }
+
     fn serve(self, mut requests: BufReader<TcpStream>) -> io::Result<()> {
         let viewer = Arc::new(self);
         loop {
@@ -190,9 +207,12 @@ impl Viewer {
             "OPTIONS" => headers += "Public: OPTIONS, DESCRIBE, SETUP, TEARDOWN, PLAY, GET_PARAMETER\r\n",
             "DESCRIBE" => {
                 headers += &format!("Content-Type: application/sdp\r\nContent-Base: {uri}/\r\n");
-                body += "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=camera\r\nt=0 0\r\na=control:*\r\n\
-                         m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n\
-                         a=fmtp:96 packetization-mode=1\r\na=control:track1\r\n";
+                let clock_rate = self.faults().clock_rate.unwrap_or("/90000");
+                body += &format!(
+                    "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=camera\r\nt=0 0\r\na=control:*\r\n\
+                     m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264{clock_rate}\r\n\
+                     a=fmtp:96 packetization-mode=1\r\na=control:track1\r\n"
+                );
             }
             "SETUP" => {
                 let transport = header("transport").split(',').next().unwrap_or_default();
@@ -218,7 +238,7 @@ impl Viewer {
     }
 
     fn rtp_info(&self, uri: &str) -> String {
-        let (sequence, timestamp) = match self.faults.rtp_info {
+        let (sequence, timestamp) = match self.faults().rtp_info {
             RtpInfo::Right => (FIRST_SEQUENCE, FIRST_TIMESTAMP),
             RtpInfo::Absent => return String::new(),
             RtpInfo::Zero => (0, 0),
@@ -247,21 +267,30 @@ impl<'a> Stream<'a> {
 
     /// Sends pictures until the viewer has gone.
     fn play(&mut self) -> io::Result<()> {
-        let faults = self.viewer.faults;
+        let (mut faults, mut changed) = (self.viewer.faults(), 0);
         let began = SystemTime::now();
         let start = Instant::now();
         *self.viewer.began.lock().unwrap() = Some(began);
         let every = |n: u32, interval: Option<u32>| interval.is_some_and(|i| n > 0 && n.is_multiple_of(i));
         for n in 0u32.. {
+            let current = self.viewer.faults();
+            if current != faults {
+                (faults, changed) = (current, n);
+            }
+            let at = Some(n - changed);
             let due = start + Duration::from_secs(1) * n / FPS;
             thread::sleep(due.saturating_duration_since(Instant::now()));
-            if faults.stall == Some(n) {
+            if faults.stall == at {
                 thread::sleep(Duration::from_millis(1500));
+            }
+            if faults.hang_up == at {
+                self.viewer.faults.lock().unwrap().hang_up = None;
+                return self.viewer.socket.lock().unwrap().shutdown(Shutdown::Both);
             }
             if every(n, faults.ssrc_every) {
                 self.ssrc = self.ssrc.wrapping_add(0x10001);
             }
-            if faults.ssrc_change == Some(n) {
+            if faults.ssrc_change == at {
                 self.ssrc = 0x0123_4567;
                 self.sequence = self.sequence.wrapping_add(12_345);
                 self.base = self.base.wrapping_add(123_456_789);
@@ -281,7 +310,11 @@ impl<'a> Stream<'a> {
                     self.packet(&unit[..unit.len().min(PAYLOAD)], true, (sequence, 777_777, 0x5BF7_3F70))?;
                 }
             }
-            self.picture(&film[n as usize % film.len()], timestamp)?;
+            let mut units = film[n as usize % film.len()].clone();
+            if faults.no_parameter_sets {
+                units.retain(|unit| !matches!(unit[0] & 31, 7 | 8));
+            }
+            self.picture(&units, timestamp)?;
         }
         Ok(())
     }
@@ -326,7 +359,7 @@ impl<'a> Stream<'a> {
     /// A sender report: `timestamp` belongs to the picture that was captured at `captured`.
     fn report(&self, captured: SystemTime, timestamp: u32) -> io::Result<()> {
         let unix = captured.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
-        let ntp = unix + self.viewer.faults.clock_ahead + NTP_TO_UNIX;
+        let ntp = unix + self.viewer.faults().clock_ahead + NTP_TO_UNIX;
         let mut packet = vec![0x80, 200, 0, 6];
         packet.extend(self.ssrc.to_be_bytes());
         packet.extend((ntp as u32).to_be_bytes());

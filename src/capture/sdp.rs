@@ -87,7 +87,7 @@ fn with_clock_rate(rtpmap: &str) -> Option<String> {
 /// An `fmtp` whose parameter sets have no start codes. `None`: it has none.
 fn without_start_codes(fmtp: &str) -> Option<String> {
     let (_, stated) = parameters(fmtp).find(|(name, _)| name.eq_ignore_ascii_case(PARAMETER_SETS))?;
-    let units: Vec<_> = stated.split(',').map(|unit| glib::base64_decode(unit)).collect();
+    let units: Vec<_> = stated.split(',').map(glib::base64_decode).collect();
     let has_code = |unit: &Vec<u8>| unit.windows(START_CODE.len()).any(|bytes| bytes == START_CODE);
     if !units.iter().any(has_code) {
         return None;
@@ -137,7 +137,7 @@ fn parameters(fmtp: &str) -> impl Iterator<Item = (&str, &str)> {
 fn product_of_last_two(text: &str) -> Option<u64> {
     let numbers = text.split(|c: char| !c.is_ascii_digit()).filter(|it| !it.is_empty());
     let numbers: Vec<u64> =
-        numbers.map(|it| u32::from_str_radix(it, 10).map(u64::from)).collect::<Result<_, _>>().ok()?;
+        numbers.map(|it| it.parse::<u32>().map(u64::from)).collect::<Result<_, _>>().ok()?;
     let [.., a, b] = numbers[..] else { return None };
     Some(a * b)
 }

@@ -139,6 +139,17 @@ pub enum CaptureError {
         /// For how long.
         after: Duration,
     },
+    /// The camera sends pictures, and not what says how to decode them.
+    #[error(
+        "{what}: the camera sends pictures without their parameter sets ({missing}), so none can be decoded; \
+         restart it, or choose another codec or profile in its settings"
+    )]
+    NoParameterSets {
+        /// Which source.
+        what: String,
+        /// The names of those that are missing.
+        missing: String,
+    },
     /// A live source has ended.
     #[error("{0}: the camera ended the stream")]
     Ended(String),

@@ -41,15 +41,21 @@ pub(super) fn sample_running_time(sample: &gst::SampleRef) -> Option<Duration> {
     segment.to_running_time(sample.buffer()?.pts()?).map(Duration::from)
 }
 
-/// The pad through which decoded frames leave for `frames`: downstream of decoder and source, upstream of
-/// every element that only converts.
+/// Whether an element holds frames up until their time has come.
+fn paces(element: &gst::Element) -> bool {
+    element.has_property_with_type("sync", bool::static_type()) && element.property("sync")
+}
+
+/// The pad through which decoded frames leave for `frames`: downstream of decoder, source and every element
+/// that paces them, upstream of every element that only converts. (A frame that is dropped before it is paced
+/// would come and go at once, and the source would seem silent until the next one that is wanted.)
 pub(super) fn decoded_pad(frames: &gst_app::AppSink) -> Option<gst::Pad> {
     let mut pad = frames.static_pad("sink")?;
     loop {
         let Some(element) = pad.peer().and_then(|peer| peer.parent_element()) else { return Some(pad) };
-        let decodes = is_video_decoder(&element);
+        let ends_the_walk = is_video_decoder(&element) || paces(&element) || element.is::<gst::Bin>();
         match &element.sink_pads()[..] {
-            [only] if !decodes && !element.is::<gst::Bin>() => pad = only.clone(),
+            [only] if !ends_the_walk => pad = only.clone(),
             _ => return Some(pad),
         }
     }

@@ -14,9 +14,11 @@
 //! | `rtsp_relay/` | stands between GStreamer's RTSP client and the camera |
 //! | `autoplug` | what GStreamer may add to it |
 //! | `rtp` | pure: puts a camera's RTP packets in order |
+//! | `sdp`, `picture_size` | completes a camera's description of its streams, and chooses the stream to ask for |
 //! | `colorimetry` | what the values of YUV frames mean, where a stream does not say |
 //! | `stream_probes`, `clip_assembler`, `inspect` | drops what no clip wants, turns samples into frames and clips |
 //! | `keyframe_policy`, `stall`, `timestamper`, `camera_clock`, `file_time` | what to decode, whether a stream is alive, when a frame was captured |
+//! | `parameter_sets` | pure: whether a camera sends what its pictures need to be decoded |
 //! | `error`, `diagnose`, `preflight`, `network` | what went wrong, in words that help |
 //! | `probe`, `reference` | other ways to play a source: a short look, or single frames of a whole file |
 
@@ -35,6 +37,8 @@ mod keyframe_policy;
 mod matroska;
 mod mp4;
 mod network;
+mod parameter_sets;
+mod picture_size;
 mod pipeline;
 mod pipeline_files;
 mod playing_time;
@@ -45,6 +49,7 @@ mod rtp;
 mod rtsp_relay;
 mod rtspsrc;
 mod run_once;
+mod sdp;
 mod shapes;
 mod stall;
 mod stream_probes;

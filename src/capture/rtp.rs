@@ -58,6 +58,18 @@ impl RtpHeader {
     }
 }
 
+/// What an RTP packet carries (RFC 3550, section 5.1). `None`: this is no RTP packet.
+pub(super) fn payload(packet: &[u8]) -> Option<&[u8]> {
+    let header: &[u8; HEADER] = packet.first_chunk()?;
+    let rest = packet.get(HEADER + 4 * usize::from(header[0] & 15)..)?;
+    let has_extension = header[0] & 0x10 != 0;
+    let extension = match rest.first_chunk::<4>() {
+        Some([.., high, low]) if has_extension => 4 + 4 * usize::from(u16::from_be_bytes([*high, *low])),
+        _ => 0,
+    };
+    (header[0] >> 6 == 2).then(|| rest.get(extension..))?
+}
+
 fn read_u32(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
@@ -356,6 +368,16 @@ mod tests {
         let mut packet = report(OTHER, 5_000_000);
         assert!(stream.change_reports(&mut packet));
         assert_eq!(packet, report(OWN, 36_000));
+    }
+
+    #[test]
+    fn the_payload_stands_behind_all_headers() {
+        let plain = [&[0x80; HEADER][..], &[1, 2]].concat();
+        assert_eq!(payload(&plain), Some(&[1, 2][..]));
+        // A contributing source, and an extension of one word.
+        let whole = [&[0x91; HEADER][..], &[7; 4], &[0, 0, 0, 1], &[7; 4], &[1, 2]].concat();
+        assert_eq!(payload(&whole), Some(&[1, 2][..]));
+        assert_eq!(payload(&whole[..22]), None);
     }
 
     #[test]

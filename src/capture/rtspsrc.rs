@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Instant,
@@ -15,22 +15,30 @@ use gstreamer::prelude::*;
 use super::{
     inspect::{DROP_BUFFER, lock},
     rtp::{FIRST_SEQUENCE, RtpHeader, RtpStream, VIDEO_CLOCK_RATE},
+    sdp,
 };
 
-/// Makes an `rtspsrc` ask for the first video stream only, pass on the camera's clock, and take streams as
-/// cameras send them. Other elements stay as they are.
+/// Makes an `rtspsrc` ask for the video stream with the largest pictures only, pass on the camera's clock, and take
+/// streams as cameras describe and send them. Other elements stay as they are.
 pub(super) fn configure(element: &gst::Element) {
     if element.factory().is_none_or(|factory| factory.name() != "rtspsrc") {
         return;
     }
+    let chosen = Arc::new(Mutex::new(None));
+    let choice = chosen.clone();
+    element.connect("on-sdp", false, move |values| {
+        let chosen = sdp::with_lent(values.get(1)?, |sdp| {
+            sdp::complete_clock_rates(sdp);
+            sdp::remove_start_codes(sdp);
+            sdp::largest_video(sdp)
+        });
+        *lock(&choice) = chosen.flatten();
+        None
+    });
     // The streams are offered again when rtspsrc falls back from UDP to TCP: the choice stays.
-    let chosen = OnceLock::new();
     element.connect("select-stream", false, move |values| {
         let number = values.get(1).and_then(|v| v.get::<u32>().ok());
-        let caps = values.get(2).and_then(|v| v.get::<gst::Caps>().ok());
-        let media = caps.and_then(|c| c.structure(0)?.get::<String>("media").ok());
-        let is_video = media.as_deref() == Some("video");
-        Some((is_video && *chosen.get_or_init(|| number) == number).to_value())
+        Some((number.is_some() && *lock(&chosen) == number).to_value())
     });
     element.connect("new-manager", false, |values| {
         let manager = values.get(1).and_then(|v| v.get::<gst::Element>().ok())?;

@@ -98,7 +98,10 @@ pub(super) async fn run_once(
     let what = config.source.to_string();
     let fault = match ended {
         Ok(end) => return RunResult { end: Ok(end), uptime, hanging },
-        Err(Fault::Stalled(StallReason::Silent { after })) => CaptureError::Stalled { what, after },
+        Err(Fault::Stalled(StallReason::Silent { after })) => match probes.missing_parameter_sets() {
+            Some(missing) => CaptureError::NoParameterSets { what, missing },
+            None => CaptureError::Stalled { what, after },
+        },
         Err(Fault::Stalled(StallReason::Undecodable { after, swallowed })) => {
             status.send_modify(|s| s.decode_errors += u64::from(swallowed));
             CaptureError::Undecodable { what, after }

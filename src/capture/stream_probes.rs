@@ -3,14 +3,14 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use gstreamer as gst;
-use gstreamer::prelude::*;
+use gstreamer::{glib, prelude::*};
 use gstreamer_app as gst_app;
 use tokio::sync::watch;
 
@@ -24,6 +24,8 @@ use super::{
         sample_running_time, square_size,
     },
     keyframe_policy::{DecodeMode, KeyframePolicy, SamplingDecision},
+    parameter_sets::{Codec, ParameterSets},
+    rtp,
     stall::{StallDetector, StallReason},
     survey::Survey,
     timestamper::Timestamper,
@@ -56,6 +58,8 @@ pub(super) struct StreamProbes {
     position: AtomicU64,
     started: Instant,
     stall_detector: Mutex<StallDetector>,
+    /// Of the stream of a network camera, if its codec has any.
+    parameter_sets: OnceLock<Option<Mutex<ParameterSets>>>,
     /// The run is over: nothing of a pipeline that does not stop is taken any more.
     closed: AtomicBool,
     /// What the user should know about the colours of the frames.
@@ -86,6 +90,7 @@ impl StreamProbes {
             position: AtomicU64::new(0),
             started: Instant::now(),
             stall_detector: Mutex::new(StallDetector::new(config.connect_timeout)),
+            parameter_sets: OnceLock::new(),
             closed: AtomicBool::new(false),
             colour_warning: Mutex::new(None),
             fault: Mutex::new(None),
@@ -116,6 +121,11 @@ impl StreamProbes {
     pub fn stalled(&self) -> Option<StallReason> {
         let detector = lock(&self.stall_detector);
         if self.live || !detector.has_frame() { detector.check(self.started.elapsed()) } else { None }
+    }
+
+    /// The parameter sets that a network camera does not send, if that is why no frame has come: their names.
+    pub fn missing_parameter_sets(&self) -> Option<String> {
+        lock(self.parameter_sets.get()?.as_ref()?).missing()
     }
 
     /// For how long frames have come.
@@ -220,7 +230,7 @@ impl StreamProbes {
         self.status.send_modify(|s| s.sampling = Some(text));
     }
 
-    /// Downstream of the source: reads the camera's clock from network packets.
+    /// Downstream of the source: reads the camera's clock from network packets, and looks for parameter sets.
     fn probe_packets(self: &Arc<Self>, source: &gst::Element) {
         let probes = self.clone();
         source.connect_pad_added(move |_, pad| {
@@ -230,10 +240,24 @@ impl StreamProbes {
                     && let Some(pts) = running_time(pad, buffer)
                 {
                     probes.timestamper.observe_camera_clock(buffer, pts);
+                    probes.find_parameter_sets(pad, buffer);
                 }
                 gst::PadProbeReturn::Ok
             });
         });
+    }
+
+    fn find_parameter_sets(&self, pad: &gst::Pad, packet: &gst::BufferRef) {
+        let Some(sets) = self.parameter_sets.get_or_init(|| announced_parameter_sets(pad).map(Mutex::new))
+        else {
+            return;
+        };
+        let mut sets = lock(sets);
+        if !sets.is_complete()
+            && let Ok(packet) = packet.map_readable()
+        {
+            sets.on_payload(rtp::payload(&packet).unwrap_or_default());
+        }
     }
 
     /// Downstream of the decoder: drops frames that no clip wants before anything is converted.
@@ -362,4 +386,17 @@ impl StreamProbes {
     fn estimate_pts(&self, buffer: &gst::BufferRef) -> Option<Duration> {
         Some(self.position() + Duration::from(buffer.duration()?))
     }
+}
+
+/// The parameter sets that the description of a stream has (RFC 6184, section 8.1; RFC 7798, section 7.1). `None`: its
+/// codec has none.
+fn announced_parameter_sets(pad: &gst::Pad) -> Option<ParameterSets> {
+    let caps = pad.current_caps()?;
+    let stream = caps.structure(0)?;
+    let mut sets = ParameterSets::new(Codec::named(stream.get("encoding-name").ok()?)?);
+    for name in ["sprop-parameter-sets", "sprop-vps", "sprop-sps", "sprop-pps"] {
+        let announced = stream.get::<&str>(name).unwrap_or_default();
+        announced.split(',').for_each(|unit| sets.on_unit(&glib::base64_decode(unit)));
+    }
+    Some(sets)
 }

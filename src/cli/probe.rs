@@ -145,6 +145,7 @@ fn with_advice(error: CaptureError) -> String {
         | E::Unreachable { .. }
         | E::NoDatagrams(_)
         | E::NoTimes(_)
+        | E::NoParameterSets { .. }
         | E::MissingPlugin { .. }
         | E::TooLarge { .. }
         | E::UnknownLogin { .. }

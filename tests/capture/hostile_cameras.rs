@@ -1,6 +1,9 @@
 //! Cameras with the faults of real ones: their frames come, and have the right times.
 
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use camscribe::{
     clip::Clip,
@@ -12,6 +15,7 @@ use chrono::{DateTime, Utc};
 use crate::support::{
     hostile_camera::{Faults, HostileCamera, RtpInfo},
     playback::{Played, camera, play},
+    rtsp::RtspServer,
 };
 
 /// The times of frames are read here, so that no two of these tests may compete for the processor.
@@ -113,5 +117,44 @@ fn pictures_that_the_network_held_up_have_the_times_of_their_capture() {
     for time in micros {
         let off = time.rem_euclid(40_000);
         assert!(off <= 4000 || off >= 36_000, "{time} µs");
+    }
+}
+
+#[test]
+fn a_camera_that_states_no_clock_rate_has_the_usual_one() {
+    for clock_rate in ["", "/", "/0", "/x"] {
+        let faults = Faults { clock_rate: Some(clock_rate), ..Faults::default() };
+        let (played, began) = watch(faults, ClockChoice::Auto, 2);
+        assert_in_time(&played.clips, began, faults);
+    }
+}
+
+#[test]
+fn a_camera_without_parameter_sets_is_told_from_one_that_sends_nothing() {
+    let server = HostileCamera::start(Faults { no_parameter_sets: true, ..Faults::default() });
+    let mut config = camera(&server.uri());
+    config.connect_timeout = Duration::from_secs(3);
+    let played = tokio::runtime::Runtime::new().unwrap().block_on(play(config, 1));
+    let error = played.error();
+    assert!(error.contains("without their parameter sets (SPS, PPS)"), "{error}");
+}
+
+#[test]
+fn of_two_video_streams_the_one_with_the_larger_pictures_is_watched() {
+    let stream = |number: u32, width: u32, codec: u32| {
+        format!(
+            "videotestsrc is-live=true ! video/x-raw,format=I420,width={width},height=240,framerate=25/1 \
+             ! x{codec}enc tune=zerolatency speed-preset=ultrafast key-int-max=25 ! h{codec}parse \
+             ! rtph{codec}pay name=pay{number} pt={}",
+            96 + number
+        )
+    };
+    for (widths, codec) in [([160, 320, 240], 264), ([320, 160, 240], 264), ([160, 320, 240], 265)] {
+        let streams: Vec<String> =
+            (0..).zip(widths).map(|(number, width)| stream(number, width, codec)).collect();
+        let server = RtspServer::start(&streams.join(" "));
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let played = runtime.block_on(play(camera(&server.uri()), 1));
+        assert_eq!(played.status.size, Some((320, 240)), "{widths:?} H.{codec}: {:?}", played.result);
     }
 }

@@ -5,6 +5,7 @@
 
 #[path = "../support"]
 mod support {
+    #[expect(dead_code, reason = "the other test binary uses the rest")]
     pub mod hostile_camera;
     pub mod own_process;
     pub mod playback;

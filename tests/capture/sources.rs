@@ -9,6 +9,7 @@ use std::{
 use camscribe::{
     camera::CameraState,
     capture::{self, CaptureError},
+    clip::WindowConfig,
     config::{FrameSampling, Login, Origin, ParsedSource, Secret, Transport, mask, test_source::TestContent},
     frame::Clock,
     resize::{FrameScaling, LANCZOS3},
@@ -436,6 +437,17 @@ async fn shapes_move_as_their_sentence_says() {
     assert!(reds.is_sorted_by(|a, b| a > b) && reds[0] > 500.0, "{reds:?}");
     let blues: Vec<f32> = clip.frames.iter().map(|f| centre_of(f, [0, 0, 255])).collect();
     assert!(blues.iter().all(|b| (b - blues[0]).abs() < 0.01), "{blues:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scene_of_which_most_is_not_wanted_keeps_its_pace() {
+    let mut config = camera("test://shapes?width=160&height=120");
+    let s = Duration::from_secs;
+    // A pause that counts as a stall where frames do not come at their times.
+    config.window = WindowConfig { window: s(1), stride: s(7), frames: 2, min_frames: 2 };
+    let played = play(config, 2).await;
+    assert_eq!(played.clips.len(), 2, "{:?}", played.result);
+    assert_eq!(played.clips[1].start_pts, s(7));
 }
 
 /// Returns the mean column of the pixels of one colour.

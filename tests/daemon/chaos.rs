@@ -17,6 +17,7 @@ use camscribe::event::{Event, EventKind};
 use crate::support::{
     broker::{self, Mosquitto, Received, Subscriber},
     daemon::{self, Daemon},
+    hostile_camera::{Faults, HostileCamera},
     proxy::{Link, Proxy},
     rtsp::{Fault, RtspServer},
 };
@@ -27,9 +28,9 @@ const SHORT: u64 = 40;
 const SEED: u64 = 20_260_701;
 /// The subscriber is idle when nothing came for this long.
 const IDLE: Duration = Duration::from_millis(700);
-/// A camera without faults, one with many, one that refuses its password at times, and one
-/// that needs no network.
-const CAMERAS: [&str; 4] = ["steady", "flaky", "strict", "scene"];
+/// A camera without faults, one with many, one that refuses its password at times, one that sends as no camera should,
+/// and one that needs no network.
+const CAMERAS: [&str; 5] = ["steady", "flaky", "strict", "hostile", "scene"];
 
 /// xorshift64: the same seed makes the same choices.
 struct Rng(u64);
@@ -107,6 +108,7 @@ struct World {
     flaky_port: u16,
     strict: Option<RtspServer>,
     strict_port: u16,
+    hostile: HostileCamera,
     done: BTreeMap<Act, u32>,
 }
 
@@ -117,6 +119,7 @@ impl World {
         let subscriber = Subscriber::to(broker.port(), "camscribe/+/+/description");
         let (flaky, strict) = (RtspServer::start(&stream(320)), RtspServer::start(&stream(320)));
         let (flaky_port, strict_port) = (flaky.port(), strict.port());
+        let hostile = HostileCamera::start(Faults::default());
         let toml = format!(
             r#"
             node.id = "edge1"
@@ -126,12 +129,14 @@ impl World {
             cameras.steady.uri = "{}"
             cameras.flaky.uri = "{}"
             cameras.strict.uri = "{}"
+            cameras.hostile.uri = "{}"
             cameras.scene.uri = "test://shapes"
             "#,
             proxy.port(),
             steady.uri(),
             flaky.uri(),
             strict.uri(),
+            hostile.uri(),
         );
         let daemon = Daemon::with(&toml.replace("PROMPT", "Describe this."), |_, command| {
             command.env("RUST_LOG", "info,camscribe=debug");
@@ -154,6 +159,7 @@ impl World {
             flaky_port,
             strict,
             strict_port,
+            hostile,
             done,
         }
     }
@@ -174,6 +180,9 @@ impl World {
     }
 
     fn act_at_random(&mut self) {
+        let faults = self.faults_at_random();
+        println!("{faults:?}");
+        self.hostile.set_faults(faults);
         let act = ACTS[self.rng.below(ACTS.len() as u64) as usize];
         self.act(act);
     }
@@ -249,6 +258,23 @@ impl World {
         }
         let pause = self.rng.millis(200, 3000);
         self.receive(pause);
+    }
+
+    /// Some of the faults that a camera recovers from by itself. They stay until the next act.
+    fn faults_at_random(&mut self) -> Faults {
+        let sometimes = |rng: &mut Rng, at: u64| (rng.below(3) == 0).then(|| 1 + rng.below(at) as u32);
+        let rng = &mut self.rng;
+        Faults {
+            ssrc_every: sometimes(rng, 50),
+            ssrc_change: sometimes(rng, 75),
+            slip_every: sometimes(rng, 50),
+            stall: sometimes(rng, 75),
+            hang_up: sometimes(rng, 200),
+            foreign: rng.below(3) == 0,
+            // Up to three days behind or ahead.
+            clock_ahead: f64::from(sometimes(rng, 6 * 86_400).unwrap_or(3 * 86_400)) - 3. * 86_400.,
+            ..Faults::default()
+        }
     }
 
     fn command(&self, camera: &str, what: &str, payload: &str) {

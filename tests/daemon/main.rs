@@ -7,6 +7,8 @@ mod support {
     pub mod broker;
     pub mod check;
     pub mod daemon;
+    #[expect(dead_code, reason = "the other test binary uses the rest")]
+    pub mod hostile_camera;
     pub mod http;
     pub mod live_camera;
     pub mod proxy;

@@ -27,8 +27,8 @@ const SSRC: u32 = 0xC517_011F;
 /// Seconds from 1900 to 1970.
 const NTP_TO_UNIX: f64 = 2_208_988_800.;
 
-/// What is wrong with a camera. Pictures count from 0.
-#[derive(Clone, Copy, Debug, Default)]
+/// What is wrong with a camera. Pictures count from 0, and again from 0 when its faults change.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Faults {
     /// The SSRC changes every so many pictures; sequence numbers go on.
     pub ssrc_every: Option<u32>,
@@ -56,6 +56,12 @@ pub struct Faults {
     pub session: Option<u32>,
     /// The answer to a request while pictures are sent.
     pub keep_alive: KeepAliveAnswer,
+    /// At this picture it hangs up, once.
+    pub hang_up: Option<u32>,
+    /// What it states as its clock rate in place of `/90000`.
+    pub clock_rate: Option<&'static str>,
+    /// Its pictures come without parameter sets.
+    pub no_parameter_sets: bool,
 }
 
 /// The user name and the password of a camera that wants a login.
@@ -73,7 +79,7 @@ pub enum KeepAliveAnswer {
 }
 
 /// What a camera says of its first packet.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum RtpInfo {
     #[default]
     Right,
@@ -85,6 +91,7 @@ pub enum RtpInfo {
 /// A camera that runs until it is dropped.
 pub struct HostileCamera {
     port: u16,
+    faults: Arc<Mutex<Faults>>,
     stop: Arc<AtomicBool>,
     /// When the first picture of the latest viewer was sent.
     began: Arc<Mutex<Option<SystemTime>>>,
@@ -99,7 +106,9 @@ impl HostileCamera {
         let (stop, began) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(None)));
         let film = Arc::new(film(if faults.one_keyframe { 10 * FPS } else { FPS }));
         let plays = Arc::new(AtomicU32::new(0));
-        let (stopped, beginning, counted) = (stop.clone(), began.clone(), plays.clone());
+        let faults = Arc::new(Mutex::new(faults));
+        let (stopped, beginning) = (stop.clone(), began.clone());
+        let (shared, counted) = (faults.clone(), plays.clone());
         thread::spawn(move || {
             for socket in listener.incoming() {
                 if stopped.load(Ordering::SeqCst) {
@@ -107,7 +116,7 @@ impl HostileCamera {
                 }
                 let Ok(socket) = socket else { continue };
                 let viewer = Viewer {
-                    faults,
+                    faults: shared.clone(),
                     film: film.clone(),
                     socket: Arc::new(Mutex::new(socket.try_clone().unwrap())),
                     began: beginning.clone(),
@@ -119,7 +128,7 @@ impl HostileCamera {
                 thread::spawn(move || viewer.serve(BufReader::new(socket)));
             }
         });
-        Self { port, stop, began, plays }
+        Self { port, faults, stop, began, plays }
     }
 
     pub fn port(&self) -> u16 {
@@ -129,6 +138,11 @@ impl HostileCamera {
     /// How many viewers asked for pictures.
     pub fn plays(&self) -> u32 {
         self.plays.load(Ordering::SeqCst)
+    }
+
+    /// Changes what is wrong with it, also for who watches it now.
+    pub fn set_faults(&self, faults: Faults) {
+        *self.faults.lock().unwrap() = faults;
     }
 
     pub fn uri(&self) -> String {
@@ -183,7 +197,7 @@ fn nal_units(stream: &[u8]) -> Vec<Vec<u8>> {
 
 /// One connection.
 struct Viewer {
-    faults: Faults,
+    faults: Arc<Mutex<Faults>>,
     film: Arc<Vec<Vec<Vec<u8>>>>,
     socket: Arc<Mutex<TcpStream>>,
     began: Arc<Mutex<Option<SystemTime>>>,
@@ -193,6 +207,10 @@ struct Viewer {
 }
 
 impl Viewer {
+    fn faults(&self) -> Faults {
+        *self.faults.lock().unwrap()
+    }
+
     fn serve(self, mut requests: BufReader<TcpStream>) -> io::Result<()> {
         let viewer = Arc::new(self);
         loop {
@@ -229,7 +247,7 @@ impl Viewer {
             line.and_then(|line| line.split_once(':')).map_or("", |(_, value)| value.trim())
         };
         *self.last_request.lock().unwrap() = Instant::now();
-        if self.faults.sha256 && !is_authorised(method, header("authorization")) {
+        if self.faults().sha256 && !is_authorised(method, header("authorization")) {
             let challenge =
                 format!("WWW-Authenticate: Digest realm=\"{REALM}\", nonce=\"{NONCE}\", algorithm=SHA-256");
             return self.send_text(&format!(
@@ -238,7 +256,7 @@ impl Viewer {
             ));
         }
         if self.began_to_send() && method != "TEARDOWN" {
-            match self.faults.keep_alive {
+            match self.faults().keep_alive {
                 KeepAliveAnswer::Ok => {}
                 KeepAliveAnswer::Unknown => {
                     let answer =
@@ -254,20 +272,23 @@ impl Viewer {
             "OPTIONS" => headers += "Public: OPTIONS, DESCRIBE, SETUP, TEARDOWN, PLAY, GET_PARAMETER\r\n",
             "DESCRIBE" => {
                 headers += &format!("Content-Type: application/sdp\r\nContent-Base: {uri}/\r\n");
-                body += "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=camera\r\nt=0 0\r\na=control:*\r\n\
-                         m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264/90000\r\n\
-                         a=fmtp:96 packetization-mode=1\r\na=control:track1\r\n";
+                let clock_rate = self.faults().clock_rate.unwrap_or("/90000");
+                body += &format!(
+                    "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=camera\r\nt=0 0\r\na=control:*\r\n\
+                     m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264{clock_rate}\r\n\
+                     a=fmtp:96 packetization-mode=1\r\na=control:track1\r\n"
+                );
             }
             "SETUP" => {
                 let transport = header("transport").split(',').next().unwrap_or_default();
-                let transport = match self.faults.no_channels {
+                let transport = match self.faults().no_channels {
                     true => "RTP/AVP/TCP;unicast",
                     false => transport,
                 };
                 let timeout = self
-                    .faults
+                    .faults()
                     .timeout
-                    .or(self.faults.session)
+                    .or(self.faults().session)
                     .map_or_else(String::new, |timeout| format!(";timeout={timeout}"));
                 headers += &format!("Transport: {transport};ssrc={SSRC:X}\r\nSession: 1{timeout}\r\n");
             }
@@ -301,7 +322,7 @@ impl Viewer {
     }
 
     fn rtp_info(&self, uri: &str) -> String {
-        let (sequence, timestamp) = match self.faults.rtp_info {
+        let (sequence, timestamp) = match self.faults().rtp_info {
             RtpInfo::Right => (FIRST_SEQUENCE, FIRST_TIMESTAMP),
             RtpInfo::Absent => return String::new(),
             RtpInfo::Zero => (0, 0),
@@ -345,25 +366,34 @@ impl<'a> Stream<'a> {
 
     /// Sends pictures until the viewer has gone.
     fn play(&mut self) -> io::Result<()> {
-        let faults = self.viewer.faults;
+        let (mut faults, mut changed) = (self.viewer.faults(), 0);
         let began = SystemTime::now();
         let start = Instant::now();
         *self.viewer.began.lock().unwrap() = Some(began);
         let every = |n: u32, interval: Option<u32>| interval.is_some_and(|i| n > 0 && n.is_multiple_of(i));
         for n in 0u32.. {
+            let current = self.viewer.faults();
+            if current != faults {
+                (faults, changed) = (current, n);
+            }
+            let at = Some(n - changed);
             let due = start + Duration::from_secs(1) * n / FPS;
             thread::sleep(due.saturating_duration_since(Instant::now()));
             let silent = self.viewer.last_request.lock().unwrap().elapsed();
             if faults.timeout.is_some_and(|timeout| silent > Duration::from_secs(timeout.into())) {
                 return self.viewer.socket.lock().unwrap().shutdown(Shutdown::Both);
             }
-            if faults.stall == Some(n) {
+            if faults.stall == at {
                 thread::sleep(Duration::from_millis(1500));
+            }
+            if faults.hang_up == at {
+                self.viewer.faults.lock().unwrap().hang_up = None;
+                return self.viewer.socket.lock().unwrap().shutdown(Shutdown::Both);
             }
             if every(n, faults.ssrc_every) {
                 self.ssrc = self.ssrc.wrapping_add(0x10001);
             }
-            if faults.ssrc_change == Some(n) {
+            if faults.ssrc_change == at {
                 self.ssrc = 0x0123_4567;
                 self.sequence = self.sequence.wrapping_add(12_345);
                 self.base = self.base.wrapping_add(123_456_789);
@@ -383,7 +413,11 @@ impl<'a> Stream<'a> {
                     self.packet(&unit[..unit.len().min(PAYLOAD)], true, (sequence, 777_777, 0x5BF7_3F70))?;
                 }
             }
-            self.picture(&film[n as usize % film.len()], timestamp)?;
+            let mut units = film[n as usize % film.len()].clone();
+            if faults.no_parameter_sets {
+                units.retain(|unit| !matches!(unit[0] & 31, 7 | 8));
+            }
+            self.picture(&units, timestamp)?;
         }
         Ok(())
     }
@@ -428,7 +462,7 @@ impl<'a> Stream<'a> {
     /// A sender report: `timestamp` belongs to the picture that was captured at `captured`.
     fn report(&self, captured: SystemTime, timestamp: u32) -> io::Result<()> {
         let unix = captured.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
-        let ntp = unix + self.viewer.faults.clock_ahead + NTP_TO_UNIX;
+        let ntp = unix + self.viewer.faults().clock_ahead + NTP_TO_UNIX;
         let mut packet = vec![0x80, 200, 0, 6];
         packet.extend(self.ssrc.to_be_bytes());
         packet.extend((ntp as u32).to_be_bytes());

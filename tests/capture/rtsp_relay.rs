@@ -76,15 +76,23 @@ fn error(played: &Played) -> String {
     played.result.as_ref().expect_err("no clip can come").in_one_line()
 }
 
-/// Makes a certificate and its key, `NAME.pem` and `NAME.key`, with a subject alternative name.
-fn self_signed(folder: &Path, name: &str, alternative: &str) {
-    let made = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=camera"])
-        .args(["-addext", &format!("subjectAltName={alternative}")])
-        .args(["-keyout", &format!("{name}.key"), "-out", &format!("{name}.pem")])
-        .current_dir(folder)
-        .output()
-        .expect("openssl runs");
+/// Makes certificates `NAME.pem` and keys `NAME.key`: `own` signs itself; an `authority` signs `right` for 127.0.0.1 and
+/// `other` for another name.
+fn certificates(folder: &Path) {
+    let script = r#"
+        set -e
+        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout own.key -out own.pem -subj "/CN=camera"
+        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout authority.key -out authority.pem -subj "/CN=authority"
+        sign() {
+            openssl req -newkey rsa:2048 -nodes -keyout $1.key -out $1.csr -subj "/CN=$1"
+            printf "subjectAltName=$2\nbasicConstraints=CA:FALSE\n" > $1.ext
+            openssl x509 -req -in $1.csr -CA authority.pem -CAkey authority.key -CAcreateserial -days 2 \
+                -extfile $1.ext -out $1.pem
+        }
+        sign right IP:127.0.0.1
+        sign other DNS:elsewhere.example
+    "#;
+    let made = Command::new("sh").args(["-c", script]).current_dir(folder).output().expect("sh runs");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
 }
 
@@ -118,10 +126,10 @@ async fn encrypt(server: &HostileCamera, folder: &Path, name: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_is_trusted_as_the_configuration_says() {
     let folder = tempfile::tempdir().unwrap();
-    self_signed(folder.path(), "right", "IP:127.0.0.1");
-    self_signed(folder.path(), "other", "DNS:elsewhere.example");
+    certificates(folder.path());
+    let file = |name: &str| folder.path().join(name);
     let server = HostileCamera::start(Faults::default());
-    let mut config = camera(&encrypt(&server, folder.path(), "other").await);
+    let mut config = camera(&encrypt(&server, folder.path(), "own").await);
 
     let words = error(&play(config.clone(), 1).await);
     assert!(words.contains("the camera's certificate is signed by itself"), "{words}");
@@ -138,18 +146,24 @@ async fn a_certificate_is_trusted_as_the_configuration_says() {
     );
     config.tls = TlsVerify::Off;
     assert_eq!(play(config.clone(), 1).await.clips.len(), 1);
-    config.tls = TlsVerify::Full(Some(folder.path().join("other.pem")));
-    let words = error(&play(config.clone(), 1).await);
-    assert!(words.contains("is for another name") && words.contains("elsewhere.example"), "{words}");
-
-    let mut config = camera(&encrypt(&server, folder.path(), "right").await);
-    config.tls = TlsVerify::Full(Some(folder.path().join("right.pem")));
-    let played = play(config.clone(), 1).await;
-    assert_eq!(played.clips.len(), 1, "{:?}", played.result);
-    fs::write(folder.path().join("none.pem"), "").unwrap();
-    config.tls = TlsVerify::Full(Some(folder.path().join("none.pem")));
+    config.tls = TlsVerify::Full(Some(file("own.pem")));
+    assert_eq!(play(config.clone(), 1).await.clips.len(), 1);
+    fs::write(file("none.pem"), "").unwrap();
+    config.tls = TlsVerify::Full(Some(file("none.pem")));
     let words = error(&play(config, 1).await);
     assert!(words.contains("tls_ca_file") && words.contains("it holds none in PEM form"), "{words}");
+
+    let mut config = camera(&encrypt(&server, folder.path(), "right").await);
+    let words = error(&play(config.clone(), 1).await);
+    assert!(words.contains("is not signed by an authority that this machine trusts"), "{words}");
+    config.tls = TlsVerify::Full(Some(file("authority.pem")));
+    let played = play(config, 1).await;
+    assert_eq!(played.clips.len(), 1, "{:?}", played.result);
+
+    let mut config = camera(&encrypt(&server, folder.path(), "other").await);
+    config.tls = TlsVerify::Full(Some(file("authority.pem")));
+    let words = error(&play(config, 1).await);
+    assert!(words.contains("is for another name") && words.contains("elsewhere.example"), "{words}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -159,7 +173,7 @@ async fn the_wrong_kind_of_server_is_told() {
     let words = error(&play(camera(&plain.replace("rtsp://", "rtsps://")), 1).await);
     assert!(words.contains("TLS"), "{words}");
     let folder = tempfile::tempdir().unwrap();
-    self_signed(folder.path(), "right", "IP:127.0.0.1");
+    certificates(folder.path());
     let encrypted = encrypt(&server, folder.path(), "right").await;
     let words = error(&play(camera(&encrypted.replace("rtsps://", "rtsp://")), 1).await);
     assert!(words.contains("what answers there wants TLS: write rtsps:// in the uri"), "{words}");

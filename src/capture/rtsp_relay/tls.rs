@@ -57,7 +57,11 @@ pub(super) async fn connect(
 /// How a certificate is verified.
 #[derive(Debug)]
 enum How {
-    Authorities(Arc<WebPkiServerVerifier>),
+    /// By these; certificates of `tls_ca_file` that a camera shows as its own are trusted as they are.
+    Authorities {
+        verifier: Arc<WebPkiServerVerifier>,
+        own: Vec<CertificateDer<'static>>,
+    },
     Fingerprint(Fingerprint),
     Not,
 }
@@ -71,7 +75,14 @@ impl How {
                 let roots =
                     tls::roots(ca_file.as_deref(), "tls_ca_file").map_err(|error| error.to_string())?;
                 let builder = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone());
-                Self::Authorities(builder.build().map_err(|error| error.to_string())?)
+                let verifier = builder.build().map_err(|error| error.to_string())?;
+                let own = match ca_file {
+                    Some(file) => {
+                        tls::certificates(file, "tls_ca_file").map_err(|error| error.to_string())?
+                    }
+                    None => Vec::new(),
+                };
+                Self::Authorities { verifier, own }
             }
         })
     }
@@ -102,7 +113,10 @@ impl ServerCertVerifier for Verifier {
                 "the camera shows a certificate with the fingerprint {shown}, which is not tls_fingerprint: is \
                  this the camera? If its certificate has been renewed, change tls_fingerprint"
             ))),
-            How::Authorities(verifier) => verifier
+            How::Authorities { own, .. } if own.iter().any(|own| own == certificate) => {
+                Ok(ServerCertVerified::assertion())
+            }
+            How::Authorities { verifier, .. } => verifier
                 .verify_server_cert(certificate, intermediates, name, ocsp_response, now)
                 .map_err(|error| general(distrust(&error, shown))),
         }

@@ -83,7 +83,7 @@ pub enum CaptureError {
     Unauthorised(String),
     /// The camera wants a login of a kind that is not known here.
     #[error(
-        "{what}: the camera wants a login by {methods}, which camscribe does not know; allow Digest in the camera"
+        "{what}: the camera wants a login by {methods}, which camscribe does not know; allow Digest with MD5 or SHA-256 in the camera"
     )]
     UnknownLogin {
         /// Which source.

@@ -5,6 +5,9 @@ use std::{
     io::{self, Read, Seek, SeekFrom},
 };
 
+/// The most boxes that are looked at. Recordings of many hours have fewer fragments.
+const MAX_BOXES: usize = 200_000;
+
 /// Whether this is an MP4 or QuickTime file that ends before the box with its index.
 pub(super) fn lacks_index(file: &File) -> io::Result<bool> {
     let mut boxes = Boxes::of(file)?;
@@ -20,10 +23,10 @@ pub(super) fn is_fragmented(file: &File) -> io::Result<bool> {
     any(Boxes::of(file)?, &[b"moof"])
 }
 
-/// Whether one of the boxes is of one of these kinds.
+/// Whether one of the boxes is of one of these kinds, or may be: too many boxes are not looked at.
 fn any(boxes: Boxes<'_>, kinds: &[&[u8; 4]]) -> io::Result<bool> {
-    for kind in boxes {
-        if kinds.contains(&&kind?) {
+    for (i, kind) in boxes.enumerate() {
+        if i == MAX_BOXES || kinds.contains(&&kind?) {
             return Ok(true);
         }
     }

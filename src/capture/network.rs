@@ -1,6 +1,6 @@
 //! TCP connections to cameras, with errors that say why there is none.
 
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{
     net::{TcpStream, lookup_host},
@@ -25,8 +25,14 @@ pub(super) async fn connect(
     let found = timeout_at(deadline, lookup_host((host.clone(), port))).await;
     let unknown = |cause| CaptureError::UnknownHost { what: what.into(), host: host.clone(), cause };
     let mut refusal = unknown(io::ErrorKind::NotFound.into());
-    for address in found.unwrap_or_else(|_| Err(timed_out())).map_err(&unknown)? {
-        let connected = timeout_at(deadline, TcpStream::connect(address)).await;
+    let found = found.unwrap_or_else(|_| Err(timed_out())).map_err(&unknown)?;
+    // By IPv4 where there is a choice, as its datagrams come.
+    let mut found: Vec<_> = found.collect();
+    found.sort_by_key(SocketAddr::is_ipv6);
+    for (i, &address) in found.iter().enumerate() {
+        let now = Instant::now();
+        let share = deadline.saturating_duration_since(now) / (found.len() - i) as u32;
+        let connected = timeout_at(now + share, TcpStream::connect(address)).await;
         match connected.unwrap_or_else(|_| Err(timed_out())) {
             Ok(stream) => return Ok(stream),
             Err(cause) => refusal = CaptureError::Unreachable { what: what.into(), address, cause },

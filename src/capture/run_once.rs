@@ -74,6 +74,9 @@ pub(super) async fn run_once(
     status: &Arc<watch::Sender<CameraStatus>>,
     cancel: &CancellationToken,
 ) -> RunResult {
+    if let Some(relay) = relay {
+        relay.begin();
+    }
     let BuiltPipeline { pipeline, source, frames } = match build(config, survey, relay.map(RtspRelay::url)) {
         Ok(built) => built,
         Err(error) => return RunResult::failed(error),
@@ -96,7 +99,9 @@ pub(super) async fn run_once(
     let hanging = stop(&config.id, pipeline, started).await;
     let (position, uptime) = (probes.position(), probes.uptime());
     let what = config.source.to_string();
+    let failure = relay.and_then(RtspRelay::take_failure);
     let fault = match ended {
+        Ok(RunEnd::EndOfStream { .. }) if failure.is_some() => CaptureError::Ended(what),
         Ok(end) => return RunResult { end: Ok(end), uptime, hanging },
         Err(Fault::Stalled(StallReason::Silent { after })) => match probes.missing_parameter_sets() {
             Some(missing) => CaptureError::NoParameterSets { what, missing },
@@ -108,7 +113,7 @@ pub(super) async fn run_once(
         }
         Err(Fault::Reported(error)) => explain(&config.source, error, &events.missing_plugins(), position),
     };
-    let error = match relay.and_then(RtspRelay::take_failure) {
+    let error = match failure {
         Some(failure) => failure,
         None => find_network_cause(&config.source, probes.take_fault().unwrap_or(fault)).await,
     };

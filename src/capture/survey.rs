@@ -265,7 +265,7 @@ fn discard(pipeline: &gst::Pipeline, pad: &gst::Pad) -> Option<()> {
 fn end(pad: &gst::Pad, buffer: &gst::BufferRef) -> Option<Duration> {
     let event = pad.sticky_event::<gst::event::Segment>(0)?;
     let segment = event.segment().downcast_ref::<gst::ClockTime>()?;
-    let end = buffer.dts_or_pts().max(buffer.pts())? + buffer.duration().unwrap_or_default();
+    let end = buffer.dts_or_pts().max(buffer.pts())?.saturating_add(buffer.duration().unwrap_or_default());
     segment.to_running_time(end.min(segment.stop().unwrap_or(end))).map(Duration::from)
 }
 

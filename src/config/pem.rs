@@ -1,6 +1,10 @@
 //! Files in PEM form: certificates and keys.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{
+    fs::{self, File},
+    io::Read,
+    path::Path,
+};
 
 /// The most bytes of a certificate file that are read: more than any bundle of authorities has.
 const MAX_BYTES: u64 = 4 << 20;
@@ -11,10 +15,11 @@ const MAX_BYTES: u64 = 4 << 20;
 /// What is wrong with the file.
 pub fn check(path: &Path, label: &str) -> Result<(), String> {
     let unreadable = |e: std::io::Error| format!("cannot be read: {e}");
-    let mut file = File::open(path).map_err(unreadable)?;
-    if !file.metadata().map_err(unreadable)?.is_file() {
+    // Opening a pipe would wait for its writer.
+    if !fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err("is not a file".into());
     }
+    let mut file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
     file.by_ref().take(MAX_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.windows(label.len()).any(|part| part == label.as_bytes()) {

@@ -10,15 +10,16 @@ use tokio::{
 
 use super::{
     super::{error::CaptureError, inspect::lock, network},
-    Camera,
+    camera::Camera,
     exchange::{Exchange, Refusal, Step},
     message::{Message, NotRtsp, Piece, first_piece},
     tls,
 };
 use crate::config::NetworkAddress;
 
-/// How long the client may take to send its first request.
-const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the client may take to send its first request. One that has connected anew while datagrams come has
+/// none before it keeps its session alive.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long connecting may take: shorter than any camera's first frame, so that the cause of a failure is known.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long either side may take to accept what it is sent.
@@ -47,19 +48,18 @@ impl From<io::Error> for End {
     }
 }
 
-/// Connects the client to the camera until one of them closes the connection.
-///
-/// # Errors
-/// If the camera cannot be reached, or cannot be spoken to.
-pub(super) async fn serve(camera: &Camera, mut client: TcpStream) -> Result<(), CaptureError> {
+/// Connects the client to the camera until one of them closes the connection. Notes why the camera cannot be reached, or
+/// cannot be spoken to.
+pub(super) async fn serve(camera: &Camera, mut client: TcpStream) {
     let _ = client.set_nodelay(true);
     let mut from_client = Vec::new();
     let first = timeout(FIRST_REQUEST_TIMEOUT, first_request(&mut client, &mut from_client)).await;
     // Any program of this machine may connect. Only our client knows the base.
-    let Ok(Some(request)) = first else { return Ok(()) };
+    let Ok(Some(request)) = first else { return };
     if !request.uri().starts_with(&camera.client_base) {
-        return Ok(());
+        return;
     }
+    let run = camera.run.load(Ordering::SeqCst);
     let keep_alive = *lock(&camera.keep_alive);
     let exchange =
         Exchange::new(camera.client_base.clone(), camera.address.clone(), camera.login.clone(), keep_alive);
@@ -81,15 +81,15 @@ pub(super) async fn serve(camera: &Camera, mut client: TcpStream) -> Result<(), 
         Ok(()) => {
             // Unread data would make the camera miss a TEARDOWN.
             let _ = timeout(CLOSE_TIMEOUT, connection.drain()).await;
-            Ok(())
         }
+        // The next run has begun: this is not about it.
+        Err(_) if camera.run.load(Ordering::SeqCst) != run => {}
         Err(End::Closed) => {
             *lock(&camera.keep_alive) = connection.exchange.keep_alive_after_close();
             let on_request = connection.exchange.unanswered_keep_alive().is_some();
             camera.closed_on_keep_alive.store(on_request, Ordering::Relaxed);
-            Ok(())
         }
-        Err(End::Failed(error)) => Err(error),
+        Err(End::Failed(error)) => *lock(&camera.failure) = Some(error),
     }
 }
 

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http_auth::{PasswordClient, PasswordParams};
+use http_auth::{
+    PasswordClient, PasswordParams,
+    digest::{Algorithm, DigestClient},
+};
 
 use super::{
     keep_alive::{self, KeepAlive},
@@ -78,6 +81,10 @@ struct Session {
 pub(super) struct Exchange {
     /// What the client's URIs begin with in place of the camera's scheme, host and port.
     client_base: String,
+    /// The first URI of the client, which stands for the camera's address.
+    client_url: String,
+    /// A redirection has led to another host.
+    elsewhere: bool,
     address: NetworkAddress,
     /// The camera's own address.
     peer: Option<IpAddr>,
@@ -103,8 +110,11 @@ impl Exchange {
         login: Option<Login>,
         keep_alive: KeepAlive,
     ) -> Self {
+        let client_url = format!("{client_base}{}", address.split_before_path().1);
         Self {
             client_base,
+            client_url,
+            elsewhere: false,
             address,
             peer: None,
             login,
@@ -130,7 +140,9 @@ impl Exchange {
         if message.status().is_some() {
             return message;
         }
-        if let Some(rest) = message.uri().strip_prefix(&self.client_base) {
+        if message.uri() == self.client_url {
+            message.set_uri(self.address.as_str());
+        } else if let Some(rest) = message.uri().strip_prefix(&self.client_base) {
             let uri = format!("{}{rest}", self.address.split_before_path().0);
             message.set_uri(&uri);
         }
@@ -151,7 +163,10 @@ impl Exchange {
         }
         let method = waiting.request.method();
         let Asker::Client(sequence) = waiting.asker else {
-            if status >= 400 {
+            if status == 401 {
+                // The password has been changed: to send it again and again would lock the account.
+                self.session = None;
+            } else if status >= 400 {
                 self.keep_alive = self.keep_alive.after_refusal(method);
             }
             return Ok(Step::Nothing);
@@ -164,6 +179,10 @@ impl Exchange {
         }
         if matches!(status, 200..=299) {
             self.on_success(&waiting.request, &mut message);
+        }
+        if status == 401 {
+            // One that the client knows: otherwise it does not tell this from other errors.
+            message.set_header("WWW-Authenticate", "Basic realm=\"camera\"");
         }
         if let Some(sequence) = sequence {
             message.set_header("CSeq", sequence);
@@ -230,6 +249,9 @@ impl Exchange {
 
     fn authorization(&mut self, request: &Message) -> Option<String> {
         let (login, challenge) = (self.login.as_ref()?, self.challenge.as_mut()?);
+        if self.elsewhere && matches!(challenge, PasswordClient::Basic(_)) {
+            return None;
+        }
         let answered = challenge.respond(&PasswordParams {
             username: &login.username,
             password: login.password.expose(),
@@ -237,14 +259,26 @@ impl Exchange {
             method: request.method(),
             body: Some(request.body()),
         });
-        answered.ok()
+        let mut value = answered.ok()?;
+        // Without it, a camera takes the digest for one by MD5.
+        if let PasswordClient::Digest(digest) = challenge
+            && digest.rfc2069_compat()
+            && let Some(name) = algorithm_name(digest)
+        {
+            value.push_str(", algorithm=");
+            value.push_str(name);
+        }
+        Some(value)
     }
 
     /// The request that a response belongs to. A response without its number belongs to the oldest one.
     fn take_waiting(&mut self, sequence: Option<u32>) -> Option<Waiting> {
         let known = self.waiting.iter().position(|waiting| Some(waiting.sequence) == sequence);
         match sequence {
-            Some(sequence) if known.is_none() && sequence < self.next_sequence => None,
+            // An answer to keeping the session alive that nobody waits for any more.
+            Some(sequence) if known.is_none() && sequence < self.next_sequence && self.session.is_some() => {
+                None
+            }
             _ => self.waiting.remove(known.unwrap_or(0)),
         }
     }
@@ -279,9 +313,23 @@ impl Exchange {
         if self.address.is_encrypted() && !to.is_encrypted() {
             return Err(refusal("to an address without encryption"));
         }
+        self.elsewhere |= to.host_port().0 != self.address.host_port().0;
         self.address = to.clone();
         self.challenge = None;
         Ok(to)
+    }
+
+    /// Has the client ask by URIs of its own where the camera states its address, or has moved: a client that connects
+    /// anew is known by them.
+    fn set_base(&self, response: &mut Message) {
+        let stated = response.header("Content-Base").map(NetworkAddress::parse);
+        let base = match &stated {
+            Some(Ok((base, _))) if base.host_port() == self.address.host_port() => base,
+            None if self.redirections > 0 => &self.address,
+            _ => return,
+        };
+        let base = format!("{}{}", self.client_base, base.split_before_path().1);
+        response.set_header("Content-Base", base);
     }
 
     /// Notes what a response says about the session, and completes what the client needs.
@@ -292,6 +340,7 @@ impl Exchange {
                     self.offers_get_parameter = public.to_ascii_uppercase().contains("GET_PARAMETER");
                 }
             }
+            "DESCRIBE" => self.set_base(response),
             "SETUP" => {
                 complete_transport(request, response, self.peer);
                 self.set_up = response.header("Session").map(Into::into);
@@ -321,24 +370,43 @@ fn complete_transport(request: &Message, response: &mut Message, peer: Option<Ip
         Some(channels) if transport.is_empty() => format!("RTP/AVP/TCP;unicast;{channels}"),
         Some(channels) if !has("interleaved=") && !has("client_port=") => format!("{transport};{channels}"),
         _ => match peer {
-            Some(peer) if has("client_port=") && !has("source=") => format!("{transport};source={peer}"),
+            Some(peer)
+                if channels.is_none() && !transport.is_empty() && !has("multicast") && !has("source=") =>
+            {
+                format!("{transport};source={peer}")
+            }
             _ => return,
         },
     };
     response.set_header("Transport", completed);
 }
 
+/// The name of an algorithm other than MD5 (RFC 7616, section 3.3).
+fn algorithm_name(digest: &DigestClient) -> Option<&'static str> {
+    match (digest.algorithm(), digest.session()) {
+        (Algorithm::Sha256, false) => Some("SHA-256"),
+        (Algorithm::Sha256, true) => Some("SHA-256-sess"),
+        (Algorithm::Sha512Trunc256, false) => Some("SHA-512-256"),
+        (Algorithm::Sha512Trunc256, true) => Some("SHA-512-256-sess"),
+        _ => None,
+    }
+}
+
 /// The login methods that `WWW-Authenticate` headers name, such as `NTLM` or `Digest with algorithm=SHA-512`.
 fn methods<'a>(headers: impl Iterator<Item = &'a str>) -> String {
     let named = headers.flat_map(|value| {
-        let challenges = http_auth::parse_challenges(value).unwrap_or_default();
-        challenges.into_iter().map(|challenge| {
+        let Ok(challenges) = http_auth::parse_challenges(value) else {
+            let scheme = value.split_whitespace().next().unwrap_or_default();
+            return vec![format!("{scheme} in a form")];
+        };
+        let challenges = challenges.into_iter().map(|challenge| {
             let algorithm = challenge.params.iter().find(|(name, _)| name.eq_ignore_ascii_case("algorithm"));
             match algorithm {
                 Some((_, algorithm)) => format!("{} with {}", challenge.scheme, algorithm.to_unescaped()),
                 None => challenge.scheme.to_owned(),
             }
-        })
+        });
+        challenges.collect()
     });
     let named: Vec<String> = named.collect();
     if named.is_empty() { "a method that it does not name".into() } else { named.join(", ") }

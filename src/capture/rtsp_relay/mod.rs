@@ -9,8 +9,10 @@
 //! | `message` | pure: takes the connection apart |
 //! | `exchange`, `keep_alive` | pure: what becomes of requests and responses |
 //! | `tls` | whom to trust |
+//! | `camera` | what the connections of a camera share |
 //! | `connection` | one connection, from the client's first request to its end |
 
+mod camera;
 mod connection;
 mod exchange;
 mod keep_alive;
@@ -21,37 +23,20 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinHandle};
 use uuid::Uuid;
 
-use self::{connection::serve, keep_alive::KeepAlive};
+use self::{camera::Camera, connection::serve};
 use super::{camera_config::CameraConfig, error::CaptureError, inspect::lock};
-use crate::config::{Login, NetworkAddress, Origin, TlsVerify};
+use crate::config::Origin;
 
-/// The most connections at a time. GStreamer's client has one.
-const MAX_CONNECTIONS: usize = 4;
-
-/// A camera, as its connections see it.
-struct Camera {
-    /// The source, for errors.
-    what: String,
-    address: NetworkAddress,
-    login: Option<Login>,
-    tls: TlsVerify,
-    /// What the client's URIs begin with in place of the camera's scheme, host and port.
-    client_base: String,
-    /// Why the last connection failed.
-    failure: Mutex<Option<CaptureError>>,
-    /// What the last connection has taught.
-    keep_alive: Mutex<KeepAlive>,
-    /// The camera has closed the last connection instead of answering a request to keep the session alive.
-    closed_on_keep_alive: AtomicBool,
-}
+/// The most connections at a time. GStreamer's client has one, and perhaps one that is about to end.
+const MAX_CONNECTIONS: usize = 16;
 
 /// The relay of one camera. Ends when it is dropped.
 pub(super) struct RtspRelay {
@@ -87,6 +72,7 @@ impl RtspRelay {
             login: config.login.clone(),
             tls: config.tls.clone(),
             client_base,
+            run: AtomicU64::new(0),
             failure: Mutex::default(),
             keep_alive: Mutex::default(),
             closed_on_keep_alive: AtomicBool::new(false),
@@ -95,12 +81,19 @@ impl RtspRelay {
         Ok(Some(Self { url, camera, accepting }))
     }
 
+    /// Another run of the source begins: what failed before is forgotten.
+    pub fn begin(&self) {
+        self.camera.run.fetch_add(1, Ordering::SeqCst);
+        *lock(&self.camera.failure) = None;
+        self.camera.closed_on_keep_alive.store(false, Ordering::Relaxed);
+    }
+
     /// What the client has to open. Not for logs.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Why the camera could not be reached or does not work with this relay, since this was asked last.
+    /// Why the camera could not be reached or spoken to in this run.
     pub fn take_failure(&self) -> Option<CaptureError> {
         lock(&self.camera.failure).take()
     }
@@ -117,23 +110,20 @@ impl Drop for RtspRelay {
     }
 }
 
-/// Serves the connections of a camera's client. They end with this task.
+/// Serves the connections of a camera's client. They end when it closes them.
 async fn accept(listener: TcpListener, camera: Arc<Camera>) {
-    let mut connections = tokio::task::JoinSet::new();
+    let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok((client, _)) = listener.accept().await else {
             // Out of file descriptors, for instance.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
-        while connections.try_join_next().is_some() {}
-        if connections.len() < MAX_CONNECTIONS {
-            let camera = camera.clone();
-            connections.spawn(async move {
-                if let Err(failure) = serve(&camera, client).await {
-                    *lock(&camera.failure) = Some(failure);
-                }
-            });
-        }
+        let Ok(place) = free.clone().try_acquire_owned() else { continue };
+        let camera = camera.clone();
+        tokio::spawn(async move {
+            serve(&camera, client).await;
+            drop(place);
+        });
     }
 }

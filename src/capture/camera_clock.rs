@@ -116,12 +116,12 @@ impl CameraClock {
     /// Why the camera's clock is not used, if it states a time.
     pub fn warning(&self) -> Option<String> {
         let off = self.off?;
-        let minutes = off.abs().num_minutes();
-        let amount = match minutes {
+        let rounded = |unit: TimeDelta| (off.abs() + unit / 2).num_seconds() / unit.num_seconds();
+        let amount = match rounded(TimeDelta::minutes(1)) {
             ..2 => "about a minute".to_owned(),
-            2..120 => format!("{minutes} minutes"),
-            120..2880 => format!("{} hours", minutes / 60),
-            _ => format!("{} days", minutes / 1440),
+            minutes @ 2..120 => format!("{minutes} minutes"),
+            120..2880 => format!("{} hours", rounded(TimeDelta::hours(1))),
+            _ => format!("{} days", rounded(TimeDelta::days(1))),
         };
         let direction = if off > TimeDelta::zero() { "ahead of" } else { "behind" };
         let advice = match self.choice {
@@ -194,12 +194,19 @@ mod tests {
 
     #[test]
     fn the_warning_says_how_far_off_the_clock_is() {
-        let mut clock = CameraClock::new(ClockChoice::Auto);
-        sent(&mut clock, -100 * 24 * 3600, 0, 1);
-        seen(&mut clock, 960);
-        let warning = clock.warning().unwrap();
-        assert!(warning.starts_with("the camera's clock is 100 days behind ours, so"), "{warning}");
-        assert!(warning.contains("clock = \"camera\""), "{warning}");
+        for (ahead, expected) in [
+            (-100 * 24 * 3600, "100 days behind"),
+            (-299, "5 minutes behind"),
+            (7200 - 1, "2 hours ahead of"),
+            (-64, "about a minute behind"),
+        ] {
+            let mut clock = CameraClock::new(ClockChoice::Auto);
+            sent(&mut clock, ahead, 0, 1);
+            seen(&mut clock, 960);
+            let warning = clock.warning().unwrap();
+            assert!(warning.starts_with(&format!("the camera's clock is {expected} ours, so")), "{warning}");
+            assert!(warning.contains("clock = \"camera\""), "{warning}");
+        }
     }
 
     #[test]

@@ -81,6 +81,20 @@ pub enum CaptureError {
     /// The camera refuses the credentials, or wants some.
     #[error("{0}: the camera refuses user name or password")]
     Unauthorised(String),
+    /// The camera closes the connection instead of answering.
+    #[error(
+        "{what}: the camera closed the connection instead of answering {method}{}",
+        if *.on_login { " with a login; check user name and password" }
+        else { "; perhaps it has as many viewers as it can serve, or is starting" }
+    )]
+    HungUp {
+        /// Which source.
+        what: String,
+        /// The method of the request.
+        method: String,
+        /// The request was the first with a login.
+        on_login: bool,
+    },
     /// The camera wants a login of a kind that is not known here.
     #[error(
         "{what}: the camera wants a login by {methods}, which camscribe does not know; allow Digest with MD5 or SHA-256 in the camera"

@@ -1,15 +1,13 @@
 //! Questions about GStreamer's elements, pads, caps and buffers.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
-use gstreamer_video as gst_video;
-use gstreamer_video::prelude::*;
 
 /// What a pad probe returns to drop data. Not `Drop`: the bindings have freed the data by then, and
 /// GStreamer before 1.24.8 complains that there is nothing left to free.
@@ -76,20 +74,4 @@ pub(super) fn square_size(caps: &gst::CapsRef) -> Option<(u32, u32)> {
 pub(super) fn frame_rate(caps: &gst::CapsRef) -> Option<f64> {
     let rate = caps.structure(0)?.get::<gst::Fraction>("framerate").ok()?;
     (rate.numer() > 0).then(|| f64::from(rate.numer()) / f64::from(rate.denom()))
-}
-
-/// The pixels of an RGB buffer: `height` rows of `width` RGB triples without padding, then width and
-/// height.
-pub(super) fn rgb_pixels(buffer: &gst::BufferRef, caps: &gst::CapsRef) -> Option<(Arc<[u8]>, u32, u32)> {
-    let info = gst_video::VideoInfo::from_caps(caps).ok()?;
-    let mapped = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info).ok()?;
-    let stride = usize::try_from(mapped.plane_stride()[0]).ok()?;
-    let row = info.width() as usize * 3;
-    let data = mapped.plane_data(0).ok()?;
-    let rgb = if stride == row {
-        data.get(..row * info.height() as usize)?.into()
-    } else {
-        data.chunks(stride).take(info.height() as usize).flat_map(|r| &r[..row]).copied().collect()
-    };
-    Some((rgb, info.width(), info.height()))
 }

@@ -16,6 +16,7 @@
 //! | `rtp` | pure: puts a camera's RTP packets in order |
 //! | `sdp`, `picture_size` | completes a camera's description of its streams, and chooses the stream to ask for |
 //! | `colorimetry` | what the values of YUV frames mean, where a stream does not say |
+//! | `pixels` | the pixels of decoded frames, as RGB |
 //! | `stream_probes`, `clip_assembler`, `inspect` | drops what no clip wants, turns samples into frames and clips |
 //! | `keyframe_policy`, `stall`, `timestamper`, `camera_clock`, `file_time` | what to decode, whether a stream is alive, when a frame was captured |
 //! | `parameter_sets` | pure: whether a camera sends what its pictures need to be decoded |
@@ -41,6 +42,7 @@ mod parameter_sets;
 mod picture_size;
 mod pipeline;
 mod pipeline_files;
+mod pixels;
 mod playing_time;
 mod preflight;
 mod probe;

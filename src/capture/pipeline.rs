@@ -15,7 +15,7 @@ use super::{
     error::CaptureError,
     inspect::decoded_pad,
     pipeline_files::{self, PipelineError},
-    rtspsrc,
+    pixels, rtspsrc,
     survey::Survey,
     test_source,
 };
@@ -26,7 +26,7 @@ pub(super) struct BuiltPipeline {
     pub pipeline: gst::Pipeline,
     /// The element that opens the source.
     pub source: gst::Element,
-    /// The element that decoded frames arrive at, as RGB with square pixels.
+    /// The element that decoded frames arrive at, as [`pixels::caps`] says.
     pub frames: gst_app::AppSink,
 }
 
@@ -53,9 +53,7 @@ pub(super) fn build(
         let what = config.source.to_string();
         return Err(PipelineError::WrongSource { name: name.into(), element, what }.into());
     }
-    let square = gst::Fraction::new(1, 1);
-    let caps = gst::Caps::builder("video/x-raw").field("format", "RGB").field("pixel-aspect-ratio", square);
-    frames.set_caps(Some(&caps.build()));
+    frames.set_caps(Some(&pixels::caps()));
     if let Some(pad) = decoded_pad(&frames) {
         colorimetry::complete_caps_at(&pad);
     }

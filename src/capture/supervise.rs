@@ -36,7 +36,7 @@ const BACKOFF: BackoffConfig = BackoffConfig {
 /// A camera that has run for this long is healthy: the next pause is short again. A camera that connects
 /// and fails sooner than this waits longer each time.
 const STEADY: Duration = Duration::from_secs(60);
-/// The pause after a refused login. Some cameras lock an account for half an hour after a few wrong
+/// The pause after a login that was refused, or answered by closing the connection. Some cameras lock an account for half an hour after a few wrong
 /// passwords.
 const REFUSED: Duration = Duration::from_secs(300);
 
@@ -114,8 +114,10 @@ impl Supervisor {
             if !may_retry || !self.config.source.is_live() || fault.is_final() {
                 return Err(fault);
             }
-            let pause = match state {
-                CameraState::Unauthorised => BACKOFF.jitter.apply(REFUSED),
+            let pause = match fault {
+                CaptureError::Unauthorised(_) | CaptureError::HungUp { on_login: true, .. } => {
+                    BACKOFF.jitter.apply(REFUSED)
+                }
                 _ => pause_after(&mut self.backoff, uptime),
             };
             // The caller logs a final fault.

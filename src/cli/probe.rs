@@ -149,6 +149,7 @@ fn with_advice(error: CaptureError) -> String {
         | E::MissingPlugin { .. }
         | E::TooLarge { .. }
         | E::UnknownLogin { .. }
+        | E::HungUp { .. }
         | E::Tls { .. }
         | E::Pipeline(_)
         | E::Window(_)

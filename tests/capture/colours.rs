@@ -6,13 +6,21 @@ use std::{
     time::Duration,
 };
 
-use camscribe::{capture, frame::Frame};
+use camscribe::capture;
 
 use crate::support::{
-    playback::{camera, file, mean, play, play_all},
+    playback::{Played, camera, file, mean, play, play_all},
     rtsp::RtspServer,
     video::launch,
 };
+
+/// Encoders that keep every value as it is, or nearly.
+const H265: &str = "x265enc speed-preset=ultrafast option-string=lossless=1 ! h265parse";
+const VP9: &str = "vp9enc deadline=1 cpu-used=8 min-quantizer=0 max-quantizer=0 keyframe-max-dist=10";
+const JPEG: &str = "jpegenc quality=100";
+
+/// What JPEG always has: the matrix of BT.601 and the full range.
+const JFIF: Coding = Coding { height: 240, matrix: Matrix::Bt601, full: true, tagged: false };
 
 /// The bars of the chart, from left to right.
 const BARS: [[u8; 3]; 8] = [
@@ -26,12 +34,19 @@ const BARS: [[u8; 3]; 8] = [
     [220, 200, 30],
 ];
 
+/// Which matrix makes YUV of RGB.
+#[derive(Clone, Copy, Debug)]
+enum Matrix {
+    Bt601,
+    Bt709,
+    Bt2020,
+}
+
 /// How the colours of a chart become YUV, and what the stream says about it.
 #[derive(Clone, Copy, Debug)]
 struct Coding {
     height: usize,
-    /// The matrix is that of BT.709, not that of BT.601.
-    hd: bool,
+    matrix: Matrix,
     /// Luma goes from 0 to 255, not from 16 to 235.
     full: bool,
     /// The stream states the matrix. It states the range in any case.
@@ -39,10 +54,21 @@ struct Coding {
 }
 
 impl Coding {
-    /// A colour as Y, Cb and Cr (ITU-R BT.601 and BT.709, quantised to 8 bits).
+    /// All codings that a stream can state.
+    fn all() -> impl Iterator<Item = Self> {
+        [Matrix::Bt601, Matrix::Bt709, Matrix::Bt2020]
+            .into_iter()
+            .flat_map(|matrix| [false, true].map(|full| Self { height: 240, matrix, full, tagged: true }))
+    }
+
+    /// A colour as Y, Cb and Cr (ITU-R BT.601, BT.709 and BT.2020, quantised to 8 bits).
     fn yuv(self, rgb: [u8; 3]) -> [u8; 3] {
         let [r, g, b] = rgb.map(|v| f64::from(v) / 255.0);
-        let (kr, kb) = if self.hd { (0.2126, 0.0722) } else { (0.299, 0.114) };
+        let (kr, kb) = match self.matrix {
+            Matrix::Bt601 => (0.299, 0.114),
+            Matrix::Bt709 => (0.2126, 0.0722),
+            Matrix::Bt2020 => (0.2627, 0.0593),
+        };
         let y = kr * r + (1.0 - kr - kb) * g + kb * b;
         let (cb, cr) = ((b - y) / (2.0 - 2.0 * kb), (r - y) / (2.0 - 2.0 * kr));
         let (black, luma, chroma) = if self.full { (0.0, 255.0, 255.0) } else { (16.0, 219.0, 224.0) };
@@ -50,13 +76,13 @@ impl Coding {
     }
 
     /// GStreamer's name of it: range, matrix, transfer function and primaries.
-    fn colorimetry(self) -> &'static str {
-        match (self.full, self.hd) {
-            (true, true) => "1:3:5:1",
-            (true, false) => "1:4:16:4",
-            (false, true) => "2:3:5:1",
-            (false, false) => "2:4:16:4",
-        }
+    fn colorimetry(self) -> String {
+        let rest = match self.matrix {
+            Matrix::Bt601 => "4:16:4",
+            Matrix::Bt709 => "3:5:1",
+            Matrix::Bt2020 => "6:13:7",
+        };
+        format!("{}:{rest}", if self.full { 1 } else { 2 })
     }
 
     /// Writes `frames` frames of the chart in I420, ten a second. Returns the head of a pipeline that reads them.
@@ -77,6 +103,17 @@ impl Coding {
             path.display(),
             self.colorimetry()
         )
+    }
+
+    /// Writes the chart into a Matroska file, encoded as this piece of a pipeline says.
+    fn matroska(self, folder: &Path, frames: usize, encode: &str) -> PathBuf {
+        let path = folder.join("chart.mkv");
+        launch(&format!(
+            "{} ! videoconvert ! {encode} ! matroskamux ! filesink location={}",
+            self.chart(folder, frames),
+            path.display()
+        ));
+        path
     }
 
     /// Writes the chart as H.264.
@@ -121,60 +158,39 @@ fn forget_matrix(stream: &mut [u8]) {
     }
 }
 
-/// Asserts that every bar has its colour. GStreamer's conversion of the limited range is coarse: videoconvert 1.22 is
-/// off by up to 5 levels for these bars, and by up to 2 for the full range. The wrong matrix or range would be off by
-/// more than 12 in one of them.
-fn assert_colours(frame: &Frame, coding: Coding) {
-    let tolerance = if coding.full { 3 } else { 5 };
+/// Asserts that every bar has its colour. The wrong matrix or range would be off by more than 12 in one of them.
+fn assert_colours(played: &Played, coding: Coding, what: &str) {
+    let clip = played.clips.first();
+    let frame = &clip.unwrap_or_else(|| panic!("{what} {coding:?}: {:?}", played.result)).frames[0];
     for (i, bar) in BARS.iter().enumerate() {
         let middle = (i as f32 + 0.5) / BARS.len() as f32;
         let shown = mean(frame, (middle - 0.02, middle + 0.02), (0.4, 0.6));
         let off = shown.iter().zip(bar).map(|(a, b)| a.abs_diff(u32::from(*b))).max();
-        assert!(off <= Some(tolerance), "{coding:?}: {bar:?} is shown as {shown:?}");
+        assert!(off <= Some(3), "{what} {coding:?}: {bar:?} is shown as {shown:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn colours_of_h264_are_right_whatever_is_stated_about_them() {
     let folder = tempfile::tempdir().unwrap();
-    let tagged = [(false, false), (false, true), (true, false), (true, true)].map(|(hd, full)| Coding {
-        height: 240,
-        hd,
-        full,
-        tagged: true,
+    let untagged = [(576, Matrix::Bt601), (720, Matrix::Bt709)].into_iter().flat_map(|(height, matrix)| {
+        [false, true].map(|full| Coding { height, matrix, full, tagged: false })
     });
-    let untagged = [(576, false), (576, true), (720, false), (720, true)].map(|(height, full)| Coding {
-        height,
-        hd: height > 576,
-        full,
-        tagged: false,
-    });
-    for coding in tagged.into_iter().chain(untagged) {
+    for coding in Coding::all().chain(untagged) {
         let played = play_all(file(&coding.h264(folder.path(), 20))).await;
-        let clip = played.clips.first().unwrap_or_else(|| panic!("{coding:?}: {:?}", played.result));
-        assert_colours(&clip.frames[0], coding);
+        assert_colours(&played, coding, "H.264");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn colours_of_h265_and_vp9_with_8_and_10_bits_are_right() {
     let folder = tempfile::tempdir().unwrap();
-    for (hd, full) in [(false, false), (false, true), (true, false), (true, true)] {
-        let coding = Coding { height: 240, hd, full, tagged: true };
-        for encode in [
-            "x265enc speed-preset=ultrafast option-string=lossless=1 ! h265parse ! matroskamux",
-            "vp9enc deadline=1 cpu-used=8 min-quantizer=0 max-quantizer=0 ! matroskamux",
-        ] {
+    for coding in Coding::all() {
+        for encode in [H265, VP9] {
             for format in ["I420", "I420_10LE"] {
-                let path = folder.path().join("chart.mkv");
-                launch(&format!(
-                    "{} ! videoconvert ! video/x-raw,format={format} ! {encode} ! filesink location={}",
-                    coding.chart(folder.path(), 20),
-                    path.display()
-                ));
-                let played = play_all(file(&path)).await;
-                let clip = played.clips.first().unwrap_or_else(|| panic!("{encode}: {:?}", played.result));
-                assert_colours(&clip.frames[0], coding);
+                let path =
+                    coding.matroska(folder.path(), 20, &format!("video/x-raw,format={format} ! {encode}"));
+                assert_colours(&play_all(file(&path)).await, coding, encode);
             }
         }
     }
@@ -186,7 +202,7 @@ async fn hdr_is_told() {
     let path = folder.path().join("a.mkv");
     for (colorimetry, name) in [("bt2100-pq", Some("(PQ)")), ("bt2100-hlg", Some("(HLG)")), ("bt709", None)] {
         launch(&format!(
-            "videotestsrc num-buffers=75 ! video/x-raw,format=I420_10LE,width=320,height=240,framerate=25/1 \
+            "videotestsrc num-buffers=250 ! video/x-raw,format=I420_10LE,width=160,height=120,framerate=25/1 \
              ! capssetter caps=video/x-raw,colorimetry=(string){colorimetry} \
              ! x265enc speed-preset=ultrafast ! h265parse ! matroskamux ! filesink location={}",
             path.display()
@@ -197,36 +213,47 @@ async fn hdr_is_told() {
         };
         let played = play_all(file(&path)).await;
         assert!(tells(played.result.unwrap().warning), "{colorimetry}");
-        let facts = capture::probe(file(&path), Duration::from_secs(10)).await.unwrap();
-        assert!(tells(facts.warning), "{colorimetry}");
+        let server = RtspServer::start(&format!(
+            "filesrc location={} ! matroskademux ! h265parse ! rtph265pay config-interval=-1 name=pay0 pt=96",
+            path.display()
+        ));
+        for source in [file(&path), camera(&server.uri())] {
+            let facts = capture::probe(source, Duration::from_secs(10)).await.unwrap();
+            assert!(tells(facts.warning), "{colorimetry}");
+        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn colours_of_jpeg_are_right() {
     let folder = tempfile::tempdir().unwrap();
-    // JFIF: the matrix of BT.601 and the full range.
-    let coding = Coding { height: 240, hd: false, full: true, tagged: false };
-    let path = folder.path().join("chart.avi");
-    launch(&format!(
-        "{} ! jpegenc quality=100 ! avimux ! filesink location={}",
-        coding.chart(folder.path(), 20),
-        path.display()
-    ));
-    let played = play_all(file(&path)).await;
-    assert_colours(&played.clips[0].frames[0], coding);
+    let path = JFIF.matroska(folder.path(), 20, JPEG);
+    assert_colours(&play_all(file(&path)).await, JFIF, "JPEG");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn colours_of_a_camera_with_full_range_and_no_matrix_are_right() {
+async fn colours_of_cameras_are_right() {
     let folder = tempfile::tempdir().unwrap();
-    let coding = Coding { height: 240, hd: false, full: true, tagged: false };
-    let path = coding.h264(folder.path(), 300);
-    let server = RtspServer::start(&format!(
-        "filesrc location={} ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1",
-        path.display()
-    ));
-    let played = play(camera(&server.uri()), 1).await;
-    let clip = played.clips.first().unwrap_or_else(|| panic!("{:?} {:?}", played.result, played.states));
-    assert_colours(&clip.frames[0], coding);
+    let full = Coding { height: 240, matrix: Matrix::Bt601, full: true, tagged: false };
+    let h264 = full.h264(folder.path(), 300);
+    let head = format!("filesrc location={} ! h264parse", h264.display());
+    assert_colours(&watch(&format!("{head} ! rtph264pay config-interval=-1")).await, full, "H.264");
+
+    let bt709 = Coding { height: 240, matrix: Matrix::Bt709, full: false, tagged: true };
+    let bt2020 = Coding { matrix: Matrix::Bt2020, ..bt709 };
+    for (coding, encode, payload) in [
+        (bt2020, H265, "h265parse ! rtph265pay config-interval=-1"),
+        (bt709, VP9, "rtpvp9pay"),
+        (JFIF, JPEG, "rtpjpegpay"),
+    ] {
+        let path = coding.matroska(folder.path(), 300, encode);
+        let head = format!("filesrc location={} ! matroskademux", path.display());
+        assert_colours(&watch(&format!("{head} ! {payload}")).await, coding, encode);
+    }
+}
+
+/// The first clip of a camera that sends what this pipeline makes.
+async fn watch(pipeline: &str) -> Played {
+    let server = RtspServer::start(&format!("{pipeline} name=pay0 pt=96"));
+    play(camera(&server.uri()), 1).await
 }

@@ -34,6 +34,20 @@ async fn a_login_by_sha_256_alone_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_camera_that_hangs_up_instead_of_answering_is_told() {
+    for (sha256, method, advice) in
+        [(false, "DESCRIBE", "; perhaps it has"), (true, "OPTIONS", " with a login; check user name")]
+    {
+        let server = HostileCamera::start(Faults { hang_up_on: Some(method), sha256, ..Faults::default() });
+        let mut config = camera(&server.uri());
+        config.login = login("wrong");
+        let error = error(&play(config, 1).await);
+        let words = format!("the camera closed the connection instead of answering {method}{advice}");
+        assert!(error.contains(&words), "{error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_camera_that_names_no_channels_is_watched() {
     let server = HostileCamera::start(Faults { no_channels: true, ..Faults::default() });
     let played = play(camera(&server.uri()), 1).await;

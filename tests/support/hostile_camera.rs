@@ -58,6 +58,8 @@ pub struct Faults {
     pub keep_alive: KeepAliveAnswer,
     /// At this picture it hangs up, once.
     pub hang_up: Option<u32>,
+    /// It hangs up instead of answering this method; if it wants a login, once that was sent.
+    pub hang_up_on: Option<&'static str>,
     /// What it states as its clock rate in place of `/90000`.
     pub clock_rate: Option<&'static str>,
     /// Its pictures come without parameter sets.
@@ -247,6 +249,10 @@ impl Viewer {
             line.and_then(|line| line.split_once(':')).map_or("", |(_, value)| value.trim())
         };
         *self.last_request.lock().unwrap() = Instant::now();
+        let is_due = !self.faults().sha256 || !header("authorization").is_empty();
+        if self.faults().hang_up_on == Some(method) && is_due {
+            return self.socket.lock().unwrap().shutdown(Shutdown::Both);
+        }
         if self.faults().sha256 && !is_authorised(method, header("authorization")) {
             let challenge =
                 format!("WWW-Authenticate: Digest realm=\"{REALM}\", nonce=\"{NONCE}\", algorithm=SHA-256");

@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     super::{error::CaptureError, inspect::lock, network},
     camera::Camera,
-    exchange::{Exchange, Refusal, Step},
+    exchange::{Exchange, Refusal, Step, Unanswered},
     message::{Message, NotRtsp, Piece, first_piece},
     tls,
 };
@@ -60,6 +60,8 @@ pub(super) async fn serve(camera: &Camera, mut client: TcpStream) {
         return;
     }
     let run = camera.run.load(Ordering::SeqCst);
+    // What stopped an earlier connection did not stop the client.
+    *lock(&camera.failure) = None;
     let keep_alive = *lock(&camera.keep_alive);
     let exchange =
         Exchange::new(camera.client_base.clone(), camera.address.clone(), camera.login.clone(), keep_alive);
@@ -88,6 +90,10 @@ pub(super) async fn serve(camera: &Camera, mut client: TcpStream) {
             *lock(&camera.keep_alive) = connection.exchange.keep_alive_after_close();
             let on_request = connection.exchange.unanswered_keep_alive().is_some();
             camera.closed_on_keep_alive.store(on_request, Ordering::Relaxed);
+            if let Some(Unanswered { method, first_login }) = connection.exchange.unanswered() {
+                let what = camera.what.clone();
+                *lock(&camera.failure) = Some(CaptureError::HungUp { what, method, on_login: first_login });
+            }
         }
         Err(End::Failed(error)) => *lock(&camera.failure) = Some(error),
     }

@@ -17,6 +17,7 @@ use http_auth::{
 use super::{
     keep_alive::{self, KeepAlive},
     message::Message,
+    transport,
 };
 use crate::config::{Login, NetworkAddress};
 
@@ -100,6 +101,16 @@ pub(super) struct Exchange {
     session: Option<Session>,
     keep_alive: KeepAlive,
     last_request: Instant,
+    /// The camera has taken a login on this connection.
+    logged_in: bool,
+}
+
+/// The request of the client that a camera has left without an answer.
+#[derive(Debug, PartialEq)]
+pub(super) struct Unanswered {
+    pub method: String,
+    /// It was sent with a login, and the camera has not taken that login yet.
+    pub first_login: bool,
 }
 
 impl Exchange {
@@ -127,6 +138,7 @@ impl Exchange {
             session: None,
             keep_alive,
             last_request: Instant::now(),
+            logged_in: false,
         }
     }
 
@@ -161,6 +173,7 @@ impl Exchange {
             let Waiting { request, asker, .. } = waiting;
             return Ok(Step::ToCamera(self.send(request, asker, true, now)));
         }
+        self.logged_in |= waiting.with_login && status != 401;
         let method = waiting.request.method();
         let Asker::Client(sequence) = waiting.asker else {
             if status == 401 {
@@ -226,6 +239,14 @@ impl Exchange {
     pub fn unanswered_keep_alive(&self) -> Option<&str> {
         let unanswered = self.waiting.iter().find(|waiting| waiting.asker == Asker::KeepAlive)?;
         Some(unanswered.request.method())
+    }
+
+    /// The request of the client that the camera has not answered, while nothing plays yet.
+    pub fn unanswered(&self) -> Option<Unanswered> {
+        let counts = |it: &&Waiting| it.asker != Asker::KeepAlive && it.request.method() != "TEARDOWN";
+        let waiting = self.waiting.iter().find(counts).filter(|_| self.session.is_none())?;
+        let first_login = waiting.with_login && !self.logged_in;
+        Some(Unanswered { method: waiting.request.method().into(), first_login })
     }
 
     /// Notes a request, and returns it as the camera is to see it.
@@ -342,7 +363,7 @@ impl Exchange {
             }
             "DESCRIBE" => self.set_base(response),
             "SETUP" => {
-                complete_transport(request, response, self.peer);
+                transport::complete(request, response, self.peer);
                 self.set_up = response.header("Session").map(Into::into);
             }
             "PLAY" => {
@@ -357,28 +378,6 @@ impl Exchange {
             _ => {}
         }
     }
-}
-
-/// Adds what the client would otherwise take from its connection, or miss: the channels that it has asked for, or
-/// where datagrams come from.
-fn complete_transport(request: &Message, response: &mut Message, peer: Option<IpAddr>) {
-    let asked = request.header("Transport").unwrap_or_default();
-    let channels = asked.split([';', ',']).map(str::trim).find(|part| part.starts_with("interleaved="));
-    let transport = response.header("Transport").unwrap_or_default().trim_end_matches(';');
-    let has = |part: &str| transport.contains(part);
-    let completed = match channels {
-        Some(channels) if transport.is_empty() => format!("RTP/AVP/TCP;unicast;{channels}"),
-        Some(channels) if !has("interleaved=") && !has("client_port=") => format!("{transport};{channels}"),
-        _ => match peer {
-            Some(peer)
-                if channels.is_none() && !transport.is_empty() && !has("multicast") && !has("source=") =>
-            {
-                format!("{transport};source={peer}")
-            }
-            _ => return,
-        },
-    };
-    response.set_header("Transport", completed);
 }
 
 /// The name of an algorithm other than MD5 (RFC 7616, section 3.3).
@@ -410,4 +409,159 @@ fn methods<'a>(headers: impl Iterator<Item = &'a str>) -> String {
     });
     let named: Vec<String> = named.collect();
     if named.is_empty() { "a method that it does not name".into() } else { named.join(", ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::message::{Piece, first_piece},
+        *,
+    };
+    use crate::config::Secret;
+
+    const BASE: &str = "rtsp://127.0.0.1:40000/secret";
+    const CAMERA: &str = "rtsp://camera:5540";
+    const BASIC: &str = "Basic realm=\"porch\"";
+    const SHA_256: &str = "Digest realm=\"porch\", nonce=\"1234\", algorithm=SHA-256";
+
+    fn exchange(login: bool) -> Exchange {
+        let address = NetworkAddress::parse(&format!("{CAMERA}/live")).unwrap().0;
+        let login = login.then(|| Login { username: "viewer".into(), password: Secret::new("secret") });
+        Exchange::new(BASE.into(), address, login, KeepAlive::default())
+    }
+
+    /// A request of the client, under the number 7.
+    fn ask(exchange: &mut Exchange, method: &str, path: &str) -> Message {
+        let mut request = Message::request(method, &format!("{BASE}{path}"));
+        request.set_header("CSeq", "7");
+        exchange.on_client(request, Instant::now())
+    }
+
+    /// What becomes of the camera's response to `request`.
+    fn answer(
+        exchange: &mut Exchange,
+        request: &Message,
+        status: u16,
+        headers: &[(&str, &str)],
+    ) -> Result<Step, Refusal> {
+        let sequence = request.header("CSeq").unwrap();
+        let mut text = format!("RTSP/1.0 {status} X\r\nCSeq: {sequence}\r\n");
+        headers.iter().for_each(|(name, value)| text += &format!("{name}: {value}\r\n"));
+        text += "\r\n";
+        let Ok(Some((Piece::Message(response), _))) = first_piece(text.as_bytes()) else {
+            panic!("no message: {text}")
+        };
+        exchange.on_camera(response, Instant::now())
+    }
+
+    fn to_client(step: Result<Step, Refusal>) -> Message {
+        match step {
+            Ok(Step::ToClient(message)) => message,
+            other => panic!("not for the client: {other:?}"),
+        }
+    }
+
+    fn to_camera(step: Result<Step, Refusal>) -> Message {
+        match step {
+            Ok(Step::ToCamera(message)) => message,
+            other => panic!("not for the camera: {other:?}"),
+        }
+    }
+
+    /// An exchange whose session plays.
+    fn playing() -> Exchange {
+        let mut exchange = exchange(false);
+        let play = ask(&mut exchange, "PLAY", "/live");
+        to_client(answer(&mut exchange, &play, 200, &[("Session", "ab12;timeout=20")]));
+        exchange
+    }
+
+    #[test]
+    fn the_camera_sees_its_own_uris_and_the_client_its_own_numbers() {
+        let mut exchange = exchange(false);
+        let sent = ask(&mut exchange, "DESCRIBE", "/live");
+        assert_eq!(sent.uri(), format!("{CAMERA}/live"));
+        assert_eq!(sent.header("CSeq"), Some("1"));
+        let base = format!("{CAMERA}/live/");
+        let response = to_client(answer(&mut exchange, &sent, 200, &[("Content-Base", &base)]));
+        assert_eq!(response.header("CSeq"), Some("7"));
+        assert_eq!(response.header("Content-Base"), Some(&*format!("{BASE}/live/")));
+        let sent = ask(&mut exchange, "SETUP", "/live/trackID=1");
+        assert_eq!(sent.uri(), format!("{CAMERA}/live/trackID=1"));
+    }
+
+    #[test]
+    fn a_login_is_sent_once_and_a_refused_one_is_told() {
+        for challenge in [BASIC, SHA_256] {
+            let mut exchange = exchange(true);
+            let first = ask(&mut exchange, "DESCRIBE", "/live");
+            assert_eq!(first.header("Authorization"), None);
+            let challenge = [("WWW-Authenticate", challenge)];
+            let second = to_camera(answer(&mut exchange, &first, 401, &challenge));
+            let expected = challenge[0].1.split(' ').next().unwrap();
+            assert!(second.header("Authorization").unwrap().starts_with(expected), "{second:?}");
+            let refused = to_client(answer(&mut exchange, &second, 401, &challenge));
+            assert_eq!(refused.status(), Some(401));
+        }
+    }
+
+    #[test]
+    fn a_login_of_an_unknown_kind_is_told_by_name() {
+        let mut exchange = exchange(true);
+        let request = ask(&mut exchange, "DESCRIBE", "/live");
+        let step = answer(&mut exchange, &request, 401, &[("WWW-Authenticate", "NTLM")]);
+        assert_eq!(step, Err(Refusal::Login("NTLM".into())));
+    }
+
+    #[test]
+    fn a_camera_that_hangs_up_on_a_login_is_told_from_one_that_hangs_up_before() {
+        let mut exchange = exchange(true);
+        let first = ask(&mut exchange, "DESCRIBE", "/live");
+        let unanswered = |method: &str, first_login| Some(Unanswered { method: method.into(), first_login });
+        assert_eq!(exchange.unanswered(), unanswered("DESCRIBE", false));
+        let second = to_camera(answer(&mut exchange, &first, 401, &[("WWW-Authenticate", SHA_256)]));
+        assert_eq!(exchange.unanswered(), unanswered("DESCRIBE", true));
+        to_client(answer(&mut exchange, &second, 200, &[]));
+        assert_eq!(exchange.unanswered(), None);
+        ask(&mut exchange, "SETUP", "/live");
+        assert_eq!(exchange.unanswered(), unanswered("SETUP", false), "the login was taken");
+        let mut exchange = playing();
+        ask(&mut exchange, "TEARDOWN", "/live");
+        assert_eq!(exchange.unanswered(), None);
+    }
+
+    #[test]
+    fn a_session_is_kept_alive_by_what_the_camera_takes() {
+        let mut exchange = playing();
+        let due = exchange.keep_alive_at().unwrap();
+        assert!(
+            due > Instant::now() + Duration::from_secs(9) && due < Instant::now() + Duration::from_secs(11)
+        );
+        let request = exchange.keep_alive(Instant::now()).unwrap();
+        assert_eq!((request.method(), request.header("Session")), ("GET_PARAMETER", Some("ab12")));
+        assert_eq!(exchange.unanswered_keep_alive(), Some("GET_PARAMETER"));
+        assert_eq!(answer(&mut exchange, &request, 454, &[]), Ok(Step::Nothing), "the client has not asked");
+        assert_eq!(exchange.keep_alive(Instant::now()).unwrap().method(), "OPTIONS");
+    }
+
+    #[test]
+    fn redirections_are_followed_but_not_for_ever_and_not_to_less_safety() {
+        let mut exchange = exchange(false);
+        let mut sent = ask(&mut exchange, "DESCRIBE", "/live");
+        for i in 0..MAX_REDIRECTIONS {
+            let to = format!("rtsp://other:{}/moved", 5541 + i);
+            let step = answer(&mut exchange, &sent, 302, &[("Location", &to)]);
+            assert_eq!(step, Ok(Step::Redirect(NetworkAddress::parse(&to).unwrap().0)));
+            sent = exchange.again(Instant::now()).unwrap();
+            assert_eq!(sent.uri(), to);
+        }
+        let step = answer(&mut exchange, &sent, 302, &[("Location", "rtsp://other/moved")]);
+        assert_eq!(step, Err(Refusal::Redirection("again and again".into())));
+
+        let address = NetworkAddress::parse("rtsps://camera/live").unwrap().0;
+        let mut exchange = Exchange::new(BASE.into(), address, None, KeepAlive::default());
+        let sent = ask(&mut exchange, "DESCRIBE", "/live");
+        let step = answer(&mut exchange, &sent, 302, &[("Location", "rtsp://camera/live")]);
+        assert_eq!(step, Err(Refusal::Redirection("to an address without encryption".into())));
+    }
 }

@@ -7,7 +7,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `message` | pure: takes the connection apart |
-//! | `exchange`, `keep_alive` | pure: what becomes of requests and responses |
+//! | `exchange`, `transport`, `keep_alive` | pure: what becomes of requests and responses |
 //! | `tls` | whom to trust |
 //! | `camera` | what the connections of a camera share |
 //! | `connection` | one connection, from the client's first request to its end |
@@ -18,6 +18,7 @@ mod exchange;
 mod keep_alive;
 mod message;
 mod tls;
+mod transport;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},

@@ -1,0 +1,168 @@
+//! The pixels of decoded frames, as RGB.
+//!
+//! YUV with 8 bits is converted here: GStreamer 1.22 converts the limited range with errors of up to 5 levels in 255.
+//! Everything else (more bits, interlaced frames, other formats) GStreamer converts to RGB before.
+
+use std::sync::Arc;
+
+use gstreamer as gst;
+use gstreamer_video::{
+    VideoColorMatrix, VideoColorRange, VideoFormat, VideoFrameExt, VideoFrameRef, VideoInfo,
+};
+use yuv::{
+    YuvBiPlanarImage, YuvConversionMode, YuvPlanarImage, YuvRange, YuvStandardMatrix, yuv_nv12_to_rgb,
+    yuv420_to_rgb, yuv422_to_rgb, yuv444_to_rgb,
+};
+
+/// The formats that are converted here.
+const YUV: [&str; 4] = ["I420", "NV12", "Y42B", "Y444"];
+
+type Readable<'a> = VideoFrameRef<&'a gst::BufferRef>;
+
+/// The caps of the frames that [`rgb_pixels`] takes. Their pixels are square.
+pub(super) fn caps() -> gst::Caps {
+    let frames =
+        || gst::Structure::builder("video/x-raw").field("pixel-aspect-ratio", gst::Fraction::new(1, 1));
+    let yuv = frames().field("format", gst::List::new(YUV)).field("interlace-mode", "progressive");
+    gst::Caps::builder_full()
+        .structure(frames().field("format", "RGB").build())
+        .structure(yuv.build())
+        .build()
+}
+
+/// The pixels of a frame: `height` rows of `width` RGB triples without padding, then width and height. `None`: the
+/// frame is not as [`caps`] says.
+pub(super) fn rgb_pixels(buffer: &gst::BufferRef, caps: &gst::CapsRef) -> Option<(Arc<[u8]>, u32, u32)> {
+    let info = VideoInfo::from_caps(caps).ok()?;
+    let frame = VideoFrameRef::from_buffer_ref_readable(buffer, &info).ok()?;
+    let rgb = if info.format() == VideoFormat::Rgb { packed(&frame)? } else { converted(&frame)? };
+    Some((rgb, info.width(), info.height()))
+}
+
+/// The pixels of an RGB frame, without the padding of its rows.
+fn packed(frame: &Readable<'_>) -> Option<Arc<[u8]>> {
+    let (stride, row) = (stride(frame, 0)? as usize, frame.width() as usize * 3);
+    let (data, height) = (frame.plane_data(0).ok()?, frame.height() as usize);
+    if stride == row {
+        return Some(data.get(..row * height)?.into());
+    }
+    Some(data.chunks(stride).take(height).flat_map(|padded| &padded[..row]).copied().collect())
+}
+
+/// The pixels of a YUV frame.
+fn converted(frame: &Readable<'_>) -> Option<Arc<[u8]>> {
+    let (width, height) = (frame.width(), frame.height());
+    let row = width * 3;
+    let colorimetry = frame.info().colorimetry();
+    let range = match colorimetry.range() {
+        VideoColorRange::Range0_255 => YuvRange::Full,
+        _ => YuvRange::Limited,
+    };
+    // What a stream does not state was filled in before.
+    let matrix = match colorimetry.matrix() {
+        VideoColorMatrix::Bt709 => YuvStandardMatrix::Bt709,
+        VideoColorMatrix::Bt2020 => YuvStandardMatrix::Bt2020,
+        VideoColorMatrix::Smpte240m => YuvStandardMatrix::Smpte240,
+        VideoColorMatrix::Fcc => YuvStandardMatrix::Fcc,
+        _ => YuvStandardMatrix::Bt601,
+    };
+    let mut rgb: Arc<[u8]> = std::iter::repeat_n(0, row as usize * height as usize).collect();
+    let pixels = Arc::get_mut(&mut rgb)?;
+    if frame.format() == VideoFormat::Nv12 {
+        let image = YuvBiPlanarImage {
+            y_plane: frame.plane_data(0).ok()?,
+            y_stride: stride(frame, 0)?,
+            uv_plane: frame.plane_data(1).ok()?,
+            uv_stride: stride(frame, 1)?,
+            width,
+            height,
+        };
+        yuv_nv12_to_rgb(&image, pixels, row, range, matrix, YuvConversionMode::Balanced).ok()?;
+        return Some(rgb);
+    }
+    let convert = match frame.format() {
+        VideoFormat::I420 => yuv420_to_rgb,
+        VideoFormat::Y42b => yuv422_to_rgb,
+        VideoFormat::Y444 => yuv444_to_rgb,
+        _ => return None,
+    };
+    let image = YuvPlanarImage {
+        y_plane: frame.plane_data(0).ok()?,
+        y_stride: stride(frame, 0)?,
+        u_plane: frame.plane_data(1).ok()?,
+        u_stride: stride(frame, 1)?,
+        v_plane: frame.plane_data(2).ok()?,
+        v_stride: stride(frame, 2)?,
+        width,
+        height,
+    };
+    convert(&image, pixels, row, range, matrix).ok()?;
+    Some(rgb)
+}
+
+/// Bytes from one row of a plane to the next.
+fn stride(frame: &Readable<'_>, plane: usize) -> Option<u32> {
+    u32::try_from(*frame.plane_stride().get(plane)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use gstreamer_video::VideoFrame;
+
+    use super::*;
+
+    /// A frame of one colour, in planes whose rows are padded as GStreamer does it.
+    fn frame(format: &str, colorimetry: &str, [y, u, v]: [u8; 3]) -> (gst::Buffer, gst::Caps) {
+        gst::init().unwrap();
+        let caps: gst::Caps = format!(
+            "video/x-raw,format={format},width=37,height=21,framerate=1/1,pixel-aspect-ratio=1/1,\
+             interlace-mode=progressive,colorimetry={colorimetry}"
+        )
+        .parse()
+        .unwrap();
+        assert!(caps.can_intersect(&super::caps()), "{caps}");
+        let info = VideoInfo::from_caps(&caps).unwrap();
+        let buffer = gst::Buffer::with_size(info.size()).unwrap();
+        let mut frame = VideoFrame::from_buffer_writable(buffer, &info).unwrap();
+        frame.plane_data_mut(0).unwrap().fill(y);
+        if format == "NV12" {
+            frame.plane_data_mut(1).unwrap().chunks_exact_mut(2).for_each(|uv| uv.copy_from_slice(&[u, v]));
+        } else {
+            frame.plane_data_mut(1).unwrap().fill(u);
+            frame.plane_data_mut(2).unwrap().fill(v);
+        }
+        (frame.into_buffer(), caps)
+    }
+
+    #[test]
+    fn every_format_is_converted_by_what_its_values_mean() {
+        // BT.601, BT.709 and BT.2020: Y, Cb and Cr of [220, 200, 30] by the definitions, rounded.
+        for (colorimetry, yuv) in [
+            ("1:4:16:4", [187, 40, 152]),
+            ("2:4:16:4", [176, 50, 149]),
+            ("2:3:5:1", [181, 51, 144]),
+            ("2:6:13:7", [184, 51, 143]),
+        ] {
+            for format in YUV {
+                let (buffer, caps) = frame(format, colorimetry, yuv);
+                let (rgb, width, height) = rgb_pixels(&buffer, &caps).unwrap();
+                assert_eq!((width, height, rgb.len()), (37, 21, 37 * 21 * 3));
+                for pixel in rgb.chunks_exact(3) {
+                    let off = pixel.iter().zip([220u8, 200, 30]).map(|(a, b)| a.abs_diff(b)).max();
+                    assert!(off <= Some(2), "{format} {colorimetry}: {pixel:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_padding_of_rgb_rows_is_left_out() {
+        gst::init().unwrap();
+        let caps: gst::Caps = "video/x-raw,format=RGB,width=3,height=2,framerate=1/1".parse().unwrap();
+        // A row of three pixels has twelve bytes.
+        let row = |first: u8| (first..first + 9).chain([0; 3]);
+        let buffer = gst::Buffer::from_slice(row(10).chain(row(30)).collect::<Vec<u8>>());
+        let (rgb, ..) = rgb_pixels(&buffer, &caps).unwrap();
+        assert_eq!(rgb.to_vec(), (10..19).chain(30..39).collect::<Vec<u8>>());
+    }
+}

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `camera_config` | what capture has to know about a camera |
 //! | `supervise` | opens a source again and again until it ends or is cancelled |
-//! | `survey`, `mp4`, `matroska` | what has to be known of a file before it is played |
+//! | `survey`, `mp4`, `matroska`, `file_patch` | what has to be known of a file before it is played, or read differently |
 //! | `run_once`, `bus`, `playing_time` | one run of one pipeline: start, watch, stop |
 //! | `init`, `pipeline`, `pipeline_files`, `rtspsrc`, `test_source`, `shapes` | starts GStreamer and builds the pipeline of a source |
 //! | `rtsp_relay/` | stands between GStreamer's RTSP client and the camera |
@@ -31,6 +31,7 @@ mod clip_assembler;
 mod colorimetry;
 mod diagnose;
 mod error;
+mod file_patch;
 mod file_time;
 mod init;
 mod inspect;

@@ -53,6 +53,9 @@ pub(super) fn build(
         let what = config.source.to_string();
         return Err(PipelineError::WrongSource { name: name.into(), element, what }.into());
     }
+    if let Some(patch) = &survey.patch {
+        patch.clone().apply(&source);
+    }
     frames.set_caps(Some(&pixels::caps()));
     if let Some(pad) = decoded_pad(&frames) {
         colorimetry::complete_caps_at(&pad);

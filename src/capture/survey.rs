@@ -13,7 +13,14 @@ use chrono::{DateTime, Utc};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-use super::{autoplug, error::CaptureError, inspect::lock, matroska, mp4};
+use super::{
+    autoplug,
+    error::CaptureError,
+    file_patch::FilePatch,
+    inspect::lock,
+    matroska,
+    mp4::{self, Trimmed},
+};
 use crate::config::{Origin, Source};
 
 /// What is known of a source before it is played.
@@ -25,6 +32,8 @@ pub(super) struct Survey {
     pub length: Option<Duration>,
     /// When the recording began, as the file states it.
     pub recorded: Option<DateTime<Utc>>,
+    /// What GStreamer has to read in place of what the file has.
+    pub patch: Option<FilePatch>,
     /// There are several frames, but none says when it is to be shown.
     lacks_times: bool,
 }
@@ -105,20 +114,35 @@ fn play(
     };
     let states_length = states_length.unwrap_or_else(|| states_its_length(pipeline, path, tracks));
     let guess = if over { None } else { length_by_gstreamer(tracks) };
+    let trimmed = trimmed(pipeline, path);
     let tracks = lock(tracks);
+    let (length, patch) = match trimmed {
+        Some(Trimmed { length, patch }) => (Some(length), Some(patch)),
+        None => (if states_length { None } else { tracks.played().max(guess) }, None),
+    };
     Some(Survey {
         unwanted: tracks.unwanted(),
-        length: if states_length { None } else { tracks.played().max(guess) },
+        length,
         recorded: tracks.recorded(),
+        patch,
         lacks_times: over && !states_length && tracks.lack_times(),
     })
 }
 
+/// The name of the demuxer in a pipeline.
+fn demuxer(pipeline: &gst::Pipeline) -> Option<gst::glib::GString> {
+    let factories = pipeline.iterate_recurse().into_iter().flatten().filter_map(|it| it.factory());
+    factories.filter(|it| it.klass().contains("Demuxer")).map(|it| it.name()).next()
+}
+
+/// What has to be known of a file whose beginning was cut off.
+fn trimmed(pipeline: &gst::Pipeline, path: &Path) -> Option<Trimmed> {
+    demuxer(pipeline).filter(|it| it == "qtdemux")?;
+    mp4::trimmed(&File::open(path).ok()?).ok()?
+}
+
 /// Whether a file itself states how long it plays.
 fn states_its_length(pipeline: &gst::Pipeline, path: &Path, tracks: &Mutex<Tracks>) -> bool {
-    let factories = pipeline.iterate_recurse().into_iter().flatten().filter_map(|it| it.factory());
-    let mut demuxers = factories.filter(|it| it.klass().contains("Demuxer"));
-    let demuxer = demuxers.next();
     let states = |demuxer: &str| {
         let file = File::open(path)?;
         match demuxer {
@@ -127,7 +151,8 @@ fn states_its_length(pipeline: &gst::Pipeline, path: &Path, tracks: &Mutex<Track
             other => Ok(!STATE_NO_LENGTH.contains(&other)),
         }
     };
-    demuxer.is_some_and(|it| states(&it.name()).unwrap_or_default()) && length_by_gstreamer(tracks).is_some()
+    demuxer(pipeline).is_some_and(|it| states(&it).unwrap_or_default())
+        && length_by_gstreamer(tracks).is_some()
 }
 
 /// The length that GStreamer reads or guesses.

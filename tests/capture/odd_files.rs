@@ -275,3 +275,38 @@ async fn a_recording_with_a_frame_every_ten_seconds_or_every_minute_is_described
         assert_eq!((summary.clips, summary.too_few, summary.warning), (0, 12, None), "{seconds} {mux}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_film_whose_beginning_was_cut_off_is_described_to_its_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = ball(folder.path(), "a.mp4", &format!("{} ! mp4mux", h264(25)));
+    let whole = play_old(&path).await.clips;
+    trim(&path, 3.3);
+    let played = play_old(&path).await;
+    let seconds = whole.last().unwrap().end - whole[0].start - TimeDelta::milliseconds(3300);
+    let trimmed = played.clips.last().unwrap().end - played.clips[0].start;
+    assert!((trimmed - seconds).abs() <= TimeDelta::milliseconds(90), "{trimmed} of {seconds}");
+    assert_ends_when_modified(&played.clips, "a.mp4");
+    assert_eq!(played.result.unwrap().warning, None);
+}
+
+/// Cuts off the beginning of an MP4 file with one track, as editors do that encode nothing anew: the edit list and the
+/// stated lengths change (ISO 14496-12, sections 8.2.2, 8.4.2 and 8.6.6).
+fn trim(path: &Path, seconds: f64) {
+    let mut file = fs::read(path).unwrap();
+    // Where the content of a box begins behind version and flags.
+    let content = |file: &[u8], kind: &[u8; 4]| file.windows(4).rposition(|it| it == kind).unwrap() + 8;
+    let number = |file: &[u8], at: usize| u32::from_be_bytes(file[at..at + 4].try_into().unwrap());
+    let (movie, media, edits) = (content(&file, b"mvhd"), content(&file, b"mdhd"), content(&file, b"elst"));
+    let cut = |scale: u32| (seconds * f64::from(scale)) as u32;
+    let begins = cut(number(&file, media + 8));
+    let off = cut(number(&file, movie + 8));
+    for (at, value) in [
+        (movie + 12, number(&file, movie + 12) - off),
+        (edits + 4, number(&file, edits + 4) - off),
+        (edits + 8, begins),
+    ] {
+        file[at..at + 4].copy_from_slice(&value.to_be_bytes());
+    }
+    fs::write(path, file).unwrap();
+}

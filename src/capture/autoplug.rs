@@ -36,11 +36,14 @@ const DEMUXERS: [&str; 19] = [
     "wavparse",
 ];
 
-/// Media types that are refused, and what people call them. But for GIF, they name other files or addresses.
-const REFUSED: [(&str, &str); 9] = [
+/// Media types that are refused, and what people call them. But for GIF and encrypted ones, they name other files or
+/// addresses.
+const REFUSED: [(&str, &str); 11] = [
     ("application/dash+xml", "a playlist (DASH)"),
     ("application/sdp", "a description of a stream (SDP)"),
     ("application/smil", "a playlist (SMIL)"),
+    ("application/x-cbcs", "encrypted (DRM)"),
+    ("application/x-cenc", "encrypted (DRM)"),
     ("application/vnd.ms-sstr+xml", "a playlist (Smooth Streaming)"),
     ("application/x-hls", "a playlist (HLS)"),
     ("application/xml", "a text (XML)"),

@@ -24,9 +24,9 @@ pub(super) struct FileTime {
 impl FileTime {
     /// For a file of which a survey was made.
     pub fn new(path: &Path, survey: &Survey) -> Self {
-        // Some file systems cannot tell.
-        let modified =
-            fs::metadata(path).and_then(|it| it.modified()).map_or_else(|_| Utc::now(), DateTime::from);
+        // Some file systems cannot tell; some have it in local time, which may lie in the future.
+        let now = Utc::now();
+        let modified = fs::metadata(path).and_then(|it| it.modified()).map_or(now, DateTime::from).min(now);
         Self { modified, recorded: survey.recorded, length: survey.length, start: OnceLock::new() }
     }
 

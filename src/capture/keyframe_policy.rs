@@ -57,6 +57,8 @@ pub(super) struct SamplingDecision {
     pub keyframe_interval: Duration,
     /// Keyframes come less often than frames are wanted.
     pub too_rare: bool,
+    /// Keyframes come at most twice as often as frames are wanted.
+    pub about_as_wanted: bool,
 }
 
 impl KeyframePolicy {
@@ -97,6 +99,7 @@ impl KeyframePolicy {
             mode: self.mode,
             keyframe_interval,
             too_rare,
+            about_as_wanted: keyframe_interval * 2 >= self.wanted_interval,
         })
     }
 }

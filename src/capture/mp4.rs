@@ -23,7 +23,9 @@ const USUAL_DELAY: Duration = Duration::from_millis(500);
 pub(super) fn lacks_index(file: &File) -> io::Result<bool> {
     let mut boxes = Boxes::of(file)?;
     match boxes.next().transpose()? {
-        Some(first) if &first.kind == b"ftyp" => Ok(!any(boxes, &[b"moov", b"moof"])?),
+        Some(first) if [b"ftyp", b"styp", b"sidx", b"moof"].contains(&&first.kind) => {
+            Ok(!any(boxes, &[b"moov"])?)
+        }
         _ => Ok(false),
     }
 }
@@ -32,6 +34,23 @@ pub(super) fn lacks_index(file: &File) -> io::Result<bool> {
 /// first fragment.
 pub(super) fn is_fragmented(file: &File) -> io::Result<bool> {
     any(Boxes::of(file)?, &[b"moof"])
+}
+
+/// Where the file stops being one of boxes, in bytes: something was written over it, or was never written. Nothing is
+/// read from there on. `None`: it does not, or only with space that was kept free at its end.
+pub(super) fn broken_at(file: &File) -> io::Result<Option<u64>> {
+    /// How much of the end is looked at.
+    const END: usize = 4096;
+    let length = file.metadata()?.len();
+    for part in Boxes::of(file)?.take(MAX_BOXES) {
+        let part = part?;
+        if part.kind.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+            continue;
+        }
+        let end: [u8; END] = read_at(file, length.saturating_sub(END as u64)).unwrap_or([0; END]);
+        return Ok(end.iter().any(|byte| *byte != 0).then_some(part.start));
+    }
+    Ok(None)
 }
 
 /// A film of which the beginning was cut off without encoding it anew: its tracks have the beginning, and say where in
@@ -140,8 +159,9 @@ fn any(boxes: Boxes<'_>, kinds: &[&[u8; 4]]) -> io::Result<bool> {
     Ok(false)
 }
 
-/// A box: its kind, and where its content lies in the file.
+/// A box: where it begins in the file, its kind, and where its content lies.
 struct FileBox {
+    start: u64,
     kind: [u8; 4],
     content: Range<u64>,
 }
@@ -173,7 +193,11 @@ impl<'a> Boxes<'a> {
             short => (8, short.into()),
         };
         self.at = start.saturating_add(size.max(8));
-        Ok(FileBox { kind, content: start + head..self.at.clamp(start + head, self.end.max(start + head)) })
+        Ok(FileBox {
+            start,
+            kind,
+            content: start + head..self.at.clamp(start + head, self.end.max(start + head)),
+        })
     }
 }
 

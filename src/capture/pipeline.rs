@@ -19,7 +19,7 @@ use super::{
     survey::Survey,
     test_source,
 };
-use crate::config::{Origin, Property, PropertyValue};
+use crate::config::{Origin, Property, PropertyValue, Transport};
 
 /// A pipeline and the two elements of it that camscribe works with.
 pub(super) struct BuiltPipeline {
@@ -89,7 +89,7 @@ fn configure_source(pipeline: &gst::Pipeline, element: &gst::Element, config: &C
     if !properties.iter().all(|property| set_property(element, property)) {
         return false;
     }
-    rtspsrc::configure(element);
+    rtspsrc::configure(element, config.transport == Transport::Udp);
     match config.source.origin() {
         Origin::Synthetic(test) => test_source::configure(pipeline, element, test),
         _ => true,

@@ -8,6 +8,11 @@ use std::time::Duration;
 /// The length of an RTP header without extensions, in bytes (RFC 3550, section 5.1).
 const HEADER: usize = 12;
 
+/// The bit of the second byte that marks the last packet of a picture.
+const MARKER: u8 = 0x80;
+/// So many pictures must have ended with their only marker before markers are believed. Some cameras mark every slice.
+const PROVEN: u32 = 2;
+
 /// What is announced as the first sequence number of every stream.
 pub(super) const FIRST_SEQUENCE: u16 = 1;
 
@@ -34,6 +39,8 @@ const REORDERED: u16 = 100;
 /// The fields of an RTP header that are changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RtpHeader {
+    /// The picture ends with this packet (RFC 6184, section 5.1).
+    pub marker: bool,
     pub sequence: u16,
     pub timestamp: u32,
     pub ssrc: u32,
@@ -44,6 +51,7 @@ impl RtpHeader {
     pub fn read(packet: &[u8]) -> Option<Self> {
         let header: &[u8; HEADER] = packet.first_chunk()?;
         (header[0] >> 6 == 2).then(|| Self {
+            marker: header[1] & MARKER != 0,
             sequence: u16::from_be_bytes([header[2], header[3]]),
             timestamp: read_u32(header, 4),
             ssrc: read_u32(header, 8),
@@ -52,6 +60,7 @@ impl RtpHeader {
 
     /// Writes the fields into a packet that [`RtpHeader::read`] could read.
     pub fn write(self, packet: &mut [u8]) {
+        packet[1] = if self.marker { packet[1] | MARKER } else { packet[1] & !MARKER };
         packet[2..4].copy_from_slice(&self.sequence.to_be_bytes());
         packet[4..8].copy_from_slice(&self.timestamp.to_be_bytes());
         packet[8..12].copy_from_slice(&self.ssrc.to_be_bytes());
@@ -86,6 +95,10 @@ struct Sender {
     last: RtpHeader,
     /// When that came.
     last_at: Duration,
+    /// Pictures that ended with their only marker, unless markers are believed in any case.
+    proven: Option<u32>,
+    /// A packet with a marker was followed by one of the same picture.
+    lied: bool,
 }
 
 /// One stream of a camera. `P` is a packet.
@@ -95,6 +108,8 @@ pub(super) struct RtpStream<P> {
     clock_rate: u32,
     /// The SSRC that the camera has announced, if it has.
     announced: Option<u32>,
+    /// Pictures are told apart by their timestamps alone: markers need not be believed.
+    timestamps_suffice: bool,
     /// The SSRC that packets leave with: the stream's first.
     ssrc: u32,
     sender: Option<Sender>,
@@ -105,12 +120,20 @@ pub(super) struct RtpStream<P> {
 impl<P> RtpStream<P> {
     /// A stream of which no packet has come.
     pub fn new() -> Self {
-        Self { clock_rate: VIDEO_CLOCK_RATE, announced: None, ssrc: 0, sender: None, undecided: Vec::new() }
+        Self {
+            clock_rate: VIDEO_CLOCK_RATE,
+            announced: None,
+            timestamps_suffice: false,
+            ssrc: 0,
+            sender: None,
+            undecided: Vec::new(),
+        }
     }
 
-    /// Takes note of what the camera announces: timestamps per second, and the SSRC if it states one.
-    pub fn announce(&mut self, clock_rate: u32, ssrc: Option<u32>) {
+    /// Takes note of what the camera announces: timestamps per second, the SSRC if it states one, and the codec.
+    pub fn announce(&mut self, clock_rate: u32, ssrc: Option<u32>, codec: &str) {
         (self.clock_rate, self.announced) = (clock_rate, ssrc);
+        self.timestamps_suffice = matches!(codec, "H264" | "H265");
     }
 
     /// Takes a packet that has come at `now`. Returns the packets that go on, each with its new header.
@@ -202,6 +225,8 @@ impl<P> RtpStream<P> {
             timestamp_offset: timestamp.wrapping_sub(first.timestamp),
             last: first,
             last_at: at,
+            proven: self.timestamps_suffice.then_some(0),
+            lied: false,
         };
         let ssrc = self.ssrc;
         let passed = undecided.into_iter();
@@ -219,8 +244,21 @@ impl Sender {
             && later <= clock_rate.saturating_mul(LONGEST_PAUSE)
     }
 
+    /// Whether the markers of this sender end pictures, as far as is known with this packet.
+    fn believes_markers(&mut self, header: RtpHeader) -> bool {
+        let Some(proven) = &mut self.proven else { return true };
+        if self.last.marker && header.sequence == self.last.sequence.wrapping_add(1) {
+            match header.timestamp == self.last.timestamp {
+                true => self.lied = true,
+                false => *proven = proven.saturating_add(1),
+            }
+        }
+        !self.lied && *proven >= PROVEN
+    }
+
     /// The header with which a packet of this sender goes on.
     fn pass(&mut self, header: RtpHeader, now: Duration, ssrc: u32) -> RtpHeader {
+        let marker = self.believes_markers(header) && header.marker;
         // A packet that was overtaken is not the latest.
         let behind = self.last.sequence.wrapping_sub(header.sequence);
         if !(1..REORDERED).contains(&behind) {
@@ -228,6 +266,7 @@ impl Sender {
         }
         self.last_at = now;
         RtpHeader {
+            marker,
             sequence: header.sequence.wrapping_add(self.sequence_offset),
             timestamp: header.timestamp.wrapping_add(self.timestamp_offset),
             ssrc,
@@ -247,7 +286,7 @@ mod tests {
     }
 
     fn header(ssrc: u32, sequence: u16, timestamp: u32) -> RtpHeader {
-        RtpHeader { sequence, timestamp, ssrc }
+        RtpHeader { marker: false, sequence, timestamp, ssrc }
     }
 
     /// A stream that has had ten packets, one every 40 ms: sequence numbers from 65530, timestamps from 0.
@@ -327,7 +366,7 @@ mod tests {
     #[test]
     fn the_announced_sender_is_told_from_one_that_was_first() {
         let mut stream = RtpStream::new();
-        stream.announce(90_000, Some(OWN));
+        stream.announce(90_000, Some(OWN), "H264");
         assert_eq!(stream.push(header(OTHER, 40_000, 777_777), (), ms(0)), []);
         assert_eq!(stream.push(header(OWN, 9, 5), (), ms(1)), [(header(OWN, FIRST_SEQUENCE, 5), ())]);
         assert_eq!(stream.push(header(OTHER, 40_001, 777_777), (), ms(40)), []);
@@ -336,7 +375,7 @@ mod tests {
     #[test]
     fn a_sender_that_was_announced_wrongly_loses_nothing() {
         let mut stream = RtpStream::new();
-        stream.announce(90_000, Some(OTHER));
+        stream.announce(90_000, Some(OTHER), "H264");
         let passed: usize =
             (0..50u16).map(|i| stream.push(header(OWN, i, 0), (), ms(40 * u64::from(i))).len()).sum();
         assert_eq!(passed, 50);
@@ -380,13 +419,34 @@ mod tests {
         assert_eq!(payload(&whole[..22]), None);
     }
 
+    /// The markers that go on of pictures with two packets each. `marked`: which of the two have one.
+    fn markers(codec: &str, marked: [bool; 2]) -> Vec<bool> {
+        let mut stream = RtpStream::new();
+        stream.announce(90_000, None, codec);
+        let packets = (0..10u16).map(|i| RtpHeader {
+            marker: marked[usize::from(i % 2)],
+            ..header(OWN, i, 3600 * u32::from(i / 2))
+        });
+        packets.flat_map(|it| stream.push(it, (), ms(0))).map(|(it, ())| it.marker).collect()
+    }
+
+    #[test]
+    fn markers_that_do_not_end_pictures_are_left_out() {
+        assert_eq!(markers("H264", [true, true]), [false; 10]);
+        let proven: Vec<bool> = (0..10).map(|i| i % 2 == 1 && i >= 2 * PROVEN).collect();
+        assert_eq!(markers("H265", [false, true]), proven);
+        assert_eq!(markers("JPEG", [true, true]), [true; 10]);
+    }
+
     #[test]
     fn what_is_no_rtp_is_not_read() {
         assert_eq!(RtpHeader::read(&[0x80; 11]), None);
         assert_eq!(RtpHeader::read(&[0x40; 12]), None);
         let mut packet = [0x80; 12];
-        let changed = header(OWN, 7, 8);
-        changed.write(&mut packet);
-        assert_eq!(RtpHeader::read(&packet), Some(changed));
+        for marker in [true, false] {
+            let changed = RtpHeader { marker, ..header(OWN, 7, 8) };
+            changed.write(&mut packet);
+            assert_eq!(RtpHeader::read(&packet), Some(changed));
+        }
     }
 }

@@ -19,17 +19,23 @@ use super::{
 };
 
 /// Makes an `rtspsrc` ask for the video stream with the largest pictures only, pass on the camera's clock, and take
-/// streams as cameras describe and send them. Other elements stay as they are.
-pub(super) fn configure(element: &gst::Element) {
+/// streams as cameras describe and send them. Other elements stay as they are. `by_multicast`: packets may come by
+/// multicast.
+pub(super) fn configure(element: &gst::Element, by_multicast: bool) {
     if element.factory().is_none_or(|factory| factory.name() != "rtspsrc") {
         return;
     }
     let chosen = Arc::new(Mutex::new(None));
     let choice = chosen.clone();
     element.connect("on-sdp", false, move |values| {
+        let location: String = values.first()?.get::<gst::Element>().ok()?.property("location");
         let chosen = sdp::with_lent(values.get(1)?, |sdp| {
-            sdp::complete_clock_rates(sdp);
+            sdp::complete_formats(sdp);
+            sdp::complete_streams(sdp, &location);
             sdp::remove_start_codes(sdp);
+            if !by_multicast {
+                sdp::forget_multicast(sdp);
+            }
             sdp::largest_video(sdp)
         });
         *lock(&choice) = chosen.flatten();
@@ -154,7 +160,8 @@ impl Session {
             let clock_rate =
                 structure.get::<i32>("clock-rate").ok().and_then(|rate| u32::try_from(rate).ok());
             let clock_rate = clock_rate.filter(|rate| *rate > 0).unwrap_or(VIDEO_CLOCK_RATE);
-            lock(&self.stream).announce(clock_rate, structure.get("ssrc").ok());
+            let codec = structure.get("encoding-name").unwrap_or_default();
+            lock(&self.stream).announce(clock_rate, structure.get("ssrc").ok(), codec);
             structure.set("seqnum-base", u32::from(FIRST_SEQUENCE));
             structure.remove_field("clock-base");
             structure.remove_field("ssrc");

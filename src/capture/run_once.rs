@@ -146,7 +146,8 @@ impl Run<'_> {
                     BusEvent::EndOfStream => {
                         self.query_length();
                         let position = self.probes.position();
-                        let warning = self.cut_off(position).or_else(|| self.probes.colour_warning());
+                        let warning = self.broken().or_else(|| self.cut_off(position));
+                        let warning = warning.or_else(|| self.probes.colour_warning());
                         return Ok(RunEnd::EndOfStream { position, warning });
                     }
                 },
@@ -158,6 +159,12 @@ impl Run<'_> {
                 }
             }
         }
+    }
+
+    /// A warning, if a part of a file cannot be read.
+    fn broken(&self) -> Option<String> {
+        let at = self.survey.broken_at?;
+        Some(format!("the file is damaged at byte {at}: nothing behind it could be described"))
     }
 
     /// A warning, if all streams of a file end well before the length that it states.

@@ -1,7 +1,7 @@
 //! A camera's description of its streams (SDP): what it should have said is added, and the video stream to ask
 //! for is chosen.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, net::IpAddr};
 
 use gstreamer::{
     glib::{self, translate::ToGlibPtr},
@@ -29,13 +29,53 @@ pub(super) fn with_lent<T>(value: &glib::Value, change: impl FnOnce(&mut SDPMess
     }
 }
 
-/// States the clock rate of video streams for which the camera states zero or none. GStreamer plays none of them.
-pub(super) fn complete_clock_rates(sdp: &mut SDPMessageRef) {
-    for media in sdp.medias_mut().filter(|media| is_video(media)) {
-        let completed: Vec<String> = values(media, "rtpmap").filter_map(with_clock_rate).collect();
+/// States the formats of video streams as GStreamer reads them: with a clock rate where the camera states zero or none,
+/// and without superfluous spaces.
+pub(super) fn complete_formats(sdp: &mut SDPMessageRef) {
+    for media in videos_mut(sdp) {
+        let completed: Vec<String> = values(media, "rtpmap").filter_map(completed_format).collect();
         for rtpmap in completed {
             // The first one of a payload type counts. It fails only without attributes, and there is one.
             let _ = media.insert_attribute(Some(0), SDPAttribute::new("rtpmap", Some(&rtpmap)));
+        }
+        let trimmed: Vec<String> =
+            values(media, "fmtp").filter(|it| it.starts_with(' ')).map(|it| it.trim().into()).collect();
+        for fmtp in trimmed {
+            let _ = media.insert_attribute(Some(0), SDPAttribute::new("fmtp", Some(&fmtp)));
+        }
+    }
+}
+
+/// States what GStreamer needs to ask for a video stream: a URI, which is the camera's own (`camera`) where the stream
+/// has none, and the usual name of the protocol.
+pub(super) fn complete_streams(sdp: &mut SDPMessageRef, camera: &str) {
+    for media in videos_mut(sdp) {
+        if media.attribute_val("control").is_none() {
+            media.add_attribute("control", Some(camera));
+        }
+        if media.proto() == Some("RTP/AVP/TCP") {
+            media.set_proto("RTP/AVP");
+        }
+    }
+}
+
+/// Forgets the multicast addresses of streams that are not to come by multicast. GStreamer would ask for nothing else.
+pub(super) fn forget_multicast(sdp: &mut SDPMessageRef) {
+    let is_multicast = |address: Option<&str>| {
+        let address = address.and_then(|it| it.split('/').next()?.parse::<IpAddr>().ok());
+        address.is_some_and(|it| it.is_multicast())
+    };
+    if sdp.connection().is_some_and(|it| is_multicast(it.address())) {
+        sdp.set_connection("IN", "IP4", "0.0.0.0", 0, 0);
+    }
+    for media in videos_mut(sdp) {
+        let multicast: Vec<u32> = (0..)
+            .zip(media.connections())
+            .filter(|(_, it)| is_multicast(it.address()))
+            .map(|(i, _)| i)
+            .collect();
+        for i in multicast.into_iter().rev() {
+            let _ = media.remove_connection(i);
         }
     }
 }
@@ -43,7 +83,7 @@ pub(super) fn complete_clock_rates(sdp: &mut SDPMessageRef) {
 /// States the parameter sets of H.264 anew where the camera has put start codes among them, which GStreamer takes for
 /// the sets themselves.
 pub(super) fn remove_start_codes(sdp: &mut SDPMessageRef) {
-    for media in sdp.medias_mut().filter(|media| is_video(media)) {
+    for media in videos_mut(sdp) {
         let cleaned: Vec<String> = values(media, "fmtp").filter_map(without_start_codes).collect();
         for fmtp in cleaned {
             // As above.
@@ -55,7 +95,12 @@ pub(super) fn remove_start_codes(sdp: &mut SDPMessageRef) {
 /// The number of the video stream with the largest pictures: of several the first, and the first of all unless the
 /// sizes of all are known. `None`: there is no video.
 pub(super) fn largest_video(sdp: &SDPMessageRef) -> Option<u32> {
-    let videos: Vec<(u32, &SDPMediaRef)> = (0..).zip(sdp.medias()).filter(|(_, it)| is_video(it)).collect();
+    let mut videos: Vec<(u32, &SDPMediaRef)> =
+        (0..).zip(sdp.medias()).filter(|(_, it)| is_video(it)).collect();
+    // Some cameras say of what they send that they would take it.
+    if videos.iter().any(|(_, it)| is_sent(it)) {
+        videos.retain(|(_, it)| is_sent(it));
+    }
     let (first, _) = *videos.first()?;
     let sizes: Option<Vec<(u64, u32)>> =
         videos.iter().map(|(number, media)| Some((pixels(media)?, *number))).collect();
@@ -64,10 +109,17 @@ pub(super) fn largest_video(sdp: &SDPMessageRef) -> Option<u32> {
     Some(largest.map_or(first, |(_, number)| number))
 }
 
-/// Whether the camera sends video there. (To a stream with the attribute `sendonly` a client would send.)
+fn videos_mut(sdp: &mut SDPMessageRef) -> impl Iterator<Item = &mut SDPMediaRef> {
+    sdp.medias_mut().filter(|media| is_video(media))
+}
+
 fn is_video(media: &SDPMediaRef) -> bool {
-    let is = |attribute: &str| media.attribute_val(attribute).is_some();
-    media.media() == Some("video") && !is("sendonly") && !is("inactive")
+    media.media() == Some("video") && media.attribute_val("inactive").is_none()
+}
+
+/// Whether the camera sends there. (To a stream with the attribute `sendonly` a client would send.)
+fn is_sent(media: &SDPMediaRef) -> bool {
+    media.attribute_val("sendonly").is_none()
 }
 
 /// The values of all attributes with this name.
@@ -75,13 +127,17 @@ fn values<'a>(media: &'a SDPMediaRef, name: &str) -> impl Iterator<Item = &'a st
     (0..).map_while(move |n| media.attribute_val_n(name, n))
 }
 
-/// An `rtpmap` with a clock rate, such as `96 H264/90000`. `None`: it has one.
-fn with_clock_rate(rtpmap: &str) -> Option<String> {
+/// An `rtpmap` as it should be, such as `96 H264/90000`. `None`: it is so, or is none.
+fn completed_format(rtpmap: &str) -> Option<String> {
     let (payload_type, encoding) = rtpmap.trim().split_once(' ')?;
     let (name, rate) = encoding.trim().split_once('/').unwrap_or((encoding.trim(), ""));
-    let states_rate =
-        rate.split('/').next().is_some_and(|rate| rate.trim().parse().is_ok_and(|rate: u32| rate > 0));
-    (!states_rate).then(|| format!("{payload_type} {name}/{VIDEO_CLOCK_RATE}"))
+    let is_rate = |it: &str| it.trim().parse().is_ok_and(|rate: u32| rate > 0);
+    let stated = rate.split('/').next().is_some_and(is_rate);
+    let completed = match stated {
+        true => format!("{payload_type} {name}/{rate}"),
+        false => format!("{payload_type} {name}/{VIDEO_CLOCK_RATE}"),
+    };
+    (completed != rtpmap).then_some(completed)
 }
 
 /// An `fmtp` whose parameter sets have no start codes. `None`: it has none.
@@ -176,10 +232,11 @@ mod tests {
             ("96  H264/x ", "96 H264/90000"),
             ("96 H264/90000", "96 H264/90000"),
             ("96 H264/48000", "96 H264/48000"),
+            (" 96  H264/90000", "96 H264/90000"),
             ("nonsense", "nonsense"),
         ] {
             let mut sdp = sdp(&[SOUND, &format!("m=video 0 RTP/AVP 96\r\na=rtpmap:{stated}")]);
-            complete_clock_rates(&mut sdp);
+            complete_formats(&mut sdp);
             assert_eq!(sdp.media(1).unwrap().attribute_val("rtpmap"), Some(completed), "{stated}");
             assert_eq!(sdp.media(0).unwrap().attribute_val("rtpmap"), Some("8 PCMA/8000"));
         }
@@ -228,6 +285,28 @@ mod tests {
     fn a_stream_to_the_camera_is_no_video_of_it() {
         assert_eq!(largest(&[&video("a=sendonly"), &video("a=recvonly")]), Some(1));
         assert_eq!(largest(&[&video("a=inactive")]), None);
+        assert_eq!(largest(&[SOUND, &video("a=sendonly")]), Some(1), "if there is another");
+    }
+
+    #[test]
+    fn a_stream_without_a_uri_has_that_of_the_camera() {
+        let text = "m=video 0 RTP/AVP/TCP 96\r\na=rtpmap:96 H264/90000";
+        let mut sdp = sdp(&[text, &video("a=control:track2")]);
+        complete_streams(&mut sdp, "rtsp://camera/live");
+        let media = |i| sdp.media(i).unwrap();
+        assert_eq!(
+            (media(0).proto(), media(0).attribute_val("control")),
+            (Some("RTP/AVP"), Some("rtsp://camera/live"))
+        );
+        assert_eq!((media(1).proto(), media(1).attribute_val("control")), (Some("RTP/AVP"), Some("track2")));
+    }
+
+    #[test]
+    fn multicast_addresses_are_forgotten() {
+        let mut sdp = sdp(&["c=IN IP4 239.1.1.1/127", &video("c=IN IP4 239.1.1.2/127")]);
+        forget_multicast(&mut sdp);
+        let text = sdp.as_text().unwrap();
+        assert!(!text.contains("239.1.1"), "{text}");
     }
 
     #[test]

@@ -195,15 +195,18 @@ impl StreamProbes {
             return false;
         }
         self.detect(StallDetector::on_activity);
-        let Some(pts) = running_time(pad, buffer) else { return true };
         let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        let Some(pts) = running_time(pad, buffer) else {
+            // AVI states times of keyframes only. The other frames build on keyframes that may not be decoded.
+            return keyframe || lock(&self.keyframe_policy).mode() == DecodeMode::Rate;
+        };
         let (mode, decision) = {
             let mut policy = lock(&self.keyframe_policy);
             let decision = if keyframe { policy.on_keyframe(pts) } else { None };
             (policy.mode(), decision)
         };
         if let Some(decision) = decision {
-            lock(&self.assembler).set_early(mode == DecodeMode::Keyframes);
+            lock(&self.assembler).set_early(mode == DecodeMode::Keyframes && decision.about_as_wanted);
             self.report_sampling(decision);
         }
         let wanted = match mode {
@@ -221,7 +224,7 @@ impl StreamProbes {
         wanted
     }
 
-    fn report_sampling(&self, SamplingDecision { mode, keyframe_interval, too_rare }: SamplingDecision) {
+    fn report_sampling(&self, SamplingDecision { mode, keyframe_interval, too_rare, .. }: SamplingDecision) {
         let text = format!("{mode} (a keyframe every {:.2} s)", keyframe_interval.as_secs_f32());
         if mode == DecodeMode::Keyframes && too_rare {
             tracing::warn!(camera = %self.camera, "keyframes come less often than frames are wanted: {text}");

@@ -32,6 +32,8 @@ pub(super) struct Survey {
     pub length: Option<Duration>,
     /// When the recording began, as the file states it.
     pub recorded: Option<DateTime<Utc>>,
+    /// Byte from which on nothing of a file can be read.
+    pub broken_at: Option<u64>,
     /// What GStreamer has to read in place of what the file has.
     pub patch: Option<FilePatch>,
     /// There are several frames, but none says when it is to be shown.
@@ -114,7 +116,8 @@ fn play(
     };
     let states_length = states_length.unwrap_or_else(|| states_its_length(pipeline, path, tracks));
     let guess = if over { None } else { length_by_gstreamer(tracks) };
-    let trimmed = trimmed(pipeline, path);
+    let mp4 = demuxer(pipeline).filter(|it| it == "qtdemux").and_then(|_| File::open(path).ok());
+    let trimmed = mp4.as_ref().and_then(|file| mp4::trimmed(file).ok()?);
     let tracks = lock(tracks);
     let (length, patch) = match trimmed {
         Some(Trimmed { length, patch }) => (Some(length), Some(patch)),
@@ -124,6 +127,7 @@ fn play(
         unwanted: tracks.unwanted(),
         length,
         recorded: tracks.recorded(),
+        broken_at: mp4.and_then(|file| mp4::broken_at(&file).ok()?),
         patch,
         lacks_times: over && !states_length && tracks.lack_times(),
     })
@@ -133,12 +137,6 @@ fn play(
 fn demuxer(pipeline: &gst::Pipeline) -> Option<gst::glib::GString> {
     let factories = pipeline.iterate_recurse().into_iter().flatten().filter_map(|it| it.factory());
     factories.filter(|it| it.klass().contains("Demuxer")).map(|it| it.name()).next()
-}
-
-/// What has to be known of a file whose beginning was cut off.
-fn trimmed(pipeline: &gst::Pipeline, path: &Path) -> Option<Trimmed> {
-    demuxer(pipeline).filter(|it| it == "qtdemux")?;
-    mp4::trimmed(&File::open(path).ok()?).ok()?
 }
 
 /// Whether a file itself states how long it plays.

@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 
 use crate::support::{
     hostile_camera::{Faults, HostileCamera, RtpInfo},
-    playback::{Played, camera, play},
+    playback::{Played, camera, mean, play},
     rtsp::RtspServer,
 };
 
@@ -79,8 +79,8 @@ fn packets_of_another_sender_are_ignored() {
 
 #[test]
 fn a_clock_that_is_days_off_dates_nothing_unless_it_is_told_to() {
-    for (clock, days) in [(ClockChoice::Auto, 0.), (ClockChoice::Camera, -100.5)] {
-        let faults = Faults { clock_ahead: -100.5 * 86_400., ..Faults::default() };
+    for (clock, days) in [(ClockChoice::Auto, 0.), (ClockChoice::Camera, -100.25)] {
+        let faults = Faults { clock_ahead: -100.25 * 86_400., ..Faults::default() };
         let (played, began) = watch(faults, clock, 2);
         let last = played.clips.last().unwrap();
         let off = (last.frames[0].captured_at - began).as_seconds_f64() / 86_400.;
@@ -89,6 +89,26 @@ fn a_clock_that_is_days_off_dates_nothing_unless_it_is_told_to() {
         assert_eq!(last.clock == Clock::Camera, by_camera);
         assert_eq!(played.status.why.contains("100 days behind ours"), !by_camera, "{:?}", played.status);
     }
+}
+
+#[test]
+fn pictures_of_several_slices_are_whole_whatever_is_marked() {
+    let shown = |marks| {
+        let (played, _) = watch(Faults { marks, ..Faults::default() }, ClockChoice::Auto, 2);
+        let frames = played.clips.iter().flat_map(|clip| &clip.frames);
+        frames.map(|frame| mean(frame, (0., 1.), (0., 1.))).collect::<Vec<_>>()
+    };
+    let expected = shown(false)[0];
+    for frame in shown(true) {
+        assert!((0..3).all(|c| frame[c].abs_diff(expected[c]) <= 3), "{frame:?}, not {expected:?}");
+    }
+}
+
+#[test]
+fn a_camera_with_odd_words_and_stray_bytes_is_watched() {
+    let faults = Faults { odd_words: true, stray_every: Some(40), ..Faults::default() };
+    let (played, began) = watch(faults, ClockChoice::Auto, 2);
+    assert_in_time(&played.clips, began, faults);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::{
 use camscribe::{
     capture::{self, CaptureError},
     clip::Clip,
+    config::FrameSampling,
     frame::Clock,
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -309,4 +310,49 @@ fn trim(path: &Path, seconds: f64) {
         file[at..at + 4].copy_from_slice(&value.to_be_bytes());
     }
     fs::write(path, file).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_avi_whose_other_frames_have_no_times_shows_what_full_decoding_shows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = ball(folder.path(), "a.avi", &format!("{} ! avimux", h264(12)));
+    let shown = async |sampling, frames| {
+        let mut config = file(&path);
+        (config.sampling, config.window.frames) = (sampling, frames);
+        let clips = play_all(config).await.clips;
+        clips.into_iter().flat_map(|clip| clip.frames).collect::<Vec<_>>()
+    };
+    let (all, keyframes) = (shown(FrameSampling::Rate, 50).await, shown(FrameSampling::Keyframes, 4).await);
+    let compared = keyframes.iter().filter_map(|frame| {
+        let same = all.iter().find(|other| other.pts == frame.pts)?;
+        Some(same.rgb == frame.rgb)
+    });
+    let compared: Vec<bool> = compared.collect();
+    assert!(compared.len() >= 8 && compared.iter().all(|same| *same), "{compared:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_from_the_future_ended_just_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = ball(folder.path(), "a.mp4", &format!("{} ! mp4mux", h264(25)));
+    let before = Utc::now();
+    set_modified(&path, before + TimeDelta::hours(2));
+    let clips = play_all(file(&path)).await.clips;
+    let lengths: Vec<_> =
+        clips.windows(2).map(|two| (two[1].start - two[0].start).num_milliseconds()).collect();
+    assert_eq!(lengths, vec![2000; clips.len() - 1]);
+    assert!(clips.last().unwrap().end <= Utc::now() && clips[0].start >= before - TimeDelta::seconds(7));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hole_in_a_recording_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = ball(folder.path(), "a.mp4", &format!("{} ! mp4mux fragment-duration=1000", h264(25)));
+    assert_eq!(play_all(file(&path)).await.result.unwrap().warning, None);
+    let mut content = fs::read(&path).unwrap();
+    let fragment = content.windows(4).enumerate().filter(|(_, it)| *it == b"moof").nth(3).unwrap().0 - 4;
+    content[fragment..fragment + 64].fill(0);
+    fs::write(&path, content).unwrap();
+    let warning = play_all(file(&path)).await.result.unwrap().warning.unwrap_or_default();
+    assert!(warning.starts_with(&format!("the file is damaged at byte {fragment}:")), "{warning}");
 }

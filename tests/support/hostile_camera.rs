@@ -64,6 +64,13 @@ pub struct Faults {
     pub clock_rate: Option<&'static str>,
     /// Its pictures come without parameter sets.
     pub no_parameter_sets: bool,
+    /// Every packet has the marker of a picture's last one.
+    pub marks: bool,
+    /// A byte that belongs to nothing comes before every so many packets.
+    pub stray_every: Option<u16>,
+    /// It knows no OPTIONS and no Range, says first that it will answer, and describes its stream as few do: without a
+    /// URI, with a multicast address, another name of the protocol and spaces.
+    pub odd_words: bool,
 }
 
 /// The user name and the password of a camera that wants a login.
@@ -170,7 +177,7 @@ fn film(keyframes: u32) -> Vec<Vec<Vec<u8>>> {
     gst::init().unwrap();
     let launch = format!(
         "videotestsrc num-buffers={} pattern=ball ! video/x-raw,width=320,height=240,framerate={FPS}/1 \
-         ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max={keyframes} \
+         ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max={keyframes} option-string=slices=3 \
          ! video/x-h264,stream-format=byte-stream,alignment=au ! appsink name=out sync=false",
         10 * FPS
     );
@@ -273,6 +280,18 @@ impl Viewer {
                 KeepAliveAnswer::Close => return self.socket.lock().unwrap().shutdown(Shutdown::Both),
             }
         }
+        if self.faults().odd_words {
+            let refusal = match method {
+                "OPTIONS" => Some("400 Bad Request"),
+                "PLAY" if !header("range").is_empty() => Some("457 Invalid Range"),
+                _ => None,
+            };
+            let status = refusal.unwrap_or("100 Continue");
+            self.send_text(&format!("RTSP/1.0 {status}\r\nCSeq: {}\r\n\r\n", header("cseq")))?;
+            if refusal.is_some() {
+                return Ok(());
+            }
+        }
         let (mut headers, mut body) = (String::new(), String::new());
         match method {
             "OPTIONS" => headers += "Public: OPTIONS, DESCRIBE, SETUP, TEARDOWN, PLAY, GET_PARAMETER\r\n",
@@ -284,6 +303,14 @@ impl Viewer {
                      m=video 0 RTP/AVP 96\r\na=rtpmap:96 H264{clock_rate}\r\n\
                      a=fmtp:96 packetization-mode=1\r\na=control:track1\r\n"
                 );
+                if self.faults().odd_words {
+                    headers = headers.replace("application/sdp", "text/plain");
+                    body = body
+                        .replace("RTP/AVP", "RTP/AVP/TCP")
+                        .replace("t=0 0", "c=IN IP4 239.1.2.3/127\r\nt=0 0")
+                        .replace("a=control:track1\r\n", "")
+                        .replace("rtpmap:96 ", "rtpmap: 96  ");
+                }
             }
             "SETUP" => {
                 let transport = header("transport").split(',').next().unwrap_or_default();
@@ -448,8 +475,12 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    fn own_packet(&mut self, payload: &[u8], marker: bool, timestamp: u32) -> io::Result<()> {
-        self.packet(payload, marker, (self.sequence, timestamp, self.ssrc))?;
+    fn own_packet(&mut self, payload: &[u8], last: bool, timestamp: u32) -> io::Result<()> {
+        let Faults { marks, stray_every, .. } = self.viewer.faults();
+        if stray_every.is_some_and(|every| self.sequence.is_multiple_of(every)) {
+            self.viewer.socket.lock().unwrap().write_all(b"Q")?;
+        }
+        self.packet(payload, last || marks, (self.sequence, timestamp, self.ssrc))?;
         self.sequence = self.sequence.wrapping_add(1);
         Ok(())
     }

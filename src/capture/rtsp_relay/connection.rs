@@ -12,7 +12,7 @@ use super::{
     super::{error::CaptureError, inspect::lock, network},
     camera::Camera,
     exchange::{Exchange, Refusal, Step, Unanswered},
-    message::{Message, NotRtsp, Piece, first_piece},
+    message::{Message, NotRtsp, Piece, first_piece, stray_length},
     tls,
 };
 use crate::config::NetworkAddress;
@@ -208,9 +208,17 @@ impl Connection<'_> {
     async fn pass_camera_pieces(&mut self, to_camera: &mut Vec<u8>) -> Result<ControlFlow<()>, End> {
         let mut to_client = Vec::new();
         let mut taken = 0;
-        while let Some((piece, length)) =
-            first_piece(&self.from_camera[taken..]).map_err(|NotRtsp| End::Failed(self.no_rtsp(taken)))?
-        {
+        loop {
+            let (piece, length) = match first_piece(&self.from_camera[taken..]) {
+                Ok(Some(found)) => found,
+                Ok(None) => break,
+                Err(NotRtsp) if self.exchange.plays() => {
+                    // Some cameras count wrong now and then.
+                    taken += stray_length(&self.from_camera[taken..]);
+                    continue;
+                }
+                Err(NotRtsp) => return Err(End::Failed(self.no_rtsp(taken))),
+            };
             taken += length;
             let message = match piece {
                 Piece::Data(data) => {
@@ -222,7 +230,12 @@ impl Connection<'_> {
             let step = self.exchange.on_camera(message, Instant::now().into_std());
             match step.map_err(|refusal| End::Failed(self.refused(refusal)))? {
                 Step::Nothing => {}
-                Step::ToClient(message) => message.write(&mut to_client),
+                Step::ToClient(message) => {
+                    *lock(&self.camera.failure) = self.exchange.refused().map(|(method, words)| {
+                        self.other(&format!("the camera answers {method} with {words:?}"))
+                    });
+                    message.write(&mut to_client);
+                }
                 Step::ToCamera(message) => message.write(to_camera),
                 Step::Redirect(address) => {
                     self.connect(&address).await.map_err(End::Failed)?;

@@ -9,13 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http_auth::{
-    PasswordClient, PasswordParams,
-    digest::{Algorithm, DigestClient},
-};
+use http_auth::PasswordClient;
 
 use super::{
     keep_alive::{self, KeepAlive},
+    login,
     message::Message,
     transport,
 };
@@ -103,6 +101,8 @@ pub(super) struct Exchange {
     last_request: Instant,
     /// The camera has taken a login on this connection.
     logged_in: bool,
+    /// The method that the camera has refused, and its words, unless it plays all the same.
+    refused: Option<(String, String)>,
 }
 
 /// The request of the client that a camera has left without an answer.
@@ -139,6 +139,7 @@ impl Exchange {
             keep_alive,
             last_request: Instant::now(),
             logged_in: false,
+            refused: None,
         }
     }
 
@@ -168,6 +169,10 @@ impl Exchange {
     /// If the camera wants what is not to be had here.
     pub fn on_camera(&mut self, mut message: Message, now: Instant) -> Result<Step, Refusal> {
         let Some(status) = message.status() else { return Ok(Step::ToClient(message)) };
+        if matches!(status, 100..=199) {
+            // The response is still to come.
+            return Ok(Step::Nothing);
+        }
         let Some(waiting) = self.take_waiting(message.sequence()) else { return Ok(Step::Nothing) };
         if status == 401 && self.take_challenge(&message, &waiting)? {
             let Waiting { request, asker, .. } = waiting;
@@ -190,7 +195,22 @@ impl Exchange {
             self.waiting = [again].into();
             return Ok(Step::Redirect(to));
         }
-        if matches!(status, 200..=299) {
+        if method == "PLAY" && matches!(status, 451 | 457) && waiting.request.header("Range").is_some() {
+            // The camera plays from now on and nothing else.
+            let mut request = waiting.request.clone();
+            request.remove_header("Range");
+            return Ok(Step::ToCamera(self.send(request, Asker::Client(sequence), true, now)));
+        }
+        // GStreamer tells these two from other answers.
+        if status >= 400 && !matches!(status, 401 | 404) && matches!(method, "DESCRIBE" | "SETUP" | "PLAY") {
+            self.refused = Some((method.into(), message.status_text().into()));
+        } else if method == "PLAY" {
+            self.refused = None;
+        }
+        if method == "OPTIONS" && status >= 400 && status != 401 {
+            // What it does not offer it refuses anyway.
+            message = Message::response(200, "OK");
+        } else if matches!(status, 200..=299) {
             self.on_success(&waiting.request, &mut message);
         }
         if status == 401 {
@@ -208,6 +228,16 @@ impl Exchange {
         let Waiting { mut request, asker, .. } = self.waiting.pop_front()?;
         request.set_uri(self.address.as_str());
         Some(self.send(request, asker, false, now))
+    }
+
+    /// The method that the camera has refused, and its words.
+    pub fn refused(&self) -> Option<(&str, &str)> {
+        self.refused.as_ref().map(|(method, words)| (&**method, &**words))
+    }
+
+    /// Whether the camera has been made to play.
+    pub fn plays(&self) -> bool {
+        self.session.is_some()
     }
 
     /// When the session has to be kept alive.
@@ -273,23 +303,7 @@ impl Exchange {
         if self.elsewhere && matches!(challenge, PasswordClient::Basic(_)) {
             return None;
         }
-        let answered = challenge.respond(&PasswordParams {
-            username: &login.username,
-            password: login.password.expose(),
-            uri: request.uri(),
-            method: request.method(),
-            body: Some(request.body()),
-        });
-        let mut value = answered.ok()?;
-        // Without it, a camera takes the digest for one by MD5.
-        if let PasswordClient::Digest(digest) = challenge
-            && digest.rfc2069_compat()
-            && let Some(name) = algorithm_name(digest)
-        {
-            value.push_str(", algorithm=");
-            value.push_str(name);
-        }
-        Some(value)
+        login::authorization(challenge, login, request)
     }
 
     /// The request that a response belongs to. A response without its number belongs to the oldest one.
@@ -309,12 +323,8 @@ impl Exchange {
         if self.login.is_none() || waiting.repeated {
             return Ok(false);
         }
-        let offered = || response.headers("WWW-Authenticate");
-        let mut builder = PasswordClient::builder();
-        for value in offered() {
-            builder = builder.challenges(value);
-        }
-        let challenge = builder.build().map_err(|_| Refusal::Login(methods(offered())))?;
+        let offered: Vec<&str> = response.headers("WWW-Authenticate").collect();
+        let challenge = login::challenge(&offered).map_err(Refusal::Login)?;
         // A login that has just been refused is refused again, unless the camera's nonce had expired.
         let expired = matches!(&challenge, PasswordClient::Digest(new)
             if !matches!(&self.challenge, Some(PasswordClient::Digest(old)) if old.nonce() == new.nonce()));
@@ -361,7 +371,12 @@ impl Exchange {
                     self.offers_get_parameter = public.to_ascii_uppercase().contains("GET_PARAMETER");
                 }
             }
-            "DESCRIBE" => self.set_base(response),
+            "DESCRIBE" => {
+                self.set_base(response);
+                if response.body().starts_with(b"v=") {
+                    response.set_header("Content-Type", "application/sdp");
+                }
+            }
             "SETUP" => {
                 transport::complete(request, response, self.peer);
                 self.set_up = response.header("Session").map(Into::into);
@@ -378,37 +393,6 @@ impl Exchange {
             _ => {}
         }
     }
-}
-
-/// The name of an algorithm other than MD5 (RFC 7616, section 3.3).
-fn algorithm_name(digest: &DigestClient) -> Option<&'static str> {
-    match (digest.algorithm(), digest.session()) {
-        (Algorithm::Sha256, false) => Some("SHA-256"),
-        (Algorithm::Sha256, true) => Some("SHA-256-sess"),
-        (Algorithm::Sha512Trunc256, false) => Some("SHA-512-256"),
-        (Algorithm::Sha512Trunc256, true) => Some("SHA-512-256-sess"),
-        _ => None,
-    }
-}
-
-/// The login methods that `WWW-Authenticate` headers name, such as `NTLM` or `Digest with algorithm=SHA-512`.
-fn methods<'a>(headers: impl Iterator<Item = &'a str>) -> String {
-    let named = headers.flat_map(|value| {
-        let Ok(challenges) = http_auth::parse_challenges(value) else {
-            let scheme = value.split_whitespace().next().unwrap_or_default();
-            return vec![format!("{scheme} in a form")];
-        };
-        let challenges = challenges.into_iter().map(|challenge| {
-            let algorithm = challenge.params.iter().find(|(name, _)| name.eq_ignore_ascii_case("algorithm"));
-            match algorithm {
-                Some((_, algorithm)) => format!("{} with {}", challenge.scheme, algorithm.to_unescaped()),
-                None => challenge.scheme.to_owned(),
-            }
-        });
-        challenges.collect()
-    });
-    let named: Vec<String> = named.collect();
-    if named.is_empty() { "a method that it does not name".into() } else { named.join(", ") }
 }
 
 #[cfg(test)]
@@ -542,6 +526,27 @@ mod tests {
         assert_eq!(exchange.unanswered_keep_alive(), Some("GET_PARAMETER"));
         assert_eq!(answer(&mut exchange, &request, 454, &[]), Ok(Step::Nothing), "the client has not asked");
         assert_eq!(exchange.keep_alive(Instant::now()).unwrap().method(), "OPTIONS");
+    }
+
+    #[test]
+    fn a_camera_that_plays_no_range_is_asked_without() {
+        let mut exchange = exchange(false);
+        let mut play = Message::request("PLAY", &format!("{BASE}/live"));
+        play.set_header("Range", "npt=0.000-");
+        let sent = exchange.on_client(play, Instant::now());
+        let again = to_camera(answer(&mut exchange, &sent, 457, &[]));
+        assert_eq!((again.method(), again.header("Range")), ("PLAY", None));
+        assert_eq!(to_client(answer(&mut exchange, &again, 457, &[])).status(), Some(457), "once");
+        assert_eq!(exchange.refused(), Some(("PLAY", "457 X")));
+    }
+
+    #[test]
+    fn what_is_not_the_response_itself_is_not_passed_on() {
+        let mut exchange = exchange(false);
+        let sent = ask(&mut exchange, "OPTIONS", "/live");
+        assert_eq!(answer(&mut exchange, &sent, 100, &[]), Ok(Step::Nothing));
+        // The camera knows no OPTIONS: it may know the rest.
+        assert_eq!(to_client(answer(&mut exchange, &sent, 400, &[])).status(), Some(200));
     }
 
     #[test]

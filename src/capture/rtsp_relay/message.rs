@@ -13,6 +13,11 @@ const DATA: u8 = b'$';
 /// The bytes before the content of interleaved data: `$`, channel, and length.
 const DATA_HEAD: usize = 4;
 
+/// The highest channel that is looked for among stray bytes: a camera has few streams.
+const MAX_CHANNEL: u8 = 31;
+/// What a response begins with.
+const RESPONSE: &[u8] = b"RTSP/1.0 ";
+
 /// Something that cannot be RTSP.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NotRtsp;
@@ -48,6 +53,13 @@ pub(super) fn first_piece(bytes: &[u8]) -> Result<Option<(Piece<'_>, usize)>, No
             _ => Err(NotRtsp),
         };
     }
+    let mut lines = bytes[start..].split(|b| matches!(b, b'\r' | b'\n'));
+    let first_line = lines.next().unwrap_or_default();
+    let is_whole = lines.next().is_some();
+    let names_rtsp = || first_line.windows(5).any(|word| word == b"RTSP/");
+    if first_line.iter().any(|b| b.is_ascii_control() && *b != b'\t') || is_whole && !names_rtsp() {
+        return Err(NotRtsp);
+    }
     let Some(head) = head_length(&bytes[start..]) else {
         return if bytes.len() - start > MAX_HEAD { Err(NotRtsp) } else { Ok(None) };
     };
@@ -61,6 +73,22 @@ pub(super) fn first_piece(bytes: &[u8]) -> Result<Option<(Piece<'_>, usize)>, No
         message.body = body.into();
         (Piece::Message(message), length)
     }))
+}
+
+/// How many of these bytes, which do not begin a piece, stand before what may begin one: interleaved data that another
+/// piece follows, or a response. At least one.
+pub(super) fn stray_length(bytes: &[u8]) -> usize {
+    let begins_piece = |bytes: &[u8]| match bytes {
+        [DATA, channel, high, low, ..] => {
+            let length = DATA_HEAD + usize::from(u16::from_be_bytes([*high, *low]));
+            let next = bytes.get(length);
+            *channel <= MAX_CHANNEL && next.is_none_or(|next| matches!(next, &DATA | b'R' | b'\r' | b'\n'))
+        }
+        // Too few to tell.
+        [DATA, ..] => true,
+        _ => bytes.starts_with(RESPONSE) || RESPONSE.starts_with(bytes),
+    };
+    (1..bytes.len()).find(|at| begins_piece(&bytes[*at..])).unwrap_or(bytes.len())
 }
 
 /// The length of first line, headers and the empty line behind them.
@@ -90,6 +118,11 @@ impl Message {
         Self { first_line: format!("{method} {uri} RTSP/1.0"), headers: Vec::new(), body: Vec::new() }
     }
 
+    /// A response without headers.
+    pub fn response(status: u16, reason: &str) -> Self {
+        Self { first_line: format!("RTSP/1.0 {status} {reason}"), headers: Vec::new(), body: Vec::new() }
+    }
+
     fn of_head(bytes: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(bytes);
         let mut lines = text.lines();
@@ -115,6 +148,11 @@ impl Message {
         let mut words = self.first_line.split_whitespace();
         words.next().filter(|word| word.starts_with("RTSP/"))?;
         Some(words.next().and_then(|word| word.parse().ok()).unwrap_or(0))
+    }
+
+    /// Status and reason of a response, such as `404 Not Found`.
+    pub fn status_text(&self) -> &str {
+        self.first_line.split_once(' ').unwrap_or_default().1
     }
 
     /// The method of a request.
@@ -152,6 +190,11 @@ impl Message {
             Some((_, old)) => *old = value,
             None => self.headers.push((name.into(), value)),
         }
+    }
+
+    /// Removes a header.
+    pub fn remove_header(&mut self, name: &str) {
+        self.headers.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
     }
 
     /// The number of a request, which its response repeats.
@@ -222,10 +265,26 @@ mod tests {
     }
 
     #[test]
+    fn the_next_piece_is_found_behind_stray_bytes() {
+        for (stray, rest) in [
+            (&b"\x00"[..], &b"$\x00\x00\x02ab$\x00"[..]),
+            (b"\x00\x01$\x63\x00\x01a", b"$\x00\x00\x02abRTSP"),
+            (b"\x00$\x00\x00\x01ab", b"$\x00\x00\x02ab"),
+            (b"\x00RT", b"RTSP/1.0 200 OK\r\n\r\n"),
+            (b"\x00", b"$"),
+            (b"\x00abc", b""),
+        ] {
+            assert_eq!(stray_length(&[stray, rest].concat()), stray.len(), "{stray:?} {rest:?}");
+        }
+    }
+
+    #[test]
     fn what_is_no_rtsp_is_an_error_and_not_read_for_ever() {
         assert_eq!(first_piece(b"\x15\x03\x01"), Err(NotRtsp));
         assert_eq!(first_piece(b"HTTP/1.1 400 Bad Request\r\n\r\n"), Err(NotRtsp));
         assert_eq!(first_piece(&[b'A'; MAX_HEAD + 1]), Err(NotRtsp));
+        assert_eq!(first_piece(b"Q\x00\x17"), Err(NotRtsp));
+        assert_eq!(first_piece(b"Q\nR"), Err(NotRtsp));
         let long = format!("RTSP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", MAX_BODY + 1);
         assert_eq!(first_piece(long.as_bytes()), Err(NotRtsp));
     }

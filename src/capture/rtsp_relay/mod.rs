@@ -7,7 +7,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | `message` | pure: takes the connection apart |
-//! | `exchange`, `transport`, `keep_alive` | pure: what becomes of requests and responses |
+//! | `exchange`, `login`, `transport`, `keep_alive` | pure: what becomes of requests and responses |
 //! | `tls` | whom to trust |
 //! | `camera` | what the connections of a camera share |
 //! | `connection` | one connection, from the client's first request to its end |
@@ -16,6 +16,7 @@ mod camera;
 mod connection;
 mod exchange;
 mod keep_alive;
+mod login;
 mod message;
 mod tls;
 mod transport;

@@ -1,11 +1,16 @@
 //! Log lines on standard error: plain on a terminal, with priority prefixes under systemd. Standard output is
-//! for results.
+//! for results. A line that cannot be written, because a disk is full or nobody reads, is lost and changes nothing.
 
-use std::{fmt, io::IsTerminal};
+use std::{
+    env::{self, VarError},
+    fmt,
+    io::{self, IsTerminal, Write},
+};
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::{
     EnvFilter,
+    filter::ParseError,
     fmt::{
         FmtContext, FormatEvent, FormatFields,
         format::{Format, Full, Writer},
@@ -21,21 +26,39 @@ const LIBRARY_LEVELS: &str = "rumqttd=error,rumqttc=warn,tokenizers=error";
 /// level is `warn` if `quiet`, else `info`. A second call does nothing.
 pub fn init(quiet: bool) {
     let level = if quiet { "warn" } else { "info" };
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(format!("{level},{LIBRARY_LEVELS}")));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let stated = match env::var(EnvFilter::DEFAULT_ENV) {
+        Ok(text) => text.parse().map(Some).map_err(|error: ParseError| error.to_string()),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err("it is not UTF-8".into()),
+    };
+    let (filter, mistake) = match stated {
+        Ok(filter) => (filter, None),
+        Err(mistake) => (None, Some(mistake)),
+    };
+    let filter = filter.unwrap_or_else(|| EnvFilter::new(format!("{level},{LIBRARY_LEVELS}")));
+    // The subscriber would say on standard error that it cannot write there, and panic.
+    let builder =
+        tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter).with_writer(io::stderr);
     // systemd sets the variable for services whose output goes to the journal.
-    if std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stderr().is_terminal() {
+    if env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal() {
         let _ = builder
             .event_format(Journal(Format::default().without_time().with_level(false).with_ansi(false)))
             .try_init();
     } else {
         let _ = builder
             .with_timer(ChronoLocal::new("%H:%M:%S%.3f".into()))
-            .with_ansi(std::io::stderr().is_terminal())
+            .with_ansi(io::stderr().is_terminal())
             .with_target(false)
             .try_init();
     }
+    if let Some(mistake) = mistake {
+        tracing::warn!("RUST_LOG is not used: {mistake}; write for instance RUST_LOG=debug");
+    }
+}
+
+/// Writes a line to standard error for the person at the keyboard.
+pub fn tell(line: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// A format with the priority that the journal reads, `<N>`, before each line (sd-daemon(3)).

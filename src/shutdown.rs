@@ -4,9 +4,6 @@
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// The exit code after the second signal: 128 + SIGINT, as shells expect it.
-const ABORTED: i32 = 130;
-
 /// Returns a token that the first signal cancels. The second signal ends the process at once.
 ///
 /// # Errors
@@ -18,14 +15,15 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
     let cancelled = token.clone();
     tokio::spawn(async move {
         loop {
-            let name = tokio::select! {
-                _ = interrupt.recv() => "SIGINT",
-                _ = terminate.recv() => "SIGTERM",
+            // As shells expect it, the exit code of a process that a signal ends is 128 and its number.
+            let (name, exit_code) = tokio::select! {
+                _ = interrupt.recv() => ("SIGINT", 128 + SignalKind::interrupt().as_raw_value()),
+                _ = terminate.recv() => ("SIGTERM", 128 + SignalKind::terminate().as_raw_value()),
             };
             if cancelled.is_cancelled() {
                 tracing::error!("{name} again: stopping at once");
                 #[expect(clippy::disallowed_methods, reason = "the second signal ends the process at once")]
-                std::process::exit(ABORTED);
+                std::process::exit(exit_code);
             }
             tracing::info!("{name}: shutting down (send it again to stop at once)");
             cancelled.cancel();

@@ -5,7 +5,7 @@ use std::{io::Write, path::PathBuf};
 use clap::Args;
 
 use super::probe;
-use crate::{app, config, publish::Prepared};
+use crate::{app, config, logging::tell, publish::Prepared};
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -27,7 +27,7 @@ pub struct CheckArgs {
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let loaded = config::load(args.config.as_deref())?;
     for warning in &loaded.warnings {
-        eprintln!("warning: {warning}");
+        tell(format_args!("warning: {warning}"));
     }
     // Reads the files with certificates and keys.
     Prepared::new(app::publish_settings(&loaded.config, None))?;

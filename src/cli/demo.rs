@@ -2,7 +2,12 @@
 //! shapes, the built-in model describes them, an embedded broker on loopback delivers the events, and a
 //! subscriber prints them, each beside what was really drawn.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    path::PathBuf,
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::Args;
@@ -60,16 +65,25 @@ async fn demonstrate(args: DemoArgs) -> anyhow::Result<()> {
     let model = config.model.clone();
     let describer = tokio::task::spawn_blocking(move || app::load_model(&model)).await??;
 
-    println!(
-        "A synthetic camera shows moving shapes; a model describes every {} seconds of it.",
-        SCENE.as_secs()
-    );
-    println!("See it from another terminal: mosquitto_sub -V 5 -p {} -v -t '{PREFIX}/#'", broker.port());
-    println!("Ctrl-C ends it.\n");
+    writeln!(
+        io::stdout(),
+        "A synthetic camera shows moving shapes; a model describes every {} seconds of it.\n\
+         See it from another terminal: mosquitto_sub -V 5 -p {} -v -t '{PREFIX}/#'\n\
+         Ctrl-C ends it.\n",
+        SCENE.as_secs(),
+        broker.port()
+    )?;
     let (port, filter) = (broker.port(), format!("{PREFIX}/#"));
+    let closed = cancel.clone();
     let subscriber = tokio::spawn(async move {
-        let Err(error) = subscribe(port, &filter, |topic, payload| print(topic, payload, &truth)).await;
-        eprintln!("error: {error}");
+        let print = |topic: &str, payload: &[u8]| {
+            // Nobody reads any more.
+            if print(topic, payload, &truth).is_err() {
+                closed.cancel();
+            }
+        };
+        let Err(error) = subscribe(port, &filter, print).await;
+        logging::tell(format_args!("error: {error}"));
     });
     if let Some(duration) = args.duration {
         let cancel = cancel.clone();
@@ -118,21 +132,23 @@ fn config(port: u16, source: Source) -> anyhow::Result<Config> {
 }
 
 /// Prints a message as a subscriber receives it, and a description beside what was drawn.
-fn print(topic: &str, payload: &[u8], truth: &TestSource) {
+fn print(topic: &str, payload: &[u8], truth: &TestSource) -> io::Result<()> {
+    let mut out = io::stdout().lock();
     if topic.ends_with("/snapshot") {
-        println!("{topic}  (a JPEG of {} bytes)", payload.len());
+        writeln!(out, "{topic}  (a JPEG of {} bytes)", payload.len())
     } else if topic.ends_with("/latest") {
         // The same event as on …/description, retained by the broker.
+        Ok(())
     } else if topic.ends_with("/description")
         && let Ok(event) = serde_json::from_slice::<Event>(payload)
     {
-        println!("{topic}");
-        println!("  described: {}", event.description);
+        writeln!(out, "{topic}\n  described: {}", event.description)?;
         let start = event.clip.frames.first().map_or(0.0, |f| f.pts_s - f.offset_s);
-        if let Some(drawn) = truth.truth(Duration::from_secs_f64(start.max(0.0)), SCENE) {
-            println!("  drawn:     {drawn}");
+        match truth.truth(Duration::from_secs_f64(start.max(0.0)), SCENE) {
+            Some(drawn) => writeln!(out, "  drawn:     {drawn}"),
+            None => Ok(()),
         }
     } else {
-        println!("{topic}  {}", String::from_utf8_lossy(payload));
+        writeln!(out, "{topic}  {}", String::from_utf8_lossy(payload))
     }
 }

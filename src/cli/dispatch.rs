@@ -7,7 +7,7 @@ use super::{
     bench, check, completions, demo, describe, man, pull, run, schema,
     usage::UsageError,
 };
-use crate::{config::ConfigError, publish::SettingsError};
+use crate::{config::ConfigError, logging::tell, publish::SettingsError};
 
 /// The exit code of a usage error; clap uses the same.
 const USAGE: u8 = 2;
@@ -40,9 +40,9 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("error: {error}");
+    tell(format_args!("error: {error}"));
     for cause in error.chain().skip(1) {
-        eprintln!("  because: {cause}");
+        tell(format_args!("  because: {cause}"));
     }
     if error.is::<ConfigError>() || error.is::<SettingsError>() {
         ExitCode::from(BAD_CONFIGURATION)

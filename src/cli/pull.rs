@@ -12,6 +12,7 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use crate::{
     config,
     hub::{self, HubClient, ModelCaches, PullProgress, Target},
+    logging::tell,
 };
 
 /// Arguments of `pull`.
@@ -60,11 +61,8 @@ pub fn run(args: &PullArgs) -> anyhow::Result<()> {
     let pulled = hub.pull(model, revision, target, &mut |progress| printer.print(progress));
     printer.bar.finish_and_clear();
     let pulled = pulled?;
-    eprintln!(
-        "{model}@{revision} is on this machine: {}, commit {}",
-        HumanBytes(pulled.bytes),
-        pulled.commit
-    );
+    let size = HumanBytes(pulled.bytes);
+    tell(format_args!("{model}@{revision} is on this machine: {size}, commit {}", pulled.commit));
     writeln!(io::stdout(), "{}", pulled.path.display())?;
     Ok(())
 }
@@ -107,6 +105,6 @@ impl ProgressPrinter {
 
     /// Prints a line above the bar.
     fn line(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| tell(text));
     }
 }

@@ -24,6 +24,7 @@ mod commands;
 mod config;
 mod config_errors;
 mod end_to_end;
+mod log;
 mod probe;
 mod pull;
 mod reference_docs;

@@ -9,6 +9,7 @@ use crate::{
     clip::WindowConfig,
     config::{self, Fingerprint, Login, TlsVerify, units},
     device::{DeviceChoice, DtypeChoice},
+    logging::tell,
     prompt_spec::PromptSpec,
 };
 
@@ -87,7 +88,7 @@ impl DescribeArgs {
         let (Some(username), Some(file)) = (&self.username, &self.password_file) else { return Ok(None) };
         let (password, warning) = config::read_secret(file).map_err(anyhow::Error::msg)?;
         if let Some(warning) = warning {
-            eprintln!("warning: {warning}");
+            tell(format_args!("warning: {warning}"));
         }
         Ok(Some(Login { username: username.clone(), password }))
     }

@@ -24,6 +24,7 @@ use crate::{
     },
     event::Event,
     events::EventBuilder,
+    logging::tell,
     queue::{ClipQueue, Overflow},
 };
 
@@ -70,7 +71,7 @@ pub fn describe_windows(
     let Summary { frames, clips, warning, .. } =
         summary.map_err(|_| anyhow::anyhow!("the thread that reads the source panicked"))??;
     if let Some(warning) = warning {
-        eprintln!("warning: {}: {warning}", source.text);
+        tell(format_args!("warning: {}: {warning}", source.text));
     }
     if clips == 0 && !cancel.is_cancelled() {
         let what_to_do =

@@ -114,7 +114,7 @@ fn describe_all(
             if error.downcast_ref::<io::Error>().is_some() || sources.len() == 1 {
                 return Err(error);
             }
-            eprintln!("error: {error:#}");
+            logging::tell(format_args!("error: {error:#}"));
             failed += 1;
         }
     }

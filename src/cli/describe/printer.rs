@@ -4,7 +4,7 @@ use std::{io::Write, time::Duration};
 
 use clap::ValueEnum;
 
-use crate::{clip::Clip, describe::DescribeError, event::Event};
+use crate::{clip::Clip, describe::DescribeError, event::Event, logging::tell};
 
 /// The output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -50,7 +50,7 @@ impl Printer {
         match event {
             Ok(event) => self.event(clip, event)?,
             Err(error) => {
-                eprintln!("{}: clip {} was not described: {error}", self.source, clip.seq);
+                tell(format_args!("{}: clip {} was not described: {error}", self.source, clip.seq));
                 self.failed += 1;
             }
         }

@@ -1,0 +1,76 @@
+//! The log: what cannot be written ends nothing, and what cannot be understood is told.
+
+use std::{
+    fs::{self, File},
+    process::{Command, Stdio},
+};
+
+use crate::support::{
+    broker::{Mosquitto, Subscriber},
+    daemon::camscribe,
+};
+
+/// A camera that GStreamer draws, described every second.
+fn toml(port: u16) -> String {
+    format!(
+        "model.id = \"shapes\"\nmqtt.url = \"mqtt://127.0.0.1:{port}\"\n\
+         [cameras.porch]\nuri = \"test://shapes\"\nwindow = \"1s\"\nstride = \"1s\"\nsampling = \"rate\"\n"
+    )
+}
+
+fn full_disk() -> File {
+    File::options().write(true).open("/dev/full").unwrap()
+}
+
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "camscribe/#");
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("camscribe.toml");
+    fs::write(&file, toml(broker.port())).unwrap();
+    let mut run = camscribe(home.path());
+    run.args(["run", "--config"]).arg(&file).env("RUST_LOG", "debug");
+    let mut daemon = run.stdout(full_disk()).stderr(full_disk()).spawn().unwrap();
+    for _ in 0..3 {
+        subscriber.until(|it| it.topic.ends_with("/porch/description"));
+    }
+    assert_eq!(daemon.try_wait().unwrap(), None);
+    let stop = Command::new("kill").arg(daemon.id().to_string()).status().unwrap();
+    assert!(stop.success());
+    assert_eq!(daemon.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn an_error_that_cannot_be_written_has_its_exit_code_all_the_same() {
+    let home = tempfile::tempdir().unwrap();
+    for (arguments, code) in [
+        (&["check", "--config", "missing.toml"][..], 78),
+        (&["describe", "--model", "shapes", "missing.mp4"], 1),
+        (&["describe", "--model", "shapes", "--sampling", "reference", "rtsp://127.0.0.1/"], 2),
+    ] {
+        let status = camscribe(home.path()).args(arguments).stderr(full_disk()).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_ends_the_demo_in_peace() {
+    let home = tempfile::tempdir().unwrap();
+    let mut demo = camscribe(home.path());
+    demo.args(["demo", "--port", "0"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut demo = demo.spawn().unwrap();
+    drop(demo.stdout.take());
+    let output = demo.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
+
+#[test]
+fn a_wrong_rust_log_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    let mut describe = camscribe(home.path());
+    describe.args(["describe", "--model", "shapes", "missing.mp4"]).env("RUST_LOG", "camscribe=loud");
+    let output = describe.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("RUST_LOG is not used: "), "{told}");
+}

@@ -19,6 +19,9 @@ const MAX_EDITS: u32 = 64;
 /// Tracks of all films begin so late, because of frames that are decoded in another order than they are shown in.
 const USUAL_DELAY: Duration = Duration::from_millis(500);
 
+/// The longest film, as GStreamer counts. A length of all ones means that it is not known.
+const LONGEST: Duration = Duration::from_nanos(u64::MAX);
+
 /// Whether this is an MP4 or QuickTime file that ends before the box with its index.
 pub(super) fn lacks_index(file: &File) -> io::Result<bool> {
     let mut boxes = Boxes::of(file)?;
@@ -36,11 +39,15 @@ pub(super) fn is_fragmented(file: &File) -> io::Result<bool> {
     any(Boxes::of(file)?, &[b"moof"])
 }
 
-/// Where the file stops being one of boxes, in bytes: something was written over it, or was never written. Nothing is
-/// read from there on. `None`: it does not, or only with space that was kept free at its end.
+/// Where a fragmented file stops being one of boxes, in bytes: something was written over it, or was never written.
+/// Nothing is read from there on. `None`: it does not, or only with space that was kept free at its end. (What stands
+/// behind the index of other files does not matter.)
 pub(super) fn broken_at(file: &File) -> io::Result<Option<u64>> {
     /// How much of the end is looked at.
     const END: usize = 4096;
+    if !is_fragmented(file)? {
+        return Ok(None);
+    }
     let length = file.metadata()?.len();
     for part in Boxes::of(file)?.take(MAX_BOXES) {
         let part = part?;
@@ -64,8 +71,11 @@ pub(super) struct Trimmed {
     pub patch: FilePatch,
 }
 
-/// What has to be known of a film whose beginning was cut off. `None`: nothing was cut off.
+/// What has to be known of a film whose beginning was cut off. `None`: nothing was cut off, or it states no length.
 pub(super) fn trimmed(file: &File) -> io::Result<Option<Trimmed>> {
+    if is_fragmented(file)? {
+        return Ok(None);
+    }
     let Some(movie) = find(Boxes::of(file)?, b"moov")? else { return Ok(None) };
     let (mut header, mut begins) = (None, Duration::ZERO);
     for part in Boxes::within(file, movie.content).take(MAX_BOXES) {
@@ -79,11 +89,13 @@ pub(super) fn trimmed(file: &File) -> io::Result<Option<Trimmed>> {
     let Some(Header { timescale, duration, at, length }) = header.filter(|_| begins > USUAL_DELAY) else {
         return Ok(None);
     };
+    let seconds = duration as f64 / f64::from(timescale);
+    let stated = Duration::try_from_secs_f64(seconds).ok().filter(|it| !it.is_zero() && *it <= LONGEST);
+    let Some(stated) = stated else { return Ok(None) };
     let raised = duration.saturating_add((begins.as_secs_f64() * f64::from(timescale)).ceil() as u64);
     let raised = if length == 4 { raised.min(u32::MAX.into()) } else { raised };
     let bytes = raised.to_be_bytes()[8 - length..].to_vec();
-    let length = Duration::from_secs_f64(duration as f64 / f64::from(timescale));
-    Ok(Some(Trimmed { length, patch: FilePatch { at, bytes } }))
+    Ok(Some(Trimmed { length: stated, patch: FilePatch { at, bytes } }))
 }
 
 /// How far into a track the film begins. `None`: it does not say.

@@ -1,7 +1,7 @@
 //! The pixels of decoded frames, as RGB.
 //!
-//! YUV with 8 bits is converted here: GStreamer 1.22 converts the limited range with errors of up to 5 levels in 255.
-//! Everything else (more bits, interlaced frames, other formats) GStreamer converts to RGB before.
+//! YUV is converted here: GStreamer 1.22 converts the limited range with errors of up to 5 levels in 255. It brings
+//! frames with more bits or another layout into one of the formats below; interlaced ones it converts to RGB.
 
 use std::sync::Arc;
 
@@ -11,11 +11,11 @@ use gstreamer_video::{
 };
 use yuv::{
     YuvBiPlanarImage, YuvConversionMode, YuvPlanarImage, YuvRange, YuvStandardMatrix, yuv_nv12_to_rgb,
-    yuv420_to_rgb, yuv422_to_rgb, yuv444_to_rgb,
+    yuv420_to_rgb, yuv444_to_rgb,
 };
 
 /// The formats that are converted here.
-const YUV: [&str; 4] = ["I420", "NV12", "Y42B", "Y444"];
+const YUV: [&str; 3] = ["I420", "NV12", "Y444"];
 
 type Readable<'a> = VideoFrameRef<&'a gst::BufferRef>;
 
@@ -82,7 +82,6 @@ fn converted(frame: &Readable<'_>) -> Option<Arc<[u8]>> {
     }
     let convert = match frame.format() {
         VideoFormat::I420 => yuv420_to_rgb,
-        VideoFormat::Y42b => yuv422_to_rgb,
         VideoFormat::Y444 => yuv444_to_rgb,
         _ => return None,
     };
@@ -111,11 +110,14 @@ mod tests {
 
     use super::*;
 
-    /// A frame of one colour, in planes whose rows are padded as GStreamer does it.
-    fn frame(format: &str, colorimetry: &str, [y, u, v]: [u8; 3]) -> (gst::Buffer, gst::Caps) {
+    const WIDTH: usize = 38;
+    const HEIGHT: usize = 22;
+
+    /// A frame whose left half has one colour and whose right half another, in rows that are padded.
+    fn frame(format: &str, colorimetry: &str, halves: [[u8; 3]; 2]) -> (gst::Buffer, gst::Caps) {
         gst::init().unwrap();
         let caps: gst::Caps = format!(
-            "video/x-raw,format={format},width=37,height=21,framerate=1/1,pixel-aspect-ratio=1/1,\
+            "video/x-raw,format={format},width={WIDTH},height={HEIGHT},framerate=1/1,pixel-aspect-ratio=1/1,\
              interlace-mode=progressive,colorimetry={colorimetry}"
         )
         .parse()
@@ -124,32 +126,45 @@ mod tests {
         let info = VideoInfo::from_caps(&caps).unwrap();
         let buffer = gst::Buffer::with_size(info.size()).unwrap();
         let mut frame = VideoFrame::from_buffer_writable(buffer, &info).unwrap();
-        frame.plane_data_mut(0).unwrap().fill(y);
-        if format == "NV12" {
-            frame.plane_data_mut(1).unwrap().chunks_exact_mut(2).for_each(|uv| uv.copy_from_slice(&[u, v]));
-        } else {
-            frame.plane_data_mut(1).unwrap().fill(u);
-            frame.plane_data_mut(2).unwrap().fill(v);
+        for plane in 0..frame.n_planes() {
+            // Which values a sample of the plane has, and how many samples a row has.
+            let channels: &[usize] = if format == "NV12" {
+                [&[0][..], &[1, 2]][plane as usize]
+            } else {
+                &[[0], [1], [2]][plane as usize]
+            };
+            let samples = if format == "Y444" || plane == 0 { WIDTH } else { WIDTH / 2 };
+            let stride = frame.plane_stride()[plane as usize] as usize;
+            for row in frame.plane_data_mut(plane).unwrap().chunks_mut(stride) {
+                row.fill(0x55);
+                for (i, sample) in row.chunks_mut(channels.len()).take(samples).enumerate() {
+                    let half = halves[usize::from(2 * i >= samples)];
+                    sample.iter_mut().zip(channels).for_each(|(value, c)| *value = half[*c]);
+                }
+            }
         }
         (frame.into_buffer(), caps)
     }
 
     #[test]
     fn every_format_is_converted_by_what_its_values_mean() {
-        // BT.601, BT.709 and BT.2020: Y, Cb and Cr of [220, 200, 30] by the definitions, rounded.
-        for (colorimetry, yuv) in [
-            ("1:4:16:4", [187, 40, 152]),
-            ("2:4:16:4", [176, 50, 149]),
-            ("2:3:5:1", [181, 51, 144]),
-            ("2:6:13:7", [184, 51, 143]),
+        const COLOURS: [[u8; 3]; 2] = [[220, 200, 30], [40, 40, 200]];
+        // BT.601, BT.709 and BT.2020: Y, Cb and Cr of the colours by the definitions, rounded.
+        for (colorimetry, halves) in [
+            ("1:4:16:4", [[187, 40, 152], [58, 208, 115]]),
+            ("2:4:16:4", [[176, 50, 149], [66, 198, 117]]),
+            ("2:3:5:1", [[181, 51, 144], [60, 198, 122]]),
+            ("2:6:13:7", [[184, 51, 143], [59, 198, 122]]),
         ] {
             for format in YUV {
-                let (buffer, caps) = frame(format, colorimetry, yuv);
+                let (buffer, caps) = frame(format, colorimetry, halves);
                 let (rgb, width, height) = rgb_pixels(&buffer, &caps).unwrap();
-                assert_eq!((width, height, rgb.len()), (37, 21, 37 * 21 * 3));
-                for pixel in rgb.chunks_exact(3) {
-                    let off = pixel.iter().zip([220u8, 200, 30]).map(|(a, b)| a.abs_diff(b)).max();
-                    assert!(off <= Some(2), "{format} {colorimetry}: {pixel:?}");
+                assert_eq!((width as usize, height as usize, rgb.len()), (WIDTH, HEIGHT, WIDTH * HEIGHT * 3));
+                for (i, pixel) in rgb.chunks_exact(3).enumerate() {
+                    let colour = COLOURS[usize::from(2 * (i % WIDTH) >= WIDTH)];
+                    let off = pixel.iter().zip(colour).map(|(a, b)| a.abs_diff(b)).max();
+                    let middle = (i % WIDTH).abs_diff(WIDTH / 2) <= 1;
+                    assert!(middle || off <= Some(2), "{format} {colorimetry}: pixel {i} is {pixel:?}");
                 }
             }
         }

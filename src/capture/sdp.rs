@@ -46,11 +46,12 @@ pub(super) fn complete_formats(sdp: &mut SDPMessageRef) {
     }
 }
 
-/// States what GStreamer needs to ask for a video stream: a URI, which is the camera's own (`camera`) where the stream
-/// has none, and the usual name of the protocol.
+/// States what GStreamer needs to ask for a video stream: a URI, which is the camera's own (`camera`) where neither the
+/// stream nor the description has one (RFC 2326, appendix C.1.1), and the usual name of the protocol.
 pub(super) fn complete_streams(sdp: &mut SDPMessageRef, camera: &str) {
+    let has_uri = sdp.attribute_val("control").is_some_and(|it| it != "*");
     for media in videos_mut(sdp) {
-        if media.attribute_val("control").is_none() {
+        if media.attribute_val("control").is_none() && !has_uri {
             media.add_attribute("control", Some(camera));
         }
         if media.proto() == Some("RTP/AVP/TCP") {
@@ -65,8 +66,10 @@ pub(super) fn forget_multicast(sdp: &mut SDPMessageRef) {
         let address = address.and_then(|it| it.split('/').next()?.parse::<IpAddr>().ok());
         address.is_some_and(|it| it.is_multicast())
     };
-    if sdp.connection().is_some_and(|it| is_multicast(it.address())) {
-        sdp.set_connection("IN", "IP4", "0.0.0.0", 0, 0);
+    if let Some(connection) = sdp.connection().filter(|it| is_multicast(it.address())) {
+        let (version, any) =
+            if connection.addrtype() == Some("IP6") { ("IP6", "::") } else { ("IP4", "0.0.0.0") };
+        sdp.set_connection("IN", version, any, 0, 0);
     }
     for media in videos_mut(sdp) {
         let multicast: Vec<u32> = (0..)
@@ -291,6 +294,9 @@ mod tests {
     #[test]
     fn a_stream_without_a_uri_has_that_of_the_camera() {
         let text = "m=video 0 RTP/AVP/TCP 96\r\na=rtpmap:96 H264/90000";
+        let mut stated = sdp(&["a=control:track1", text]);
+        complete_streams(&mut stated, "rtsp://camera/live");
+        assert_eq!(stated.media(0).unwrap().attribute_val("control"), None, "the description has one");
         let mut sdp = sdp(&[text, &video("a=control:track2")]);
         complete_streams(&mut sdp, "rtsp://camera/live");
         let media = |i| sdp.media(i).unwrap();
@@ -303,10 +309,13 @@ mod tests {
 
     #[test]
     fn multicast_addresses_are_forgotten() {
-        let mut sdp = sdp(&["c=IN IP4 239.1.1.1/127", &video("c=IN IP4 239.1.1.2/127")]);
-        forget_multicast(&mut sdp);
-        let text = sdp.as_text().unwrap();
-        assert!(!text.contains("239.1.1"), "{text}");
+        for (version, address, any) in [("IP4", "239.1.1.1/127", "0.0.0.0"), ("IP6", "ff15::1", "::")] {
+            let line = format!("c=IN {version} {address}");
+            let mut sdp = sdp(&[&line, &video(&line)]);
+            forget_multicast(&mut sdp);
+            let text = sdp.as_text().unwrap();
+            assert!(!text.contains(address) && text.contains(&format!("c=IN {version} {any}")), "{text}");
+        }
     }
 
     #[test]

@@ -82,6 +82,13 @@ impl StallDetector {
         self.last_activity = now;
     }
 
+    /// A packet has come, which need not be a whole picture.
+    pub fn on_packet(&mut self, now: Duration) {
+        if !self.active {
+            self.on_activity(now);
+        }
+    }
+
     /// The decoder has been given a buffer.
     pub fn on_decoder_input(&mut self, now: Duration, keyframe: bool) {
         let undecoded = self.undecoded.get_or_insert(Undecoded {
@@ -195,6 +202,15 @@ mod tests {
         assert_eq!(stalls_after(&detector, last), 3 * CONNECT_TIMEOUT);
         let (detector, last) = streamed(40, 3);
         assert_eq!(stalls_after(&detector, last), CONNECT_TIMEOUT);
+    }
+
+    #[test]
+    fn a_picture_that_is_known_to_be_whole_with_the_next_one_gets_more_time() {
+        let mut detector = StallDetector::new(CONNECT_TIMEOUT);
+        for t in [ms(1000), ms(1010)] {
+            detector.on_packet(t);
+        }
+        assert_eq!(stalls_after(&detector, ms(1000)), 3 * CONNECT_TIMEOUT);
     }
 
     #[test]

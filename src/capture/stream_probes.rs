@@ -243,6 +243,7 @@ impl StreamProbes {
                 if let Some(buffer) = info.buffer()
                     && let Some(pts) = running_time(pad, buffer)
                 {
+                    probes.detect(StallDetector::on_packet);
                     probes.timestamper.observe_camera_clock(buffer, pts);
                     probes.find_parameter_sets(pad, buffer);
                 }

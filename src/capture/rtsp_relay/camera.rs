@@ -23,6 +23,8 @@ pub(super) struct Camera {
     pub failure: Mutex<Option<CaptureError>>,
     /// What the last connection has taught.
     pub keep_alive: Mutex<KeepAlive>,
+    /// The camera has taken the login once.
+    pub login_taken: AtomicBool,
     /// The camera has closed the last connection instead of answering a request to keep the session alive.
     pub closed_on_keep_alive: AtomicBool,
 }

@@ -79,6 +79,9 @@ pub(super) async fn serve(camera: &Camera, mut client: TcpStream) {
         Ok(()) => connection.run(request).await,
         Err(error) => Err(End::Failed(error)),
     };
+    if connection.exchange.logged_in() {
+        camera.login_taken.store(true, Ordering::Relaxed);
+    }
     match end {
         Ok(()) => {
             // Unread data would make the camera miss a TEARDOWN.
@@ -92,7 +95,8 @@ pub(super) async fn serve(camera: &Camera, mut client: TcpStream) {
             camera.closed_on_keep_alive.store(on_request, Ordering::Relaxed);
             if let Some(Unanswered { method, first_login }) = connection.exchange.unanswered() {
                 let what = camera.what.clone();
-                *lock(&camera.failure) = Some(CaptureError::HungUp { what, method, on_login: first_login });
+                let on_login = first_login && !camera.login_taken.load(Ordering::Relaxed);
+                *lock(&camera.failure) = Some(CaptureError::HungUp { what, method, on_login });
             }
         }
         Err(End::Failed(error)) => *lock(&camera.failure) = Some(error),

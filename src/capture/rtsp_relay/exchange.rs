@@ -199,11 +199,11 @@ impl Exchange {
             // The camera plays from now on and nothing else.
             let mut request = waiting.request.clone();
             request.remove_header("Range");
-            return Ok(Step::ToCamera(self.send(request, Asker::Client(sequence), true, now)));
+            return Ok(Step::ToCamera(self.send(request, Asker::Client(sequence), false, now)));
         }
         // GStreamer tells these two from other answers.
         if status >= 400 && !matches!(status, 401 | 404) && matches!(method, "DESCRIBE" | "SETUP" | "PLAY") {
-            self.refused = Some((method.into(), message.status_text().into()));
+            self.refused = Some((method.into(), message.status_text()));
         } else if method == "PLAY" {
             self.refused = None;
         }
@@ -233,6 +233,11 @@ impl Exchange {
     /// The method that the camera has refused, and its words.
     pub fn refused(&self) -> Option<(&str, &str)> {
         self.refused.as_ref().map(|(method, words)| (&**method, &**words))
+    }
+
+    /// Whether the camera has taken a login on this connection.
+    pub fn logged_in(&self) -> bool {
+        self.logged_in
     }
 
     /// Whether the camera has been made to play.
@@ -273,7 +278,11 @@ impl Exchange {
 
     /// The request of the client that the camera has not answered, while nothing plays yet.
     pub fn unanswered(&self) -> Option<Unanswered> {
-        let counts = |it: &&Waiting| it.asker != Asker::KeepAlive && it.request.method() != "TEARDOWN";
+        // The client keeps sessions alive with OPTIONS, too.
+        let counts = |it: &&Waiting| match it.request.method() {
+            "OPTIONS" => it.asker != Asker::KeepAlive && it.request.header("Session").is_none(),
+            method => matches!(method, "DESCRIBE" | "SETUP" | "PLAY"),
+        };
         let waiting = self.waiting.iter().find(counts).filter(|_| self.session.is_none())?;
         let first_login = waiting.with_login && !self.logged_in;
         Some(Unanswered { method: waiting.request.method().into(), first_login })
@@ -346,7 +355,7 @@ impl Exchange {
         }
         self.elsewhere |= to.host_port().0 != self.address.host_port().0;
         self.address = to.clone();
-        self.challenge = None;
+        (self.challenge, self.logged_in) = (None, false);
         Ok(to)
     }
 

@@ -8,6 +8,9 @@ const MAX_HEAD: usize = 64 << 10;
 /// The longest body of a message, such as a session description.
 const MAX_BODY: usize = 1 << 20;
 
+/// The most characters of a status that are shown.
+const MAX_REASON: usize = 100;
+
 /// The first byte of interleaved data.
 const DATA: u8 = b'$';
 /// The bytes before the content of interleaved data: `$`, channel, and length.
@@ -43,6 +46,9 @@ pub(super) fn first_piece(bytes: &[u8]) -> Result<Option<(Piece<'_>, usize)>, No
     }
     // Empty lines between messages are allowed.
     let start = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n')).unwrap_or(bytes.len());
+    if start > MAX_HEAD {
+        return Err(NotRtsp);
+    }
     let Some(&first) = bytes.get(start) else { return Ok(None) };
     if !first.is_ascii_uppercase() {
         return match first {
@@ -53,11 +59,7 @@ pub(super) fn first_piece(bytes: &[u8]) -> Result<Option<(Piece<'_>, usize)>, No
             _ => Err(NotRtsp),
         };
     }
-    let mut lines = bytes[start..].split(|b| matches!(b, b'\r' | b'\n'));
-    let first_line = lines.next().unwrap_or_default();
-    let is_whole = lines.next().is_some();
-    let names_rtsp = || first_line.windows(5).any(|word| word == b"RTSP/");
-    if first_line.iter().any(|b| b.is_ascii_control() && *b != b'\t') || is_whole && !names_rtsp() {
+    if !may_be_message(&bytes[start..]) {
         return Err(NotRtsp);
     }
     let Some(head) = head_length(&bytes[start..]) else {
@@ -88,7 +90,18 @@ pub(super) fn stray_length(bytes: &[u8]) -> usize {
         [DATA, ..] => true,
         _ => bytes.starts_with(RESPONSE) || RESPONSE.starts_with(bytes),
     };
-    (1..bytes.len()).find(|at| begins_piece(&bytes[*at..])).unwrap_or(bytes.len())
+    // Nothing is looked for in a head that was too long: what looks like the next one would be as long.
+    let from = if bytes.len() > MAX_HEAD && may_be_message(bytes) { MAX_HEAD } else { 1 };
+    (from..bytes.len()).find(|at| begins_piece(&bytes[*at..])).unwrap_or(bytes.len())
+}
+
+/// Whether a first line, as far as it has come, may be that of a message.
+fn may_be_message(bytes: &[u8]) -> bool {
+    let mut lines = bytes.split(|b| matches!(b, b'\r' | b'\n'));
+    let first_line = lines.next().unwrap_or_default();
+    let is_whole = lines.next().is_some();
+    let names_rtsp = || first_line.windows(5).any(|word| word == b"RTSP/");
+    !first_line.iter().any(|b| b.is_ascii_control() && *b != b'\t') && (!is_whole || names_rtsp())
 }
 
 /// The length of first line, headers and the empty line behind them.
@@ -150,9 +163,9 @@ impl Message {
         Some(words.next().and_then(|word| word.parse().ok()).unwrap_or(0))
     }
 
-    /// Status and reason of a response, such as `404 Not Found`.
-    pub fn status_text(&self) -> &str {
-        self.first_line.split_once(' ').unwrap_or_default().1
+    /// Status and reason of a response, such as `404 Not Found`: not more of it than a person reads.
+    pub fn status_text(&self) -> String {
+        self.first_line.split_once(' ').unwrap_or_default().1.chars().take(MAX_REASON).collect()
     }
 
     /// The method of a request.
@@ -283,6 +296,9 @@ mod tests {
         assert_eq!(first_piece(b"\x15\x03\x01"), Err(NotRtsp));
         assert_eq!(first_piece(b"HTTP/1.1 400 Bad Request\r\n\r\n"), Err(NotRtsp));
         assert_eq!(first_piece(&[b'A'; MAX_HEAD + 1]), Err(NotRtsp));
+        assert_eq!(stray_length(&[b'A'; MAX_HEAD + 1]), MAX_HEAD + 1);
+        assert_eq!(stray_length(&b"RTSP/1.0 ".repeat(10_000)), MAX_HEAD + 2);
+        assert_eq!(first_piece(&[b'\n'; MAX_HEAD + 1]), Err(NotRtsp));
         assert_eq!(first_piece(b"Q\x00\x17"), Err(NotRtsp));
         assert_eq!(first_piece(b"Q\nR"), Err(NotRtsp));
         let long = format!("RTSP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", MAX_BODY + 1);

@@ -77,6 +77,7 @@ impl RtspRelay {
             run: AtomicU64::new(0),
             failure: Mutex::default(),
             keep_alive: Mutex::default(),
+            login_taken: AtomicBool::new(false),
             closed_on_keep_alive: AtomicBool::new(false),
         });
         let accepting = tokio::spawn(accept(listener, camera.clone()));

@@ -164,6 +164,17 @@ pub enum CaptureError {
         /// The names of those that are missing.
         missing: String,
     },
+    /// The camera sends packets of which no picture can be made.
+    #[error(
+        "{what}: the camera sends {codec}, but in a form of which no picture can be made; choose H.264, or pictures of \
+         another size, in its settings"
+    )]
+    NoPictures {
+        /// Which source.
+        what: String,
+        /// What the camera calls the codec.
+        codec: String,
+    },
     /// A live source has ended.
     #[error("{0}: the camera ended the stream")]
     Ended(String),

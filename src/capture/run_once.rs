@@ -103,10 +103,13 @@ pub(super) async fn run_once(
     let fault = match ended {
         Ok(RunEnd::EndOfStream { .. }) if failure.is_some() => CaptureError::Ended(what),
         Ok(end) => return RunResult { end: Ok(end), uptime, hanging },
-        Err(Fault::Stalled(StallReason::Silent { after })) => match probes.missing_parameter_sets() {
-            Some(missing) => CaptureError::NoParameterSets { what, missing },
-            None => CaptureError::Stalled { what, after },
-        },
+        Err(Fault::Stalled(StallReason::Silent { after })) => {
+            match (probes.missing_parameter_sets(), probes.codec_without_pictures()) {
+                (Some(missing), _) => CaptureError::NoParameterSets { what, missing },
+                (None, Some(codec)) => CaptureError::NoPictures { what, codec },
+                (None, None) => CaptureError::Stalled { what, after },
+            }
+        }
         Err(Fault::Stalled(StallReason::Undecodable { after, swallowed })) => {
             status.send_modify(|s| s.decode_errors += u64::from(swallowed));
             CaptureError::Undecodable { what, after }

@@ -82,6 +82,11 @@ impl StallDetector {
         self.last_activity = now;
     }
 
+    /// Whether packets have come, and nothing for the decoder.
+    pub fn has_only_packets(&self) -> bool {
+        self.active && self.undecoded.is_none() && self.first_frame.is_none()
+    }
+
     /// A packet has come, which need not be a whole picture.
     pub fn on_packet(&mut self, now: Duration) {
         if !self.active {
@@ -211,6 +216,9 @@ mod tests {
             detector.on_packet(t);
         }
         assert_eq!(stalls_after(&detector, ms(1000)), 3 * CONNECT_TIMEOUT);
+        assert!(detector.has_only_packets());
+        detector.on_decoder_input(ms(1020), true);
+        assert!(!detector.has_only_packets());
     }
 
     #[test]

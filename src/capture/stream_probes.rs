@@ -59,6 +59,8 @@ pub(super) struct StreamProbes {
     position: AtomicU64,
     started: Instant,
     stall_detector: Mutex<StallDetector>,
+    /// What a network camera calls the codec of its stream.
+    codec: OnceLock<String>,
     /// Of the stream of a network camera, if its codec has any.
     parameter_sets: OnceLock<Option<Mutex<ParameterSets>>>,
     /// The run is over: nothing of a pipeline that does not stop is taken any more.
@@ -91,6 +93,7 @@ impl StreamProbes {
             position: AtomicU64::new(0),
             started: Instant::now(),
             stall_detector: Mutex::new(StallDetector::new(config.connect_timeout)),
+            codec: OnceLock::new(),
             parameter_sets: OnceLock::new(),
             closed: AtomicBool::new(false),
             colour_warning: Mutex::new(None),
@@ -127,6 +130,11 @@ impl StreamProbes {
     /// The parameter sets that a network camera does not send, if that is why no frame has come: their names.
     pub fn missing_parameter_sets(&self) -> Option<String> {
         lock(self.parameter_sets.get()?.as_ref()?).missing()
+    }
+
+    /// What a network camera calls the codec of its packets, if no picture came of them.
+    pub fn codec_without_pictures(&self) -> Option<String> {
+        self.codec.get().filter(|_| lock(&self.stall_detector).has_only_packets()).cloned()
     }
 
     /// For how long frames have come.
@@ -244,6 +252,11 @@ impl StreamProbes {
                     && let Some(pts) = running_time(pad, buffer)
                 {
                     probes.detect(StallDetector::on_packet);
+                    if probes.codec.get().is_none()
+                        && let Some(codec) = announced_codec(pad)
+                    {
+                        let _ = probes.codec.set(codec);
+                    }
                     probes.timestamper.observe_camera_clock(buffer, pts);
                     probes.find_parameter_sets(pad, buffer);
                 }
@@ -393,12 +406,24 @@ impl StreamProbes {
     }
 }
 
+/// What a camera calls the codec of the packets that leave by this pad. JPEG needs no name, only its number (RFC 3551,
+/// section 6).
+fn announced_codec(pad: &gst::Pad) -> Option<String> {
+    let caps = pad.current_caps()?;
+    let stream = caps.structure(0)?;
+    let by_number = || match stream.get("payload").ok()? {
+        26 => Some("JPEG".into()),
+        number => Some(format!("packets of the type {number}")),
+    };
+    stream.get("encoding-name").ok().or_else(by_number)
+}
+
 /// The parameter sets that the description of a stream has (RFC 6184, section 8.1; RFC 7798, section 7.1). `None`: its
 /// codec has none.
 fn announced_parameter_sets(pad: &gst::Pad) -> Option<ParameterSets> {
+    let mut sets = ParameterSets::new(Codec::named(&announced_codec(pad)?)?);
     let caps = pad.current_caps()?;
     let stream = caps.structure(0)?;
-    let mut sets = ParameterSets::new(Codec::named(stream.get("encoding-name").ok()?)?);
     for name in ["sprop-parameter-sets", "sprop-vps", "sprop-sps", "sprop-pps"] {
         let announced = stream.get::<&str>(name).unwrap_or_default();
         announced.split(',').for_each(|unit| sets.on_unit(&glib::base64_decode(unit)));

@@ -146,6 +146,7 @@ fn with_advice(error: CaptureError) -> String {
         | E::NoDatagrams(_)
         | E::NoTimes(_)
         | E::NoParameterSets { .. }
+        | E::NoPictures { .. }
         | E::MissingPlugin { .. }
         | E::TooLarge { .. }
         | E::UnknownLogin { .. }

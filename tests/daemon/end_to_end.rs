@@ -44,6 +44,17 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
+#[test]
+fn a_file_name_that_is_not_utf_8_is_told() {
+    use std::os::unix::ffi::OsStrExt;
+    let home = TempDir::new().unwrap();
+    let name = std::ffi::OsStr::from_bytes(b"caf\xe9.mp4");
+    let output = camscribe(home.path()).args(["describe", "--model", "shapes"]).arg(name).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let told = text(&output.stderr);
+    assert!(told.contains("\"caf\\xE9.mp4\" is not UTF-8: rename the file"), "{told}");
+}
+
 /// Asserts that `event` conforms to the schema of `camscribe schema`.
 fn check_schema(home: &Path, event: &Value) {
     let schema = camscribe(home).arg("schema").output().unwrap();

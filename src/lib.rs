@@ -32,10 +32,13 @@
 //! | [`heartbeat`], [`logging`] | the sign of progress of the model's thread; log lines |
 //! | [`mod@bench`] | how fast the model is on this machine |
 
-#![warn(
-    clippy::print_stderr,
-    clippy::print_stdout,
-    reason = "they panic where nobody reads: use logging::tell, or write results to io::stdout"
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::print_stderr,
+        clippy::print_stdout,
+        reason = "they panic where nobody reads: use logging::tell, or write results to io::stdout"
+    )
 )]
 
 // For what unit tests share with integration tests.

@@ -41,6 +41,9 @@
     )
 )]
 
+/// What this is: version, commit if it is known, and whether it was built with CUDA.
+pub const VERSION: &str = env!("CAMSCRIBE_VERSION");
+
 // For what unit tests share with integration tests.
 #[cfg(test)]
 extern crate self as camscribe;

@@ -9,7 +9,7 @@ use super::{
 
 /// Describes what cameras see, in words, over MQTT.
 #[derive(Debug, Parser)]
-#[command(version, about, max_term_width = 100)]
+#[command(version = crate::VERSION, about, max_term_width = 100)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

@@ -53,7 +53,7 @@ pub fn run(args: DemoArgs) -> anyhow::Result<()> {
 }
 
 async fn demonstrate(args: DemoArgs) -> anyhow::Result<()> {
-    let cancel = shutdown::on_signal()?;
+    let cancel = shutdown::on_signal()?.token;
     let broker = EmbeddedBroker::start(args.port).await.with_context(|| {
         format!("cannot listen on 127.0.0.1:{} for the broker: choose another --port", args.port)
     })?;

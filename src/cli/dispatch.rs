@@ -4,7 +4,9 @@ use std::{io, process::ExitCode};
 
 use super::{
     args::{Cli, Command},
-    bench, check, completions, demo, describe, man, pull, run, schema,
+    bench, check, completions, demo, describe,
+    interrupted::Interrupted,
+    man, pull, run, schema,
     usage::UsageError,
 };
 use crate::{config::ConfigError, logging::tell, publish::SettingsError};
@@ -39,6 +41,10 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     // The reader of our output may close it early: `camscribe schema | head`.
     if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;
+    }
+    if let Some(interrupted) = error.downcast_ref::<Interrupted>() {
+        tell(interrupted);
+        return ExitCode::from(interrupted.exit_code);
     }
     tell(format_args!("error: {error}"));
     for cause in error.chain().skip(1) {

@@ -24,7 +24,7 @@ The configuration; every key is explained there. \fBCAMSCRIBE__SECTION__KEY\fR i
 \fI/etc/camscribe/pipelines/\fR
 Your own GStreamer pipelines.
 .SH EXIT STATUS
-0 success, 1 failure at run time, 2 wrong usage, 78 wrong configuration.
+0 success, 1 failure at run time, 2 wrong usage, 78 wrong configuration, 130 or 143 stopped by a signal.
 .SH SEE ALSO
 .BR systemctl (1),
 .BR gst-inspect-1.0 (1),

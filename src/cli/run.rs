@@ -1,6 +1,6 @@
 //! `camscribe run`: the service.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
@@ -25,12 +25,17 @@ pub fn run(args: RunArgs) -> anyhow::Result<()> {
     logging::init(false);
     no_core_dumps().context("cannot disable core dumps, which would contain passwords")?;
     let loaded = config::load(args.config.as_deref())?;
+    let file = args.config.as_deref().unwrap_or(Path::new(config::DEFAULT_FILE));
+    let state = loaded.config.node.state_dir.as_deref().unwrap_or(Path::new(""));
+    let node = &loaded.config.node.id;
+    let (file, state) = (file.display(), state.display());
+    tracing::info!("camscribe {}: node {node}, configuration {file}, state in {state}", crate::VERSION);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
     let runtime = runtime()?;
     let result = runtime.block_on(async {
-        let stop = shutdown::on_signal()?;
+        let stop = shutdown::on_signal()?.token;
         let reload = app::Reload { file: args.config, hangups: shutdown::on_hangup()? };
         app::run(loaded.config, app::load_model, Some(reload), stop).await
     });

@@ -1,7 +1,7 @@
 //! Reads all layers, checks them section by section, and builds the [`Config`].
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -143,11 +143,29 @@ fn read_cameras(
         (id.clone(), (settings, section))
     };
     let cameras: BTreeMap<_, _> = layers.cameras.iter().map(&mut read).collect();
+    check_names(&layers.cameras, diagnostics);
     if !cameras.is_empty() && cameras.values().all(|(camera, _)| !camera.enabled) {
         let location = Location::Unset { key: schema::CAMERAS.into() };
         diagnostics.warning(&location, "no camera is enabled: nothing is watched");
     }
     cameras
+}
+
+/// Refuses two cameras that a variable's name cannot tell apart, since it cannot hold `-`.
+fn check_names(cameras: &BTreeSet<CameraId>, diagnostics: &mut Diagnostics) {
+    for id in cameras {
+        let in_variable = id.as_str().replace('-', "_");
+        let other = cameras.iter().find(|other| *other != id && other.as_str() == in_variable);
+        if let Some(other) = other {
+            let location = Location::Unset { key: schema::camera_path(id) };
+            let text = format!(
+                "differs from {:?} by \"-\" and \"_\" only, which the environment cannot tell \
+                                apart: choose another name",
+                other.as_str()
+            );
+            diagnostics.error(&location, text);
+        }
+    }
 }
 
 #[cfg(test)]

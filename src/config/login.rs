@@ -23,10 +23,8 @@ pub fn read(section: &Section, diagnostics: &mut Diagnostics) -> Option<Login> {
     };
     let location = &section.entry("password_file").location;
     let password = match secret::locate(file).and_then(|path| secret::read(&path)) {
-        Ok((password, warning)) => {
-            if let Some(warning) = warning {
-                diagnostics.warning(location, warning);
-            }
+        Ok((password, warnings)) => {
+            warnings.into_iter().for_each(|warning| diagnostics.warning(location, warning));
             password
         }
         Err(why) => {

@@ -9,7 +9,7 @@
 //! | `rtsp_tls.rs` | whom to trust at `rtsps://` addresses |
 //! | `source/`, `test_source.rs` | what a `uri` names |
 //! | `schema.rs`, `key.rs` | every key of every section; what a key is |
-//! | `toml_file.rs`, `environment.rs`, `layer.rs`, `layers.rs` | the layers, and how they are merged |
+//! | `text_file.rs`, `toml_file.rs`, `environment.rs`, `layer.rs`, `layers.rs` | the layers, and how they are merged |
 //! | `section.rs`, `value.rs`, `units.rs` | checked values: types, bounds, durations and sizes |
 //! | `load.rs` | puts everything together |
 //! | `diagnostic.rs`, `hints.rs` | errors and warnings, and what to do about them |
@@ -36,6 +36,7 @@ mod secret;
 mod section;
 mod source;
 pub mod test_source;
+mod text_file;
 mod toml_file;
 pub mod units;
 mod value;

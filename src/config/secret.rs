@@ -1,17 +1,19 @@
 //! Secrets: text that is never shown, and the files that hold it. Logins, which have one.
 
 use std::{
-    env, fmt,
-    fs::{self, File},
-    io::Read,
+    env, fmt, fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use serde::{Serialize, Serializer};
 
+use super::text_file;
+
 /// The longest password file that is read: longer than any password that a camera or broker takes.
 const MAX_BYTES: u64 = 4096;
+/// What some editors put before a text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// Text that shows as `***` wherever it is printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -75,35 +77,31 @@ pub fn locate(name: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// Reads the secret in the file at `path`, without the line end behind it. The second value is a warning
-/// if every user can read the file.
+/// Reads the secret in the file at `path`, without the line end behind it. The second value warns of what is
+/// probably not meant, a line each.
 ///
 /// # Errors
 /// Names the file and says why it cannot be used.
-pub fn read(path: &Path) -> Result<(Secret, Option<String>), String> {
+pub fn read(path: &Path) -> Result<(Secret, Vec<String>), String> {
     let shown = path.display();
-    let meta = fs::metadata(path).map_err(|e| format!("{shown} cannot be read: {e}"))?;
-    if !meta.is_file() {
-        return Err(format!("{shown} is not a file"));
-    }
-    let mut text = String::new();
-    File::open(path)
-        .and_then(|f| f.take(MAX_BYTES + 1).read_to_string(&mut text))
-        .map_err(|e| format!("{shown} cannot be read: {e}"))?;
-    if text.len() as u64 > MAX_BYTES {
-        return Err(format!("{shown} is longer than {MAX_BYTES} bytes: it should hold one password"));
-    }
+    let text = text_file::read(path, MAX_BYTES).map_err(|e| format!("{shown} cannot be read: {e}"))?;
     let secret = text.strip_suffix('\n').unwrap_or(&text);
     let secret = secret.strip_suffix('\r').unwrap_or(secret);
     if secret.is_empty() {
         return Err(format!("{shown} is empty: it should hold the password"));
     }
+    if secret.starts_with(BYTE_ORDER_MARK) {
+        return Err(format!("{shown} begins with a byte order mark: save it as UTF-8 without one"));
+    }
     if secret.contains(char::is_control) {
         return Err(format!("{shown} holds more than one line: it should hold the password alone"));
     }
-    let warning = (meta.permissions().mode() & 0o004 != 0)
-        .then(|| format!("every user can read {shown}: run chmod o-r on it"));
-    Ok((Secret::new(secret), warning))
+    let is_readable = fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0);
+    let readable = is_readable.then(|| format!("every user can read {shown}: run chmod o-r on it"));
+    let has_blanks = secret.trim() != secret;
+    let blanks = has_blanks
+        .then(|| format!("{shown} begins or ends with a blank, which counts as a part of the password"));
+    Ok((Secret::new(secret), readable.into_iter().chain(blanks).collect()))
 }
 
 #[cfg(test)]
@@ -117,5 +115,20 @@ mod tests {
             format!("{secret} {secret:?} {:#?} {}", Some(&secret), serde_json::to_string(&secret).unwrap());
         assert!(!shown.contains("hunter2"), "{shown}");
         assert_eq!(secret.expose(), "hunter2");
+    }
+
+    #[test]
+    fn what_an_editor_has_added_to_a_password_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("password");
+        let told = |content: &str| {
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            read(&path).map(|(secret, warnings)| (secret.expose().to_owned(), warnings.join("; ")))
+        };
+        assert_eq!(told("hunter2\r\n"), Ok(("hunter2".into(), String::new())));
+        assert!(told("\u{feff}hunter2\n").is_err_and(|why| why.contains("byte order mark")));
+        let (secret, warning) = told("hunter2 \n").unwrap();
+        assert!(secret == "hunter2 " && warning.contains("ends with a blank"), "{warning}");
     }
 }

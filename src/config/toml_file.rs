@@ -1,11 +1,7 @@
 //! The layer of a TOML file: each value with its line. Unknown sections and keys, and values that no
 //! key can have, are errors here; the types of the others are checked after the merge.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    path::Path,
-};
+use std::{io, path::Path};
 
 use ::config::{Value, ValueKind};
 use toml::de::{DeTable, DeValue};
@@ -15,7 +11,7 @@ use super::{
     hints,
     layer::Layer,
     schema::{self, SectionSchema},
-    value,
+    text_file, value,
 };
 use crate::camera::CameraId;
 
@@ -25,7 +21,7 @@ const MAX_BYTES: u64 = 1 << 20;
 /// Reads `file`. A file that does not exist sets nothing, and is an error only if it is `required`.
 /// `None`: the file cannot be read or is not TOML, which is in `diagnostics`.
 pub fn read(file: &Path, required: bool, diagnostics: &mut Diagnostics) -> Option<Layer> {
-    let text = match text_of(file) {
+    let text = match text_file::read(file, MAX_BYTES) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound && !required => return Some(Layer::default()),
         Err(e) => {
@@ -44,19 +40,6 @@ pub fn read(file: &Path, required: bool, diagnostics: &mut Diagnostics) -> Optio
         }
     }
     Some(reader.layer)
-}
-
-fn text_of(file: &Path) -> io::Result<String> {
-    let opened = File::open(file)?;
-    if !opened.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a file"));
-    }
-    let mut text = String::new();
-    opened.take(MAX_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_BYTES {
-        return Err(io::Error::other("it is larger than 1 MiB"));
-    }
-    Ok(text)
 }
 
 /// Reads the tables of one file into a layer.

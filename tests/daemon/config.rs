@@ -159,6 +159,15 @@ fn a_password_file_holds_exactly_one_password() {
 }
 
 #[test]
+fn names_that_the_environment_cannot_tell_apart_are_refused() {
+    let camera = |name: &str| format!("[cameras.{name}]\nuri = \"test://shapes\"\n");
+    let answer = Check::of(&(camera("front-door") + &camera("front_door"))).run();
+    assert_eq!(answer.code, Some(78), "{answer:?}");
+    assert!(answer.err.contains("cameras.front-door: differs from \"front_door\" by"), "{}", answer.err);
+    assert_eq!(Check::of(&(camera("front-door") + &camera("back_door"))).run().code, Some(0));
+}
+
+#[test]
 fn a_file_that_is_missing_or_names_no_camera_is_refused() {
     let mut check = Check::of("");
     let answer = check.run();
@@ -174,7 +183,7 @@ fn a_file_that_is_missing_or_names_no_camera_is_refused() {
     fs::write(check.path("c.toml"), [b'#', 0xff]).unwrap();
     assert!(check.run().err.contains("UTF-8"));
     fs::write(check.path("c.toml"), "# much too long\n".repeat(100_000)).unwrap();
-    assert!(check.run().err.contains("larger than 1 MiB"));
+    assert!(check.run().err.contains("longer than 1048576 bytes"));
 }
 
 #[test]

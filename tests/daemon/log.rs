@@ -1,13 +1,14 @@
-//! The log: what cannot be written ends nothing, and what cannot be understood is told.
+//! What is told: what cannot be written ends nothing, what cannot be understood and how far it came is said.
 
 use std::{
     fs::{self, File},
+    io::{BufRead, BufReader},
     process::{Command, Stdio},
 };
 
 use crate::support::{
     broker::{Mosquitto, Subscriber},
-    daemon::camscribe,
+    daemon::{Daemon, camscribe},
 };
 
 /// A camera that GStreamer draws, described every second.
@@ -42,6 +43,20 @@ fn a_log_that_cannot_be_written_ends_nothing() {
 }
 
 #[test]
+fn the_first_line_says_what_runs_and_with_what() {
+    let broker = Mosquitto::start("");
+    let daemon = Daemon::start(&toml(broker.port()));
+    let first = daemon.logged("camscribe ");
+    let state = daemon.path("state");
+    for part in [camscribe::VERSION, "camscribe.toml", state.to_str().unwrap(), ": node "] {
+        assert!(first.contains(part), "{first}");
+    }
+    assert_eq!(daemon.log().lines().next(), Some(&*first));
+    let version = camscribe(daemon.home.path()).arg("-V").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&version.stdout), format!("camscribe {}\n", camscribe::VERSION));
+}
+
+#[test]
 fn an_error_that_cannot_be_written_has_its_exit_code_all_the_same() {
     let home = tempfile::tempdir().unwrap();
     for (arguments, code) in [
@@ -73,4 +88,22 @@ fn a_wrong_rust_log_is_told() {
     let output = describe.output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(told.contains("RUST_LOG is not used: "), "{told}");
+}
+
+#[test]
+fn describe_says_how_far_it_came_before_a_signal() {
+    let home = tempfile::tempdir().unwrap();
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let mut describe = camscribe(home.path());
+        // A test picture does not end.
+        describe.args(["describe", "--model", "shapes", "--window", "1s", "test://shapes", "test://shapes"]);
+        let mut describe = describe.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut first = String::new();
+        BufReader::new(describe.stdout.as_mut().unwrap()).read_line(&mut first).unwrap();
+        let sent = Command::new("kill").args(["-s", signal, &describe.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let output = describe.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code));
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "stopped after 0 of 2 sources\n");
+    }
 }

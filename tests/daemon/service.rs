@@ -1,7 +1,7 @@
 //! What the daemon reports to monitoring and to the service manager: metrics, health and sd_notify(3).
 
 use std::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     os::unix::net::UnixDatagram,
     path::Path,
     sync::{
@@ -10,7 +10,7 @@ use std::{
         mpsc::{Receiver, channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use camscribe::{
@@ -118,6 +118,20 @@ fn metrics_agree_with_what_was_published() {
     assert!(page.contains("camscribe_model_info{version=\""), "{page}");
     assert!(!page.contains("camscribe_device_memory_bytes{"), "the CPU has no memory of its own");
     assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn clients_that_say_nothing_keep_nobody_out() {
+    let daemon = Daemon::start(
+        "mqtt.url = \"mqtt://127.0.0.1:9\"\nmodel.id = \"shapes\"\ncameras.a.uri = \"test://ball\"\n",
+    );
+    let address = daemon.http_address();
+    let silent: Vec<TcpStream> = (0..40).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    let asked = Instant::now();
+    assert_eq!(daemon.get("/metrics").0, 200);
+    // Silent ones are closed after two minutes in any case.
+    assert!(asked.elapsed() < Duration::from_secs(60));
+    drop(silent);
 }
 
 #[test]

@@ -130,6 +130,12 @@ impl Daemon {
         panic!("the daemon does not log {text:?}:\n{}", self.log());
     }
 
+    /// Where it answers HTTP, as address and port.
+    pub fn http_address(&self) -> String {
+        let line = self.logged("/metrics, /healthz");
+        line.split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned()
+    }
+
     /// Sends a GET request. Returns the status and the body.
     pub fn get(&self, path: &str) -> (u16, String) {
         let (head, body) = self.get_with(path, "");
@@ -138,9 +144,8 @@ impl Daemon {
 
     /// Sends a GET request with these header lines. Returns the head and the body of the answer.
     pub fn get_with(&self, path: &str, headers: &str) -> (String, String) {
-        let line = self.logged("/metrics, /healthz");
-        let address = line.split("http://").nth(1).unwrap().split('/').next().unwrap();
-        let mut stream = TcpStream::connect(address).unwrap();
+        let address = self.http_address();
+        let mut stream = TcpStream::connect(&address).unwrap();
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{headers}\r\n")
             .unwrap();

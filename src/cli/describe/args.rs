@@ -101,10 +101,8 @@ impl DescribeArgs {
     /// When the file cannot be read.
     pub fn login(&self) -> anyhow::Result<Option<Login>> {
         let (Some(username), Some(file)) = (&self.username, &self.password_file) else { return Ok(None) };
-        let (password, warning) = config::read_secret(file).map_err(anyhow::Error::msg)?;
-        if let Some(warning) = warning {
-            tell(format_args!("warning: {warning}"));
-        }
+        let (password, warnings) = config::read_secret(file).map_err(anyhow::Error::msg)?;
+        warnings.iter().for_each(|warning| tell(format_args!("warning: {warning}")));
         Ok(Some(Login { username: username.clone(), password }))
     }
 

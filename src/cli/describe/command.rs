@@ -5,7 +5,7 @@ use std::{fs, io, io::Write, os::unix::fs::MetadataExt, path::Path, time::Durati
 use anyhow::{Context, bail};
 
 use super::{
-    super::{runtime::runtime, usage::UsageError},
+    super::{interrupted::Interrupted, runtime::runtime, usage::UsageError},
     args::{DescribeArgs, SamplingArg},
     clips::{describe_whole_file, describe_windows},
     output_file::TruncateOnFirstWrite,
@@ -98,8 +98,9 @@ fn describe_all(
     runtime: &tokio::runtime::Runtime,
 ) -> anyhow::Result<()> {
     let mut printer = Printer::new(args.format, sources.len() > 1, out);
-    let cancel = runtime.block_on(async { shutdown::on_signal() })?;
-    let mut failed = 0;
+    let shutdown = runtime.block_on(async { shutdown::on_signal() })?;
+    let cancel = &shutdown.token;
+    let (mut done, mut failed) = (0, 0);
     for source in sources {
         if cancel.is_cancelled() {
             break;
@@ -107,7 +108,7 @@ fn describe_all(
         printer.source(&source.text);
         let result = match args.sampling {
             SamplingArg::Reference => describe_whole_file(source, args, model, &mut printer),
-            _ => describe_windows(source, args, model, &mut printer, runtime, &cancel),
+            _ => describe_windows(source, args, model, &mut printer, runtime, cancel),
         };
         if let Err(error) = result {
             // An I/O error is that of the output: further descriptions could not be written either.
@@ -117,8 +118,14 @@ fn describe_all(
             logging::tell(format_args!("error: {error:#}"));
             failed += 1;
         }
+        done += usize::from(!cancel.is_cancelled());
     }
     let described = printer.finish()?;
+    // A camera that is watched alone has no other end.
+    let watches = sources.len() == 1 && sources[0].source.is_live() && described > 0;
+    if let Some(exit_code) = shutdown.exit_code().filter(|_| !watches) {
+        return Err(Interrupted { exit_code, done, all: sources.len() }.into());
+    }
     match failed {
         0 if described == 0 => bail!("nothing was described"),
         0 => Ok(()),

@@ -39,8 +39,7 @@ pub fn init(quiet: bool) {
     // The subscriber would say on standard error that it cannot write there, and panic.
     let builder =
         tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter).with_writer(io::stderr);
-    // systemd sets the variable for services whose output goes to the journal.
-    if env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal() {
+    if goes_to_journal() {
         let _ = builder
             .event_format(Journal(Format::default().without_time().with_level(false).with_ansi(false)))
             .try_init();
@@ -54,6 +53,17 @@ pub fn init(quiet: bool) {
     if let Some(mistake) = mistake {
         tracing::warn!("RUST_LOG is not used: {mistake}; write for instance RUST_LOG=debug");
     }
+}
+
+/// Whether systemd reads standard error into its journal. It sets the variable for such services.
+fn goes_to_journal() -> bool {
+    env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal()
+}
+
+/// Writes a line about an error that ends the command to standard error.
+pub fn tell_error(line: impl fmt::Display) {
+    let priority = if goes_to_journal() { "<3>" } else { "" };
+    tell(format_args!("{priority}{line}"));
 }
 
 /// Writes a line to standard error for the person at the keyboard.

@@ -13,6 +13,9 @@ const MARKER: u8 = 0x80;
 /// So many pictures must have ended with their only marker before markers are believed. Some cameras mark every slice.
 const PROVEN: u32 = 2;
 
+/// So many packets of other types must come before one of the announced type, until they are taken for that.
+const OTHER_TYPES: u32 = 50;
+
 /// What is announced as the first sequence number of every stream.
 pub(super) const FIRST_SEQUENCE: u16 = 1;
 
@@ -41,6 +44,8 @@ const REORDERED: u16 = 100;
 pub(super) struct RtpHeader {
     /// The picture ends with this packet (RFC 6184, section 5.1).
     pub marker: bool,
+    /// What the payload is, by a number that the camera has announced.
+    pub payload_type: u8,
     pub sequence: u16,
     pub timestamp: u32,
     pub ssrc: u32,
@@ -52,6 +57,7 @@ impl RtpHeader {
         let header: &[u8; HEADER] = packet.first_chunk()?;
         (header[0] >> 6 == 2).then(|| Self {
             marker: header[1] & MARKER != 0,
+            payload_type: header[1] & !MARKER,
             sequence: u16::from_be_bytes([header[2], header[3]]),
             timestamp: read_u32(header, 4),
             ssrc: read_u32(header, 8),
@@ -60,7 +66,7 @@ impl RtpHeader {
 
     /// Writes the fields into a packet that [`RtpHeader::read`] could read.
     pub fn write(self, packet: &mut [u8]) {
-        packet[1] = if self.marker { packet[1] | MARKER } else { packet[1] & !MARKER };
+        packet[1] = self.payload_type | if self.marker { MARKER } else { 0 };
         packet[2..4].copy_from_slice(&self.sequence.to_be_bytes());
         packet[4..8].copy_from_slice(&self.timestamp.to_be_bytes());
         packet[8..12].copy_from_slice(&self.ssrc.to_be_bytes());
@@ -81,6 +87,17 @@ pub(super) fn payload(packet: &[u8]) -> Option<&[u8]> {
 
 fn read_u32(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// What a camera announces of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Announced<'a> {
+    /// Timestamps per second.
+    pub clock_rate: u32,
+    pub payload_type: Option<u8>,
+    pub ssrc: Option<u32>,
+    /// By the name that SDP has for it, such as `H264`.
+    pub codec: &'a str,
 }
 
 /// The SSRC that the stream has now, and how its numbers are changed.
@@ -108,6 +125,10 @@ pub(super) struct RtpStream<P> {
     clock_rate: u32,
     /// The SSRC that the camera has announced, if it has.
     announced: Option<u32>,
+    /// The payload type that the camera has announced.
+    payload_type: Option<u8>,
+    /// Packets of other types, as long as none of the announced type has come.
+    other_types: Option<u32>,
     /// Pictures are told apart by their timestamps alone: markers need not be believed.
     timestamps_suffice: bool,
     /// The SSRC that packets leave with: the stream's first.
@@ -123,6 +144,8 @@ impl<P> RtpStream<P> {
         Self {
             clock_rate: VIDEO_CLOCK_RATE,
             announced: None,
+            payload_type: None,
+            other_types: Some(0),
             timestamps_suffice: false,
             ssrc: 0,
             sender: None,
@@ -130,14 +153,32 @@ impl<P> RtpStream<P> {
         }
     }
 
-    /// Takes note of what the camera announces: timestamps per second, the SSRC if it states one, and the codec.
-    pub fn announce(&mut self, clock_rate: u32, ssrc: Option<u32>, codec: &str) {
-        (self.clock_rate, self.announced) = (clock_rate, ssrc);
-        self.timestamps_suffice = matches!(codec, "H264" | "H265");
+    /// Takes note of what the camera announces.
+    pub fn announce(&mut self, announced: Announced<'_>) {
+        (self.clock_rate, self.announced) = (announced.clock_rate, announced.ssrc);
+        self.payload_type = announced.payload_type;
+        self.timestamps_suffice = matches!(announced.codec, "H264" | "H265");
+    }
+
+    /// The payload type that a packet goes on with: the announced one, if none of that type comes.
+    fn payload_type(&mut self, stated: u8) -> u8 {
+        let Some(announced) = self.payload_type else { return stated };
+        if stated == announced {
+            self.other_types = None;
+        }
+        match &mut self.other_types {
+            Some(others) if *others >= OTHER_TYPES => announced,
+            Some(others) => {
+                *others += 1;
+                stated
+            }
+            None => stated,
+        }
     }
 
     /// Takes a packet that has come at `now`. Returns the packets that go on, each with its new header.
     pub fn push(&mut self, header: RtpHeader, packet: P, now: Duration) -> Vec<(RtpHeader, P)> {
+        let header = RtpHeader { payload_type: self.payload_type(header.payload_type), ..header };
         let Some(sender) = &mut self.sender else {
             self.hold(header, packet, now);
             let since = self.undecided.first().map_or(now, |(.., at)| *at);
@@ -267,6 +308,7 @@ impl Sender {
         self.last_at = now;
         RtpHeader {
             marker,
+            payload_type: header.payload_type,
             sequence: header.sequence.wrapping_add(self.sequence_offset),
             timestamp: header.timestamp.wrapping_add(self.timestamp_offset),
             ssrc,
@@ -286,7 +328,11 @@ mod tests {
     }
 
     fn header(ssrc: u32, sequence: u16, timestamp: u32) -> RtpHeader {
-        RtpHeader { marker: false, sequence, timestamp, ssrc }
+        RtpHeader { marker: false, payload_type: 96, sequence, timestamp, ssrc }
+    }
+
+    fn announced(ssrc: Option<u32>, codec: &str) -> Announced<'_> {
+        Announced { clock_rate: 90_000, payload_type: Some(96), ssrc, codec }
     }
 
     /// A stream that has had ten packets, one every 40 ms: sequence numbers from 65530, timestamps from 0.
@@ -366,7 +412,7 @@ mod tests {
     #[test]
     fn the_announced_sender_is_told_from_one_that_was_first() {
         let mut stream = RtpStream::new();
-        stream.announce(90_000, Some(OWN), "H264");
+        stream.announce(announced(Some(OWN), "H264"));
         assert_eq!(stream.push(header(OTHER, 40_000, 777_777), (), ms(0)), []);
         assert_eq!(stream.push(header(OWN, 9, 5), (), ms(1)), [(header(OWN, FIRST_SEQUENCE, 5), ())]);
         assert_eq!(stream.push(header(OTHER, 40_001, 777_777), (), ms(40)), []);
@@ -375,7 +421,7 @@ mod tests {
     #[test]
     fn a_sender_that_was_announced_wrongly_loses_nothing() {
         let mut stream = RtpStream::new();
-        stream.announce(90_000, Some(OTHER), "H264");
+        stream.announce(announced(Some(OTHER), "H264"));
         let passed: usize =
             (0..50u16).map(|i| stream.push(header(OWN, i, 0), (), ms(40 * u64::from(i))).len()).sum();
         assert_eq!(passed, 50);
@@ -422,7 +468,7 @@ mod tests {
     /// The markers that go on of pictures with two packets each. `marked`: which of the two have one.
     fn markers(codec: &str, marked: [bool; 2]) -> Vec<bool> {
         let mut stream = RtpStream::new();
-        stream.announce(90_000, None, codec);
+        stream.announce(announced(None, codec));
         let packets = (0..10u16).map(|i| RtpHeader {
             marker: marked[usize::from(i % 2)],
             ..header(OWN, i, 3600 * u32::from(i / 2))
@@ -436,6 +482,24 @@ mod tests {
         let proven: Vec<bool> = (0..10).map(|i| i % 2 == 1 && i >= 2 * PROVEN).collect();
         assert_eq!(markers("H265", [false, true]), proven);
         assert_eq!(markers("JPEG", [true, true]), [true; 10]);
+    }
+
+    #[test]
+    fn packets_of_a_type_that_was_not_announced_are_taken_for_it_if_no_others_come() {
+        let types = |packets: &mut dyn Iterator<Item = u8>| {
+            let mut stream = RtpStream::new();
+            stream.announce(announced(None, "H264"));
+            let packets =
+                (0..).zip(packets).map(|(i, payload_type)| RtpHeader { payload_type, ..header(OWN, i, 0) });
+            packets
+                .flat_map(|it| stream.push(it, (), ms(0)))
+                .map(|(it, ())| it.payload_type)
+                .collect::<Vec<u8>>()
+        };
+        let taken = types(&mut [98; 60].into_iter());
+        assert_eq!((taken[49], taken[50], taken[59]), (98, 96, 96));
+        let mixed = types(&mut [96].into_iter().chain([98; 100]));
+        assert_eq!(mixed[1..], [98; 100]);
     }
 
     #[test]

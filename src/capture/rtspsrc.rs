@@ -14,7 +14,7 @@ use gstreamer::prelude::*;
 
 use super::{
     inspect::{DROP_BUFFER, lock},
-    rtp::{FIRST_SEQUENCE, RtpHeader, RtpStream, VIDEO_CLOCK_RATE},
+    rtp::{Announced, FIRST_SEQUENCE, RtpHeader, RtpStream, VIDEO_CLOCK_RATE},
     sdp,
 };
 
@@ -160,8 +160,10 @@ impl Session {
             let clock_rate =
                 structure.get::<i32>("clock-rate").ok().and_then(|rate| u32::try_from(rate).ok());
             let clock_rate = clock_rate.filter(|rate| *rate > 0).unwrap_or(VIDEO_CLOCK_RATE);
+            let payload_type = structure.get::<i32>("payload").ok().and_then(|it| u8::try_from(it).ok());
             let codec = structure.get("encoding-name").unwrap_or_default();
-            lock(&self.stream).announce(clock_rate, structure.get("ssrc").ok(), codec);
+            let ssrc = structure.get("ssrc").ok();
+            lock(&self.stream).announce(Announced { clock_rate, payload_type, ssrc, codec });
             structure.set("seqnum-base", u32::from(FIRST_SEQUENCE));
             structure.remove_field("clock-base");
             structure.remove_field("ssrc");

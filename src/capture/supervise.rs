@@ -3,7 +3,7 @@
 use std::{
     ops::ControlFlow,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{sync::watch, task::JoinHandle};
@@ -40,6 +40,9 @@ const STEADY: Duration = Duration::from_secs(60);
 /// passwords.
 const REFUSED: Duration = Duration::from_secs(300);
 
+/// How often the log repeats why a camera stays away.
+const REMINDER: Duration = Duration::from_secs(3600);
+
 /// What came of a source that has ended or was cancelled.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Summary {
@@ -75,7 +78,7 @@ pub async fn run(
     let assembler = Arc::new(Mutex::new(ClipAssembler::new(windower, sink)));
     let backoff = Backoff::new(BACKOFF);
     let relay = RtspRelay::start(&config).await?;
-    Supervisor { config, relay, assembler, status: Arc::new(status), cancel, backoff }.run().await
+    Supervisor { config, relay, assembler, status: Arc::new(status), cancel, backoff, told: None }.run().await
 }
 
 /// One camera, from its start to its end.
@@ -86,6 +89,8 @@ struct Supervisor {
     status: Arc<watch::Sender<CameraStatus>>,
     cancel: CancellationToken,
     backoff: Backoff,
+    /// The fault that was logged last, and when.
+    told: Option<(String, Instant)>,
 }
 
 impl Supervisor {
@@ -120,8 +125,11 @@ impl Supervisor {
                 }
                 _ => pause_after(&mut self.backoff, uptime),
             };
+            if !uptime.is_zero() {
+                self.told = None;
+            }
             // The caller logs a final fault.
-            tracing::warn!(camera = %self.config.id, "{why}; trying again in {:.0} s", pause.as_secs_f32());
+            self.log_fault(&why, pause);
             if self.wait_to_retry(pause, hanging).await.is_break() {
                 return Ok(self.summary(Duration::ZERO, None).await);
             }
@@ -180,6 +188,18 @@ impl Supervisor {
                 ..CameraStatus::default()
             }
         });
+    }
+
+    /// Logs why a run has ended: a camera that stays away is told once, and then now and then.
+    fn log_fault(&mut self, why: &str, pause: Duration) {
+        let camera = &self.config.id;
+        let told = self.told.as_ref();
+        if told.is_some_and(|(before, at)| before == why && at.elapsed() < REMINDER) {
+            tracing::debug!(%camera, "{why}; trying again in {:.0} s", pause.as_secs_f32());
+            return;
+        }
+        tracing::warn!(%camera, "{why}; trying again in {:.0} s, and further on", pause.as_secs_f32());
+        self.told = Some((why.into(), Instant::now()));
     }
 
     fn report(&self, state: CameraState, why: &str) {

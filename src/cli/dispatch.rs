@@ -9,7 +9,11 @@ use super::{
     man, pull, run, schema,
     usage::UsageError,
 };
-use crate::{config::ConfigError, logging::tell, publish::SettingsError};
+use crate::{
+    config::ConfigError,
+    logging::{tell, tell_error},
+    publish::SettingsError,
+};
 
 /// The exit code of a usage error; clap uses the same.
 const USAGE: u8 = 2;
@@ -46,9 +50,9 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         tell(interrupted);
         return ExitCode::from(interrupted.exit_code);
     }
-    tell(format_args!("error: {error}"));
+    tell_error(format_args!("error: {error}"));
     for cause in error.chain().skip(1) {
-        tell(format_args!("  because: {cause}"));
+        tell_error(format_args!("  because: {cause}"));
     }
     if error.is::<ConfigError>() || error.is::<SettingsError>() {
         ExitCode::from(BAD_CONFIGURATION)

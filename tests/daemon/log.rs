@@ -8,7 +8,7 @@ use std::{
 
 use crate::support::{
     broker::{Mosquitto, Subscriber},
-    daemon::{Daemon, camscribe},
+    daemon::{Daemon, camscribe, wait},
 };
 
 /// A camera that GStreamer draws, described every second.
@@ -54,6 +54,25 @@ fn the_first_line_says_what_runs_and_with_what() {
     assert_eq!(daemon.log().lines().next(), Some(&*first));
     let version = camscribe(daemon.home.path()).arg("-V").output().unwrap();
     assert_eq!(String::from_utf8_lossy(&version.stdout), format!("camscribe {}\n", camscribe::VERSION));
+}
+
+#[test]
+fn a_camera_that_stays_away_is_told_once() {
+    // Nothing listens on port 9.
+    let toml =
+        "model.id = \"shapes\"\nmqtt.url = \"mqtt://127.0.0.1:9\"\ncameras.a.uri = \"rtsp://127.0.0.1:9/\"\n";
+    let daemon = Daemon::with(toml, |_, command| {
+        command.env("RUST_LOG", "camscribe::capture=debug");
+    });
+    let told = || {
+        let log = daemon.log();
+        let lines: Vec<String> =
+            log.lines().filter(|it| it.contains("trying again")).map(Into::into).collect();
+        (lines.len() >= 3).then_some(lines)
+    };
+    let told = wait("three tries", told);
+    let levels: Vec<bool> = told[..3].iter().map(|line| line.contains(" WARN ")).collect();
+    assert_eq!(levels, [true, false, false], "{told:?}");
 }
 
 #[test]

@@ -281,6 +281,9 @@ impl Connection<'_> {
             TLS_ALERT if !self.encrypted => {
                 self.other("what answers there wants TLS: write rtsps:// in the uri")
             }
+            _ if self.exchange.was_answered() => self.other(
+                "the camera's answers are broken: the Content-Length of one is wrong; update the camera",
+            ),
             _ => self.other("what answers there does not speak RTSP: check address and port"),
         }
     }

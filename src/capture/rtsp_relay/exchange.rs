@@ -101,6 +101,8 @@ pub(super) struct Exchange {
     last_request: Instant,
     /// The camera has taken a login on this connection.
     logged_in: bool,
+    /// The camera has answered a request.
+    answered: bool,
     /// The method that the camera has refused, and its words, unless it plays all the same.
     refused: Option<(String, String)>,
 }
@@ -139,6 +141,7 @@ impl Exchange {
             keep_alive,
             last_request: Instant::now(),
             logged_in: false,
+            answered: false,
             refused: None,
         }
     }
@@ -174,6 +177,7 @@ impl Exchange {
             return Ok(Step::Nothing);
         }
         let Some(waiting) = self.take_waiting(message.sequence()) else { return Ok(Step::Nothing) };
+        self.answered = true;
         if status == 401 && self.take_challenge(&message, &waiting)? {
             let Waiting { request, asker, .. } = waiting;
             return Ok(Step::ToCamera(self.send(request, asker, true, now)));
@@ -233,6 +237,11 @@ impl Exchange {
     /// The method that the camera has refused, and its words.
     pub fn refused(&self) -> Option<(&str, &str)> {
         self.refused.as_ref().map(|(method, words)| (&**method, &**words))
+    }
+
+    /// Whether the camera has answered a request on this connection.
+    pub fn was_answered(&self) -> bool {
+        self.answered
     }
 
     /// Whether the camera has taken a login on this connection.

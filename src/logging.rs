@@ -4,7 +4,9 @@
 use std::{
     env::{self, VarError},
     fmt,
+    fs::File,
     io::{self, IsTerminal, Write},
+    os::{fd::AsFd, unix::fs::MetadataExt},
 };
 
 use tracing::{Event, Level, Subscriber};
@@ -55,15 +57,17 @@ pub fn init(quiet: bool) {
     }
 }
 
-/// Whether systemd reads standard error into its journal. It sets the variable for such services.
+/// Whether systemd reads standard error into its journal: it says which file its journal reads (systemd.exec(5)).
 fn goes_to_journal() -> bool {
-    env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal()
+    let Ok(stated) = env::var("JOURNAL_STREAM") else { return false };
+    let file = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+    file.and_then(|it| it.metadata()).is_ok_and(|it| stated == format!("{}:{}", it.dev(), it.ino()))
 }
 
-/// Writes a line about an error that ends the command to standard error.
-pub fn tell_error(line: impl fmt::Display) {
+/// Writes about an error that ends the command to standard error.
+pub fn tell_error(text: impl fmt::Display) {
     let priority = if goes_to_journal() { "<3>" } else { "" };
-    tell(format_args!("{priority}{line}"));
+    text.to_string().lines().for_each(|line| tell(format_args!("{priority}{line}")));
 }
 
 /// Writes a line to standard error for the person at the keyboard.

@@ -94,6 +94,7 @@ fn read_u32(bytes: &[u8], at: usize) -> u32 {
 pub(super) struct Announced<'a> {
     /// Timestamps per second.
     pub clock_rate: u32,
+    /// The type of all packets. `None`: there are several.
     pub payload_type: Option<u8>,
     pub ssrc: Option<u32>,
     /// By the name that SDP has for it, such as `H264`.
@@ -125,7 +126,7 @@ pub(super) struct RtpStream<P> {
     clock_rate: u32,
     /// The SSRC that the camera has announced, if it has.
     announced: Option<u32>,
-    /// The payload type that the camera has announced.
+    /// The payload type that the camera has announced, if it is the only one.
     payload_type: Option<u8>,
     /// Packets of other types, as long as none of the announced type has come.
     other_types: Option<u32>,

@@ -27,6 +27,8 @@ pub(super) fn configure(element: &gst::Element, by_multicast: bool) {
     }
     let chosen = Arc::new(Mutex::new(None));
     let choice = chosen.clone();
+    let one_format = Arc::new(AtomicBool::new(false));
+    let has_one_format = one_format.clone();
     element.connect("on-sdp", false, move |values| {
         let location: String = values.first()?.get::<gst::Element>().ok()?.property("location");
         let chosen = sdp::with_lent(values.get(1)?, |sdp| {
@@ -36,7 +38,9 @@ pub(super) fn configure(element: &gst::Element, by_multicast: bool) {
             if !by_multicast {
                 sdp::forget_multicast(sdp);
             }
-            sdp::largest_video(sdp)
+            let chosen = sdp::largest_video(sdp)?;
+            has_one_format.store(sdp.media(chosen)?.formats_len() == 1, Ordering::Relaxed);
+            Some(chosen)
         });
         *lock(&choice) = chosen.flatten();
         None
@@ -46,12 +50,12 @@ pub(super) fn configure(element: &gst::Element, by_multicast: bool) {
         let number = values.get(1).and_then(|v| v.get::<u32>().ok());
         Some((number.is_some() && *lock(&chosen) == number).to_value())
     });
-    element.connect("new-manager", false, |values| {
+    element.connect("new-manager", false, move |values| {
         let manager = values.get(1).and_then(|v| v.get::<gst::Element>().ok())?;
         if manager.has_property("add-reference-timestamp-meta") {
             manager.set_property("add-reference-timestamp-meta", true);
         }
-        put_packets_in_order(&manager);
+        put_packets_in_order(&manager, &one_format);
         None
     });
 }
@@ -64,10 +68,13 @@ struct Session {
     releasing: AtomicBool,
     /// Packets are encrypted (SRTP): their headers are signed and must stay.
     encrypted: AtomicBool,
+    /// The camera has announced one payload type for the stream.
+    one_format: Arc<AtomicBool>,
 }
 
 /// Puts the streams that a manager (an `rtpbin`) receives through an [`RtpStream`] each.
-fn put_packets_in_order(manager: &gst::Element) {
+fn put_packets_in_order(manager: &gst::Element, one_format: &Arc<AtomicBool>) {
+    let one_format = one_format.clone();
     let sessions = Mutex::new(HashMap::<String, Arc<Session>>::new());
     manager.connect_pad_added(move |_, pad| {
         let name = pad.name();
@@ -84,6 +91,7 @@ fn put_packets_in_order(manager: &gst::Element) {
                 stream,
                 releasing: AtomicBool::new(false),
                 encrypted: AtomicBool::new(false),
+                one_format: one_format.clone(),
             })
         };
         let session = lock(&sessions).entry(number.into()).or_insert_with(new_session).clone();
@@ -161,6 +169,7 @@ impl Session {
                 structure.get::<i32>("clock-rate").ok().and_then(|rate| u32::try_from(rate).ok());
             let clock_rate = clock_rate.filter(|rate| *rate > 0).unwrap_or(VIDEO_CLOCK_RATE);
             let payload_type = structure.get::<i32>("payload").ok().and_then(|it| u8::try_from(it).ok());
+            let payload_type = payload_type.filter(|it| *it < 128 && self.one_format.load(Ordering::Relaxed));
             let codec = structure.get("encoding-name").unwrap_or_default();
             let ssrc = structure.get("ssrc").ok();
             lock(&self.stream).announce(Announced { clock_rate, payload_type, ssrc, codec });

@@ -154,8 +154,8 @@ fn read_cameras(
 /// Refuses two cameras that a variable's name cannot tell apart, since it cannot hold `-`.
 fn check_names(cameras: &BTreeSet<CameraId>, diagnostics: &mut Diagnostics) {
     for id in cameras {
-        let in_variable = id.as_str().replace('-', "_");
-        let other = cameras.iter().find(|other| *other != id && other.as_str() == in_variable);
+        let in_variable = |id: &CameraId| id.as_str().replace('-', "_");
+        let other = cameras.iter().find(|other| *other > id && in_variable(other) == in_variable(id));
         if let Some(other) = other {
             let location = Location::Unset { key: schema::camera_path(id) };
             let text = format!(

@@ -1,7 +1,7 @@
 //! Files that people write with an editor: UTF-8, and not long.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
     path::Path,
 };
@@ -14,12 +14,12 @@ const UTF_16: [[u8; 2]; 2] = [[0xFF, 0xFE], [0xFE, 0xFF]];
 /// # Errors
 /// If it cannot be read, is no regular file, is longer, or is not UTF-8; the text says what to do.
 pub fn read(path: &Path, limit: u64) -> io::Result<String> {
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
+    // To open a pipe would wait for whoever writes to it.
+    if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a file"));
     }
     let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes)?;
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         return Err(io::Error::other(format!("it is longer than {limit} bytes")));
     }

@@ -43,6 +43,7 @@ pub fn camscribe(home: &Path) -> Command {
         "CACHE_DIRECTORY",
         "CREDENTIALS_DIRECTORY",
         "RUST_LOG",
+        "JOURNAL_STREAM",
         "HF_TOKEN",
         "HF_HOME",
         "HF_HUB_CACHE",

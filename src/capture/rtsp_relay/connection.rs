@@ -95,7 +95,8 @@ pub(super) async fn serve(camera: &Camera, mut client: TcpStream) {
             camera.closed_on_keep_alive.store(on_request, Ordering::Relaxed);
             if let Some(Unanswered { method, first_login }) = connection.exchange.unanswered() {
                 let what = camera.what.clone();
-                let on_login = first_login && !camera.login_taken.load(Ordering::Relaxed);
+                // Once more after a login that was good: the password may have been changed.
+                let on_login = first_login && !camera.login_taken.swap(false, Ordering::Relaxed);
                 *lock(&camera.failure) = Some(CaptureError::HungUp { what, method, on_login });
             }
         }

@@ -364,7 +364,7 @@ impl Exchange {
         }
         self.elsewhere |= to.host_port().0 != self.address.host_port().0;
         self.address = to.clone();
-        (self.challenge, self.logged_in) = (None, false);
+        (self.challenge, self.logged_in, self.answered) = (None, false, false);
         Ok(to)
     }
 

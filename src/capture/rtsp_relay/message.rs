@@ -91,7 +91,8 @@ pub(super) fn stray_length(bytes: &[u8]) -> usize {
         _ => bytes.starts_with(RESPONSE) || RESPONSE.starts_with(bytes),
     };
     // Nothing is looked for in a head that was too long: what looks like the next one would be as long.
-    let from = if bytes.len() > MAX_HEAD && may_be_message(bytes) { MAX_HEAD } else { 1 };
+    let is_long_head = bytes.len() > MAX_HEAD && may_be_message(bytes) && head_length(bytes).is_none();
+    let from = if is_long_head { MAX_HEAD } else { 1 };
     (from..bytes.len()).find(|at| begins_piece(&bytes[*at..])).unwrap_or(bytes.len())
 }
 

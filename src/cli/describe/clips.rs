@@ -28,7 +28,8 @@ use crate::{
     queue::{ClipQueue, Overflow},
 };
 
-/// Describes a source window by window, while it is being read on another thread.
+/// Describes a source window by window, while it is being read on another thread. Returns whether it was read to its
+/// end.
 ///
 /// # Errors
 /// When the source cannot be read, the model fails, or a description cannot be written.
@@ -39,7 +40,7 @@ pub fn describe_windows(
     printer: &mut Printer,
     runtime: &tokio::runtime::Runtime,
     cancel: &CancellationToken,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let camera = CameraConfig { scaling: model.frame_scaling(), ..camera_config(source, args) };
     let queue = Arc::new(ClipQueue::new(NonZeroUsize::MIN));
     let bar = SourceProgressBar::new();
@@ -54,9 +55,9 @@ pub fn describe_windows(
                 runtime.spawn(bar.follow(changes));
                 let overflow = app::overflow(&camera.source);
                 let sink = move |clip| drop(pushed.push(clip, overflow));
-                let result = runtime.block_on(capture::run(camera, sink, status, stop));
+                let result = runtime.block_on(capture::run(camera, sink, status, stop.clone()));
                 queue.close();
-                result
+                result.map(|summary| (summary, !stop.is_cancelled()))
             }
         });
         written = describe_queue(model, &queue, |clip, event| bar.suspend(|| printer.outcome(clip, event)));
@@ -68,7 +69,7 @@ pub fn describe_windows(
     });
     bar.finish();
     written?;
-    let Summary { frames, clips, warning, .. } =
+    let (Summary { frames, clips, warning, .. }, to_its_end) =
         summary.map_err(|_| anyhow::anyhow!("the thread that reads the source panicked"))??;
     if let Some(warning) = warning {
         tell(format_args!("warning: {}: {warning}", source.text));
@@ -78,7 +79,7 @@ pub fn describe_windows(
             if frames > 1 { "; where frames come rarely, a longer --window holds more" } else { "" };
         bail!("{}: {frames} frames are too few for a clip{what_to_do}", source.text);
     }
-    Ok(())
+    Ok(to_its_end)
 }
 
 /// Describes a whole file as one clip, from the frames that transformers would sample.

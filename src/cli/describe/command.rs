@@ -107,25 +107,30 @@ fn describe_all(
         }
         printer.source(&source.text);
         let result = match args.sampling {
-            SamplingArg::Reference => describe_whole_file(source, args, model, &mut printer),
+            SamplingArg::Reference => describe_whole_file(source, args, model, &mut printer).map(|()| true),
             _ => describe_windows(source, args, model, &mut printer, runtime, cancel),
         };
-        if let Err(error) = result {
+        match result {
+            Ok(to_its_end) => done += usize::from(to_its_end),
             // An I/O error is that of the output: further descriptions could not be written either.
-            if error.downcast_ref::<io::Error>().is_some() || sources.len() == 1 {
+            Err(error) if error.downcast_ref::<io::Error>().is_some() || sources.len() == 1 => {
                 return Err(error);
             }
-            logging::tell(format_args!("error: {error:#}"));
-            failed += 1;
+            Err(error) => {
+                logging::tell(format_args!("error: {error:#}"));
+                failed += 1;
+            }
         }
-        done += usize::from(!cancel.is_cancelled());
     }
-    let described = printer.finish()?;
+    let described = printer.finish();
     // A camera that is watched alone has no other end.
-    let watches = sources.len() == 1 && sources[0].source.is_live() && described > 0;
-    if let Some(exit_code) = shutdown.exit_code().filter(|_| !watches) {
-        return Err(Interrupted { exit_code, done, all: sources.len() }.into());
+    let watches =
+        sources.len() == 1 && sources[0].source.is_live() && described.as_ref().is_ok_and(|n| *n > 0);
+    let all = sources.len();
+    if let Some(exit_code) = shutdown.exit_code().filter(|_| done + failed < all && !watches) {
+        return Err(Interrupted { exit_code, done, all }.into());
     }
+    let described = described?;
     match failed {
         0 if described == 0 => bail!("nothing was described"),
         0 => Ok(()),

@@ -63,6 +63,10 @@ pub struct Event {
     pub timing_ms: Timing,
     /// What this camera lost since its last event.
     pub dropped: Dropped,
+    /// When the event was handed to the broker, UTC. One that is delivered again has the later time. Only in events
+    /// that came over MQTT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<DateTime<Utc>>,
 }
 
 /// Kinds of event.

@@ -62,6 +62,7 @@ pub mod gate;
 pub mod heartbeat;
 pub mod interval;
 pub mod logging;
+pub mod memory;
 pub mod nn;
 pub mod prompt_spec;
 pub mod queue;

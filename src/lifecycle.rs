@@ -2,7 +2,7 @@
 //! (sd_notify(3)) and answered at `/healthz` and `/readyz`.
 
 use std::{
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -51,6 +51,8 @@ impl Phase {
 #[derive(Debug)]
 pub struct Lifecycle {
     phase: Mutex<Phase>,
+    /// What is told to the service manager in place of the number of watched cameras, once it is known.
+    summary: Mutex<String>,
     /// The heartbeat of the model's thread, once the model is loaded.
     heartbeat: OnceLock<Arc<Heartbeat>>,
     stuck_after: Duration,
@@ -66,12 +68,17 @@ impl Default for Lifecycle {
 impl Lifecycle {
     /// A lifecycle in which a model that makes no step for `stuck_after` counts as stuck.
     pub fn with_limit(stuck_after: Duration) -> Self {
-        Self { phase: Mutex::new(Phase::Loading), heartbeat: OnceLock::new(), stuck_after }
+        Self {
+            phase: Mutex::new(Phase::Loading),
+            summary: Mutex::default(),
+            heartbeat: OnceLock::new(),
+            stuck_after,
+        }
     }
 
     /// Enters a phase and reports it to the service manager.
     pub fn enter(&self, phase: Phase) {
-        let text = phase.text();
+        let text = self.text(&phase);
         let status = NotifyState::Status(&text);
         match phase {
             Phase::Loading | Phase::WarmingUp => notify(&[status]),
@@ -82,7 +89,22 @@ impl Lifecycle {
                 Err(_) => notify(&[NotifyState::Reloading, status]),
             },
         }
-        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+        *lock(&self.phase) = phase;
+    }
+
+    /// Tells the service manager how the cameras and the broker are doing, in one line for people.
+    pub fn summarise(&self, summary: String) {
+        let old = std::mem::replace(&mut *lock(&self.summary), summary.clone());
+        if old != summary && matches!(&*lock(&self.phase), Phase::Watching(_)) {
+            notify(&[NotifyState::Status(&summary)]);
+        }
+    }
+
+    /// A phase as text, for people.
+    fn text(&self, phase: &Phase) -> String {
+        let summary = lock(&self.summary);
+        let known = matches!(phase, Phase::Watching(_)) && !summary.is_empty();
+        if known { summary.clone() } else { phase.text() }
     }
 
     /// Makes health depend on this heartbeat from now on. Only the first call has an effect: there is one
@@ -102,7 +124,7 @@ impl Lifecycle {
 
     /// Whether clips are being described.
     pub fn ready(&self) -> HealthStatus {
-        match &*self.phase.lock().unwrap_or_else(PoisonError::into_inner) {
+        match &*lock(&self.phase) {
             Phase::Watching(_) | Phase::Reloading => self.health(),
             other => Err(other.text()),
         }
@@ -128,6 +150,11 @@ impl Lifecycle {
             }
         }
     }
+}
+
+/// Nothing can panic while a lock is held, so what it guards is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Sends states to the service manager. Does nothing without one.

@@ -72,20 +72,39 @@ impl ActiveConfig {
         }
     }
 
-    /// Reads the configuration file again (none is the default one) and applies what has changed. Logs why
-    /// if it cannot be applied.
+    /// Reads the configuration file again (none is the default one) and applies what has changed. Logs and
+    /// reports why if it cannot be applied.
     pub async fn reload(&mut self, path: Option<PathBuf>, cameras: &mut Cameras, deps: &CameraDeps) {
         tracing::info!("reloading the configuration");
-        let read = tokio::task::spawn_blocking(move || config::load(path.as_deref())).await;
-        let loaded = match read {
-            Ok(Ok(loaded)) => loaded,
-            Ok(Err(errors)) => return log_rejected(&errors.to_string()),
-            Err(panic) => return log_rejected(&panic.to_string()),
+        let active = self.file.clone();
+        let read = tokio::task::spawn_blocking(move || config::reload(path.as_deref(), &active)).await;
+        let result = match read {
+            Ok(Ok(loaded)) => self.apply_file(loaded, cameras, deps).await,
+            Ok(Err(errors)) => Err(errors.to_string()),
+            Err(panic) => Err(panic.to_string()),
         };
-        let Loaded { config: file, warnings, .. } = loaded;
-        for warning in warnings {
+        if let Err(why) = &result {
+            log_rejected(why);
+        }
+        deps.reporter.reloaded(result);
+    }
+
+    /// Applies what has changed in the file.
+    async fn apply_file(
+        &mut self,
+        loaded: Loaded,
+        cameras: &mut Cameras,
+        deps: &CameraDeps,
+    ) -> Result<(), String> {
+        for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
+        if loaded.uses_credentials() {
+            tracing::info!(
+                "credentials (LoadCredential=) are those of the last start: a changed password needs a restart"
+            );
+        }
+        let file = loaded.config;
         let mut new = self.overrides.over(&file);
         let mut change = ConfigChange::between(&self.config, &mut new);
         // Certificates may have been renewed in files of the same name: they are read again.
@@ -95,9 +114,10 @@ impl ActiveConfig {
         // The cause of a failure may have been fixed elsewhere: a missing plugin, a pipeline file.
         let watched = |id: &&CameraId| new.cameras.get(*id).is_some_and(|camera| camera.enabled);
         change.started.extend(cameras.failed().filter(watched).cloned());
-        self.apply(change, new, file.cameras, cameras, deps).await;
+        self.apply(change, new, file.cameras, cameras, deps).await?;
         self.overrides.forget_removed(&self.file);
         self.overrides.log(&self.file);
+        Ok(())
     }
 
     /// Applies commands of subscribers.
@@ -115,10 +135,15 @@ impl ActiveConfig {
         }
         let mut new = self.overrides.over(&self.file);
         let change = ConfigChange::between(&self.config, &mut new);
-        self.apply(change, new, self.file.cameras.clone(), cameras, deps).await;
+        if let Err(why) = self.apply(change, new, self.file.cameras.clone(), cameras, deps).await {
+            log_rejected(&why);
+        }
     }
 
     /// Makes `new` the active configuration. `change` is how it differs, `in_file` are the cameras of the file.
+    ///
+    /// # Errors
+    /// Why it cannot be active; nothing has changed then.
     async fn apply(
         &mut self,
         change: ConfigChange,
@@ -126,18 +151,12 @@ impl ActiveConfig {
         in_file: BTreeMap<CameraId, config::CameraSettings>,
         cameras: &mut Cameras,
         deps: &CameraDeps,
-    ) {
+    ) -> Result<(), String> {
         // Everything that can fail is done before anything is changed.
-        let mut specs = match camera_specs(&new) {
-            Ok(specs) => specs,
-            Err(error) => return log_rejected(&format!("{error:#}")),
-        };
+        let mut specs = camera_specs(&new).map_err(|error| format!("{error:#}"))?;
         let settings = publish_settings(&new, Some(&self.command_inbox));
-        let broker = match change.broker.map(|old_topics| Ok((Prepared::new(settings)?, old_topics))) {
-            None => None,
-            Some(Ok(broker)) => Some(broker),
-            Some(Err::<_, SettingsError>(error)) => return log_rejected(&error.to_string()),
-        };
+        let broker = change.broker.map(|old_topics| Ok((Prepared::new(settings)?, old_topics)));
+        let broker = broker.transpose().map_err(|error: SettingsError| error.to_string())?;
         let stopping: Vec<_> = change.removed.iter().chain(&change.disabled).chain(&change.started).collect();
         cameras.stop(&stopping).await;
         change.removed.iter().for_each(|id| deps.reporter.remove(id));
@@ -152,6 +171,7 @@ impl ActiveConfig {
         self.file = Config { cameras: in_file, ..new.clone() };
         self.config = new;
         self.publish_camera_settings(deps);
+        Ok(())
     }
 }
 

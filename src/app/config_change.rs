@@ -111,6 +111,9 @@ fn revert_fixed_sections(old: &Config, new: &mut Config) -> Vec<&'static str> {
     if revert("[http]", new.http != old.http) {
         new.http = old.http.clone();
     }
+    if revert("[log]", new.log != old.log) {
+        new.log = old.log;
+    }
     reverted
 }
 

@@ -29,7 +29,7 @@ pub fn deliver(outcome: Outcome, events: &mut EventBuilder, deps: &WorkerDeps) {
     deps.metrics.described(&event);
     match event.kind {
         EventKind::Description => {
-            tracing::info!(%camera, clip = clip.seq, ms = event.timing_ms.total, "{}", event.description);
+            tracing::debug!(%camera, clip = clip.seq, ms = event.timing_ms.total, "{}", event.description);
         }
         EventKind::Unchanged => tracing::debug!(%camera, clip = clip.seq, "unchanged"),
     }

@@ -58,10 +58,14 @@ impl Describer for InstrumentedDescriber<'_> {
         // All clips of a batch have the same times.
         if let Some(Ok(description)) = described.iter().find(|it| it.is_ok()) {
             let stages = description.stages;
-            self.metrics.stage(Stage::Preprocess, stages.preprocess);
-            self.metrics.stage(Stage::Vision, stages.vision);
-            self.metrics.stage(Stage::Prefill, stages.prefill);
-            self.metrics.stage(Stage::Decode, stages.decode);
+            for (stage, time) in [
+                (Stage::Preprocess, stages.preprocess),
+                (Stage::Vision, stages.vision),
+                (Stage::Prefill, stages.prefill),
+                (Stage::Decode, stages.decode),
+            ] {
+                self.metrics.batch_stage(stage, time, clips.iter().map(|clip| &clip.camera));
+            }
         }
         self.record_memory();
         Ok(described)

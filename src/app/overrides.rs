@@ -37,8 +37,9 @@ impl Overrides {
         let file = state_dir.map(|folder| folder.join(FILE));
         let cameras = file.as_deref().map_or_else(BTreeMap::new, |file| {
             read(file).unwrap_or_else(|error| {
+                let kept = state_file::set_aside(file, &error);
                 tracing::error!(
-                    "the settings that were changed over MQTT are lost, the configuration applies: {error:#}"
+                    "the settings that were changed over MQTT are lost, the configuration applies: {error:#}{kept}"
                 );
                 BTreeMap::new()
             })
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_counts_as_empty() {
+    fn a_damaged_file_counts_as_empty_and_is_kept() {
         let (state, config) = (tempfile::tempdir().unwrap(), written(""));
         let texts = [
             "{",
@@ -281,6 +282,12 @@ mod tests {
         for text in texts {
             fs::write(state.path().join(FILE), text).unwrap();
             assert_eq!(Overrides::read(Some(state.path())).over(&config), config, "{text}");
+            let kept: Vec<_> =
+                fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+            let [kept] = &kept[..] else { panic!("{kept:?}") };
+            assert!(kept.to_str().unwrap().contains("orders.json.damaged-"), "{kept:?}");
+            assert_eq!(fs::read_to_string(kept).unwrap(), text);
+            fs::remove_file(kept).unwrap();
         }
     }
 }

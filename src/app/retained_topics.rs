@@ -27,9 +27,10 @@ impl RetainedTopics {
         let file = state_dir.map(|folder| folder.join(FILE));
         let mut topics = file.as_deref().map_or_else(BTreeSet::new, |file| {
             state_file::read(file).unwrap_or_else(|error| {
+                let kept = state_file::set_aside(file, &error);
                 tracing::error!(
                     "the list of retained topics cannot be read; messages on topics that are no longer used stay \
-                     at the broker: {error:#}"
+                     at the broker: {error:#}{kept}"
                 );
                 BTreeSet::<String>::new()
             })

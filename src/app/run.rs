@@ -32,6 +32,8 @@ use crate::{
 
 /// The time for delivery after everything else has ended.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+/// How often the service manager is told how things are, if that has changed.
+const SUMMARY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Watches the cameras of `config` and publishes their descriptions, until `stop` or until every source has
 /// ended. `load` loads the model, on the thread that will own it. `reload` requests that the configuration is
@@ -127,7 +129,8 @@ impl Parts {
         Ok(Self { worker, reporter })
     }
 
-    /// Starts the HTTP server, if one is configured, and the watchdog.
+    /// Starts the HTTP server, if one is configured, the watchdog, and what tells the service manager how things
+    /// are.
     ///
     /// # Errors
     /// When the HTTP server cannot listen.
@@ -142,6 +145,14 @@ impl Parts {
             services.spawn(http::serve(listener, status_source(&self.worker, &self.reporter, commands)));
         }
         services.spawn(Arc::clone(&self.worker.lifecycle).watchdog());
+        let (lifecycle, reporter) = (Arc::clone(&self.worker.lifecycle), Arc::clone(&self.reporter));
+        services.spawn(async move {
+            let mut ticks = tokio::time::interval(SUMMARY_INTERVAL);
+            loop {
+                ticks.tick().await;
+                lifecycle.summarise(reporter.summary());
+            }
+        });
         Ok(services)
     }
 
@@ -222,9 +233,9 @@ impl MainLoop {
 /// # Errors
 /// When another process uses the state directory.
 fn open_outbox(config: &Config) -> Result<Outbox, InUse> {
-    let config::OutboxSettings { max_bytes, snapshot_bytes } = config.outbox;
+    let config::OutboxSettings { on_disk, max_bytes, snapshot_bytes } = config.outbox;
     let limits = Limits { events: max_bytes, snapshots: snapshot_bytes };
-    match &config.node.state_dir {
+    match config.node.state_dir.as_ref().filter(|_| on_disk) {
         Some(folder) => Outbox::open(folder, limits),
         None => Ok(Outbox::in_memory(limits)),
     }

@@ -3,6 +3,7 @@
 use std::{fs, io, os::unix::fs::OpenOptionsExt, path::Path};
 
 use anyhow::Context;
+use chrono::Utc;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Returns the value in `file`, or the default if there is no such file.
@@ -15,6 +16,20 @@ pub fn read<T: DeserializeOwned + Default>(file: &Path) -> anyhow::Result<T> {
         text => text.with_context(|| file.display().to_string())?,
     };
     serde_json::from_slice(&text).with_context(|| file.display().to_string())
+}
+
+/// Renames `file` if it was not this `error` of the system that kept it from being read: it is damaged then, and what
+/// is written next must not replace it. Returns where it is kept, as the end of a sentence.
+pub fn set_aside(file: &Path, error: &anyhow::Error) -> String {
+    if error.downcast_ref::<io::Error>().is_some() {
+        return String::new();
+    }
+    let mut kept = file.as_os_str().to_owned();
+    kept.push(format!(".damaged-{}", Utc::now().format("%Y%m%dT%H%M%S%.3fZ")));
+    match fs::rename(file, &kept) {
+        Ok(()) => format!("; the file is kept as {}", Path::new(&kept).display()),
+        Err(error) => format!("; the file cannot be renamed: {error}"),
+    }
 }
 
 /// Writes `value` to `file`, which only its owner may read. After a loss of power the file holds the old value or

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::Utc;
 use tokio::sync::watch;
 
 use super::retained_topics::RetainedTopics;
@@ -14,8 +15,8 @@ use crate::{
     camera::{CameraId, CameraState, CameraStatus},
     device::GpuInfo,
     event::ModelInfo,
-    metrics::{CameraReading, Metrics},
-    publish::{BrokerState, CameraInfo, Info, Newest, Prepared, Publisher, outbox::Outbox},
+    metrics::{CameraCounts, CameraReading, Metrics},
+    publish::{BrokerState, CameraInfo, Info, Newest, Prepared, Publisher, ReloadInfo, outbox::Outbox},
     runtime_settings::Values,
 };
 
@@ -35,6 +36,8 @@ struct Inner {
     /// The run-time settings of each camera.
     settings: BTreeMap<CameraId, Values>,
     topics: RetainedTopics,
+    /// The last reload; none yet.
+    reload: Option<ReloadInfo>,
 }
 
 /// The status of a camera.
@@ -46,6 +49,8 @@ struct Camera {
     status: Option<watch::Receiver<CameraStatus>>,
     /// Frames arrived and then stopped.
     lost: bool,
+    /// What was counted before the camera was last started, by the configuration or a command.
+    before: CameraCounts,
 }
 
 /// What happens to retained messages when the publisher is replaced.
@@ -67,6 +72,7 @@ impl StatusReporter {
             cameras: BTreeMap::new(),
             settings: BTreeMap::new(),
             topics,
+            reload: None,
         };
         Self { metrics, outbox, inner: Mutex::new(inner) }
     }
@@ -100,6 +106,7 @@ impl StatusReporter {
             decoder: None,
             status: Some(status),
             lost: false,
+            before: CameraCounts::default(),
         };
         self.lock().insert(id, camera);
     }
@@ -135,8 +142,14 @@ impl StatusReporter {
 
     /// Marks a camera as disabled by configuration or command.
     pub fn disable(&self, id: &CameraId) {
-        let off =
-            Camera { state: CameraState::Disabled, why: None, decoder: None, status: None, lost: false };
+        let off = Camera {
+            state: CameraState::Disabled,
+            why: None,
+            decoder: None,
+            status: None,
+            lost: false,
+            before: CameraCounts::default(),
+        };
         self.lock().insert(id, off);
     }
 
@@ -184,6 +197,32 @@ impl StatusReporter {
             self.lock().topics.replace(used);
         }
         left
+    }
+
+    /// Reports the result of reading the configuration again; an error is why it is not active.
+    pub fn reloaded(&self, result: Result<(), String>) {
+        self.metrics.reloaded(result.is_ok());
+        let mut inner = self.lock();
+        let first_line = |why: String| why.lines().next().unwrap_or_default().to_owned();
+        inner.reload = Some(ReloadInfo { time: Utc::now(), error: result.err().map(first_line) });
+        inner.publish_info();
+    }
+
+    /// How the cameras, the broker and the last reload are doing, in one line for people.
+    pub fn summary(&self) -> String {
+        let (connected, waiting) = (self.connected(), self.outbox.len());
+        let inner = self.lock();
+        let watched = || inner.cameras.values().filter(|camera| camera.status.is_some());
+        let online = watched().filter(|camera| camera.state == CameraState::Online).count();
+        let mut text = format!("{online} of {} cameras online", watched().count());
+        text += if connected { ", broker connected" } else { ", broker not connected" };
+        if waiting > 0 {
+            text += &format!(", {waiting} descriptions wait for it");
+        }
+        if inner.reload.as_ref().is_some_and(|reload| reload.error.is_some()) {
+            text += "; the last reload was rejected: see the log";
+        }
+        text
     }
 
     /// Whether the broker is connected.
@@ -244,7 +283,8 @@ impl Inner {
         }
     }
 
-    fn insert(&mut self, id: &CameraId, camera: Camera) {
+    fn insert(&mut self, id: &CameraId, mut camera: Camera) {
+        camera.before = self.cameras.get(id).map_or_else(CameraCounts::default, Camera::counts);
         self.cameras.insert(id.clone(), camera);
         self.publish_state(id);
         self.publish_info();
@@ -273,17 +313,30 @@ impl Inner {
             .map(|(id, camera)| (id.clone(), CameraInfo { decoder: camera.decoder.clone() }))
             .collect();
         let version = env!("CARGO_PKG_VERSION").into();
-        publisher.info(&Info { version, model: model.clone(), gpu: self.gpu.clone(), cameras });
+        publisher.info(&Info {
+            version,
+            model: model.clone(),
+            gpu: self.gpu.clone(),
+            cameras,
+            reload: self.reload.clone(),
+        });
     }
 }
 
 impl Camera {
     fn reading(&self) -> CameraReading {
-        let state = self.state;
-        let Some(status) = &self.status else {
-            return CameraReading { state, frames: 0, decode_errors: 0, too_few: 0 };
-        };
-        let CameraStatus { frames, decode_errors, too_few, .. } = *status.borrow();
-        CameraReading { state, frames, decode_errors, too_few }
+        CameraReading { state: self.state, counts: self.counts() }
+    }
+
+    /// What was counted since the daemon has known the camera.
+    fn counts(&self) -> CameraCounts {
+        let mut counts = self.before;
+        if let Some(status) = &self.status {
+            let CameraStatus { frames, decode_errors, too_few, .. } = *status.borrow();
+            counts.frames += frames;
+            counts.decode_errors += decode_errors;
+            counts.too_few += too_few;
+        }
+        counts
     }
 }

@@ -14,7 +14,7 @@ const USAGE: &str = "bench [--shapes 256M,500M,2.2B] [--batches 1,2,…] [--fram
 [--kernels candle|own|graphs] [--json FILE]";
 
 fn main() -> Result<()> {
-    logging::init(true);
+    logging::init("warn", logging::Format::Auto);
     let mut settings = Settings::default();
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {

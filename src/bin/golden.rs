@@ -19,7 +19,7 @@ mod golden;
 use golden::{Outcome, Runner};
 
 fn main() -> Result<ExitCode> {
-    logging::init(true);
+    logging::init("warn", logging::Format::Auto);
     let (mut device, mut dtype, mut roots) = (DeviceChoice::Auto, DtypeChoice::Auto, vec![]);
     let mut kernels = KernelChoice::default();
     let mut arguments = std::env::args().skip(1);

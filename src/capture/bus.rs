@@ -36,6 +36,14 @@ impl From<&gst::message::Error> for BusError {
     }
 }
 
+/// The kind of an element, and what flows into it, or out of a source.
+fn name_and_caps(element: &gst::Element) -> (String, String) {
+    let name = element.factory().map_or_else(String::new, |factory| factory.name().to_string());
+    let pad = element.sink_pads().into_iter().chain(element.src_pads()).next();
+    let caps = pad.and_then(|pad| pad.current_caps()).map_or_else(String::new, |caps| caps.to_string());
+    (name, caps)
+}
+
 /// A plugin that GStreamer has looked for in vain.
 #[derive(Clone, Debug)]
 pub(super) struct MissingPlugin {
@@ -75,6 +83,9 @@ impl BusEvents {
                     let _ = sender.try_send(BusEvent::EndOfStream);
                 }
                 gst::MessageView::Error(e) => {
+                    let element = e.src().and_then(|source| source.downcast_ref::<gst::Element>());
+                    let (name, caps) = element.map(name_and_caps).unwrap_or_default();
+                    tracing::debug!(%camera, element = name, caps, "GStreamer's error: {}", e.error().message());
                     let _ = sender.try_send(BusEvent::Error(BusError::from(e)));
                 }
                 gst::MessageView::Warning(w) => {

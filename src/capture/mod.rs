@@ -63,6 +63,7 @@ mod timestamper;
 
 pub use camera_config::CameraConfig;
 pub use error::CaptureError;
+pub use pipeline::check_pipeline;
 pub use pipeline_files::PipelineError;
 pub use probe::{CameraFacts, probe};
 pub use reference::{VideoInfo, read_frames_at};

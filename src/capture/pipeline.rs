@@ -13,6 +13,7 @@ use super::{
     colorimetry,
     diagnose::package_of_element,
     error::CaptureError,
+    init::init,
     inspect::decoded_pad,
     pipeline_files::{self, PipelineError},
     pixels, rtspsrc,
@@ -40,19 +41,8 @@ pub(super) fn build(
     survey: &Survey,
     location: Option<&str>,
 ) -> Result<BuiltPipeline, CaptureError> {
-    let name = config.pipeline.as_deref().unwrap_or(config.source.default_pipeline());
-    let text = pipeline_files::text(name, config.pipelines_dir.as_deref())?;
-    let pipeline = parse(name, &text)?;
+    let BuiltPipeline { pipeline, source, frames } = load(config, location)?;
     autoplug::restrict(&pipeline, &survey.unwanted);
-    let lacks = |wanted, element| PipelineError::Lacks { name: name.into(), wanted, element };
-    let source = pipeline.by_name("source").ok_or_else(|| lacks("source", "source"))?;
-    let frames = pipeline.by_name("frames").and_then(|e| e.downcast::<gst_app::AppSink>().ok());
-    let frames = frames.ok_or_else(|| lacks("appsink for its frames", "frames"))?;
-    if !configure_source(&pipeline, &source, config) || !set_location(&source, location) {
-        let element = source.factory().map_or_else(String::new, |f| f.name().to_string());
-        let what = config.source.to_string();
-        return Err(PipelineError::WrongSource { name: name.into(), element, what }.into());
-    }
     if let Some(patch) = &survey.patch {
         patch.clone().apply(&source);
     }
@@ -64,6 +54,40 @@ pub(super) fn build(
     frames.set_max_buffers(1);
     frames.set_drop(config.source.is_live());
     frames.set_enable_last_sample(false);
+    Ok(BuiltPipeline { pipeline, source, frames })
+}
+
+/// Checks the pipeline of a camera if it is a file of the user's own. Opens nothing.
+///
+/// # Errors
+/// If GStreamer cannot be started, or the file cannot be used.
+pub fn check_pipeline(config: &CameraConfig) -> Result<(), CaptureError> {
+    if pipeline_files::is_own(name(config), config.pipelines_dir.as_deref()) {
+        init()?;
+        load(config, None)?;
+    }
+    Ok(())
+}
+
+/// The name of a camera's pipeline.
+fn name(config: &CameraConfig) -> &str {
+    config.pipeline.as_deref().unwrap_or(config.source.default_pipeline())
+}
+
+/// Builds the pipeline of a camera from its text.
+fn load(config: &CameraConfig, location: Option<&str>) -> Result<BuiltPipeline, PipelineError> {
+    let name = name(config);
+    let text = pipeline_files::text(name, config.pipelines_dir.as_deref())?;
+    let pipeline = parse(name, &text)?;
+    let lacks = |wanted, element| PipelineError::Lacks { name: name.into(), wanted, element };
+    let source = pipeline.by_name("source").ok_or_else(|| lacks("source", "source"))?;
+    let frames = pipeline.by_name("frames").and_then(|e| e.downcast::<gst_app::AppSink>().ok());
+    let frames = frames.ok_or_else(|| lacks("appsink for its frames", "frames"))?;
+    if !configure_source(&pipeline, &source, config) || !set_location(&source, location) {
+        let element = source.factory().map_or_else(String::new, |f| f.name().to_string());
+        let what = config.source.to_string();
+        return Err(PipelineError::WrongSource { name: name.into(), element, what });
+    }
     Ok(BuiltPipeline { pipeline, source, frames })
 }
 

@@ -84,15 +84,23 @@ pub enum PipelineError {
 /// # Errors
 /// If there is no such pipeline, or its file cannot be read.
 pub(super) fn text(name: &str, folder: Option<&Path>) -> Result<String, PipelineError> {
-    let valid = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
-    let own = folder.filter(|_| valid).map(|f| f.join(format!("{name}.txt"))).filter(|p| p.exists());
-    let text = match (own, shipped_pipelines().get(name)) {
+    let text = match (own_file(name, folder), shipped_pipelines().get(name)) {
         (Some(path), _) => read(&path)?,
         (None, Some(text)) => (*text).to_owned(),
         (None, None) => return Err(PipelineError::Unknown { name: name.into(), known: known(folder) }),
     };
     let kept = text.lines().filter(|line| !line.trim_start().starts_with('#'));
     Ok(kept.collect::<Vec<_>>().join(" "))
+}
+
+/// Whether a pipeline is a file in `folder`.
+pub(super) fn is_own(name: &str, folder: Option<&Path>) -> bool {
+    own_file(name, folder).is_some()
+}
+
+fn own_file(name: &str, folder: Option<&Path>) -> Option<PathBuf> {
+    let valid = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+    folder.filter(|_| valid).map(|f| f.join(format!("{name}.txt"))).filter(|p| p.exists())
 }
 
 fn read(path: &Path) -> Result<String, PipelineError> {

@@ -23,7 +23,10 @@ use super::{
     stream_probes::StreamProbes,
     survey::Survey,
 };
-use crate::camera::{CameraId, CameraStatus};
+use crate::{
+    camera::{CameraId, CameraStatus},
+    memory,
+};
 
 /// How a run ended without a fault.
 pub(super) enum RunEnd {
@@ -97,6 +100,8 @@ pub(super) async fn run_once(
     drop(run);
     probes.close();
     let hanging = stop(&config.id, pipeline, started).await;
+    // A decoder may have held a lot.
+    drop(tokio::task::spawn_blocking(memory::trim));
     let (position, uptime) = (probes.position(), probes.uptime());
     let what = config.source.to_string();
     let failure = relay.and_then(RtspRelay::take_failure);

@@ -53,7 +53,7 @@ pub struct BenchArgs {
 /// # Errors
 /// When [`bench::run`] fails.
 pub fn run(args: BenchArgs) -> anyhow::Result<()> {
-    logging::init(true);
+    logging::init("warn", logging::Format::Auto);
     bench::run(&Settings {
         shapes: args.shapes,
         batches: args.batches,

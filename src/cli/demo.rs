@@ -44,7 +44,7 @@ const PREFIX: &str = "camscribe";
 /// # Errors
 /// When the port is in use; otherwise as [`app::run`].
 pub fn run(args: DemoArgs) -> anyhow::Result<()> {
-    logging::init(true);
+    logging::init("warn", logging::Format::Auto);
     let runtime = runtime()?;
     let result = runtime.block_on(demonstrate(args));
     // A thread that hangs must not delay the exit.
@@ -124,8 +124,9 @@ fn config(port: u16, source: Source) -> anyhow::Result<Config> {
             commands: false,
             ..config::MqttSettings::default()
         },
-        outbox: config::OutboxSettings { max_bytes: 16 << 20, snapshot_bytes: 16 << 20 },
+        outbox: config::OutboxSettings { on_disk: false, max_bytes: 16 << 20, snapshot_bytes: 16 << 20 },
         http: config::HttpSettings { listen: None },
+        log: config::LogSettings::default(),
         cameras: BTreeMap::from([(CAMERA.parse()?, camera)]),
         pipelines: PathBuf::new(),
     })

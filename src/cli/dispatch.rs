@@ -4,13 +4,16 @@ use std::{io, process::ExitCode};
 
 use super::{
     args::{Cli, Command},
-    bench, check, completions, demo, describe,
+    bench,
+    check::{self, BadPipelines, CheckedAsService},
+    completions, demo, describe,
     interrupted::Interrupted,
     man, pull, run, schema,
     usage::UsageError,
 };
 use crate::{
     config::ConfigError,
+    hub::HubError,
     logging::{tell, tell_error},
     publish::SettingsError,
 };
@@ -23,6 +26,7 @@ const BAD_CONFIGURATION: u8 = 78;
 
 /// Runs a command. Errors are printed on standard error.
 pub fn dispatch(cli: Cli) -> ExitCode {
+    let serves = matches!(cli.command, Command::Run(_));
     let result = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Describe(args) => describe::run(args),
@@ -36,12 +40,12 @@ pub fn dispatch(cli: Cli) -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => fail(&error, serves),
     }
 }
 
-/// Prints the error and, indented, its causes. Returns its exit code.
-fn fail(error: &anyhow::Error) -> ExitCode {
+/// Prints the error and, indented, its causes. Returns its exit code. `serves`: it ended the service.
+fn fail(error: &anyhow::Error, serves: bool) -> ExitCode {
     // The reader of our output may close it early: `camscribe schema | head`.
     if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
         return ExitCode::SUCCESS;
@@ -50,15 +54,24 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         tell(interrupted);
         return ExitCode::from(interrupted.exit_code);
     }
+    if let Some(CheckedAsService { exit_code }) = error.downcast_ref() {
+        return ExitCode::from(*exit_code);
+    }
     tell_error(format_args!("error: {error}"));
     for cause in error.chain().skip(1) {
         tell_error(format_args!("  because: {cause}"));
     }
-    if error.is::<ConfigError>() || error.is::<SettingsError>() {
+    let wrong = error.is::<ConfigError>() || error.is::<SettingsError>() || error.is::<BadPipelines>();
+    if wrong || serves && error.downcast_ref().is_some_and(lacks_model) {
         ExitCode::from(BAD_CONFIGURATION)
     } else if error.is::<UsageError>() {
         ExitCode::from(USAGE)
     } else {
         ExitCode::FAILURE
     }
+}
+
+/// Whether the model that the configuration names has to be pulled first: to start again does not help.
+fn lacks_model(error: &HubError) -> bool {
+    matches!(error, HubError::BadId(_) | HubError::NotPulled(_) | HubError::Incomplete { .. })
 }

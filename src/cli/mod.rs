@@ -9,6 +9,7 @@
 //! | others | the command of that name |
 
 mod args;
+mod as_service;
 pub mod bench;
 pub mod check;
 mod completions;

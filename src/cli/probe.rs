@@ -3,12 +3,21 @@
 
 use std::{
     io::{self, Write},
+    net::SocketAddr,
+    path::Path,
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::bail;
-use tokio::{sync::Semaphore, task::JoinSet};
+use rustix::fs::{Access, access};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+    time::timeout,
+};
 
 use super::runtime::runtime;
 use crate::{
@@ -21,6 +30,10 @@ use crate::{
 
 /// How long a camera may take until its first frame.
 const FIRST_FRAME_LIMIT: Duration = Duration::from_secs(15);
+/// How long another program at the HTTP address may take to answer.
+const HTTP_LIMIT: Duration = Duration::from_secs(5);
+/// The most that is read of its answer, bytes.
+const MAX_METRICS: u64 = 1 << 20;
 /// Cameras that are tested at the same time: each decodes with threads of its own.
 const CAMERAS_AT_ONCE: usize = 8;
 
@@ -37,7 +50,7 @@ struct ProbeResult {
 /// # Errors
 /// When a test fails.
 pub fn run(config: &Config) -> anyhow::Result<()> {
-    logging::init(true);
+    logging::init("warn", logging::Format::Auto);
     let runtime = runtime()?;
     let result = runtime.block_on(probe(config));
     // A pipeline that does not stop must not delay the exit.
@@ -50,6 +63,12 @@ async fn probe(config: &Config) -> anyhow::Result<()> {
     let model = config.model.clone();
     probes.spawn_blocking(move || probe_model(&model));
     probes.spawn(probe_broker(app::publish_settings(config, None)));
+    if let Some(address) = config.http.listen {
+        probes.spawn(probe_http(address));
+    }
+    if let Some(folder) = config.node.state_dir.clone() {
+        probes.spawn_blocking(move || probe_state_dir(&folder));
+    }
     let permits = Arc::new(Semaphore::new(CAMERAS_AT_ONCE));
     for (id, camera) in app::enabled(config) {
         let settings = app::camera_config(id, camera, &config.pipelines);
@@ -96,6 +115,48 @@ async fn probe_broker(settings: publish::Settings) -> ProbeResult {
             .map(|()| "accepts our login (permission to publish was not tested)".into())
             .map_err(|e| e.to_string()),
     }
+}
+
+/// Listens for a moment, unless a camscribe does already.
+async fn probe_http(address: SocketAddr) -> ProbeResult {
+    let outcome = match TcpListener::bind(address).await {
+        Ok(_) => Ok("is free".into()),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_camscribe(address).await => {
+            Ok("is in use by a camscribe that runs".into())
+        }
+        Err(error) => {
+            Err(format!("cannot be listened on: {error}: end the other program, or set http.listen"))
+        }
+    };
+    ProbeResult { subject: format!("HTTP address {address}"), outcome }
+}
+
+/// Whether a camscribe answers at this address.
+async fn is_camscribe(address: SocketAddr) -> bool {
+    let ask = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+        let mut answer = Vec::new();
+        stream.take(MAX_METRICS).read_to_end(&mut answer).await?;
+        Ok::<_, io::Error>(String::from_utf8_lossy(&answer).contains("camscribe_build_info"))
+    };
+    timeout(HTTP_LIMIT, ask).await.is_ok_and(|answer| answer.unwrap_or(false))
+}
+
+/// Whether the state directory can be written to, or made. Nothing is written.
+fn probe_state_dir(folder: &Path) -> ProbeResult {
+    let existing = folder.ancestors().find(|path| path.exists()).unwrap_or(folder);
+    let writable = access(existing, Access::WRITE_OK | Access::EXEC_OK);
+    let outcome = match writable {
+        Ok(()) if existing == folder => Ok("can be written to".into()),
+        Ok(()) => Ok("will be made".into()),
+        Err(error) => Err(format!(
+            "descriptions would wait in memory: {} cannot be written to: {}: give it to the user that camscribe runs as",
+            existing.display(),
+            io::Error::from(error)
+        )),
+    };
+    ProbeResult { subject: format!("state directory {}", folder.display()), outcome }
 }
 
 async fn probe_camera(settings: CameraConfig) -> ProbeResult {

@@ -7,7 +7,7 @@ use clap::Args;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 
 use super::runtime::runtime;
-use crate::{app, config, logging, shutdown};
+use crate::{app, config, logging, memory, shutdown};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -22,14 +22,23 @@ pub struct RunArgs {
 /// # Errors
 /// [`config::ConfigError`] before anything starts; later as [`app::run`].
 pub fn run(args: RunArgs) -> anyhow::Result<()> {
-    logging::init(false);
+    memory::limit_arenas();
     no_core_dumps().context("cannot disable core dumps, which would contain passwords")?;
     let loaded = config::load(args.config.as_deref())?;
+    let config::LogSettings { level, format } = loaded.config.log;
+    logging::init(level, format);
     let file = args.config.as_deref().unwrap_or(Path::new(config::DEFAULT_FILE));
     let state = loaded.config.node.state_dir.as_deref().unwrap_or(Path::new(""));
     let node = &loaded.config.node.id;
     let (file, state) = (file.display(), state.display());
-    tracing::info!("camscribe {}: node {node}, configuration {file}, state in {state}", crate::VERSION);
+    let fragments = match loaded.fragments.len() {
+        0 => String::new(),
+        count => format!(" and {count} of conf.d"),
+    };
+    tracing::info!(
+        "camscribe {}: node {node}, configuration {file}{fragments}, state in {state}",
+        crate::VERSION
+    );
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }

@@ -2,6 +2,7 @@
 //! do. All errors are gathered before any is reported.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
 };
@@ -105,6 +106,8 @@ pub struct Diagnostics {
     file: PathBuf,
     errors: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
+    /// What is wrong with credentials, by the section that needs them.
+    credentials: BTreeMap<String, Diagnostic>,
 }
 
 impl Diagnostics {
@@ -123,9 +126,26 @@ impl Diagnostics {
         self.warnings.push(Diagnostic { location: location.clone(), text: text.into() });
     }
 
+    /// Adds an error about the credential that the section `section` needs: only a restart can mend it, because the
+    /// service manager passes credentials at the start.
+    pub fn credential_error(&mut self, section: &str, location: &Location, text: impl Into<String>) {
+        let error = Diagnostic { location: location.clone(), text: text.into() };
+        self.credentials.insert(section.into(), error);
+    }
+
+    /// Turns errors about credentials into warnings. Returns the sections that need them.
+    pub fn defer_credentials(&mut self) -> Vec<String> {
+        let deferred = std::mem::take(&mut self.credentials);
+        let section = |(section, Diagnostic { location, text }): (String, Diagnostic)| {
+            self.warning(&location, format!("{text}; until then, what is new in {section} is not applied"));
+            section
+        };
+        deferred.into_iter().map(section).collect()
+    }
+
     /// Whether there is no error so far.
     pub fn is_clean(&self) -> bool {
-        self.errors.is_empty()
+        self.errors.is_empty() && self.credentials.is_empty()
     }
 
     /// The warnings, one a line.
@@ -137,7 +157,8 @@ impl Diagnostics {
     }
 
     /// All errors, of which there must be one.
-    pub fn into_error(self) -> ConfigError {
+    pub fn into_error(mut self) -> ConfigError {
+        self.errors.extend(self.credentials.into_values());
         ConfigError { lines: lines(self.errors, &self.file) }
     }
 }

@@ -1,11 +1,15 @@
-//! The layers of the configuration: built-in defaults, the file over them, the environment over that.
+//! The layers of the configuration: built-in defaults, the main file over them, its fragments over that, and the
+//! environment over all.
 //! The crate `config` merges them.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use ::config::{Config, Value, ValueKind};
 
-use super::{diagnostic::Diagnostics, environment, layer::Layer, schema, toml_file, value::Table};
+use super::{diagnostic::Diagnostics, environment, fragments, layer::Layer, schema, toml_file, value::Table};
 use crate::camera::CameraId;
 
 /// All layers merged.
@@ -14,23 +18,30 @@ pub struct Layers {
     merged: Value,
     /// The cameras that any layer declares.
     pub cameras: BTreeSet<CameraId>,
+    /// The fragments that were read after the main file.
+    pub fragments: Vec<PathBuf>,
 }
 
 impl Layers {
-    /// Reads and merges all layers. `None`: `file` cannot be read, and `diagnostics` says why. A
-    /// missing file counts as empty unless it is `required`.
+    /// Reads and merges all layers. `None`: `file` or a fragment of it cannot be read, and `diagnostics`
+    /// says why. A missing file counts as empty unless it is `required`.
     pub fn read(file: &Path, required: bool, diagnostics: &mut Diagnostics) -> Option<Self> {
+        let main = toml_file::read(file, required, diagnostics);
+        let fragments = fragments::beside(file, diagnostics)?;
+        let mut files = vec![main];
+        files.extend(fragments.iter().map(|fragment| toml_file::read(fragment, true, diagnostics)));
         let mut layers = vec![defaults()];
-        layers.push(toml_file::read(file, required, diagnostics)?);
+        layers.extend(files.into_iter().collect::<Option<Vec<_>>>()?);
         layers.push(environment::read(&cameras(&layers), diagnostics));
-        Some(Self::merge(layers))
+        Some(Self { fragments, ..Self::merge(layers) })
     }
 
     /// Merges layers, the lowest first.
     fn merge(layers: Vec<Layer>) -> Self {
         let cameras = cameras(&layers);
         let merged = Config::builder().add_source(layers).build();
-        Self { merged: merged.expect("layers are in memory, and their paths are valid").cache, cameras }
+        let merged = merged.expect("layers are in memory, and their paths are valid").cache;
+        Self { merged, cameras, fragments: Vec::new() }
     }
 
     /// What is set in the section at `path`, such as `["cameras", "porch"]`.

@@ -11,12 +11,14 @@ use super::{
     http::HttpSettings,
     key::Key,
     layers::Layers,
+    log::LogSettings,
     model::ModelSettings,
     mqtt::MqttSettings,
     node::NodeSettings,
     outbox::OutboxSettings,
     prompt::default_prompt,
     schema::{self, SectionSchema},
+    secret::is_credential,
     section::Section,
     source::mask,
     value::Value,
@@ -39,6 +41,8 @@ pub struct Config {
     pub outbox: OutboxSettings,
     /// Metrics and health checks.
     pub http: HttpSettings,
+    /// What is written to standard error.
+    pub log: LogSettings,
     /// All cameras, at least one, disabled ones included, with what they inherit from `[defaults]`.
     pub cameras: BTreeMap<CameraId, CameraSettings>,
     /// The folder for pipeline files of the user's own; it may not exist.
@@ -52,10 +56,20 @@ pub struct Loaded {
     pub config: Config,
     /// What works but should be changed, a line each.
     pub warnings: Vec<String>,
+    /// The files of `conf.d` that were read after the main file.
+    pub fragments: Vec<PathBuf>,
     sections: Vec<(String, &'static SectionSchema, Section)>,
 }
 
 impl Loaded {
+    /// Whether a password is a credential, which the service manager passes at the start.
+    pub fn uses_credentials(&self) -> bool {
+        self.sections.iter().any(|(_, schema, section)| {
+            let file = schema.find("password_file").and_then(|key| section.optional(key.name));
+            file.is_some_and(is_credential)
+        })
+    }
+
     /// The effective configuration as TOML: every key, defaults applied, credentials masked.
     pub fn to_toml(&self) -> String {
         let section = |(name, schema, section): &(String, &SectionSchema, Section)| {
@@ -71,12 +85,25 @@ impl Loaded {
     }
 }
 
-/// Reads the configuration from `file` and the environment. `None` means [`DEFAULT_FILE`], which may be
-/// missing if the environment says everything.
+/// Reads the configuration from `file`, its fragments and the environment. `None` means [`DEFAULT_FILE`],
+/// which may be missing if the environment says everything.
 ///
 /// # Errors
 /// All errors in the configuration, each with its location.
 pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
+    read(file, None)
+}
+
+/// Reads the configuration again, as [`load`] does, while `active` is active. What needs a credential that the service
+/// manager has not passed stays as it is in `active`, with a warning: the broker's settings, a camera.
+///
+/// # Errors
+/// All other errors in the configuration, each with its location.
+pub fn reload(file: Option<&Path>, active: &Config) -> Result<Loaded, ConfigError> {
+    read(file, Some(active))
+}
+
+fn read(file: Option<&Path>, active: Option<&Config>) -> Result<Loaded, ConfigError> {
     let path = file.unwrap_or(Path::new(DEFAULT_FILE));
     let mut diagnostics = Diagnostics::new(path.into());
     let Some(layers) = Layers::read(path, file.is_some(), &mut diagnostics) else {
@@ -90,15 +117,19 @@ pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut sections = check_sections(&layers, &mut diagnostics);
     let cameras = read_cameras(&layers, &sections[schema::DEFAULTS], folder, &mut diagnostics);
-    let config = Config {
+    let mut config = Config {
         node: NodeSettings::read(&sections["node"], folder, &mut diagnostics),
         model: ModelSettings::read(&sections["model"], folder, &mut diagnostics),
         mqtt: MqttSettings::read(&sections["mqtt"], folder, &mut diagnostics),
         outbox: OutboxSettings::read(&sections["outbox"]),
         http: HttpSettings::read(&sections["http"], &mut diagnostics),
+        log: LogSettings::read(&sections["log"]),
         cameras: cameras.iter().map(|(id, (settings, _))| (id.clone(), settings.clone())).collect(),
         pipelines: folder.join(PIPELINES_DIR),
     };
+    if let Some(active) = active {
+        diagnostics.defer_credentials().iter().for_each(|section| config.keep(section, active));
+    }
     let warnings = diagnostics.finish()?;
     if let Some(node) = sections.get_mut("node") {
         node.derive("id", Value::Text(config.node.id.clone()));
@@ -110,7 +141,23 @@ pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
     let fixed = fixed.filter_map(|schema| Some((schema.name.into(), schema, sections.remove(schema.name)?)));
     let cameras =
         cameras.into_iter().map(|(id, (_, section))| (schema::camera_path(&id), &schema::CAMERA, section));
-    Ok(Loaded { config, warnings, sections: fixed.chain(cameras).collect() })
+    Ok(Loaded { config, warnings, fragments: layers.fragments, sections: fixed.chain(cameras).collect() })
+}
+
+impl Config {
+    /// Sets the section `section`, which has a login, back to what it is in `active`.
+    fn keep(&mut self, section: &str, active: &Self) {
+        if section == "mqtt" {
+            self.mqtt = active.mqtt.clone();
+        }
+        self.cameras.retain(|id, camera| {
+            if schema::camera_path(id) != section {
+                return true;
+            }
+            let kept = active.cameras.get(id);
+            kept.inspect(|kept| camera.clone_from(kept)).is_some()
+        });
+    }
 }
 
 /// The checked [`schema::SECTIONS`], by name.

@@ -22,13 +22,17 @@ pub fn read(section: &Section, diagnostics: &mut Diagnostics) -> Option<Login> {
         }
     };
     let location = &section.entry("password_file").location;
-    let password = match secret::locate(file).and_then(|path| secret::read(&path)) {
+    let password = match secret::find(file) {
         Ok((password, warnings)) => {
             warnings.into_iter().for_each(|warning| diagnostics.warning(location, warning));
             password
         }
         Err(why) => {
-            diagnostics.error(location, why);
+            if secret::is_credential(file) {
+                diagnostics.credential_error(section.path(), location, why);
+            } else {
+                diagnostics.error(location, why);
+            }
             Secret::new("")
         }
     };

@@ -1,15 +1,15 @@
-//! The configuration: built-in defaults, a TOML file and the environment in, a checked [`Config`] out.
+//! The configuration: built-in defaults, TOML files and the environment in, a checked [`Config`] out.
 //! Nothing is coerced and no unknown key is ignored. All errors are reported together, each with its
 //! location and what to do.
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `node.rs`, `model.rs`, `mqtt.rs`, `outbox.rs`, `http.rs`, `camera.rs` | a section: keys, settings, checks |
+//! | `node.rs`, `model.rs`, `mqtt.rs`, `outbox.rs`, `http.rs`, `log.rs`, `camera.rs` | a section: keys, settings, checks |
 //! | `login.rs`, `prompt.rs`, `secret.rs`, `pem.rs` | keys, values and files that sections share |
 //! | `rtsp_tls.rs` | whom to trust at `rtsps://` addresses |
 //! | `source/`, `test_source.rs` | what a `uri` names |
 //! | `schema.rs`, `key.rs` | every key of every section; what a key is |
-//! | `text_file.rs`, `toml_file.rs`, `environment.rs`, `layer.rs`, `layers.rs` | the layers, and how they are merged |
+//! | `text_file.rs`, `toml_file.rs`, `fragments.rs`, `environment.rs`, `layer.rs`, `layers.rs` | the layers, and how they are merged |
 //! | `section.rs`, `value.rs`, `units.rs` | checked values: types, bounds, durations and sizes |
 //! | `load.rs` | puts everything together |
 //! | `diagnostic.rs`, `hints.rs` | errors and warnings, and what to do about them |
@@ -17,12 +17,14 @@
 mod camera;
 mod diagnostic;
 mod environment;
+mod fragments;
 mod hints;
 mod http;
 mod key;
 mod layer;
 mod layers;
 mod load;
+mod log;
 mod login;
 mod model;
 mod mqtt;
@@ -45,7 +47,8 @@ pub use camera::{CameraSettings, ClockChoice, FrameSampling, MAX_OVERLAP, MAX_PR
 pub use diagnostic::ConfigError;
 pub use http::HttpSettings;
 pub use key::{Key, Kind};
-pub use load::{Config, DEFAULT_FILE, Loaded, load};
+pub use load::{Config, DEFAULT_FILE, Loaded, load, reload};
+pub use log::LogSettings;
 pub use model::{DEFAULT_MODEL, DEFAULT_REVISION, ModelSettings};
 pub use mqtt::{MqttSettings, MqttVersion, Tls, check_prefix};
 pub use node::{NodeSettings, default_node_id};

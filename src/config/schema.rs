@@ -2,7 +2,7 @@
 //! configuration that `camscribe check` prints, and the tests that compare `config/camscribe.toml` and
 //! the reference with the code all use this table.
 
-use super::{camera, http, key::Key, model, mqtt, node, outbox};
+use super::{camera, http, key::Key, log, model, mqtt, node, outbox};
 use crate::camera::CameraId;
 
 /// A section and its keys.
@@ -38,6 +38,7 @@ pub const SECTIONS: &[SectionSchema] = &[
         keys: outbox::KEYS,
     },
     SectionSchema { name: "http", doc: "Metrics for Prometheus and health checks", keys: http::KEYS },
+    SectionSchema { name: "log", doc: "What is written to standard error", keys: log::KEYS },
     SectionSchema {
         name: DEFAULTS,
         doc: "Settings of every camera that does not set them itself",

@@ -1,10 +1,6 @@
 //! Secrets: text that is never shown, and the files that hold it. Logins, which have one.
 
-use std::{
-    env, fmt, fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::{env, fmt, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use serde::{Serialize, Serializer};
 
@@ -58,23 +54,38 @@ pub struct Login {
     pub password: Secret,
 }
 
-/// The path of a `password_file`: `name` itself if it is absolute, else under `$CREDENTIALS_DIRECTORY`.
+/// Whether a `password_file` names a credential: a file that the service manager has passed at the start.
+pub fn is_credential(name: &str) -> bool {
+    !Path::new(name).is_absolute() && !name.contains('/') && name != ".." && name != "."
+}
+
+/// Reads the secret of a `password_file`: in the file `name` if it is an absolute path, else in the credential of this
+/// name, under `$CREDENTIALS_DIRECTORY`. Otherwise as [`read`].
 ///
 /// # Errors
-/// What is wrong with `name`, without repeating it: somebody may have written the password there.
-pub fn locate(name: &str) -> Result<PathBuf, String> {
+/// What is wrong with `name`, without repeating it: somebody may have written the password there. What is wrong with
+/// the file.
+pub fn find(name: &str) -> Result<(Secret, Vec<String>), String> {
     if Path::new(name).is_absolute() {
-        return Ok(name.into());
+        return read(Path::new(name));
     }
-    if name.contains('/') || name == ".." || name == "." {
+    if !is_credential(name) {
         return Err("is neither an absolute path nor a plain file name: write the whole path".into());
     }
-    match env::var_os("CREDENTIALS_DIRECTORY").filter(|d| !d.is_empty()) {
-        Some(directory) => Ok(Path::new(&directory).join(name)),
-        None => Err("is not an absolute path, and there is no $CREDENTIALS_DIRECTORY to look in: write the \
-                     whole path, or pass the file with systemd's LoadCredential="
-            .into()),
+    let Some(directory) = env::var_os("CREDENTIALS_DIRECTORY").filter(|d| !d.is_empty()) else {
+        return Err("is not an absolute path, and there is no $CREDENTIALS_DIRECTORY to look in: write the \
+                    whole path, or pass the file with systemd's LoadCredential= and restart the service"
+            .into());
+    };
+    let path = Path::new(&directory).join(name);
+    if !path.exists() {
+        let shown = path.display();
+        return Err(format!(
+            "{shown} does not exist: systemd passes credentials at the start only: add LoadCredential= for it to the \
+             service's unit, and restart the service"
+        ));
     }
+    read(&path)
 }
 
 /// Reads the secret in the file at `path`, without the line end behind it. The second value warns of what is

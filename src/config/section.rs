@@ -19,7 +19,10 @@ pub struct Entry {
 
 /// The entries of a section by key. A key that nobody set, or that was wrong, has its default.
 #[derive(Clone, Debug)]
-pub struct Section(BTreeMap<&'static str, Entry>);
+pub struct Section {
+    path: String,
+    entries: BTreeMap<&'static str, Entry>,
+}
 
 impl Section {
     /// The defaults of the section `path`, such as `model`.
@@ -41,20 +44,26 @@ impl Section {
             let path = format!("{path}.{}", key.name);
             let set =
                 set.get(key.name).and_then(|value| checked(key, &RawEntry::new(value, &path), diagnostics));
-            let inherited = || fallback?.0.get(key.name).cloned();
+            let inherited = || fallback?.entries.get(key.name).cloned();
             set.or_else(inherited).unwrap_or_else(|| default_of(key, &path))
         };
-        Self(keys.iter().map(|key| (key.name, entry(key))).collect())
+        let entries = keys.iter().map(|key| (key.name, entry(key))).collect();
+        Self { path: path.into(), entries }
+    }
+
+    /// The dotted path of this section, such as `cameras.porch`.
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     /// The entry of a key of this section.
     pub fn entry(&self, name: &str) -> &Entry {
-        &self.0[name]
+        &self.entries[name]
     }
 
     /// Replaces the value of a key by one that follows from other keys.
     pub fn derive(&mut self, name: &str, value: Value) {
-        if let Some(entry) = self.0.get_mut(name) {
+        if let Some(entry) = self.entries.get_mut(name) {
             entry.value = value;
         }
     }

@@ -14,9 +14,27 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .map_err(|_| format!("{text:?} is not a duration: write one such as \"8s\", \"500ms\" or \"1m30s\""))
 }
 
-/// Writes what [`parse_duration`] reads.
+/// Units of durations, largest first, and their nanoseconds.
+const DURATIONS: [(&str, u128); 7] = [
+    ("d", 86_400_000_000_000),
+    ("h", 3_600_000_000_000),
+    ("m", 60_000_000_000),
+    ("s", 1_000_000_000),
+    ("ms", 1_000_000),
+    ("us", 1_000),
+    ("ns", 1),
+];
+
+/// Writes what [`parse_duration`] reads: `1m30s`.
 pub fn format_duration(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string().replace(' ', "")
+    let (mut rest, mut text) = (duration.as_nanos(), String::new());
+    for (unit, length) in DURATIONS {
+        if rest >= length {
+            text += &format!("{}{unit}", rest / length);
+            rest %= length;
+        }
+    }
+    if text.is_empty() { "0s".into() } else { text }
 }
 
 /// Units of sizes, largest first within a base, and their bytes.

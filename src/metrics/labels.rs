@@ -54,6 +54,16 @@ label! {
     }
 }
 
+impl Stage {
+    /// The stages that the clips of a batch go through together.
+    pub const OF_BATCH: [Self; 4] = [Self::Preprocess, Self::Vision, Self::Prefill, Self::Decode];
+}
+
+impl TokenKind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [Self::Prompt, Self::Image, Self::Generated];
+}
+
 impl Reason {
     /// All reasons.
     pub const ALL: [Self; 4] = [Self::Overload, Self::Undescribed, Self::TooFewFrames, Self::Stopped];
@@ -106,7 +116,14 @@ pub struct OfStage {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfShare {
+    pub camera: CameraId,
+    pub stage: Stage,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OfTokens {
+    pub camera: CameraId,
     pub kind: TokenKind,
 }
 
@@ -121,6 +138,11 @@ pub struct OfGpu {
     pub name: String,
     pub compute_capability: String,
     pub cuda: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfBuild {
+    pub version: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

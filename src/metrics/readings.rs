@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,7 +14,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::labels::{OfCamera, OfState};
+use super::{
+    labels::{OfCamera, OfDrop, OfState, Reason},
+    process,
+};
 use crate::camera::{CameraId, CameraState};
 
 pub type Counters<L> = Family<L, Counter>;
@@ -54,12 +59,53 @@ pub struct Readings {
 pub struct CameraReading {
     /// Its state.
     pub state: CameraState,
+    /// Its counters.
+    pub counts: CameraCounts,
+}
+
+/// The counters of a camera that never fall.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CameraCounts {
     /// Frames that were taken from it.
     pub frames: u64,
     /// Errors of its decoder.
     pub decode_errors: u64,
     /// Windows with too few frames for a clip.
     pub too_few: u64,
+}
+
+/// What a camera lost, as other modules have counted since the start.
+#[derive(Clone, Copy, Debug, Default)]
+struct Losses {
+    overload: u64,
+    dropped: u64,
+    dead_lettered: u64,
+    dropped_snapshots: u64,
+}
+
+impl Losses {
+    /// What was lost since `before`.
+    fn since(self, before: Option<&Self>) -> Self {
+        let before = before.copied().unwrap_or_default();
+        Self {
+            overload: self.overload.saturating_sub(before.overload),
+            dropped: self.dropped.saturating_sub(before.dropped),
+            dead_lettered: self.dead_lettered.saturating_sub(before.dead_lettered),
+            dropped_snapshots: self.dropped_snapshots.saturating_sub(before.dropped_snapshots),
+        }
+    }
+}
+
+impl Readings {
+    fn losses(&self, camera: &CameraId) -> Losses {
+        let of = |counts: &BTreeMap<CameraId, u64>| counts.get(camera).copied().unwrap_or_default();
+        Losses {
+            overload: of(&self.overload),
+            dropped: of(&self.outbox_dropped),
+            dead_lettered: of(&self.outbox_dead_lettered),
+            dropped_snapshots: of(&self.outbox_dropped_snapshots),
+        }
+    }
 }
 
 /// The metrics that are copied from [`Readings`].
@@ -73,13 +119,17 @@ pub struct ReadingMetrics {
     outbox: Gauge,
     outbox_bytes: Gauge,
     outbox_age: Gauge<f64, AtomicU64>,
-    pub outbox_dropped: Counters<OfCamera>,
-    pub outbox_dead_lettered: Counters<OfCamera>,
-    pub outbox_dropped_snapshots: Counters<OfCamera>,
+    outbox_dropped: Counters<OfCamera>,
+    outbox_dead_lettered: Counters<OfCamera>,
+    outbox_dropped_snapshots: Counters<OfCamera>,
     outbox_on_disk: Gauge,
     broker_connected: Gauge,
     unknown_camera_commands: Counter,
     resident: Gauge,
+    cpu: Counter<f64, AtomicU64>,
+    started: Gauge<f64, AtomicU64>,
+    /// What removed cameras had lost.
+    before: Mutex<BTreeMap<CameraId, Losses>>,
 }
 
 impl ReadingMetrics {
@@ -116,10 +166,29 @@ impl ReadingMetrics {
         r.register("camscribe_unknown_camera_commands", help, self.unknown_camera_commands.clone());
         let help = "Resident memory of this process";
         r.register("process_resident_memory_bytes", help, self.resident.clone());
+        r.register("process_cpu_seconds", "CPU time of this process", self.cpu.clone());
+        let help = "When this process started, in seconds since 1970";
+        r.register("process_start_time_seconds", help, self.started.clone());
     }
 
-    /// Copies the readings.
-    pub fn update(&self, readings: &Readings) {
+    /// Removes a camera. If it comes back, its counters begin at 0 again.
+    pub fn remove(&self, camera: &CameraId, readings: &Readings) {
+        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        before.insert(camera.clone(), readings.losses(camera));
+        let labels = OfCamera { camera: camera.clone() };
+        for counters in [
+            &self.frames,
+            &self.decode_errors,
+            &self.outbox_dropped,
+            &self.outbox_dead_lettered,
+            &self.outbox_dropped_snapshots,
+        ] {
+            counters.remove(&labels);
+        }
+    }
+
+    /// Copies the readings. `clips_dropped` counts, among others, the clips that were dropped in the queue.
+    pub fn update(&self, readings: &Readings, clips_dropped: &Counters<OfDrop>) {
         self.state.clear();
         for (camera, reading) in &readings.cameras {
             for state in CameraState::ALL {
@@ -127,8 +196,8 @@ impl ReadingMetrics {
                 self.state.get_or_create(&labels).set((state == reading.state).into());
             }
             let labels = OfCamera { camera: camera.clone() };
-            set(&self.frames, &labels, reading.frames);
-            set(&self.decode_errors, &labels, reading.decode_errors);
+            set(&self.frames, &labels, reading.counts.frames);
+            set(&self.decode_errors, &labels, reading.counts.decode_errors);
         }
         self.queue.set(gauge(readings.queue));
         self.queue_age.set(readings.queue_age.as_secs_f64());
@@ -136,19 +205,24 @@ impl ReadingMetrics {
         self.outbox_bytes.set(readings.outbox_bytes.try_into().unwrap_or(i64::MAX));
         self.outbox_on_disk.set(readings.outbox_on_disk.into());
         self.outbox_age.set(readings.outbox_age.as_secs_f64());
-        for (counters, counts) in [
-            (&self.outbox_dropped, &readings.outbox_dropped),
-            (&self.outbox_dead_lettered, &readings.outbox_dead_lettered),
-            (&self.outbox_dropped_snapshots, &readings.outbox_dropped_snapshots),
-        ] {
-            for (camera, count) in counts {
-                set(counters, &OfCamera { camera: camera.clone() }, *count);
-            }
+        let before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        for camera in readings.cameras.keys() {
+            let counts = readings.losses(camera).since(before.get(camera));
+            let labels = OfCamera { camera: camera.clone() };
+            set(&self.outbox_dropped, &labels, counts.dropped);
+            set(&self.outbox_dead_lettered, &labels, counts.dead_lettered);
+            set(&self.outbox_dropped_snapshots, &labels, counts.dropped_snapshots);
+            let overload = OfDrop { camera: camera.clone(), reason: Reason::Overload };
+            set(clips_dropped, &overload, counts.overload);
         }
         self.broker_connected.set(readings.broker_connected.into());
         self.unknown_camera_commands.inner().store(readings.unknown_camera_commands, Ordering::Relaxed);
-        if let Some(bytes) = resident() {
+        if let Some(bytes) = process::resident() {
             self.resident.set(gauge(bytes));
+        }
+        if let Some(process) = process::times() {
+            self.cpu.inner().store(process.cpu.as_secs_f64().to_bits(), Ordering::Relaxed);
+            self.started.set(process.started.as_secs_f64());
         }
     }
 }
@@ -164,11 +238,4 @@ where
 /// Converts to the type of a gauge.
 pub fn gauge(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-/// Resident memory of this process, in bytes: `VmRSS` of proc_pid_status(5), which counts in kB.
-fn resident() -> Option<usize> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix(" kB")?.parse::<usize>().ok()?.checked_mul(1024)
 }

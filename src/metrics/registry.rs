@@ -1,25 +1,30 @@
 //! The metrics that are counted when something happens, and the page with all of them.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
+use chrono::Utc;
 use prometheus_client::{
     encoding::text,
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
 use super::{
-    labels::{OfCamera, OfDevice, OfDrop, OfGpu, OfModel, OfStage, OfTokens, Reason, Stage, TokenKind},
+    labels::{
+        OfBuild, OfCamera, OfDevice, OfDrop, OfGpu, OfModel, OfShare, OfStage, OfTokens, Reason, Stage,
+        TokenKind,
+    },
     readings::{Counters, Gauges, ReadingMetrics, Readings, gauge, set},
     text_format::{self, TextFormat},
 };
 use crate::{
     camera::CameraId,
     device::GpuInfo,
-    event::{Event, ModelInfo},
+    event::{Event, EventKind, ModelInfo},
 };
 
 /// Upper bounds of the buckets of durations, in seconds: from a layer on a GPU to a large model on a slow CPU.
@@ -36,6 +41,8 @@ pub struct Metrics {
     page_lock: Mutex<()>,
     clips: Counters<OfCamera>,
     descriptions: Counters<OfCamera>,
+    unchanged: Counters<OfCamera>,
+    model_seconds: SecondsOf<OfShare>,
     dropped: Counters<OfDrop>,
     camera_reconnects: Counters<OfCamera>,
     broker_reconnects: Counter,
@@ -47,8 +54,16 @@ pub struct Metrics {
     device_used: Gauges<OfDevice>,
     device_total: Gauges<OfDevice>,
     out_of_memory: Counters<OfDevice>,
+    build: Gauges<OfBuild>,
+    reload_succeeded: Gauge,
+    reload_time: Gauge<f64, AtomicU64>,
     readings: ReadingMetrics,
+    /// The cameras that something was counted of.
+    counted: Mutex<BTreeSet<CameraId>>,
 }
+
+/// Counters of seconds.
+type SecondsOf<L> = Family<L, Counter<f64, AtomicU64>>;
 
 #[derive(Clone, Debug)]
 struct StageSeconds(Family<OfStage, Histogram>);
@@ -75,8 +90,12 @@ impl Metrics {
         let mut registry = Registry::default();
         let r = &mut registry;
         r.register("camscribe_clips", "Clips cut from the camera's frames", metrics.clips.clone());
-        let help = "Clips that have an event: described, or found unchanged";
+        let help = "Clips that the model described";
         r.register("camscribe_descriptions", help, metrics.descriptions.clone());
+        let help = "Clips that were found unchanged, so that the last description holds";
+        r.register("camscribe_unchanged", help, metrics.unchanged.clone());
+        let help = "Time of the model that the camera took: of each batch, the share of its clips";
+        r.register("camscribe_camera_model_seconds", help, metrics.model_seconds.clone());
         r.register("camscribe_clips_dropped", "Clips without an event, and why", metrics.dropped.clone());
         let help = "Times that the camera delivered frames again after it had stopped";
         r.register("camscribe_camera_reconnects", help, metrics.camera_reconnects.clone());
@@ -86,6 +105,15 @@ impl Metrics {
         let help = "Time that clips spent in each stage; preprocess to decode count once for each batch";
         r.register("camscribe_stage_seconds", help, metrics.stages.0.clone());
         r.register("camscribe_batch_clips", "Clips described together", metrics.batch.0.clone());
+        r.register("camscribe_build_info", "The version of camscribe", metrics.build.clone());
+        let help = "1 if the configuration was accepted when it was last read, 0 if it was rejected";
+        r.register("camscribe_config_last_reload_successful", help, metrics.reload_succeeded.clone());
+        let help = "When a configuration was last accepted, in seconds since 1970";
+        r.register(
+            "camscribe_config_last_reload_success_timestamp_seconds",
+            help,
+            metrics.reload_time.clone(),
+        );
         r.register("camscribe_model_info", "Version, model and device", metrics.model.clone());
         r.register("camscribe_gpu_info", "The GPU that the model runs on", metrics.gpu.clone());
         let help = "Used memory of the model's device, by all programs";
@@ -96,6 +124,8 @@ impl Metrics {
         r.register("camscribe_device_out_of_memory", help, metrics.out_of_memory.clone());
         metrics.readings.register(r);
         metrics.registry = registry;
+        metrics.build.get_or_create(&OfBuild { version: crate::VERSION.into() }).set(1);
+        metrics.reloaded(true);
         metrics
     }
 
@@ -111,21 +141,43 @@ impl Metrics {
         self.model.get_or_create(&labels).set(1);
     }
 
+    /// Sets whether the configuration was accepted when it was read.
+    pub fn reloaded(&self, accepted: bool) {
+        self.reload_succeeded.set(accepted.into());
+        if accepted {
+            self.reload_time.set(Utc::now().timestamp_millis() as f64 / 1e3);
+        }
+    }
+
+    /// The label of a camera, which is counted from now on.
+    fn of(&self, camera: &CameraId) -> OfCamera {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        if !counted.contains(camera) {
+            counted.insert(camera.clone());
+        }
+        OfCamera { camera: camera.clone() }
+    }
+
     /// Counts a clip that was cut from a camera's frames.
     pub fn clip(&self, camera: &CameraId) {
-        self.clips.get_or_create(&OfCamera { camera: camera.clone() }).inc();
+        self.clips.get_or_create(&self.of(camera)).inc();
     }
 
     /// Counts a clip that has an event, its tokens and its times.
     pub fn described(&self, event: &Event) {
-        self.descriptions.get_or_create(&OfCamera { camera: event.camera.clone() }).inc();
+        let clips = match event.kind {
+            EventKind::Description => &self.descriptions,
+            EventKind::Unchanged => &self.unchanged,
+        };
+        clips.get_or_create(&self.of(&event.camera)).inc();
         let tokens = &event.tokens;
         for (kind, count) in [
             (TokenKind::Prompt, tokens.prompt),
             (TokenKind::Image, tokens.image),
             (TokenKind::Generated, tokens.generated),
         ] {
-            self.tokens.get_or_create(&OfTokens { kind }).inc_by(count as u64);
+            let labels = OfTokens { camera: event.camera.clone(), kind };
+            self.tokens.get_or_create(&labels).inc_by(count as u64);
         }
         self.stage(Stage::Queued, Duration::from_millis(event.timing_ms.queued));
         self.stage(Stage::Total, Duration::from_millis(event.timing_ms.total));
@@ -133,7 +185,23 @@ impl Metrics {
 
     /// Counts a clip that will have no event.
     pub fn dropped(&self, camera: &CameraId, reason: Reason) {
-        self.dropped.get_or_create(&OfDrop { camera: camera.clone(), reason }).inc();
+        let OfCamera { camera } = self.of(camera);
+        self.dropped.get_or_create(&OfDrop { camera, reason }).inc();
+    }
+
+    /// Counts the time that a batch spent in a stage, and the share of each of its clips, by their cameras.
+    pub fn batch_stage<'a>(
+        &self,
+        stage: Stage,
+        time: Duration,
+        cameras: impl ExactSizeIterator<Item = &'a CameraId>,
+    ) {
+        self.stage(stage, time);
+        let share = time.as_secs_f64() / cameras.len() as f64;
+        for camera in cameras {
+            let OfCamera { camera } = self.of(camera);
+            self.model_seconds.get_or_create(&OfShare { camera, stage }).inc_by(share);
+        }
     }
 
     /// Sets the GPU that the model runs on.
@@ -171,7 +239,7 @@ impl Metrics {
 
     /// Counts that a camera came back.
     pub fn camera_reconnected(&self, camera: &CameraId) {
-        self.camera_reconnects.get_or_create(&OfCamera { camera: camera.clone() }).inc();
+        self.camera_reconnects.get_or_create(&self.of(camera)).inc();
     }
 
     /// Counts that the broker was connected again.
@@ -181,34 +249,55 @@ impl Metrics {
 
     /// Creates the counters of a camera at zero, so that Prometheus sees the first event as an increase.
     fn create_counters(&self, camera: &CameraId) {
-        let of = OfCamera { camera: camera.clone() };
-        for counters in [
-            &self.clips,
-            &self.descriptions,
-            &self.camera_reconnects,
-            &self.readings.outbox_dropped,
-            &self.readings.outbox_dead_lettered,
-            &self.readings.outbox_dropped_snapshots,
-        ] {
+        let of = self.of(camera);
+        for counters in [&self.clips, &self.descriptions, &self.unchanged, &self.camera_reconnects] {
             drop(counters.get_or_create(&of));
         }
         for reason in Reason::ALL {
             drop(self.dropped.get_or_create(&OfDrop { camera: camera.clone(), reason }));
+        }
+        for stage in Stage::OF_BATCH {
+            drop(self.model_seconds.get_or_create(&OfShare { camera: camera.clone(), stage }));
+        }
+        for kind in TokenKind::ALL {
+            drop(self.tokens.get_or_create(&OfTokens { camera: camera.clone(), kind }));
+        }
+    }
+
+    /// Removes what was counted of cameras that are no longer configured.
+    fn remove_others(&self, readings: &Readings) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let (kept, removed) =
+            counted.iter().cloned().partition(|camera| readings.cameras.contains_key(camera));
+        *counted = kept;
+        let removed: BTreeSet<CameraId> = removed;
+        for camera in removed {
+            let of = OfCamera { camera: camera.clone() };
+            for counters in [&self.clips, &self.descriptions, &self.unchanged, &self.camera_reconnects] {
+                counters.remove(&of);
+            }
+            for reason in Reason::ALL {
+                self.dropped.remove(&OfDrop { camera: camera.clone(), reason });
+            }
+            for stage in Stage::OF_BATCH {
+                self.model_seconds.remove(&OfShare { camera: camera.clone(), stage });
+            }
+            for kind in TokenKind::ALL {
+                self.tokens.remove(&OfTokens { camera: camera.clone(), kind });
+            }
+            self.readings.remove(&camera, readings);
         }
     }
 
     /// Returns all metrics as text.
     pub fn page(&self, readings: &Readings, format: TextFormat) -> String {
         let _lock = self.page_lock.lock().unwrap_or_else(PoisonError::into_inner);
-        self.readings.update(readings);
+        self.remove_others(readings);
+        self.readings.update(readings, &self.dropped);
         for (camera, reading) in &readings.cameras {
             self.create_counters(camera);
             let labels = OfDrop { camera: camera.clone(), reason: Reason::TooFewFrames };
-            set(&self.dropped, &labels, reading.too_few);
-        }
-        for (camera, count) in &readings.overload {
-            let labels = OfDrop { camera: camera.clone(), reason: Reason::Overload };
-            set(&self.dropped, &labels, *count);
+            set(&self.dropped, &labels, reading.counts.too_few);
         }
         let mut page = String::new();
         // Writing to a String cannot fail.
@@ -224,7 +313,10 @@ impl Metrics {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{super::readings::CameraReading, *};
+    use super::{
+        super::readings::{CameraCounts, CameraReading},
+        *,
+    };
     use crate::camera::CameraState;
 
     fn camera(name: &str) -> CameraId {
@@ -251,7 +343,10 @@ mod tests {
         };
         readings.cameras.insert(
             camera("porch"),
-            CameraReading { state: CameraState::Offline, frames: 12, decode_errors: 3, too_few: 4 },
+            CameraReading {
+                state: CameraState::Offline,
+                counts: CameraCounts { frames: 12, decode_errors: 3, too_few: 4 },
+            },
         );
         let page = metrics.page(&readings, TextFormat::OpenMetrics);
         for (start, value) in [
@@ -284,8 +379,11 @@ mod tests {
         let metrics = Metrics::new();
         metrics.clip(&camera("porch"));
         metrics.stage(Stage::Vision, Duration::from_millis(1500));
-        let [open, own] = [TextFormat::OpenMetrics, TextFormat::Prometheus]
-            .map(|format| metrics.page(&Readings::default(), format));
+        let reading = CameraReading { state: CameraState::Online, counts: CameraCounts::default() };
+        let readings =
+            Readings { cameras: BTreeMap::from([(camera("porch"), reading)]), ..Readings::default() };
+        let [open, own] =
+            [TextFormat::OpenMetrics, TextFormat::Prometheus].map(|format| metrics.page(&readings, format));
         // The memory of this process may change between the two.
         let is_sample = |line: &&str| !line.starts_with('#') && !line.starts_with("process_");
         let samples = |page: &str| page.lines().filter(is_sample).map(String::from).collect::<Vec<_>>();
@@ -300,22 +398,35 @@ mod tests {
     }
 
     #[test]
-    fn unknown_values_are_left_out_and_a_removed_camera_has_no_state() {
+    fn unknown_values_are_left_out_and_a_removed_camera_is_gone() {
         let metrics = Metrics::new();
+        metrics.clip(&camera("yard"));
+        metrics.dropped(&camera("yard"), Reason::Undescribed);
         let mut readings = Readings::default();
         readings.cameras.insert(
             camera("yard"),
-            CameraReading { state: CameraState::Online, frames: 1, decode_errors: 0, too_few: 0 },
+            CameraReading {
+                state: CameraState::Online,
+                counts: CameraCounts { frames: 1, ..CameraCounts::default() },
+            },
         );
         assert!(
             metrics
                 .page(&readings, TextFormat::Prometheus)
                 .contains("camscribe_camera_state{camera=\"yard\"")
         );
-        let page = metrics.page(&Readings::default(), TextFormat::Prometheus);
-        assert!(!page.contains("camscribe_camera_state{"), "{page}");
+        readings.overload.insert(camera("yard"), 4);
+        let removed = Readings { cameras: BTreeMap::new(), ..readings.clone() };
+        let page = metrics.page(&removed, TextFormat::Prometheus);
+        assert!(!page.contains("yard"), "{page}");
         assert!(!page.contains("camscribe_device_memory_bytes{"), "{page}");
         metrics.device_memory("cuda:0", 5, 9);
+        readings.overload.insert(camera("yard"), 6);
+        let page = metrics.page(&readings, TextFormat::Prometheus);
+        // It has come back, and begins anew.
+        assert_eq!(line(&page, "camscribe_clips_total{camera=\"yard\"}"), Some(0.0));
+        let overload = "camscribe_clips_dropped_total{camera=\"yard\",reason=\"overload\"}";
+        assert_eq!(line(&page, overload), Some(2.0), "{page}");
         let page = metrics.page(&Readings::default(), TextFormat::Prometheus);
         assert_eq!(line(&page, "camscribe_device_memory_used_bytes{device=\"cuda:0\"}"), Some(5.0));
     }

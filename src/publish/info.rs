@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::{camera::CameraId, device::GpuInfo, event::ModelInfo};
@@ -18,6 +19,18 @@ pub struct Info {
     pub gpu: Option<GpuInfo>,
     /// The enabled cameras.
     pub cameras: BTreeMap<CameraId, CameraInfo>,
+    /// The last time that the configuration was read again; `None` before that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reload: Option<ReloadInfo>,
+}
+
+/// A time that the configuration was read again.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReloadInfo {
+    /// When.
+    pub time: DateTime<Utc>,
+    /// Why the new configuration was rejected, in one line; `None`: it is active.
+    pub error: Option<String>,
 }
 
 /// What is known of a camera.

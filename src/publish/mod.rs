@@ -28,7 +28,7 @@ mod shared;
 pub mod topics;
 
 pub use command_inbox::CommandInbox;
-pub use info::{CameraInfo, Info};
+pub use info::{CameraInfo, Info, ReloadInfo};
 pub use publisher::{Newest, Prepared, Publisher, SettingsError};
 pub use settings::{BrokerAddress, Settings, TlsFiles};
 pub use shared::BrokerState;

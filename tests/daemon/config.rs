@@ -248,3 +248,45 @@ fn the_reference_file_explains_every_key_gives_its_default_and_checks() {
         assert!(explained, "nothing explains {line}");
     }
 }
+
+#[test]
+fn the_fragments_of_conf_d_override_the_file_in_their_order() {
+    let mut check = Check::of(&format!("{PORCH}frames = 4\n[model]\nmax_batch = 4\n"));
+    fs::create_dir(check.path("conf.d")).unwrap();
+    check = check
+        .file("conf.d/20-box.toml", "[cameras.porch]\nframes = 6\n[cameras.yard]\nuri = \"a.mp4\"\n", 0o644)
+        .file("conf.d/10-fleet.toml", "[cameras.porch]\nframes = 5\nmin_frames = 3\n", 0o644)
+        .file("conf.d/.hidden.toml", "nonsense", 0o644)
+        .file("conf.d/30-old.toml.bak", "nonsense", 0o644);
+    let toml = check.run().toml();
+    assert_eq!(toml["model"]["max_batch"].as_integer(), Some(4));
+    let cameras = toml["cameras"].as_table().unwrap();
+    assert_eq!(cameras["porch"]["frames"].as_integer(), Some(6));
+    assert_eq!(cameras["porch"]["min_frames"].as_integer(), Some(3));
+    // A relative path starts at the folder of the main file.
+    assert!(!cameras["yard"]["uri"].as_str().unwrap().contains("conf.d"));
+    let answer = check.env("CAMSCRIBE__CAMERAS__PORCH__FRAMES", "7").run().toml();
+    assert_eq!(answer["cameras"]["porch"]["frames"].as_integer(), Some(7));
+}
+
+#[test]
+fn an_error_in_a_fragment_is_told_with_its_file_and_does_not_hide_those_of_the_main_file() {
+    let check = Check::of(&format!("{PORCH}frames = 0\n"));
+    fs::create_dir(check.path("conf.d")).unwrap();
+    let mut check = check.file("conf.d/a.toml", "[mqtt]\nurl = \"http://x\"\n", 0o644);
+    let answer = check.run();
+    assert_eq!(answer.code, Some(78), "{answer:?}");
+    assert!(answer.err.contains("c.toml:3: cameras.porch.frames: "), "{}", answer.err);
+    assert!(answer.err.contains("conf.d/a.toml:2: mqtt.url: "), "{}", answer.err);
+}
+
+#[test]
+fn a_broken_pipeline_file_is_told_without_a_probe() {
+    let check = Check::of(&format!("{PORCH}pipeline = \"own\"\n"));
+    fs::create_dir(check.path("pipelines")).unwrap();
+    let mut check = check.file("pipelines/own.txt", "nosuchelement name=source ! appsink name=frames", 0o644);
+    let answer = check.run();
+    assert_eq!((answer.code, answer.out.as_str()), (Some(78), ""), "{answer:?}");
+    assert!(answer.err.contains("camera porch: pipeline \"own\": "), "{}", answer.err);
+    assert!(answer.err.contains("nosuchelement"), "{}", answer.err);
+}

@@ -26,7 +26,11 @@ fn each_error_in_the_file_is_reported_with_its_line_and_a_remedy() {
         ("[cameras.a]\nuri = \"~/a.mp4\"\n", "c.toml:2: cameras.a.uri: ", "write the whole path"),
         ("[mqtt]\ntopic_prefix = \"my home\"\n", "c.toml:2: mqtt.topic_prefix: ", "holds a space"),
         ("[mqtt]\ntopic_prefix = \"a/$b\"\n", "c.toml:2: mqtt.topic_prefix: ", "holds $"),
-        ("[wibble]\n", "c.toml:1: wibble: ", "there are node, model, mqtt, outbox, http, defaults, cameras"),
+        (
+            "[wibble]\n",
+            "c.toml:1: wibble: ",
+            "there are node, model, mqtt, outbox, http, log, defaults, cameras",
+        ),
         ("[http]\nlisten = \"localhost\"\n", "c.toml:2: http.listen: ", "write an IP address and a port"),
         ("[http]\nlisten = \"127.0.0.1\"\n", "c.toml:2: http.listen: ", "such as 127.0.0.1:9180"),
         ("[http]\nlisten = 9180\n", "c.toml:2: http.listen: ", "text, not a number: write it in quotes"),

@@ -126,3 +126,52 @@ fn describe_says_how_far_it_came_before_a_signal() {
         assert_eq!(String::from_utf8_lossy(&output.stderr), "stopped after 0 of 2 sources\n");
     }
 }
+
+#[test]
+fn descriptions_are_logged_at_debug_only() {
+    let broker = Mosquitto::start("");
+    for (level, wanted) in [("info", false), ("debug", true)] {
+        let subscriber = Subscriber::to(broker.port(), "camscribe/#");
+        let daemon = Daemon::start(&format!("log.level = \"{level}\"\n{}", toml(broker.port())));
+        let seen = subscriber.until(|it| it.topic.ends_with("/porch/description"));
+        let said = seen.last().unwrap().json()["description"].as_str().unwrap().to_owned();
+        let (code, log) = daemon.stop();
+        assert_eq!((code, log.contains(&said)), (Some(0), wanted), "{level}: {said}\n{log}");
+    }
+}
+
+#[test]
+fn json_log_lines_are_objects_with_the_camera() {
+    let daemon = Daemon::start(
+        "log.format = \"json\"\nmodel.id = \"shapes\"\nmqtt.url = \"mqtt://127.0.0.1:9\"\n\
+         cameras.a.uri = \"rtsp://127.0.0.1:9/\"\n",
+    );
+    daemon.logged("trying again");
+    let (code, log) = daemon.stop();
+    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let away = lines.iter().find(|line| line["message"].as_str().unwrap().contains("trying again")).unwrap();
+    assert_eq!((code, away["camera"].as_str(), away["level"].as_str()), (Some(0), Some("a"), Some("WARN")));
+    assert!(away["timestamp"].as_str().unwrap().ends_with('Z'), "{away}");
+}
+
+#[test]
+fn a_journal_that_cannot_be_reached_is_replaced_by_lines_with_priorities() {
+    let daemon = Daemon::start(
+        "log.format = \"journal\"\nmodel.id = \"shapes\"\nmqtt.url = \"mqtt://127.0.0.1:9\"\n\
+         cameras.a.uri = \"rtsp://127.0.0.1:9/\"\n",
+    );
+    if std::path::Path::new("/run/systemd/journal/socket").exists() {
+        // The lines are in this machine's journal.
+        return drop(daemon.stop());
+    }
+    let away = daemon.logged("trying again");
+    assert!(away.starts_with("<4>") && away.ends_with(" camera=a"), "{away}");
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn a_model_that_was_not_pulled_is_a_mistake_that_no_restart_mends() {
+    let mut daemon = Daemon::start("mqtt.url = \"mqtt://127.0.0.1:9\"\ncameras.a.uri = \"test://ball\"\n");
+    assert_eq!(daemon.wait(), Some(78));
+    daemon.logged("run camscribe pull ");
+}

@@ -1,11 +1,12 @@
 //! `camscribe check --probe` on real brokers, cameras and files.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, net::TcpListener, path::Path, process::Command};
 
 use tempfile::TempDir;
 
 use crate::support::{
     broker::{Mosquitto, Subscriber, free_port, publish},
+    daemon::{Daemon, camscribe},
     rtsp::RtspServer,
     video,
 };
@@ -45,6 +46,7 @@ fn probe(folder: &Path, toml: &str) -> Answer {
     fs::write(folder.join("c.toml"), toml).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_camscribe"));
     command.env_clear().envs(std::env::vars().filter(|(name, _)| !name.starts_with("CAMSCRIBE")));
+    command.env("CAMSCRIBE__HTTP__LISTEN", "127.0.0.1:0").env("STATE_DIRECTORY", folder.join("state"));
     command.env_remove("XDG_CACHE_HOME").env_remove("CACHE_DIRECTORY").env_remove("RUST_LOG");
     command.env("HOME", folder).env("CREDENTIALS_DIRECTORY", folder).current_dir(folder);
     let output = command.args(["check", "--config", "c.toml", "--probe"]).output().unwrap();
@@ -92,7 +94,9 @@ fn each_working_part_is_reported_in_one_line_and_the_exit_code_is_0() {
         toml += &format!("[cameras.ball{n}]\nuri = \"test://ball?width=160&height=120\"\n");
     }
     let answer = probe(folder.path(), &toml);
-    assert_eq!((answer.code, answer.out.lines().count()), (Some(0), 14), "{answer:?}");
+    assert_eq!((answer.code, answer.out.lines().count()), (Some(0), 16), "{answer:?}");
+    answer.ok("HTTP address 127.0.0.1:0", "is free");
+    answer.ok(&format!("state directory {}", folder.path().join("state").display()), "will be made");
     answer.ok("model shapes", "runs on cpu, f32");
     answer.ok(&format!("broker 127.0.0.1:{}", broker.port()), "accepts our login");
     answer.ok("camera net", "video of 320x240, 10 frames a second, decoded by ");
@@ -114,8 +118,8 @@ fn each_failure_is_reported_with_a_remedy_and_does_not_hide_the_others() {
     toml += &format!("[cameras.gone]\nuri = \"rtsp://127.0.0.1:{}/stream\"\n", free_port());
     toml += "[cameras.film]\nuri = \"gone.mp4\"\n[cameras.ball]\nuri = \"test://ball\"\n";
     let answer = probe(folder.path(), &toml);
-    assert_eq!((answer.code, answer.out.lines().count()), (Some(1), 6), "{answer:?}");
-    assert!(answer.err.contains("error: 5 of 6 tests failed: the lines above say what to fix"), "{answer:?}");
+    assert_eq!((answer.code, answer.out.lines().count()), (Some(1), 8), "{answer:?}");
+    assert!(answer.err.contains("error: 5 of 8 tests failed: the lines above say what to fix"), "{answer:?}");
     answer.failed("model ./empty", "or its download is incomplete; download it again");
     answer.failed(
         &format!("broker 127.0.0.1:{}", broker.port()),
@@ -140,7 +144,7 @@ fn a_missing_broker_and_a_model_that_was_not_pulled_are_reported() {
     let folder = folder();
     let toml = format!("{}[cameras.ball]\nuri = \"test://ball\"\n", mqtt(free_port(), "right"));
     let answer = probe(folder.path(), &toml);
-    assert_eq!((answer.code, answer.out.lines().count()), (Some(1), 3), "{answer:?}");
+    assert_eq!((answer.code, answer.out.lines().count()), (Some(1), 5), "{answer:?}");
     let broker = answer.out.lines().find(|l| l.contains("broker")).unwrap();
     assert!(
         broker.contains("refused") && broker.ends_with("check mqtt.url, and that the broker runs"),
@@ -172,4 +176,28 @@ fn probing_a_broker_publishes_nothing_there() {
     publish(broker.port(), "end", "");
     let seen = subscriber.until(|message| message.topic == "end");
     assert_eq!(seen.len(), 1, "{seen:?}");
+}
+
+#[test]
+fn an_http_address_in_use_is_reported_unless_a_camscribe_listens_there() {
+    let folder = folder();
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = other.local_addr().unwrap();
+    let daemon = Daemon::start(
+        "model.id = \"shapes\"\nmqtt.url = \"mqtt://127.0.0.1:9\"\ncameras.a.uri = \"test://ball\"\n",
+    );
+    let ours = daemon.http_address();
+    for (address, ok, text) in [
+        (taken.to_string(), false, "end the other program, or set http.listen"),
+        (ours, true, "is in use by a camscribe that runs"),
+    ] {
+        let toml = "[model]\nid = \"shapes\"\n[cameras.a]\nuri = \"test://ball\"\n";
+        let mut command = camscribe(folder.path());
+        fs::write(folder.path().join("c.toml"), toml).unwrap();
+        command.current_dir(folder.path()).args(["check", "--probe", "--config", "c.toml"]);
+        let output = command.env("CAMSCRIBE__HTTP__LISTEN", &address).output().unwrap();
+        let out = String::from_utf8(output.stdout).unwrap();
+        let line = out.lines().find(|line| line.contains(&format!("HTTP address {address}"))).unwrap();
+        assert!(line.starts_with(if ok { "ok " } else { "failed " }) && line.contains(text), "{line}");
+    }
 }

@@ -6,7 +6,7 @@ use camscribe::event::Event;
 
 use crate::support::{
     broker::{self, Mosquitto, Received, Subscriber},
-    daemon::Daemon,
+    daemon::{Daemon, wait},
 };
 
 const STAYS: &str = "[cameras.stays]\nuri = \"test://shapes\"\n";
@@ -262,5 +262,94 @@ fn a_camera_that_failed_is_retried_by_a_reload() {
     std::fs::write(daemon.path("pipelines/own.txt"), shapes).unwrap();
     daemon.reload(&toml);
     subscriber.until(|m| m.topic == status && m.text().contains("online"));
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn a_credential_that_only_a_restart_brings_holds_up_nothing_else() {
+    let broker = Mosquitto::start("");
+    let port = broker.port();
+    let subscriber = Subscriber::to(port, "camscribe/#");
+    let mut daemon = Daemon::with(&toml(port, &[STAYS]), |home, command| {
+        std::fs::create_dir(home.join("credentials")).unwrap();
+        command.env("CREDENTIALS_DIRECTORY", home.join("credentials"));
+    });
+    subscriber.until(|m| m.topic == "camscribe/edge1/stays/description");
+    let new =
+        "[cameras.new]\nuri = \"rtsp://127.0.0.1:9/\"\nusername = \"me\"\npassword_file = \"new-password\"\n";
+    daemon.reload(&toml(port, &[STAYS, COMES, new]));
+    let told = daemon.logged("cameras.new.password_file: ");
+    assert!(told.contains("LoadCredential=") && told.contains("restart the service"), "{told}");
+    assert!(told.contains("until then, what is new in cameras.new is not applied"), "{told}");
+    daemon.logged("the configuration is active: started: comes");
+    daemon.logged("a changed password needs a restart");
+    subscriber.until(|m| m.topic == "camscribe/edge1/comes/description");
+    assert_eq!(daemon.metric("camscribe_config_last_reload_successful"), Some(1.0));
+    assert_eq!(daemon.metric("camscribe_camera_state{camera=\"new\",state=\"offline\"}"), None);
+    // The same at the start is a mistake.
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait(), Some(0));
+    daemon.restart();
+    assert_eq!(daemon.wait(), Some(78));
+    // With the credential everything is watched.
+    std::fs::write(daemon.path("credentials/new-password"), "hunter2").unwrap();
+    daemon.restart();
+    subscriber.until(|m| m.topic == "camscribe/edge1/new/status" && !m.text().is_empty());
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn a_rejected_reload_shows_at_the_broker_and_in_the_metrics() {
+    let broker = Mosquitto::start("");
+    let daemon = Daemon::start(&toml(broker.port(), &[STAYS]));
+    daemon.logged("connected to the MQTT broker");
+    let info = |wanted: fn(&serde_json::Value) -> bool| {
+        let subscriber = Subscriber::to(broker.port(), "camscribe/edge1/info");
+        subscriber.until(|m| wanted(&m.json()["reload"])).last().unwrap().json()["reload"].clone()
+    };
+    daemon.reload("cameras.a.url = 1");
+    let rejected = info(|reload| reload["error"].is_string());
+    assert!(rejected["error"].as_str().unwrap().contains("camscribe.toml:1: cameras.a.url: "), "{rejected}");
+    assert_eq!(daemon.metric("camscribe_config_last_reload_successful"), Some(0.0));
+    daemon.reload(&toml(broker.port(), &[STAYS]));
+    info(|reload| reload.is_object() && reload["error"].is_null());
+    assert_eq!(daemon.metric("camscribe_config_last_reload_successful"), Some(1.0));
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn counters_never_fall_and_every_clip_is_counted_once() {
+    let broker = Mosquitto::start("");
+    let port = broker.port();
+    let daemon = Daemon::start(&toml(port, &[STAYS, GOES]));
+    daemon.logged("connected to the MQTT broker");
+    let of = |name: &str| format!("{name}{{camera=\"goes\"}}");
+    let reason = |reason: &str| {
+        let name = format!("camscribe_clips_dropped_total{{camera=\"goes\",reason=\"{reason}\"}}");
+        daemon.metric(&name).unwrap_or(0.0)
+    };
+    let falling = ["camscribe_frames_total", "camscribe_clips_total", "camscribe_decoder_errors_total"];
+    let mut before = falling.map(|_| 0.0);
+    for window in ["1s", "2s", "1s", "2s"] {
+        daemon.reload(&toml(port, &[STAYS, &format!("{GOES}window = \"{window}\"\nenabled = true\n")]));
+        wait("new clips", || (daemon.metric(&of("camscribe_clips_total"))? > before[1]).then_some(()));
+        let now = falling.map(|name| daemon.metric(&of(name)).unwrap());
+        assert!(before.iter().zip(now).all(|(before, now)| now >= *before), "{before:?} {now:?}");
+        before = now;
+    }
+    daemon.reload(&toml(port, &[STAYS, &format!("{GOES}enabled = false\n")]));
+    wait("the last clips", || {
+        let clips = daemon.metric(&of("camscribe_clips_total"))?;
+        let events = daemon.metric(&of("camscribe_descriptions_total"))?
+            + daemon.metric(&of("camscribe_unchanged_total"))?;
+        let lost = reason("overload") + reason("undescribed") + reason("stopped");
+        (clips == events + lost && clips >= before[1]).then_some(())
+    });
+    let now = falling.map(|name| daemon.metric(&of(name)).unwrap());
+    assert!(before.iter().zip(now).all(|(before, now)| now >= *before), "{before:?} {now:?}");
+    // A removed camera leaves the page.
+    daemon.reload(&toml(port, &[STAYS]));
+    daemon.logged("removed: goes");
+    wait("its end", || (!daemon.get("/metrics").1.contains("camera=\"goes\"")).then_some(()));
     assert_eq!(daemon.stop().0, Some(0));
 }

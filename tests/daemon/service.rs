@@ -10,7 +10,7 @@ use std::{
         mpsc::{Receiver, channel},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use camscribe::{
@@ -62,13 +62,15 @@ fn metrics_agree_with_what_was_published() {
         let (_, page) = daemon.get("/metrics");
         let of_scene = |name: &str| number(&page, &format!("{name}{{camera=\"scene\"}}")).unwrap_or(0.0);
         let dropped = number(&page, "camscribe_clips_dropped_total{camera=\"scene\",reason=\"overload\"}");
-        let done = of_scene("camscribe_descriptions_total") + dropped.unwrap_or(0.0);
+        let described = of_scene("camscribe_descriptions_total") + of_scene("camscribe_unchanged_total");
+        let done = described + dropped.unwrap_or(0.0);
         (done >= 8.0
             && done == of_scene("camscribe_clips_total")
             && number(&page, "camscribe_outbox_messages") == Some(0.0))
         .then_some(page)
     });
     let published = number(&page, "camscribe_descriptions_total{camera=\"scene\"}").unwrap();
+    assert_eq!(number(&page, "camscribe_unchanged_total{camera=\"scene\"}"), Some(0.0), "it moves");
     let mut events = Vec::new();
     let mut take = |message: &broker::Received| {
         if message.topic == "camscribe/edge1/scene/description" {
@@ -87,9 +89,9 @@ fn metrics_agree_with_what_was_published() {
     let batches = number(&page, "camscribe_batch_clips_count").unwrap();
     assert!((1.0..=published).contains(&batches), "{batches}");
     for (name, wanted) in [
-        ("camscribe_tokens_total{kind=\"prompt\"}", sum(|e| e.tokens.prompt)),
-        ("camscribe_tokens_total{kind=\"image\"}", sum(|e| e.tokens.image)),
-        ("camscribe_tokens_total{kind=\"generated\"}", sum(|e| e.tokens.generated)),
+        ("camscribe_tokens_total{camera=\"scene\",kind=\"prompt\"}", sum(|e| e.tokens.prompt)),
+        ("camscribe_tokens_total{camera=\"scene\",kind=\"image\"}", sum(|e| e.tokens.image)),
+        ("camscribe_tokens_total{camera=\"scene\",kind=\"generated\"}", sum(|e| e.tokens.generated)),
         ("camscribe_batch_clips_sum", published),
         ("camscribe_stage_seconds_count{stage=\"queued\"}", published),
         ("camscribe_stage_seconds_count{stage=\"total\"}", published),
@@ -112,6 +114,16 @@ fn metrics_agree_with_what_was_published() {
     }
     let total = number(&page, "camscribe_stage_seconds_sum{stage=\"total\"}").unwrap();
     assert!((total - millis(|e| e.timing_ms.total)).abs() < 1e-6, "{total}\n{page}");
+    // Only this camera's clips were described: all of the model's time was for it.
+    for stage in ["preprocess", "vision", "prefill", "decode"] {
+        let all = number(&page, &format!("camscribe_stage_seconds_sum{{stage=\"{stage}\"}}")).unwrap();
+        let of_scene = format!("camscribe_camera_model_seconds_total{{camera=\"scene\",stage=\"{stage}\"}}");
+        assert!((number(&page, &of_scene).unwrap() - all).abs() < 1e-6, "{stage}\n{page}");
+    }
+    assert!(number(&page, "process_cpu_seconds_total").unwrap() > 0.1);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!((number(&page, "process_start_time_seconds").unwrap() - now).abs() < 86_400.0);
+    assert!(page.contains("camscribe_build_info{version=\""), "{page}");
     // Four frames per second for eight seconds.
     assert!(number(&page, "camscribe_frames_total{camera=\"scene\"}").unwrap() >= 32.0, "{page}");
     assert!(number(&page, "process_resident_memory_bytes").unwrap() > 1e7);
@@ -209,6 +221,12 @@ fn the_service_manager_is_notified_of_every_stage_from_start_to_stop() {
         }
         lines
     };
+    let until_containing = |wanted: &str| loop {
+        let line = messages.recv_timeout(daemon::TIMEOUT).unwrap_or_else(|_| panic!("{wanted}"));
+        if line.contains(wanted) {
+            return line;
+        }
+    };
     // No broker listens there: readiness does not depend on it.
     let toml = format!(
         r#"
@@ -226,6 +244,7 @@ fn the_service_manager_is_notified_of_every_stage_from_start_to_stop() {
     assert!(start.contains(&"STATUS=loading the model".to_owned()), "{start:?}");
     assert!(start.contains(&"STATUS=warming up the model".to_owned()), "{start:?}");
     until("STATUS=watching 1 camera");
+    until_containing("STATUS=1 of 1 cameras online, broker not connected");
     // While clips are described.
     let described = || daemon.metric("camscribe_descriptions_total{camera=\"scene\"}").unwrap_or(0.0);
     for _ in 0..3 {
@@ -238,6 +257,9 @@ fn the_service_manager_is_notified_of_every_stage_from_start_to_stop() {
     let line = messages.recv_timeout(daemon::TIMEOUT).unwrap();
     assert!(line.strip_prefix("MONOTONIC_USEC=").is_some_and(|n| n.parse::<u64>().is_ok()), "{line}");
     until("READY=1");
+    daemon.reload("cameras.scene.url = 1");
+    let rejected = until_containing("the last reload was rejected: see the log");
+    assert!(rejected.starts_with("STATUS=1 of 1 cameras online, broker not connected"), "{rejected}");
     daemon.signal("TERM");
     until("STOPPING=1");
     assert_eq!(daemon.ended().0, Some(0));

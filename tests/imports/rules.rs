@@ -19,7 +19,18 @@ pub const SEALED: &[(&str, &[&str])] = &[
 /// The modules directly below the crate, from the lowest layer to the highest. A module imports itself and
 /// modules of lower layers only, so that those of one layer never import each other.
 pub const LAYERS: &[&[&str]] = &[
-    &["camera", "device", "heartbeat", "interval", "logging", "prompt_spec", "resize", "retry", "tls"],
+    &[
+        "camera",
+        "device",
+        "heartbeat",
+        "interval",
+        "logging",
+        "memory",
+        "prompt_spec",
+        "resize",
+        "retry",
+        "tls",
+    ],
     &["frame", "hub", "lifecycle", "shutdown"],
     &["clip", "config", "event"],
     &["gate", "metrics", "nn", "queue", "runtime_settings"],

@@ -232,6 +232,10 @@ impl Connection<'_> {
                 }
                 Piece::Message(message) => message,
             };
+            if message.status().is_some() {
+                let server = message.header("Server").unwrap_or_default();
+                tracing::debug!(source = %self.camera.what, server, "the camera answers {}", message.status_text());
+            }
             let step = self.exchange.on_camera(message, Instant::now().into_std());
             match step.map_err(|refusal| End::Failed(self.refused(refusal)))? {
                 Step::Nothing => {}

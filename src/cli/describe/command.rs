@@ -25,7 +25,7 @@ use crate::{
 /// When a source cannot be read or the model cannot be used. Other sources are described all the same when one
 /// cannot be read.
 pub fn run(args: DescribeArgs) -> anyhow::Result<()> {
-    logging::init(true);
+    logging::init("warn", logging::Format::Auto);
     args.check()?;
     let sources = parse_sources(&args)?;
     let out = open_output(args.output.as_deref(), &sources)?;

@@ -32,6 +32,9 @@ const STEADY: Duration = Duration::from_secs(30);
 /// broker lacks it.
 const FORGET_VERSION: Duration = Duration::from_secs(3600);
 
+/// The first and the longest pause between reminders that the broker is away.
+const REMINDERS: (Duration, Duration) = (Duration::from_secs(10 * 60), Duration::from_secs(6 * 3600));
+
 /// The pause between two attempts during a shutdown.
 const SHUTDOWN_PAUSE: Duration = Duration::from_secs(1);
 
@@ -39,6 +42,7 @@ const SHUTDOWN_PAUSE: Duration = Duration::from_secs(1);
 pub(in crate::publish) async fn run(connector: Connector, shared: Arc<Shared>) {
     let mut backoff = Backoff::new(BACKOFF);
     let mut quirks = BrokerQuirks::default();
+    let mut outage = Outage::default();
     let mut stop = shared.stop.subscribe();
     loop {
         let why = match attempt(&connector, &shared, &mut quirks).await {
@@ -54,9 +58,20 @@ pub(in crate::publish) async fn run(connector: Connector, shared: Arc<Shared>) {
         // A shutdown has little time.
         let pause = if stop.borrow_and_update().is_some() { SHUTDOWN_PAUSE } else { backoff.next_pause() };
         let state = BrokerState::Offline { why: why.clone() };
-        // The same reason is logged once.
-        if shared.state.send_replace(state.clone()) != state {
-            tracing::warn!("not connected to the MQTT broker at {}: {why}; retrying", connector.address);
+        let waiting = shared.outbox.len();
+        let address = &connector.address;
+        // The same reason is logged once, and then now and then.
+        let before = shared.state.send_replace(state.clone());
+        if before == BrokerState::Online {
+            outage = Outage::default();
+        }
+        if before != state {
+            tracing::warn!("not connected to the MQTT broker at {address}: {why}; retrying");
+        } else if let Some(minutes) = outage.reminder(Instant::now()) {
+            tracing::warn!(
+                "still not connected to the MQTT broker at {address} after {minutes} minutes: {why}; \
+                 {waiting} descriptions wait"
+            );
         }
         let mut stopped = stop.clone();
         tokio::select! {
@@ -66,6 +81,32 @@ pub(in crate::publish) async fn run(connector: Connector, shared: Arc<Shared>) {
         }
     }
     shared.state.send_replace(BrokerState::Stopped);
+}
+
+/// A time without a broker.
+struct Outage {
+    began: Instant,
+    remind_at: Instant,
+    pause: Duration,
+}
+
+impl Default for Outage {
+    fn default() -> Self {
+        let (began, (pause, _)) = (Instant::now(), REMINDERS);
+        Self { began, remind_at: began + pause, pause }
+    }
+}
+
+impl Outage {
+    /// For how many minutes it has lasted, whenever a reminder is due.
+    fn reminder(&mut self, now: Instant) -> Option<u64> {
+        if now < self.remind_at {
+            return None;
+        }
+        self.pause = (2 * self.pause).min(REMINDERS.1);
+        self.remind_at = now + self.pause;
+        Some(now.duration_since(self.began).as_secs() / 60)
+    }
 }
 
 /// What came of one attempt to connect.
@@ -143,6 +184,15 @@ async fn attempt(connector: &Connector, shared: &Shared, quirks: &mut BrokerQuir
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reminders_of_an_outage_become_rare() {
+        let mut outage = Outage::default();
+        let began = outage.began;
+        let minute = |minute: u64| began + Duration::from_secs(60 * minute);
+        let reminded: Vec<_> = (0..24 * 60).filter_map(|now| outage.reminder(minute(now))).collect();
+        assert_eq!(reminded, [10, 30, 70, 150, 310, 630, 990, 1350]);
+    }
 
     #[test]
     fn the_first_attempts_come_quickly_and_no_pause_is_longer_than_15_seconds() {

@@ -6,7 +6,9 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use tokio::time::Instant;
+use tokio_util::bytes::{BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
 use super::{
@@ -50,6 +52,28 @@ pub(super) enum SessionEnd {
     },
 }
 
+/// The descriptions that waited when the connection began.
+struct Backlog {
+    waited: usize,
+    waiting: usize,
+}
+
+impl Backlog {
+    fn new(waited: usize) -> Self {
+        Self { waited, waiting: waited }
+    }
+
+    /// An event has left the outbox. The oldest go first, so the backlog goes before what is new.
+    fn left(&mut self) {
+        if self.waiting > 0 {
+            self.waiting -= 1;
+            if self.waiting == 0 {
+                tracing::info!("descriptions that waited for the MQTT broker are delivered: {}", self.waited);
+            }
+        }
+    }
+}
+
 /// The delivery over an accepted connection.
 pub(super) struct Delivery<'a> {
     pub client: Client,
@@ -57,6 +81,7 @@ pub(super) struct Delivery<'a> {
     pub quirks: &'a mut BrokerQuirks,
     pub limits: BrokerLimits,
     in_flight: InFlightMessages,
+    backlog: Backlog,
     /// The broker has answered something: messages pass in both directions.
     answered: bool,
     /// An event was delivered, or something was found out about the broker.
@@ -89,6 +114,7 @@ impl<'a> Delivery<'a> {
             quirks,
             limits,
             in_flight: InFlightMessages::default(),
+            backlog: Backlog::new(shared.outbox.len()),
             answered: false,
             progress: false,
             logged: HashSet::new(),
@@ -177,6 +203,7 @@ impl<'a> Delivery<'a> {
 
     fn send_event(&mut self, event: InFlight) -> Result<(), SessionEnd> {
         let InFlight { row, camera, event, newest, .. } = event;
+        let event = with_published(&event, Utc::now());
         let message = Outgoing {
             topic: self.shared.topics.description(&camera),
             qos1: self.quirks.qos1,
@@ -262,6 +289,7 @@ impl<'a> Delivery<'a> {
         match sent.origin {
             Origin::Event(row) => {
                 self.shared.outbox.acknowledge(row);
+                self.backlog.left();
                 self.progress = true;
                 self.quirks.unexplained_disconnects = 0;
             }
@@ -302,6 +330,7 @@ impl<'a> Delivery<'a> {
         match *origin {
             Origin::Event(row) => {
                 self.shared.outbox.dead_letter(row);
+                self.backlog.left();
                 self.progress = true;
                 tracing::warn!("an event of {bytes} bytes for {topic} is discarded: {why}");
             }
@@ -404,4 +433,13 @@ impl<'a> Delivery<'a> {
             self.refused(culprit, objection);
         }
     }
+}
+
+/// Adds the time of publication, [`Event::published`](crate::event::Event::published), to an event as JSON.
+fn with_published(event: &Bytes, now: DateTime<Utc>) -> Bytes {
+    let Some(open) = event.strip_suffix(b"}") else { return event.clone() };
+    let now = now.to_rfc3339_opts(SecondsFormat::Millis, true);
+    let mut complete = BytesMut::from(open);
+    complete.put_slice(format!(",\"published\":\"{now}\"}}").as_bytes());
+    complete.freeze()
 }

@@ -17,6 +17,12 @@ use crate::camera::CameraId;
 
 /// The write-ahead log is truncated to this size after it has grown, bytes.
 const WAL_BYTES: u32 = 16 << 20;
+/// The values of `synchronous`, in WAL mode (https://www.sqlite.org/pragma.html#pragma_synchronous). Every commit waits
+/// until the log is on disk.
+const SYNCED: &str = "full";
+/// The log is on disk with the next synced commit. A crash of the process loses nothing; after a loss of power, what was
+/// deleted may be there again.
+const UNSYNCED: &str = "normal";
 /// How long to wait for a lock. Nobody else writes, unless a person opens the file with another tool.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -64,8 +70,7 @@ pub(super) fn connect(file: &Path) -> Result<Connection, Fault> {
     if mode != "wal" {
         return Err(Fault::Unusable("its file system does not allow a write-ahead log".into()));
     }
-    // FULL: every commit waits until the log is on disk (https://www.sqlite.org/pragma.html#pragma_synchronous).
-    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "synchronous", SYNCED)?;
     connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
     Ok(connection)
 }
@@ -87,8 +92,19 @@ impl Writer {
         Self(connection)
     }
 
-    /// Writes the whole batch or nothing of it. It is on disk when this returns.
+    /// Writes the whole batch or nothing of it. What it inserts is on disk when this returns.
     pub fn write(&mut self, batch: &Batch) -> rusqlite::Result<()> {
+        if !batch.insert.is_empty() {
+            return self.commit(batch);
+        }
+        // What was delivered need not be gone before a loss of power: its id tells it from what is new.
+        self.0.pragma_update(None, "synchronous", UNSYNCED)?;
+        let written = self.commit(batch);
+        self.0.pragma_update(None, "synchronous", SYNCED)?;
+        written
+    }
+
+    fn commit(&mut self, batch: &Batch) -> rusqlite::Result<()> {
         let transaction = self.0.transaction()?;
         for (table, row) in &batch.delete {
             let sql = format!("DELETE FROM {} WHERE row = ?", table.name());

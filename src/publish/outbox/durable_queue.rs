@@ -103,9 +103,9 @@ impl Outbox {
         })
     }
 
-    /// Adds a message. It is on disk when this returns, unless the disk fails. When the outbox is full,
-    /// the oldest waiting events are dropped and counted. A message that is larger than the whole
-    /// outbox is dropped and counted itself.
+    /// Adds a message. Its event is on disk when this returns, unless the disk fails; its snapshot with the next
+    /// [`Outbox::flush`], unless the broker has it by then. When the outbox is full, the oldest waiting events are
+    /// dropped and counted. A message that is larger than the whole outbox is dropped and counted itself.
     pub fn append(&self, message: Message) {
         let mut disk = self.disk();
         if let Some(disk) = &mut *disk
@@ -114,12 +114,14 @@ impl Outbox {
         {
             self.catch_up(disk);
         }
-        let items = self.ledger().admit(message);
-        let left = match &mut *disk {
+        let (events, snapshots): (Vec<_>, Vec<_>) =
+            self.ledger().admit(message).into_iter().partition(|((table, _), _)| *table == Table::Events);
+        let mut left = match &mut *disk {
             // A new row must not overtake the rows that wait in memory.
-            Some(disk) if !self.ledger().has_spilled_events() => self.write(disk, items),
-            _ => items,
+            Some(disk) if !self.ledger().has_spilled_events() => self.write(disk, events),
+            _ => events,
         };
+        left.extend(snapshots);
         self.ledger().spill(left);
         drop(disk);
         self.appended.notify_one();
@@ -195,21 +197,17 @@ impl Outbox {
 
     /// Writes items that come after all rows on disk. Returns the items that the disk did not take.
     fn write(&self, disk: &mut Disk, items: Vec<(Key, Item)>) -> Vec<(Key, Item)> {
-        let mut batch = Batch { insert: items, delete: self.ledger().to_delete() };
-        let Err(error) = disk.writer.write(&batch) else {
-            self.ledger().deleted(&batch.delete);
-            return Vec::new();
-        };
-        self.write_failed(disk, &error);
-        let (events, snapshots): (_, Vec<_>) =
-            batch.insert.into_iter().partition(|((table, _), _)| *table == Table::Events);
-        batch.insert = events;
-        // A full disk may have room for the event, if not for its snapshot.
-        if !snapshots.is_empty() && disk.writer.write(&batch).is_ok() {
-            self.ledger().deleted(&batch.delete);
-            return snapshots;
+        let batch = Batch { insert: items, delete: self.ledger().to_delete() };
+        match disk.writer.write(&batch) {
+            Ok(()) => {
+                self.ledger().deleted(&batch.delete);
+                Vec::new()
+            }
+            Err(error) => {
+                self.write_failed(disk, &error);
+                batch.insert
+            }
         }
-        batch.insert.into_iter().chain(snapshots).collect()
     }
 
     /// Writes until nothing is left to write or the disk fails.

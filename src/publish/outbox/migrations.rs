@@ -96,6 +96,7 @@ mod tests {
             event: event.into(),
             snapshot: Some("jpeg".into()),
         });
+        outbox.flush();
     }
 
     fn events(outbox: &Outbox) -> Vec<String> {

@@ -202,7 +202,7 @@ fn each_error_in_the_file_is_reported_with_its_line_and_a_remedy() {
             "c.toml:2: defaults.change_threshold: ",
             "from 0 to 255, not \"off\"",
         ),
-        ("[defaults]\nheartbeat = \"0s\"\n", "c.toml:2: defaults.heartbeat: ", "from \"1s\" to \"1day\""),
+        ("[defaults]\nheartbeat = \"0s\"\n", "c.toml:2: defaults.heartbeat: ", "from \"1s\" to \"1d\""),
         (
             "[defaults]\ntransport = \"http\"\n",
             "c.toml:2: defaults.transport: ",

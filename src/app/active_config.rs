@@ -114,7 +114,8 @@ impl ActiveConfig {
         // The cause of a failure may have been fixed elsewhere: a missing plugin, a pipeline file.
         let watched = |id: &&CameraId| new.cameras.get(*id).is_some_and(|camera| camera.enabled);
         change.started.extend(cameras.failed().filter(watched).cloned());
-        self.apply(change, new, file.cameras, cameras, deps).await?;
+        self.apply(&change, new, file.cameras, cameras, deps).await?;
+        change.log();
         self.overrides.forget_removed(&self.file);
         self.overrides.log(&self.file);
         Ok(())
@@ -135,7 +136,7 @@ impl ActiveConfig {
         }
         let mut new = self.overrides.over(&self.file);
         let change = ConfigChange::between(&self.config, &mut new);
-        if let Err(why) = self.apply(change, new, self.file.cameras.clone(), cameras, deps).await {
+        if let Err(why) = self.apply(&change, new, self.file.cameras.clone(), cameras, deps).await {
             log_rejected(&why);
         }
     }
@@ -146,7 +147,7 @@ impl ActiveConfig {
     /// Why it cannot be active; nothing has changed then.
     async fn apply(
         &mut self,
-        change: ConfigChange,
+        change: &ConfigChange,
         new: Config,
         in_file: BTreeMap<CameraId, config::CameraSettings>,
         cameras: &mut Cameras,
@@ -167,7 +168,6 @@ impl ActiveConfig {
         let starting: Vec<CameraSpec> = change.started.iter().filter_map(|id| specs.remove(id)).collect();
         starting.into_iter().for_each(|spec| cameras.start(spec));
         change.asked.iter().for_each(|id| cameras.set_prompt_spec(id, &new.cameras[id]));
-        change.log();
         self.file = Config { cameras: in_file, ..new.clone() };
         self.config = new;
         self.publish_camera_settings(deps);

@@ -141,7 +141,7 @@ impl DescribeArgs {
 
     /// What is asked about every clip: `--prompt`, else the usual prompt of the model.
     pub fn prompt_spec(&self) -> PromptSpec {
-        let prompt = self.prompt.as_deref().unwrap_or(config::default_prompt(&self.model));
+        let prompt = self.prompt.clone().unwrap_or_else(|| config::default_prompt(&self.model));
         PromptSpec::new(prompt, self.max_tokens.into())
     }
 }

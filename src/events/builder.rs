@@ -107,6 +107,7 @@ impl EventBuilder {
                 total: millis(timing.queued_at.elapsed()),
             },
             dropped,
+            part: None,
         }
     }
 }

@@ -50,8 +50,11 @@ struct Beginning {
 
 impl Beginning {
     fn is_video(&self) -> bool {
-        // Less is a guess: many files look a little like a stream without a container.
-        let likely = self.probability >= gst::TypeFindProbability::Possible.into_glib();
+        use gst::TypeFindProbability::{Likely, Possible};
+        // Many files look a little like a stream without a container, which begins with a start code.
+        let has_start_code = self.bytes.starts_with(&[0, 0, 1]) || self.bytes.starts_with(&[0, 0, 0, 1]);
+        let least = if has_start_code { Possible } else { Likely };
+        let likely = self.probability >= least.into_glib();
         likely && (self.media_type.starts_with("video/") || OTHERS.contains(&self.media_type.as_str()))
     }
 }

@@ -25,7 +25,7 @@ const BAD_CONFIGURATION: u8 = 78;
 pub fn dispatch(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(args),
-        Command::Describe(args) => describe::run(args),
+        Command::Describe(args) => describe::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Demo(args) => demo::run(args),

@@ -79,6 +79,12 @@ fn a_folder_is_searched_by_content_and_a_broken_film_does_not_stop_the_others() 
     fs::write(films.join("words.mp4"), "This is a letter, not a film.\n".repeat(100)).unwrap();
     fs::write(films.join("empty.mp4"), "").unwrap();
     fs::write(films.join("page.html"), "<html><body>films</body></html>").unwrap();
+    // A file that looks a little like raw H.264.
+    fs::write(
+        films.join("catalogue.mo"),
+        b"\xde\x12\x04\x95 \0\0\x01\x67abcd\0\0\x01\x68abcd\0\0\x01\x65abcd".repeat(2),
+    )
+    .unwrap();
     put(&film, films.join(".hidden.mp4"));
     put(&film, films.join(".trash/clip.mp4"));
     symlink(&films, films.join("2/back")).unwrap();
@@ -105,7 +111,7 @@ fn a_folder_is_searched_by_content_and_a_broken_film_does_not_stop_the_others() 
     assert_eq!(lines[1], "1 of 9: films/1 first day.mp4");
     assert!(lines[2].starts_with("error: films/2/half.mp4: the video is damaged or was cut off"), "{told}");
     assert!(lines[3].starts_with("described 8 of 9 sources: 16 clips in "), "{told}");
-    assert!(lines[3].ends_with("; passed over 6 files that are no videos"), "{told}");
+    assert!(lines[3].ends_with("; passed over 7 files that are no videos"), "{told}");
     assert_eq!(lines[4], "error: 1 of 9 sources could not be described: films/2/half.mp4");
     assert_eq!(lines.len(), 5, "{told}");
 

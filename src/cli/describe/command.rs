@@ -57,11 +57,11 @@ enum Outputs {
 /// # Errors
 /// When a source cannot be read or the model cannot be used. Other sources are described all the same when one
 /// cannot be read.
-pub fn run(args: DescribeArgs) -> anyhow::Result<()> {
+pub fn run(args: &DescribeArgs) -> anyhow::Result<()> {
     logging::init(true);
     let (settings, range) = (args.camera_settings()?, args.range()?);
-    let sources = Sources::find(&args)?;
-    let mut outputs = Outputs::open(&args, &sources)?;
+    let sources = Sources::find(args)?;
+    let mut outputs = Outputs::open(args, &sources)?;
     let mut model = app::load_model(&config::ModelSettings {
         id: args.model.clone(),
         device: args.device,
@@ -71,14 +71,14 @@ pub fn run(args: DescribeArgs) -> anyhow::Result<()> {
         ..config::ModelSettings::default()
     })?;
     tell_model(&*model);
-    let question = question(&args, &settings, range, &model.model());
+    let question = question(args, &settings, range, &model.model());
     let states = outputs.states(&sources, question, args.resume);
     let runtime = runtime()?;
     let shutdown = runtime.block_on(async { shutdown::on_signal() })?;
     let todo = sources.all.iter().zip(&states).filter(|(_, state)| **state != OutputState::Whole);
     let progress = Progress::new(sources.count(), todo.map(|(source, _)| size(source)).sum());
     let cancel = shutdown.token.clone();
-    let job = Job { settings, range, args: &args, runtime: &runtime, cancel, progress };
+    let job = Job { settings, range, args, runtime: &runtime, cancel, progress };
     let mut tally = Tally::new(&sources);
     let described = describe_all(&sources, &states, &job, &mut *model, &mut outputs, &mut tally);
     let (clips, time) = job.progress.finish();
@@ -88,8 +88,8 @@ pub fn run(args: DescribeArgs) -> anyhow::Result<()> {
     let closed = outputs.close();
     // A camera that is watched alone has no other end.
     let watched = sources.count() == 1 && sources.all.iter().all(|it| it.source.is_live()) && clips > 0;
-    let stopped_early = !tally.is_complete() && !(watched && closed.is_ok());
-    if let Some(exit_code) = shutdown.exit_code().filter(|_| stopped_early) {
+    let complete = tally.is_complete() || watched && closed.is_ok();
+    if let Some(exit_code) = shutdown.exit_code().filter(|_| !complete) {
         return Err(Interrupted { exit_code, done: tally.done + tally.whole, all: tally.all }.into());
     }
     tally.tell(clips, time);

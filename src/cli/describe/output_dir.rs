@@ -16,6 +16,7 @@ use super::{
     super::usage::UsageError,
     naming::{PART, with_ending},
     source::NamedSource,
+    text::on_one_line,
 };
 use crate::logging::tell;
 
@@ -196,7 +197,8 @@ impl SourceOutput {
     pub fn abandon(self) {
         match self.file.metadata() {
             Ok(it) if it.len() > 0 => {
-                tell(format_args!("what was described of it is in {}", self.part.display()))
+                let part = on_one_line(&self.part.to_string_lossy());
+                tell(format_args!("what was described of it is in {part}"));
             }
             _ => drop(fs::remove_file(&self.part)),
         }

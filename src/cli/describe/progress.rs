@@ -140,31 +140,25 @@ impl State {
         if self.size == 0 { 0.0 } else { (done / self.size as f64).min(1.0) }
     }
 
-    /// `3 of 52: films/a.mp4: 12 of 60 s, 1.5 clips/s, 4m left`.
+    /// `3 of 52, 1.5 clips/s, 4m left: films/a.mp4: 12 of 60 s`.
     fn line(&self, max_name: usize) -> String {
-        let mut line = match self.sources {
-            1 => String::new(),
-            sources => format!("{} of {sources}: ", self.number),
-        };
-        let letters = self.name.chars().count();
-        if letters > max_name {
-            line.push('…');
-        }
-        line.extend(self.name.chars().skip(letters.saturating_sub(max_name)));
-        if !self.position.is_zero() {
-            let of = self.length.map(|it| format!(" of {:.0}", it.as_secs_f64())).unwrap_or_default();
-            line += &format!(": {:.0}{of} s", self.position.as_secs_f64());
-        }
         let elapsed = self.started.elapsed();
-        if self.clips > 0 {
-            line += &format!(", {}", rate(self.clips, elapsed));
-        }
         let fraction = self.fraction();
-        if fraction > 0.0 && elapsed >= FIRST_ESTIMATE {
-            let left = elapsed.mul_f64((1.0 - fraction) / fraction);
-            line += &format!(", {} left", in_words(left));
-        }
-        line
+        let number = (self.sources > 1).then(|| format!("{} of {}", self.number, self.sources));
+        let speed = (self.clips > 0).then(|| rate(self.clips, elapsed));
+        let left = (fraction > 0.0 && elapsed >= FIRST_ESTIMATE)
+            .then(|| format!("{} left", in_words(elapsed.mul_f64((1.0 - fraction) / fraction))));
+        let letters = self.name.chars().count();
+        let name: String = self.name.chars().skip(letters.saturating_sub(max_name)).collect();
+        let name = if letters > max_name { format!("…{name}") } else { name };
+        let position = (!self.position.is_zero()).then(|| {
+            let of = self.length.map(|it| format!(" of {:.0}", it.as_secs_f64())).unwrap_or_default();
+            format!("{:.0}{of} s", self.position.as_secs_f64())
+        });
+        let run: Vec<_> = [number, speed, left].into_iter().flatten().collect();
+        let run = Some(run.join(", ")).filter(|run| !run.is_empty());
+        let parts: Vec<_> = [run, Some(name), position].into_iter().flatten().collect();
+        parts.join(": ")
     }
 }
 
@@ -195,11 +189,11 @@ mod tests {
         state.started -= Duration::from_secs(10);
         (state.position, state.length) = (Duration::from_secs(15), Some(Duration::from_secs(30)));
         state.clips = 15;
-        assert_eq!(state.line(100), "3 of 52: films/b\\n.mp4: 15 of 30 s, 1.5 clips/s, 10s left");
-        assert!(state.line(4).starts_with("3 of 52: ….mp4: 15"));
+        assert_eq!(state.line(100), "3 of 52, 1.5 clips/s, 10s left: films/b\\n.mp4: 15 of 30 s");
+        assert!(state.line(4).ends_with(" left: ….mp4: 15 of 30 s"));
         state.length = None;
         state.size = 0;
-        assert_eq!(state.line(100), "3 of 52: films/b\\n.mp4: 15 s, 1.5 clips/s");
+        assert_eq!(state.line(100), "3 of 52, 1.5 clips/s: films/b\\n.mp4: 15 s");
         assert_eq!(in_words(Duration::from_secs(7530)), "2h5m");
     }
 }

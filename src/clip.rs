@@ -61,6 +61,22 @@ pub struct WindowConfig {
     pub min_frames: usize,
 }
 
+/// The part of a stream that is cut into clips, by PTS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeRange {
+    /// The first window starts here, or with the first frame after it.
+    pub from: Duration,
+    /// The stream counts as over here.
+    pub to: Duration,
+}
+
+impl Default for TimeRange {
+    /// The whole stream.
+    fn default() -> Self {
+        Self { from: Duration::ZERO, to: Duration::MAX }
+    }
+}
+
 /// Why a window configuration is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadWindow {
@@ -157,6 +173,9 @@ pub struct Windower {
     early: Duration,
     next_seq: u64,
     too_few: u64,
+    range: TimeRange,
+    /// A frame at or after the end of `range` was pushed.
+    over: bool,
 }
 
 /// Frames were lost if the time without frames is this many times the longest usual interval.
@@ -219,7 +238,19 @@ impl Windower {
             early: Duration::ZERO,
             next_seq: 0,
             too_few: 0,
+            range: TimeRange::default(),
+            over: false,
         })
+    }
+
+    /// Cuts only this part of the stream into clips.
+    pub fn within(self, range: TimeRange) -> Self {
+        Self { range, ..self }
+    }
+
+    /// Whether the end of the part that is cut into clips was reached: nothing changes any more.
+    pub fn is_over(&self) -> bool {
+        self.over
     }
 
     /// From now on a slot takes frames that come a quarter of a slot before its start, if `early`. For frames that
@@ -241,6 +272,10 @@ impl Windower {
     /// wants need not be converted nor pushed. Without this call the end of a partial window would not be
     /// known.
     pub fn offer(&mut self, pts: Duration) -> bool {
+        if pts >= self.range.to {
+            // One such frame ends the last windows.
+            return !self.over;
+        }
         self.note_frame(pts);
         let wanted = pts < self.last_pushed
             || pts >= self.next_wanted()
@@ -253,6 +288,11 @@ impl Windower {
     /// Adds a frame. Returns the clips that it completes, in order.
     pub fn push(&mut self, frame: Frame) -> Vec<Clip> {
         let pts = frame.pts;
+        if pts >= self.range.to {
+            self.over = true;
+            self.last_seen = self.last_seen.max(self.range.to);
+            return self.finish();
+        }
         let mut clips = Vec::new();
         if self.is_discontinuous(pts) {
             clips = self.discontinuity();
@@ -330,7 +370,7 @@ impl Windower {
 
     /// Opens the windows that a frame at `pts` belongs to.
     fn open_until(&mut self, pts: Duration) {
-        let mut next = self.next_start.unwrap_or(pts);
+        let mut next = self.next_start.unwrap_or(pts.max(self.range.from));
         let by = pts + self.early;
         while next <= by {
             if by < next + self.config.window {
@@ -354,7 +394,7 @@ impl Windower {
             self.too_few += 1;
             return None;
         }
-        let window = self.config.window;
+        let window = self.config.window.min(self.range.to.saturating_sub(w.start));
         let first = w.frames.first()?;
         let start = first.captured_at + w.start.saturating_sub(first.pts) - first.pts.saturating_sub(w.start);
         let until = |last: Duration| {
@@ -392,7 +432,7 @@ impl Windower {
 /// 25 frames per second end with a frame at 5.96 s, and it would be wrong to call them five.
 fn partial_duration(recorded: Duration, window: Duration) -> Duration {
     let second = Duration::from_secs(1);
-    if recorded < second {
+    if recorded < second || recorded == window {
         return recorded;
     }
     Duration::from_secs((recorded + second / 2).as_secs()).min(window)

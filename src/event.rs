@@ -67,6 +67,20 @@ pub struct Event {
     /// that came over MQTT.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<DateTime<Utc>>,
+    /// Only from `camscribe describe`: which part of which source the clip is.
+    #[serde(flatten, default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<SourcePart>,
+}
+
+/// A part of a source of `camscribe describe`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SourcePart {
+    /// Only from `camscribe describe`: the source as it was given, or the path of a file below a folder that was given.
+    pub source: String,
+    /// Only from `camscribe describe`: where the clip begins, in seconds from the beginning of the source.
+    pub offset_start_s: f64,
+    /// Only from `camscribe describe`: where the clip ends, in seconds from the beginning of the source.
+    pub offset_end_s: f64,
 }
 
 /// Kinds of event.

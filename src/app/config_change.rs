@@ -101,7 +101,7 @@ fn revert_fixed_sections(old: &Config, new: &mut Config) -> Vec<&'static str> {
     if revert("[model]", new.model != old.model) {
         let (usual, other) = (config::default_prompt(&old.model.id), config::default_prompt(&new.model.id));
         for camera in new.cameras.values_mut().filter(|camera| camera.prompt_spec.prompt == other) {
-            camera.prompt_spec.prompt = usual.into();
+            camera.prompt_spec.prompt.clone_from(&usual);
         }
         new.model = old.model.clone();
     }

@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use crate::{
     camera::CameraId,
     capture::CameraConfig,
-    clip::WindowConfig,
+    clip::{TimeRange, WindowConfig},
     config::{self, Config, Source},
     publish::{BrokerAddress, CommandInbox, Settings, TlsFiles},
     queue::Overflow,
@@ -39,6 +39,7 @@ pub fn camera_config(id: &CameraId, camera: &config::CameraSettings, pipelines: 
             frames: camera.frames,
             min_frames: camera.min_frames,
         },
+        range: TimeRange::default(),
         prompt_spec: Arc::new(camera.prompt_spec.clone()),
         connect_timeout: CONNECT_TIMEOUT,
         retry: true,

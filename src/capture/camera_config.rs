@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     camera::CameraId,
-    clip::WindowConfig,
+    clip::{TimeRange, WindowConfig},
     config::{ClockChoice, FrameSampling, Login, Source, StreamOptions, TlsVerify, Transport},
     prompt_spec::PromptSpec,
     resize::FrameScaling,
@@ -35,6 +35,8 @@ pub struct CameraConfig {
     pub clock: ClockChoice,
     /// How frames are cut into clips.
     pub window: WindowConfig,
+    /// Which part of the stream is cut into clips.
+    pub range: TimeRange,
     /// What to ask about each clip.
     pub prompt_spec: Arc<PromptSpec>,
     /// A source that gives no data within this time after it was opened has failed. Its first frame may take a

@@ -61,6 +61,11 @@ impl ClipAssembler {
         self.windower.offer(pts)
     }
 
+    /// Whether nothing of the stream is cut into clips any more: see [`Windower::is_over`].
+    pub fn is_over(&self) -> bool {
+        self.windower.is_over()
+    }
+
     /// Whether windows take frames a little early: see [`Windower::set_early`].
     pub fn set_early(&mut self, early: bool) {
         self.windower.set_early(early);

@@ -21,6 +21,7 @@
 //! | `keyframe_policy`, `stall`, `timestamper`, `camera_clock`, `file_time` | what to decode, whether a stream is alive, when a frame was captured |
 //! | `parameter_sets` | pure: whether a camera sends what its pictures need to be decoded |
 //! | `error`, `diagnose`, `preflight`, `network` | what went wrong, in words that help |
+//! | `sniff` | whether a file is a video at all |
 //! | `probe`, `reference` | other ways to play a source: a short look, or single frames of a whole file |
 
 mod autoplug;
@@ -54,6 +55,7 @@ mod rtspsrc;
 mod run_once;
 mod sdp;
 mod shapes;
+mod sniff;
 mod stall;
 mod stream_probes;
 mod supervise;
@@ -67,4 +69,5 @@ pub use pipeline::check_pipeline;
 pub use pipeline_files::PipelineError;
 pub use probe::{CameraFacts, probe};
 pub use reference::{VideoInfo, read_frames_at};
+pub use sniff::is_video;
 pub use supervise::{Summary, run};

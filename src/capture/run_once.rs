@@ -32,6 +32,8 @@ use crate::{
 pub(super) enum RunEnd {
     /// The stream is over.
     EndOfStream { position: Duration, warning: Option<String> },
+    /// The part of it that is cut into clips is over.
+    RangeOver { position: Duration },
     /// The run was cancelled.
     Cancelled { position: Duration },
 }
@@ -160,6 +162,9 @@ impl Run<'_> {
                     }
                 },
                 _ = tick.tick() => {
+                    if self.probes.is_over() {
+                        return Ok(RunEnd::RangeOver { position: self.probes.position() });
+                    }
                     if let Some(reason) = self.probes.stalled() {
                         return Err(Fault::Stalled(reason));
                     }

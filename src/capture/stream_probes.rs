@@ -65,6 +65,8 @@ pub(super) struct StreamProbes {
     parameter_sets: OnceLock<Option<Mutex<ParameterSets>>>,
     /// The run is over: nothing of a pipeline that does not stop is taken any more.
     closed: AtomicBool,
+    /// The part of the stream that is cut into clips has ended.
+    over: AtomicBool,
     /// What the user should know about the colours of the frames.
     colour_warning: Mutex<Option<String>>,
     /// Why a probe has stopped the pipeline.
@@ -96,6 +98,7 @@ impl StreamProbes {
             codec: OnceLock::new(),
             parameter_sets: OnceLock::new(),
             closed: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             colour_warning: Mutex::new(None),
             fault: Mutex::new(None),
         }
@@ -140,6 +143,11 @@ impl StreamProbes {
     /// For how long frames have come.
     pub fn uptime(&self) -> Duration {
         lock(&self.stall_detector).uptime()
+    }
+
+    /// Whether the part of the stream that is cut into clips has ended. Does not wait for a sink that blocks.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
     }
 
     /// Ends the run: nothing more is taken.
@@ -346,6 +354,7 @@ impl StreamProbes {
         let frame = self.scale_down(frame);
         let mut assembler = lock(&self.assembler);
         let report = assembler.push(frame);
+        self.over.store(assembler.is_over(), Ordering::Relaxed);
         self.report_windows(report, warning);
         Ok(gst::FlowSuccess::Ok)
     }

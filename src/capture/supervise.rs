@@ -74,7 +74,7 @@ pub async fn run(
     cancel: CancellationToken,
 ) -> Result<Summary, CaptureError> {
     init()?;
-    let windower = Windower::new(config.window.clone(), config.prompt_spec.clone())?;
+    let windower = Windower::new(config.window.clone(), config.prompt_spec.clone())?.within(config.range);
     let assembler = Arc::new(Mutex::new(ClipAssembler::new(windower, sink)));
     let backoff = Backoff::new(BACKOFF);
     let relay = RtspRelay::start(&config).await?;
@@ -104,6 +104,10 @@ impl Supervisor {
                     self.close_windows(ClipAssembler::finish).await;
                     self.report(CameraState::Offline, "the stream is over");
                     return Ok(self.summary(position, warning).await);
+                }
+                Ok(RunEnd::RangeOver { position }) => {
+                    self.report(CameraState::Offline, "the part that is described is over");
+                    return Ok(self.summary(position, None).await);
                 }
                 Ok(RunEnd::EndOfStream { .. }) => CaptureError::Ended(self.config.source.to_string()),
                 Err(error) => error,

@@ -22,7 +22,7 @@ pub enum Command {
     /// Watch the configured cameras and publish what they see, until stopped.
     Run(RunArgs),
     /// Describe video files or streams and print the descriptions.
-    Describe(DescribeArgs),
+    Describe(Box<DescribeArgs>),
     /// Check the configuration and print the effective values, secrets masked.
     Check(CheckArgs),
     /// Download a model by its hub id, for use without a network.

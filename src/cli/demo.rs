@@ -102,7 +102,7 @@ fn config(port: u16, source: Source) -> anyhow::Result<Config> {
     let camera = config::CameraSettings {
         window: SCENE,
         stride: SCENE,
-        prompt_spec: PromptSpec::new(crate::hub::BUILTIN_PROMPT, 48),
+        prompt_spec: PromptSpec::new(config::default_prompt(crate::hub::BUILTIN), 48),
         sampling: FrameSampling::Rate,
         ..config::CameraSettings::new(source)
     };

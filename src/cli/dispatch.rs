@@ -29,7 +29,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
     let serves = matches!(cli.command, Command::Run(_));
     let result = match cli.command {
         Command::Run(args) => run::run(args),
-        Command::Describe(args) => describe::run(args),
+        Command::Describe(args) => describe::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Demo(args) => demo::run(args),

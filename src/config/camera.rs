@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use super::{
-    diagnostic::Diagnostics,
+    diagnostic::{ConfigError, Diagnostics, Location},
     key::{Key, Kind, names},
     login,
     prompt::{DEFAULT_PROMPT, check_prompt},
@@ -103,7 +103,7 @@ pub const KEYS: &[Key] = &[
         "prompt",
         Kind::Text,
         DEFAULT_PROMPT,
-        "The prompt for each clip; unset, with the model shapes: the one that it was trained on",
+        "The prompt for each clip; unset: the one that the card of the model names, if it names one",
     ),
     Key::new("max_tokens", Kind::Int(1, 2048), "96", "The most tokens of an answer"),
     Key::new(
@@ -211,15 +211,30 @@ impl CameraSettings {
         folder: &Path,
         diagnostics: &mut Diagnostics,
     ) -> Self {
-        derive_window(section);
-        check_window(section, diagnostics);
+        check_clips(section, diagnostics);
         let (source, login) = source_and_login(section, has_uri, diagnostics);
-        if let Err(why) = check_prompt(section.text("prompt")) {
-            diagnostics.error(&section.entry("prompt").location, why);
-        }
         check_pipeline(section, folder, diagnostics);
         let tls = rtsp_tls::read(section, folder, diagnostics);
         Self::of(section, source.relative_to(folder), login, tls)
+    }
+
+    /// The settings that options of the command line make: `("window", "8s")` is `--window 8s`. Its source is empty.
+    ///
+    /// # Errors
+    /// What is wrong with them, as the configuration would be told.
+    pub fn from_options<'a>(
+        options: impl IntoIterator<Item = (&'static str, &'a str)>,
+    ) -> Result<Self, ConfigError> {
+        let mut diagnostics = Diagnostics::default();
+        let entry = |(key, text): (&str, &str)| {
+            let option = Location::Option { name: format!("--{}", key.replace('_', "-")) };
+            (key.to_owned(), option.value(text))
+        };
+        let set = options.into_iter().map(entry).collect();
+        let mut section = Section::check("defaults", KEYS, &set, None, &mut diagnostics);
+        check_clips(&mut section, &mut diagnostics);
+        diagnostics.finish()?;
+        Ok(Self::of(&section, Source::file(""), None, TlsVerify::Full(None)))
     }
 
     fn of(section: &Section, source: Source, login: Option<Login>, tls: TlsVerify) -> Self {
@@ -251,6 +266,15 @@ fn prompt_spec(section: &Section) -> PromptSpec {
         prompt: section.text("prompt").trim().into(),
         max_tokens: section.number("max_tokens") as usize,
         gate: Some(gate).filter(|gate| gate.threshold > 0),
+    }
+}
+
+/// Checks what clips are and what is asked about them, and derives what is not set of that.
+fn check_clips(section: &mut Section, diagnostics: &mut Diagnostics) {
+    derive_window(section);
+    check_window(section, diagnostics);
+    if let Err(why) = check_prompt(section.text("prompt")) {
+        diagnostics.error(&section.entry("prompt").location, why);
     }
 }
 

@@ -30,6 +30,11 @@ pub enum Location {
         /// The name of the variable.
         variable: String,
     },
+    /// On the command line.
+    Option {
+        /// The name of the option, such as `--window`.
+        name: String,
+    },
     /// Nowhere: the key has its default, or is missing.
     Unset {
         /// The dotted path of the key; empty: the configuration as a whole.
@@ -51,6 +56,9 @@ impl Location {
         if let Some(variable) = origin.strip_prefix(VARIABLE) {
             return Some(Self::Environment { variable: variable.into() });
         }
+        if origin.starts_with("--") {
+            return Some(Self::Option { name: origin.into() });
+        }
         let (line, key) = origin.rsplit_once(": ")?;
         let (file, line) = line.rsplit_once(':')?;
         Some(Self::File { file: file.into(), line: line.parse().ok()?, key: key.into() })
@@ -69,6 +77,7 @@ impl fmt::Display for Location {
             Self::File { file, line, key } if key.is_empty() => write!(f, "{file}:{line}"),
             Self::File { file, line, key } => write!(f, "{file}:{line}: {key}"),
             Self::Environment { variable } => write!(f, "{VARIABLE}{variable}"),
+            Self::Option { name } => f.write_str(name),
             Self::Unset { key } => f.write_str(key),
         }
     }
@@ -184,7 +193,7 @@ mod tests {
             key in "[a-z]{1,8}(\\.[a-z0-9_-]{1,8}){1,2}",
             variable in "CAMSCRIBE__[A-Z_]{1,20}",
         ) {
-            for location in [Location::File { file: file.clone(), line, key: key.clone() }, Location::Environment { variable: variable.clone() }] {
+            for location in [Location::File { file: file.clone(), line, key: key.clone() }, Location::Environment { variable: variable.clone() }, Location::Option { name: format!("--{key}") }] {
                 prop_assert_eq!(&Location::of(&location.value(true), "unused"), &location);
             }
             let default = ::config::Value::new(None, true);

@@ -12,7 +12,7 @@ use super::{
     key::Key,
     layers::Layers,
     log::LogSettings,
-    model::ModelSettings,
+    model::{self, ModelSettings},
     mqtt::MqttSettings,
     node::NodeSettings,
     outbox::OutboxSettings,
@@ -115,7 +115,7 @@ fn read(file: Option<&Path>, active: Option<&Config>) -> Result<Loaded, ConfigEr
         diagnostics.error(&Location::Unset { key: String::new() }, text);
     }
     let folder = path.parent().unwrap_or(Path::new(""));
-    let mut sections = check_sections(&layers, &mut diagnostics);
+    let mut sections = check_sections(&layers, folder, &mut diagnostics);
     let cameras = read_cameras(&layers, &sections[schema::DEFAULTS], folder, &mut diagnostics);
     let mut config = Config {
         node: NodeSettings::read(&sections["node"], folder, &mut diagnostics),
@@ -161,15 +161,19 @@ impl Config {
 }
 
 /// The checked [`schema::SECTIONS`], by name.
-fn check_sections(layers: &Layers, diagnostics: &mut Diagnostics) -> BTreeMap<&'static str, Section> {
+fn check_sections(
+    layers: &Layers,
+    folder: &Path,
+    diagnostics: &mut Diagnostics,
+) -> BTreeMap<&'static str, Section> {
     let mut check = |schema: &'static SectionSchema| {
         Section::check(schema.name, schema.keys, &layers.section(&[schema.name]), None, diagnostics)
     };
     let mut sections: BTreeMap<_, _> =
         schema::SECTIONS.iter().map(|schema| (schema.name, check(schema))).collect();
-    let prompt = default_prompt(sections["model"].text("id"));
+    let prompt = default_prompt(&model::id(&sections["model"], folder));
     if let Some(defaults) = sections.get_mut(schema::DEFAULTS).filter(|defaults| !defaults.is_set("prompt")) {
-        defaults.derive("prompt", Value::Text(prompt.into()));
+        defaults.derive("prompt", Value::Text(prompt));
     }
     sections
 }

@@ -52,6 +52,12 @@ pub const KEYS: &[Key] = &[
     ),
 ];
 
+/// The model that `id` names; a directory that begins with `.` is taken from `folder`.
+pub(super) fn id(section: &Section, folder: &Path) -> String {
+    let written = section.text("id");
+    if written.starts_with('.') { folder.join(written).display().to_string() } else { written.into() }
+}
+
 /// `[model]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelSettings {
@@ -74,12 +80,7 @@ pub struct ModelSettings {
 impl ModelSettings {
     /// The settings of a checked section; a directory that begins with `.` is taken from `folder`.
     pub(super) fn read(section: &Section, folder: &Path, diagnostics: &mut Diagnostics) -> Self {
-        let written = section.text("id");
-        let id = if written.starts_with('.') {
-            folder.join(written).display().to_string()
-        } else {
-            written.into()
-        };
+        let id = id(section, folder);
         if let Err(e) = hub::check_id(&id) {
             diagnostics.error(&section.entry("id").location, e.to_string());
         }

@@ -23,9 +23,9 @@ const SPECIAL: [&str; 10] = [
     "<|reserved_special_token",
 ];
 
-/// The prompt where none is configured for a camera: the model `shapes` was trained on one of its own.
-pub fn default_prompt(model: &str) -> &'static str {
-    if model == hub::BUILTIN { hub::BUILTIN_PROMPT } else { DEFAULT_PROMPT }
+/// The prompt where none is configured for a camera: the one that the card of `model` names, else [`DEFAULT_PROMPT`].
+pub fn default_prompt(model: &str) -> String {
+    hub::card_prompt(model).unwrap_or_else(|| DEFAULT_PROMPT.into())
 }
 
 /// Checks that `prompt` can be put to a model.

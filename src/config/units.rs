@@ -14,6 +14,34 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .map_err(|_| format!("{text:?} is not a duration: write one such as \"8s\", \"500ms\" or \"1m30s\""))
 }
 
+/// Reads a time in a recording: what [`parse_duration`] reads, `01:30` or `00:01:30.5`.
+///
+/// # Errors
+/// A sentence that says what was found and how to write it.
+pub fn parse_offset(text: &str) -> Result<Duration, String> {
+    if text.contains(':') { clock(text) } else { parse_duration(text).ok() }.ok_or_else(|| {
+        format!("{text:?} is not a time: write one such as \"90s\", \"1m30s\" or \"00:01:30\"")
+    })
+}
+
+/// Reads `MM:SS` or `HH:MM:SS`, with or without a fraction of a second.
+fn clock(text: &str) -> Option<Duration> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let number = |digits: &str| {
+        let valid = (1..=9).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+        valid.then(|| digits.parse::<u64>().ok()).flatten()
+    };
+    let parts = whole.split(':').map(number).collect::<Option<Vec<_>>>()?;
+    let [leading, rest @ ..] = parts.as_slice() else { return None };
+    if !(1..=2).contains(&rest.len()) || rest.iter().any(|part| *part > 59) {
+        return None;
+    }
+    let seconds = rest.iter().fold(*leading, |sum, part| sum * 60 + part);
+    number(fraction)?;
+    let nanos = format!("{fraction:0<9}").parse().ok()?;
+    Some(Duration::new(seconds, nanos))
+}
+
 /// Units of durations, largest first, and their nanoseconds.
 const DURATIONS: [(&str, u128); 7] = [
     ("d", 86_400_000_000_000),
@@ -93,6 +121,27 @@ mod tests {
     }
 
     #[test]
+    fn times_in_a_recording_are_read_as_durations_or_as_on_a_clock() {
+        for (text, millis) in [
+            ("90s", 90_000),
+            ("1m30s", 90_000),
+            ("01:30", 90_000),
+            ("90:00", 5_400_000),
+            ("00:01:30", 90_000),
+            ("100:00:00.5", 360_000_500),
+            ("0:00.040", 40),
+        ] {
+            assert_eq!(parse_offset(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for wrong in
+            ["90", "", ":", "1:", ":30", "00:60", "1:60:00", "1:2:3:4", "00:01.", "-1:00", "1:+3", "a:b"]
+        {
+            let why = parse_offset(wrong).unwrap_err();
+            assert!(why.contains("\"00:01:30\""), "{why}");
+        }
+    }
+
+    #[test]
     fn binary_and_decimal_sizes_differ() {
         assert_eq!(parse_size("1MiB"), Ok(1_048_576));
         assert_eq!(parse_size("1MB"), Ok(1_000_000));
@@ -109,7 +158,7 @@ mod tests {
 
         #[test]
         fn no_text_makes_them_panic(text in "\\PC{0,20}") {
-            let _ = (parse_duration(&text), parse_size(&text));
+            let _ = (parse_duration(&text), parse_size(&text), parse_offset(&text));
         }
     }
 }

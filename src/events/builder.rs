@@ -108,6 +108,7 @@ impl EventBuilder {
             },
             dropped,
             published: None,
+            part: None,
         }
     }
 }

@@ -8,9 +8,6 @@ use std::{
 /// Its name, in place of a hub id or a directory.
 pub const NAME: &str = "shapes";
 
-/// The prompt that it was trained with. It understands no other words than those of its model card.
-pub const PROMPT: &str = "Describe what happens in this video.";
-
 macro_rules! files {
     ($($name:literal),* $(,)?) => {
         [$(($name, include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/models/shapes/", $name)).as_slice())),*]
@@ -18,6 +15,7 @@ macro_rules! files {
 }
 
 const FILES: &[(&str, &[u8])] = &files![
+    "README.md",
     "chat_template.json",
     "config.json",
     "generation_config.json",
@@ -27,6 +25,11 @@ const FILES: &[(&str, &[u8])] = &files![
     "tokenizer_config.json",
     "model.safetensors",
 ];
+
+/// Its card.
+pub fn card() -> &'static str {
+    include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/models/shapes/README.md"))
+}
 
 /// Writes the model's files into our own cache at `cache`, unless they are there already. Returns their
 /// folder.

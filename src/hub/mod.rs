@@ -6,6 +6,7 @@
 //! | `id.rs` | names of models and revisions |
 //! | `files.rs` | the files that a model consists of |
 //! | `builtin.rs` | the model inside the program |
+//! | `card.rs` | what a model's card says to programs |
 //! | `cache.rs` | where models lie on this machine, our own cache and the Hugging Face cache |
 //! | `resolve.rs` | a name in, a folder out, offline |
 //! | `client.rs`, `retry.rs` | HTTP with the hub, and when to try again |
@@ -14,6 +15,7 @@
 
 mod builtin;
 mod cache;
+mod card;
 mod client;
 mod download;
 mod error;
@@ -25,8 +27,9 @@ mod pull;
 mod resolve;
 mod retry;
 
-pub use builtin::{NAME as BUILTIN, PROMPT as BUILTIN_PROMPT};
+pub use builtin::NAME as BUILTIN;
 pub use cache::ModelCaches;
+pub use card::card_prompt;
 pub use client::HubClient;
 pub use error::HubError;
 pub use id::{BadId, check_hub_id, check_id, check_revision};

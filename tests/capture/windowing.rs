@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use camscribe::{
-    clip::{BadWindow, Clip, WindowConfig, Windower},
+    clip::{BadWindow, Clip, TimeRange, WindowConfig, Windower},
     frame::{Clock, Frame, Original},
     prompt_spec::PromptSpec,
 };
@@ -164,6 +164,30 @@ fn the_last_partial_window_of_a_file_is_described_with_its_true_length() {
     assert_eq!(offsets(&clips[1]), [0, 1000, 2000, 3000, 4000, 5000]);
     assert_eq!(clips[1].duration, ms(6000), "the last frame is at 5.96 s: six seconds, not five");
     assert_eq!((clips[1].end, clips[1].gap), (epoch() + ms(13_960), false));
+}
+
+#[test]
+fn only_the_wanted_part_of_a_stream_is_cut_into_clips() {
+    let range = |from, to| TimeRange { from: ms(from), to: ms(to) };
+    let cut = |range: TimeRange| {
+        let mut w = windower(&config(4000, 4000, 4, 2)).within(range);
+        let (mut clips, wanted) = push_wanted(&mut w, (0..30_000).step_by(40));
+        let over = w.is_over();
+        clips.extend(w.finish());
+        let brief: Vec<_> = clips.iter().map(|c| (c.start_pts, c.duration)).collect();
+        assert!(clips.iter().all(|c| !c.gap && c.end == epoch() + c.start_pts + c.duration), "{brief:?}");
+        (brief, wanted, over)
+    };
+    let (brief, wanted, over) = cut(range(5000, 15_000));
+    assert_eq!(brief, [(ms(5000), ms(4000)), (ms(9000), ms(4000)), (ms(13_000), ms(2000))]);
+    // The first frame of the stream, those of the clips, and the one that ends them.
+    assert_eq!(wanted, [0, 5000, 6000, 7000, 8000, 9000, 10_000, 11_000, 12_000, 13_000, 14_000, 15_000]);
+    assert!(over);
+    // All slots of the window are filled before it is cut.
+    assert_eq!(cut(range(0, 3500)).0, [(ms(0), ms(3500))]);
+    let (brief, _, over) = cut(range(26_000, 60_000));
+    assert_eq!((brief, over), (vec![(ms(26_000), ms(4000))], false));
+    assert_eq!(cut(range(40_000, 60_000)).0, []);
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod clock;
 mod commands;
 mod config;
 mod config_errors;
+mod describe;
 mod end_to_end;
 mod log;
 mod probe;

@@ -9,7 +9,7 @@ use std::{
 use camscribe::{
     camera::CameraStatus,
     capture::{self, CameraConfig, CaptureError, Summary},
-    clip::{Clip, WindowConfig},
+    clip::{Clip, TimeRange, WindowConfig},
     config::{ClockChoice, FrameSampling, ParsedSource, TlsVerify, Transport},
     prompt_spec::PromptSpec,
 };
@@ -32,6 +32,7 @@ pub fn camera(uri: &str) -> CameraConfig {
         sampling: FrameSampling::Auto,
         clock: ClockChoice::Auto,
         window: WindowConfig { window: s(2), stride: s(2), frames: 4, min_frames: 2 },
+        range: TimeRange::default(),
         prompt_spec: Arc::new(PromptSpec::new("What happens?", 16)),
         connect_timeout: s(10),
         retry: false,

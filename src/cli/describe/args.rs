@@ -9,11 +9,10 @@ use clap::{
 
 use super::{super::usage::UsageError, printer::Format};
 use crate::{
-    clip::WindowConfig,
-    config::{self, Fingerprint, Login, TlsVerify, units},
+    clip::TimeRange,
+    config::{self, CameraSettings, Fingerprint, FrameSampling, Login, TlsVerify, Transport, units},
     device::{DeviceChoice, DtypeChoice},
     logging::tell,
-    prompt_spec::PromptSpec,
 };
 
 /// The text of a source.
@@ -27,7 +26,7 @@ fn source_text(name: OsString) -> Result<String, String> {
 /// Arguments of `describe`.
 #[derive(Debug, Args)]
 pub struct DescribeArgs {
-    /// What to describe: files, or anything that a camera's uri may be
+    /// What to describe: files, folders with all that is in them, or anything that a camera's uri may be
     #[arg(
         required = true,
         value_name = "SOURCE",
@@ -58,31 +57,46 @@ pub struct DescribeArgs {
     /// Trust any certificate of an rtsps camera
     #[arg(long, conflicts_with = "tls_ca_file")]
     pub tls_no_verify: bool,
-    /// The question about each clip [default: to describe it]
+    /// The question about each clip [default: the one that the model's card names, else to describe it]
     #[arg(long, value_name = "P")]
     pub prompt: Option<String>,
     /// Length limit of an answer, in tokens
-    #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub max_tokens: u16,
+    #[arg(long, value_name = "N", default_value = "96")]
+    pub max_tokens: String,
     /// Length of a clip
-    #[arg(long, value_name = "DURATION", default_value = "8s", value_parser = units::parse_duration)]
-    pub window: Duration,
+    #[arg(long, value_name = "DURATION", default_value = "8s")]
+    pub window: String,
     /// Time from the start of one clip to that of the next [default: the window]
-    #[arg(long, value_name = "DURATION", value_parser = units::parse_duration)]
-    pub stride: Option<Duration>,
+    #[arg(long, value_name = "DURATION")]
+    pub stride: Option<String>,
     /// Frames of a clip
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub frames: u16,
+    #[arg(long, value_name = "N", default_value = "8")]
+    pub frames: String,
+    /// Where in each source to begin, such as 90s, 1m30s or 00:01:30 [default: its beginning]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_offset)]
+    pub from: Option<Duration>,
+    /// Where in each source to end, such as 90s, 1m30s or 00:01:30 [default: its end]
+    #[arg(long, value_name = "TIME", value_parser = units::parse_offset)]
+    pub to: Option<Duration>,
     /// Which frames the model sees; `reference` takes whole files as transformers does
     #[arg(long, value_enum, default_value = "auto")]
     pub sampling: SamplingArg,
     /// How to print descriptions
     #[arg(long, value_enum, default_value = "text")]
     pub format: Format,
-    /// Where to write them [default: standard output]
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
+    /// Where to write them; - is standard output
+    #[arg(short, long, value_name = "FILE", default_value = STDOUT)]
+    pub output: PathBuf,
+    /// Write a file for each source into this folder, named after the source
+    #[arg(long, value_name = "DIR", conflicts_with = "output")]
+    pub output_dir: Option<PathBuf>,
+    /// Skip sources whose file in the folder is whole
+    #[arg(long, requires = "output_dir")]
+    pub resume: bool,
 }
+
+/// The name of standard output for `--output`.
+pub const STDOUT: &str = "-";
 
 /// Which frames the model sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -107,7 +121,7 @@ impl DescribeArgs {
     }
 
     /// Whom to trust at `rtsps://` addresses.
-    pub fn tls(&self) -> TlsVerify {
+    fn tls(&self) -> TlsVerify {
         match (self.tls_fingerprint, self.tls_no_verify) {
             (Some(fingerprint), _) => TlsVerify::Fingerprint(fingerprint),
             (None, true) => TlsVerify::Off,
@@ -115,33 +129,48 @@ impl DescribeArgs {
         }
     }
 
-    /// Checks combinations of arguments.
+    /// How every source is read and what is asked about its clips. The rules are those of a camera's section in the
+    /// configuration.
     ///
     /// # Errors
-    /// A sentence about the first combination that is not possible.
-    pub fn check(&self) -> Result<(), UsageError> {
+    /// What is wrong with the arguments.
+    pub fn camera_settings(&self) -> Result<CameraSettings, UsageError> {
         self.dtype.check(self.device).map_err(|why| UsageError(why.to_string()))?;
-        self.window_config().validate().map_err(|why| UsageError(format!("--window, --stride: {why}")))?;
-        if self.format == Format::Srt && self.sources.len() > 1 {
-            let why = "srt cannot name sources: use vtt, or describe one source at a time";
-            return Err(UsageError(why.into()));
-        }
-        Ok(())
+        let prompt = self.prompt.clone().unwrap_or_else(|| config::default_prompt(&self.model));
+        let options = [
+            ("prompt", Some(prompt.as_str())),
+            ("max_tokens", Some(&self.max_tokens)),
+            ("window", Some(&self.window)),
+            ("stride", self.stride.as_deref()),
+            ("frames", Some(&self.frames)),
+            // Every clip is described.
+            ("change_threshold", Some("0")),
+        ];
+        let options = options.into_iter().filter_map(|(key, text)| Some((key, text?)));
+        let settings = CameraSettings::from_options(options).map_err(|why| UsageError(why.to_string()))?;
+        let sampling = match self.sampling {
+            SamplingArg::Keyframes => FrameSampling::Keyframes,
+            SamplingArg::Rate => FrameSampling::Rate,
+            SamplingArg::Auto | SamplingArg::Reference => FrameSampling::Auto,
+        };
+        Ok(CameraSettings { sampling, transport: Transport::Auto, tls: self.tls(), ..settings })
     }
 
-    /// How clips are cut.
-    pub fn window_config(&self) -> WindowConfig {
-        WindowConfig {
-            window: self.window,
-            stride: self.stride.unwrap_or(self.window),
-            frames: self.frames.into(),
-            min_frames: usize::from(self.frames).min(2),
+    /// Which part of every source is described.
+    ///
+    /// # Errors
+    /// When it is empty, or not possible with `--sampling reference`.
+    pub fn range(&self) -> Result<TimeRange, UsageError> {
+        let whole = TimeRange::default();
+        let range = TimeRange { from: self.from.unwrap_or(whole.from), to: self.to.unwrap_or(whole.to) };
+        if range.from >= range.to {
+            return Err(UsageError("--from must be before --to: nothing lies between them".into()));
         }
-    }
-
-    /// What is asked about every clip: `--prompt`, else the usual prompt of the model.
-    pub fn prompt_spec(&self) -> PromptSpec {
-        let prompt = self.prompt.as_deref().unwrap_or(config::default_prompt(&self.model));
-        PromptSpec::new(prompt, self.max_tokens.into())
+        if range != whole && self.sampling == SamplingArg::Reference {
+            return Err(UsageError(
+                "--sampling reference takes whole files: leave out --from and --to".into(),
+            ));
+        }
+        Ok(range)
     }
 }

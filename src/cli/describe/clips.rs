@@ -4,13 +4,12 @@ use std::{num::NonZeroUsize, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, bail};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::{
-    args::DescribeArgs,
+    command::Job,
     printer::Printer,
-    progress_bar::SourceProgressBar,
     source::{NamedSource, camera_config},
+    text::on_one_line,
 };
 use crate::{
     app,
@@ -19,10 +18,9 @@ use crate::{
     clip::Clip,
     config,
     describe::{
-        DescribeError, Describer, Footage,
+        Describer, Footage,
         worker::{self, Batching},
     },
-    event::Event,
     events::EventBuilder,
     logging::tell,
     queue::{ClipQueue, Overflow},
@@ -35,24 +33,22 @@ use crate::{
 /// When the source cannot be read, the model fails, or a description cannot be written.
 pub fn describe_windows(
     source: &NamedSource,
-    args: &DescribeArgs,
+    job: &Job,
     model: &mut dyn Describer,
     printer: &mut Printer,
-    runtime: &tokio::runtime::Runtime,
-    cancel: &CancellationToken,
 ) -> anyhow::Result<bool> {
-    let camera = CameraConfig { scaling: model.frame_scaling(), ..camera_config(source, args) };
+    let camera = CameraConfig { scaling: model.frame_scaling(), ..camera_config(source, job) };
     let queue = Arc::new(ClipQueue::new(NonZeroUsize::MIN));
-    let bar = SourceProgressBar::new();
+    let Job { runtime, cancel, progress, .. } = job;
     let stop = cancel.child_token();
     let mut written = Ok(());
     let summary = thread::scope(|scope| {
         let reader = scope.spawn({
-            let (pushed, queue, bar, stop) =
-                (Arc::clone(&queue), Arc::clone(&queue), bar.clone(), stop.clone());
+            let (pushed, queue, progress, stop) =
+                (Arc::clone(&queue), Arc::clone(&queue), progress.clone(), stop.clone());
             move || {
                 let (status, changes) = watch::channel(CameraStatus::default());
-                runtime.spawn(bar.follow(changes));
+                runtime.spawn(progress.follow(changes));
                 let overflow = app::overflow(&camera.source);
                 let sink = move |clip| drop(pushed.push(clip, overflow));
                 let result = runtime.block_on(capture::run(camera, sink, status, stop.clone()));
@@ -60,21 +56,23 @@ pub fn describe_windows(
                 result.map(|summary| (summary, !stop.is_cancelled()))
             }
         });
-        written = describe_queue(model, &queue, |clip, event| bar.suspend(|| printer.outcome(clip, event)));
+        written = describe_queue(model, &queue, job, printer);
         if written.is_err() {
             stop.cancel();
             queue.close();
         }
         reader.join()
     });
-    bar.finish();
     written?;
-    let (Summary { frames, clips, warning, .. }, to_its_end) =
+    let (Summary { frames, clips, duration, warning, .. }, to_its_end) =
         summary.map_err(|_| anyhow::anyhow!("the thread that reads the source panicked"))??;
     if let Some(warning) = warning {
-        tell(format_args!("warning: {}: {warning}", source.text));
+        progress.suspend(|| tell(format_args!("warning: {}: {warning}", on_one_line(&source.text))));
     }
     if clips == 0 && !cancel.is_cancelled() {
+        if duration < job.range.from {
+            bail!("{}: it ends after {:.1} s, before --from", source.text, duration.as_secs_f64());
+        }
         let what_to_do =
             if frames > 1 { "; where frames come rarely, a longer --window holds more" } else { "" };
         bail!("{}: {frames} frames are too few for a clip{what_to_do}", source.text);
@@ -88,12 +86,12 @@ pub fn describe_windows(
 /// When the file cannot be read, the model fails, or the description cannot be written.
 pub fn describe_whole_file(
     source: &NamedSource,
-    args: &DescribeArgs,
+    job: &Job,
     model: &mut dyn Describer,
     printer: &mut Printer,
 ) -> anyhow::Result<()> {
     let mut has_rule = false;
-    let (frames, file) = capture::read_frames_at(&camera_config(source, args), |file| {
+    let (frames, file) = capture::read_frames_at(&camera_config(source, job), |file| {
         let footage = Footage { frames: file.frames as u64, fps: file.fps, duration: file.duration };
         let indices = model.sample_file(footage);
         has_rule = indices.is_some();
@@ -116,20 +114,21 @@ pub fn describe_whole_file(
         start_pts: Duration::ZERO,
         duration,
         gap: false,
-        prompt_spec: Arc::new(args.prompt_spec()),
+        prompt_spec: Arc::new(job.settings.prompt_spec.clone()),
         frames,
     };
     let queue = ClipQueue::new(NonZeroUsize::MIN);
     queue.push(clip, Overflow::Block)?;
     queue.close();
-    describe_queue(model, &queue, |clip, event| printer.outcome(clip, event))
+    describe_queue(model, &queue, job, printer)
 }
 
 /// Describes the clips of the queue until it is closed and empty.
 fn describe_queue(
     model: &mut dyn Describer,
     queue: &ClipQueue,
-    mut print: impl FnMut(&Clip, &Result<Event, DescribeError>) -> anyhow::Result<()>,
+    job: &Job,
+    printer: &mut Printer,
 ) -> anyhow::Result<()> {
     let batching = Batching { max_batch: NonZeroUsize::MIN, linger: Duration::ZERO };
     let mut printed = Ok(());
@@ -137,7 +136,10 @@ fn describe_queue(
     worker::run(model, queue, batching, |outcome| {
         let (clip, event) = events.build(outcome);
         if printed.is_ok() {
-            printed = print(&clip, &event);
+            printed = job.progress.suspend(|| printer.outcome(&clip, &event));
+            if event.is_ok() {
+                job.progress.add_clip();
+            }
             if printed.is_err() {
                 queue.close();
             }

@@ -1,34 +1,67 @@
-//! The order of work of `describe`: arguments, model, then one source after another.
+//! The order of work of `describe`: arguments, sources, model, then one source after another.
 
 use std::{fs, io, io::Write, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{interrupted::Interrupted, runtime::runtime, usage::UsageError},
-    args::{DescribeArgs, SamplingArg},
+    args::{DescribeArgs, STDOUT, SamplingArg},
     clips::{describe_whole_file, describe_windows},
+    output_dir::{OutputDir, OutputState},
     output_file::TruncateOnFirstWrite,
     printer::Printer,
+    progress::Progress,
+    question::question,
     source::NamedSource,
+    sources::Sources,
+    tally::Tally,
 };
 use crate::{
     app,
-    config::{self, Origin},
+    capture::CaptureError,
+    clip::TimeRange,
+    config::{self, CameraSettings},
     describe::Describer,
-    logging, shutdown,
+    logging::{self, tell},
+    shutdown,
 };
+
+/// What holds for all sources.
+pub struct Job<'a> {
+    /// How they are read and what is asked about their clips.
+    pub settings: CameraSettings,
+    /// Which part of each is described.
+    pub range: TimeRange,
+    /// The other arguments.
+    pub args: &'a DescribeArgs,
+    /// Where sources are read.
+    pub runtime: &'a tokio::runtime::Runtime,
+    /// Ends the work.
+    pub cancel: CancellationToken,
+    /// How far it has come.
+    pub progress: Progress,
+}
+
+/// Where descriptions go.
+enum Outputs {
+    /// All to one place.
+    One(Printer),
+    /// Those of each source to a file of its own.
+    Each(OutputDir),
+}
 
 /// Runs until the sources end, or until a signal stops it.
 ///
 /// # Errors
 /// When a source cannot be read or the model cannot be used. Other sources are described all the same when one
 /// cannot be read.
-pub fn run(args: DescribeArgs) -> anyhow::Result<()> {
+pub fn run(args: &DescribeArgs) -> anyhow::Result<()> {
     logging::init("warn", logging::Format::Auto);
-    args.check()?;
-    let sources = parse_sources(&args)?;
-    let out = open_output(args.output.as_deref(), &sources)?;
+    let (settings, range) = (args.camera_settings()?, args.range()?);
+    let sources = Sources::find(args)?;
+    let mut outputs = Outputs::open(args, &sources)?;
     let mut model = app::load_model(&config::ModelSettings {
         id: args.model.clone(),
         device: args.device,
@@ -37,103 +70,193 @@ pub fn run(args: DescribeArgs) -> anyhow::Result<()> {
         linger: Duration::ZERO,
         ..config::ModelSettings::default()
     })?;
+    tell_model(&*model);
+    let question = question(args, &settings, range, &model.model());
+    let states = outputs.states(&sources, question, args.resume);
     let runtime = runtime()?;
-    let result = describe_all(&sources, &args, &mut *model, out, &runtime);
+    let shutdown = runtime.block_on(async { shutdown::on_signal() })?;
+    let todo = sources.all.iter().zip(&states).filter(|(_, state)| **state != OutputState::Whole);
+    let progress = Progress::new(sources.count(), todo.map(|(source, _)| size(source)).sum());
+    let cancel = shutdown.token.clone();
+    let job = Job { settings, range, args, runtime: &runtime, cancel, progress };
+    let mut tally = Tally::new(&sources);
+    let described = describe_all(&sources, &states, &job, &mut *model, &mut outputs, &mut tally);
+    let (clips, time) = job.progress.finish();
     // A thread that hangs in a camera's driver must not delay the exit.
     runtime.shutdown_background();
-    result
+    described?;
+    let closed = outputs.close();
+    // A camera that is watched alone has no other end.
+    let watched = sources.count() == 1 && sources.all.iter().all(|it| it.source.is_live()) && clips > 0;
+    let complete = tally.is_complete() || watched && closed.is_ok();
+    if let Some(exit_code) = shutdown.exit_code().filter(|_| !complete) {
+        return Err(Interrupted { exit_code, done: tally.done + tally.whole, all: tally.all }.into());
+    }
+    tally.tell(clips, time);
+    closed?;
+    tally.result(clips)
 }
 
-/// Parses the sources and gives them the login of the command line.
-fn parse_sources(args: &DescribeArgs) -> anyhow::Result<Vec<NamedSource>> {
-    let sources = args.sources.iter().map(|text| NamedSource::parse(text));
-    let mut sources = sources.collect::<anyhow::Result<Vec<_>>>()?;
-    let login = args.login()?;
-    let wants_login =
-        |it: &&mut NamedSource| it.login.is_none() && matches!(it.source.origin(), Origin::Network(_));
-    for source in sources.iter_mut().filter(wants_login) {
-        source.login.clone_from(&login);
-    }
-    if args.sampling == SamplingArg::Reference
-        && let Some(other) = sources.iter().find(|s| !matches!(s.source.origin(), Origin::File(_)))
-    {
-        let why = format!("--sampling reference needs whole files, and {} is not a file", other.text);
-        return Err(UsageError(why).into());
-    }
-    Ok(sources)
+/// Says which model computes where.
+fn tell_model(model: &dyn Describer) {
+    let info = model.model();
+    let device = match model.gpu() {
+        Some(gpu) => format!("{} ({})", info.device, gpu.name),
+        None => "the CPU".into(),
+    };
+    tell(format_args!("describing with {} on {device}, {}", info.id, info.dtype));
 }
 
-/// Opens the output: the file at `path`, or standard output. Nothing is written yet.
+impl Outputs {
+    /// Opens the file, the folder, or standard output. Nothing is written to a file yet.
+    ///
+    /// # Errors
+    /// When it cannot be written, or would be written over a source.
+    fn open(args: &DescribeArgs, sources: &Sources) -> anyhow::Result<Self> {
+        if let Some(folder) = &args.output_dir {
+            let folder = OutputDir::open(folder, args.format.ending())?;
+            folder.check(&sources.all)?;
+            return Ok(Self::Each(folder));
+        }
+        let out: Box<dyn Write> = match args.output.as_os_str() == STDOUT {
+            true => Box::new(io::stdout()),
+            false => Box::new(open_file(&args.output, sources)?),
+        };
+        Ok(Self::One(Printer::new(args.format, sources.count() > 1, out)))
+    }
+
+    /// What is to be done for each source. Those that are whole count only if `resume`.
+    fn states(&mut self, sources: &Sources, question: String, resume: bool) -> Vec<OutputState> {
+        if let Self::Each(folder) = self {
+            folder.ask(question);
+        }
+        let state = |source| match self {
+            Self::Each(folder) if resume => folder.state(source),
+            _ => OutputState::Missing,
+        };
+        let states: Vec<_> = sources.all.iter().map(state).collect();
+        let outdated = states.iter().filter(|state| **state == OutputState::Outdated).count();
+        if outdated > 0 {
+            tell(format_args!(
+                "{outdated} outputs are made again: their sources have changed, or other things were asked"
+            ));
+        }
+        states
+    }
+
+    /// Ends the output.
+    ///
+    /// # Errors
+    /// When a clip could not be described, or the output cannot be written.
+    fn close(self) -> anyhow::Result<()> {
+        match self {
+            Self::One(printer) => printer.finish().map(drop),
+            Self::Each(_) => Ok(()),
+        }
+    }
+}
+
+/// Opens the file at `path`. Nothing is written yet.
 ///
 /// # Errors
 /// When the file cannot be written, or is one of the sources.
-fn open_output(path: Option<&Path>, sources: &[NamedSource]) -> anyhow::Result<Box<dyn Write>> {
-    let Some(path) = path else { return Ok(Box::new(io::stdout())) };
+fn open_file(path: &Path, sources: &Sources) -> anyhow::Result<TruncateOnFirstWrite> {
     let unwritable = || format!("{} cannot be written", path.display());
     let out = TruncateOnFirstWrite::open(path).with_context(unwritable)?;
     let out_file = out.metadata().with_context(unwritable)?;
-    for source in sources {
-        if let Origin::File(file) = source.source.origin()
-            && fs::metadata(file).is_ok_and(|file| same_file(&file, &out_file))
-        {
-            let why =
-                format!("{} is a source and cannot be the output: write to another file", path.display());
-            return Err(UsageError(why).into());
-        }
+    let same = |file: &Path| {
+        fs::metadata(file).is_ok_and(|it| (it.dev(), it.ino()) == (out_file.dev(), out_file.ino()))
+    };
+    if sources.all.iter().filter_map(NamedSource::file).any(same) {
+        let path = path.display();
+        return Err(UsageError(format!(
+            "{path} is a source and cannot be the output: write to another file"
+        ))
+        .into());
     }
-    Ok(Box::new(out))
+    Ok(out)
 }
 
-/// Whether two paths lead to one file.
-fn same_file(a: &fs::Metadata, b: &fs::Metadata) -> bool {
-    (a.dev(), a.ino()) == (b.dev(), b.ino())
+/// How large a source is: a measure of the work.
+fn size(source: &NamedSource) -> u64 {
+    source.file().and_then(|path| fs::metadata(path).ok()).map_or(1, |it| it.len().max(1))
 }
 
 /// Describes one source after another.
+///
+/// # Errors
+/// When an output cannot be written, or the only source cannot be described.
 fn describe_all(
-    sources: &[NamedSource],
-    args: &DescribeArgs,
+    sources: &Sources,
+    states: &[OutputState],
+    job: &Job,
     model: &mut dyn Describer,
-    out: Box<dyn Write>,
-    runtime: &tokio::runtime::Runtime,
+    outputs: &mut Outputs,
+    tally: &mut Tally,
 ) -> anyhow::Result<()> {
-    let mut printer = Printer::new(args.format, sources.len() > 1, out);
-    let shutdown = runtime.block_on(async { shutdown::on_signal() })?;
-    let cancel = &shutdown.token;
-    let (mut done, mut failed) = (0, 0);
-    for source in sources {
-        if cancel.is_cancelled() {
+    for (i, (source, state)) in sources.all.iter().zip(states).enumerate() {
+        if job.cancel.is_cancelled() {
             break;
         }
-        printer.source(&source.text);
-        let result = match args.sampling {
-            SamplingArg::Reference => describe_whole_file(source, args, model, &mut printer).map(|()| true),
-            _ => describe_windows(source, args, model, &mut printer, runtime, cancel),
+        if *state == OutputState::Whole {
+            tally.whole += 1;
+            continue;
+        }
+        job.progress.begin(i + 1, &source.text, size(source));
+        let no_video = |error: &anyhow::Error| {
+            matches!(error.downcast_ref(), Some(CaptureError::NotMedia(_) | CaptureError::NoVideo(_)))
         };
-        match result {
-            Ok(to_its_end) => done += usize::from(to_its_end),
+        match describe_one(source, job, model, outputs) {
+            Ok(to_its_end) => tally.done += usize::from(to_its_end),
+            Err(error) if source.found && no_video(&error) => tally.pass_over(),
             // An I/O error is that of the output: further descriptions could not be written either.
-            Err(error) if error.downcast_ref::<io::Error>().is_some() || sources.len() == 1 => {
+            Err(error) if error.downcast_ref::<io::Error>().is_some() || sources.count() == 1 => {
                 return Err(error);
             }
-            Err(error) => {
-                logging::tell(format_args!("error: {error:#}"));
-                failed += 1;
-            }
+            Err(error) => job.progress.suspend(|| tally.fail(&source.text, &format!("{error:#}"))),
         }
     }
-    let described = printer.finish();
-    // A camera that is watched alone has no other end.
-    let watches =
-        sources.len() == 1 && sources[0].source.is_live() && described.as_ref().is_ok_and(|n| *n > 0);
-    let all = sources.len();
-    if let Some(exit_code) = shutdown.exit_code().filter(|_| done + failed < all && !watches) {
-        return Err(Interrupted { exit_code, done, all }.into());
-    }
-    let described = described?;
-    match failed {
-        0 if described == 0 => bail!("nothing was described"),
-        0 => Ok(()),
-        n => bail!("{n} of {} sources could not be described", sources.len()),
+    Ok(())
+}
+
+/// Describes one source. Returns whether that came to its end.
+///
+/// # Errors
+/// When the source cannot be read, the model fails, or a description cannot be written.
+fn describe_one(
+    source: &NamedSource,
+    job: &Job,
+    model: &mut dyn Describer,
+    outputs: &mut Outputs,
+) -> anyhow::Result<bool> {
+    let mut describe = |printer: &mut Printer| {
+        printer.source(&source.text);
+        match job.args.sampling {
+            SamplingArg::Reference => describe_whole_file(source, job, model, printer).map(|()| true),
+            _ => describe_windows(source, job, model, printer),
+        }
+    };
+    let folder = match outputs {
+        Outputs::One(printer) => return describe(printer),
+        Outputs::Each(folder) => folder,
+    };
+    let output = folder.begin(source)?;
+    let mut printer = Printer::new(job.args.format, false, Box::new(output.file.try_clone()?));
+    let to_its_end = describe(&mut printer);
+    let to_its_end = to_its_end.and_then(|to_its_end| Ok((to_its_end, printer.finish()?)));
+    match to_its_end {
+        // A camera has no other end.
+        Ok((to_its_end, clips)) if to_its_end || source.source.is_live() && clips > 0 => {
+            folder.finish(output)?;
+            Ok(to_its_end)
+        }
+        Ok(_) => {
+            job.progress.suspend(|| output.abandon());
+            Ok(false)
+        }
+        Err(error) => {
+            job.progress.suspend(|| output.abandon());
+            Err(error)
+        }
     }
 }

@@ -1,20 +1,30 @@
-//! `camscribe describe`: describes files or streams, one source after another, and prints the descriptions.
+//! `camscribe describe`: describes files, folders or streams, one source after another, and prints the descriptions.
 //!
 //! | file | what it holds |
 //! |---|---|
 //! | `args.rs` | the arguments and their checks |
 //! | `command.rs` | the order of work, over all sources |
-//! | `source.rs` | a source, and what capture needs to know about it |
+//! | `sources.rs`, `folder.rs` | all sources; the videos below a folder |
+//! | `source.rs`, `naming.rs` | a source, and what capture needs to know about it; names that are made from its own |
 //! | `clips.rs` | one source: its clips, described as they are read |
-//! | `printer.rs`, `output_file.rs`, `progress_bar.rs` | what is printed and where |
+//! | `printer.rs`, `text.rs` | the formats; names in lines that people read |
+//! | `output_file.rs`, `output_dir.rs`, `question.rs` | one file for all, or one each; which of them are whole |
+//! | `progress.rs`, `tally.rs` | how far a run has come, and what became of it |
 
 mod args;
 mod clips;
 mod command;
+mod folder;
+mod naming;
+mod output_dir;
 mod output_file;
 mod printer;
-mod progress_bar;
+mod progress;
+mod question;
 mod source;
+mod sources;
+mod tally;
+mod text;
 
 pub use args::{DescribeArgs, SamplingArg};
 pub use command::run;

@@ -1,10 +1,20 @@
-//! The output formats of `describe`: plain text, one JSON event per line, WebVTT and SubRip.
+//! The output formats of `describe`: plain text, one JSON event per line, a table (CSV), WebVTT and SubRip.
 
-use std::{io::Write, time::Duration};
+use std::{borrow::Cow, io::Write, time::Duration};
 
+use chrono::SecondsFormat;
 use clap::ValueEnum;
 
-use crate::{clip::Clip, describe::DescribeError, event::Event, logging::tell};
+use super::text::on_one_line;
+use crate::{
+    clip::Clip,
+    describe::DescribeError,
+    event::{Event, SourcePart},
+    logging::tell,
+};
+
+/// The columns of CSV.
+const COLUMNS: &str = "source,offset_start_s,offset_end_s,start,end,description";
 
 /// The output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -12,8 +22,22 @@ use crate::{clip::Clip, describe::DescribeError, event::Event, logging::tell};
 pub enum Format {
     Text,
     Jsonl,
+    Csv,
     Vtt,
     Srt,
+}
+
+impl Format {
+    /// What the names of files in this format end with.
+    pub fn ending(self) -> &'static str {
+        match self {
+            Self::Text => ".txt",
+            Self::Jsonl => ".jsonl",
+            Self::Csv => ".csv",
+            Self::Vtt => ".vtt",
+            Self::Srt => ".srt",
+        }
+    }
 }
 
 /// Prints descriptions as they arrive.
@@ -50,7 +74,11 @@ impl Printer {
         match event {
             Ok(event) => self.event(clip, event)?,
             Err(error) => {
-                tell(format_args!("{}: clip {} was not described: {error}", self.source, clip.seq));
+                tell(format_args!(
+                    "{}: clip {} was not described: {error}",
+                    on_one_line(&self.source),
+                    clip.seq
+                ));
                 self.failed += 1;
             }
         }
@@ -60,15 +88,22 @@ impl Printer {
     fn event(&mut self, clip: &Clip, event: &Event) -> anyhow::Result<()> {
         let text = event.description.as_str();
         let (start, end) = (clip.start_pts, clip.start_pts + clip.duration);
-        if self.cues == 0 && self.format == Format::Vtt {
-            self.out.write_all(b"WEBVTT\n\n")?;
+        let part = SourcePart {
+            source: self.source.clone(),
+            offset_start_s: seconds(start),
+            offset_end_s: seconds(end),
+        };
+        match self.format {
+            Format::Vtt if self.cues == 0 => self.out.write_all(b"WEBVTT\n\n")?,
+            Format::Csv if self.cues == 0 => write!(self.out, "{COLUMNS}\r\n")?,
+            _ => {}
         }
         if self.name_sources && !std::mem::replace(&mut self.named, true) {
-            let source = &self.source;
+            let source = on_one_line(&self.source);
             match self.format {
                 Format::Text => writeln!(self.out, "{source}:")?,
                 Format::Vtt => write!(self.out, "NOTE {}\n\n", source.replace("-->", "->"))?,
-                Format::Jsonl | Format::Srt => {}
+                Format::Jsonl | Format::Csv | Format::Srt => {}
             }
         }
         self.cues += 1;
@@ -77,9 +112,11 @@ impl Printer {
                 writeln!(self.out, "{} - {}  {text}", timestamp(start, '.'), timestamp(end, '.'))?
             }
             Format::Jsonl => {
-                serde_json::to_writer(&mut self.out, event).map_err(std::io::Error::from)?;
+                let event = Event { part: Some(part), ..event.clone() };
+                serde_json::to_writer(&mut self.out, &event).map_err(std::io::Error::from)?;
                 writeln!(self.out)?;
             }
+            Format::Csv => self.out.write_all(row(&part, event).as_bytes())?,
             Format::Vtt => write!(
                 self.out,
                 "{} --> {}\n{}\n\n",
@@ -117,6 +154,28 @@ impl Printer {
     }
 }
 
+/// A row of CSV (RFC 4180) with the fields of [`COLUMNS`].
+fn row(SourcePart { source, offset_start_s, offset_end_s }: &SourcePart, event: &Event) -> String {
+    let [start, end] =
+        [event.clip.start, event.clip.end].map(|it| it.to_rfc3339_opts(SecondsFormat::Millis, true));
+    let (source, description) = (csv_field(source), csv_field(&event.description));
+    format!("{source},{offset_start_s},{offset_end_s},{start},{end},{description}\r\n")
+}
+
+/// A text as a field of CSV: in quotes where it needs them.
+fn csv_field(text: &str) -> Cow<'_, str> {
+    if text.contains([',', '"', '\r', '\n']) {
+        format!("\"{}\"", text.replace('"', "\"\"")).into()
+    } else {
+        text.into()
+    }
+}
+
+/// Seconds, rounded down to microseconds, as the times of frames.
+fn seconds(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1e6
+}
+
 /// A time as `HH:MM:SS.mmm`, with this separator before the milliseconds.
 fn timestamp(t: Duration, separator: char) -> String {
     let (seconds, millis) = (t.as_secs(), t.subsec_millis());
@@ -142,6 +201,12 @@ mod tests {
     fn times_are_written_in_the_format_of_subtitles() {
         assert_eq!(timestamp(Duration::from_millis(3_723_004), ','), "01:02:03,004");
         assert_eq!(timestamp(Duration::from_secs(360_000), '.'), "100:00:00.000");
+    }
+
+    #[test]
+    fn a_field_of_csv_is_in_quotes_where_it_needs_them() {
+        assert_eq!(csv_field("A red circle moves."), "A red circle moves.");
+        assert_eq!(csv_field("日本, \"2\"\n.mp4"), "\"日本, \"\"2\"\"\n.mp4\"");
     }
 
     #[test]

@@ -1,28 +1,31 @@
 //! A source of `describe`, and what capture needs to know about it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::args::{DescribeArgs, SamplingArg};
+use super::{command::Job, naming};
 use crate::{
     app,
     camera::CameraId,
     capture::CameraConfig,
-    clip::WindowConfig,
-    config::{self, FrameSampling, Login, Origin, ParsedSource, Source, Transport},
+    config::{self, CameraSettings, Login, Origin, ParsedSource, Source},
 };
 
-/// A source of the command line.
+/// A source of the command line, or a file below a folder of it.
 pub struct NamedSource {
-    /// The argument, with credentials masked.
+    /// The argument, with credentials masked; of a file below a folder, its path.
     pub text: String,
     /// A name made from the argument.
     pub camera: CameraId,
+    /// Its name in the folder for outputs, a relative path without an ending.
+    pub output: PathBuf,
     /// The parsed source.
     pub source: Source,
     /// The login of its URI, or the one of the command line.
     pub login: Option<Login>,
+    /// It was not named, but found in a folder.
+    pub found: bool,
 }
 
 impl NamedSource {
@@ -31,43 +34,56 @@ impl NamedSource {
     /// # Errors
     /// When it is not a source.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
-        let ParsedSource { source, login } = text.parse().context("a source is not valid")?;
-        let stem = match source.origin() {
-            Origin::File(path) | Origin::Device(path) => {
-                path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
-            }
-            Origin::Network(address) => address.host_port().0,
-            Origin::Synthetic(test) => test.name().to_owned(),
+        let parsed = match text.parse() {
+            // A file may have any name.
+            Err(_) if Path::new(text).exists() => ParsedSource { source: Source::file(text), login: None },
+            parsed => parsed.context("a source is not valid")?,
         };
-        Ok(Self { text: config::mask(text), camera: camera_id(&stem), source, login })
+        let ParsedSource { source, login } = parsed;
+        let (name, output) = match source.origin() {
+            Origin::File(path) => (stem(path), path.file_name().unwrap_or_default().into()),
+            Origin::Device(path) => (stem(path), stem(path).into()),
+            Origin::Network(address) => (address.host_port().0, address.host_port().0.into()),
+            Origin::Synthetic(test) => (test.name().to_owned(), test.name().into()),
+        };
+        let camera = naming::camera_id(&name, text);
+        Ok(Self { text: config::mask(text), camera, output, source, login, found: false })
+    }
+
+    /// A file that was found in a folder. `None`: its path is not UTF-8.
+    pub fn in_folder(folder: &Path, path: &Path) -> Option<Self> {
+        let text = path.to_str()?.to_owned();
+        Some(Self {
+            camera: naming::camera_id(&stem(path), &text),
+            output: path.strip_prefix(folder).unwrap_or(path).into(),
+            source: Source::file(path),
+            text,
+            login: None,
+            found: true,
+        })
+    }
+
+    /// The file that it is, if it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match self.source.origin() {
+            Origin::File(path) => Some(path),
+            _ => None,
+        }
     }
 }
 
-/// Makes a valid camera name from any text.
-fn camera_id(name: &str) -> CameraId {
-    let allowed = |c: char| if matches!(c, 'a'..='z' | '0'..='9' | '_' | '-') { c } else { '_' };
-    let id: String = name.to_lowercase().chars().map(allowed).take(64).collect();
-    id.parse().unwrap_or_else(|_| "source".parse().expect("a valid name"))
+/// The name of a file without its ending.
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// What capture needs to know about a source.
-pub fn camera_config(source: &NamedSource, args: &DescribeArgs) -> CameraConfig {
-    let WindowConfig { window, stride, frames, min_frames } = args.window_config();
-    let camera = config::CameraSettings {
-        login: source.login.clone(),
-        transport: Transport::Auto,
-        tls: args.tls(),
-        window,
-        stride,
-        frames,
-        min_frames,
-        prompt_spec: args.prompt_spec(),
-        sampling: match args.sampling {
-            SamplingArg::Keyframes => FrameSampling::Keyframes,
-            SamplingArg::Rate => FrameSampling::Rate,
-            SamplingArg::Auto | SamplingArg::Reference => FrameSampling::Auto,
-        },
-        ..config::CameraSettings::new(source.source.clone())
-    };
-    CameraConfig { retry: false, ..app::camera_config(&source.camera, &camera, Path::new("")) }
+pub fn camera_config(source: &NamedSource, job: &Job) -> CameraConfig {
+    let camera =
+        CameraSettings { source: source.source.clone(), login: source.login.clone(), ..job.settings.clone() };
+    CameraConfig {
+        retry: false,
+        range: job.range,
+        ..app::camera_config(&source.camera, &camera, Path::new(""))
+    }
 }

@@ -1,0 +1,54 @@
+//! The videos below a folder.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use crate::capture;
+
+/// What was found below folders.
+#[derive(Default)]
+pub struct Found {
+    /// Files that look like videos, and files that cannot be read, in order of their names.
+    pub videos: Vec<PathBuf>,
+    /// Files that are no videos.
+    pub passed_over: usize,
+    /// Folders that could not be read, and why.
+    pub unreadable: Vec<(String, String)>,
+    /// Device and inode of the folders that were searched: links may lead to one again.
+    searched: BTreeSet<(u64, u64)>,
+}
+
+impl Found {
+    /// Searches a folder and those below it. Hidden files and folders are left out.
+    pub fn search(&mut self, folder: &Path) {
+        let identity = fs::metadata(folder).map(|it| (it.dev(), it.ino()));
+        if identity.is_ok_and(|it| !self.searched.insert(it)) {
+            return;
+        }
+        let names = fs::read_dir(folder).and_then(|entries| {
+            entries.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<BTreeSet<_>>>()
+        });
+        let names = names.unwrap_or_else(|why| {
+            let why = format!("the folder cannot be read: {why}");
+            self.unreadable.push((folder.display().to_string(), why));
+            BTreeSet::new()
+        });
+        for name in names.iter().filter(|name| !name.as_bytes().starts_with(b".")) {
+            self.look_at(folder.join(name));
+        }
+    }
+
+    fn look_at(&mut self, path: PathBuf) {
+        match fs::metadata(&path) {
+            Ok(it) if it.is_dir() => self.search(&path),
+            // What cannot be read may be a video: it is told when its turn comes.
+            Ok(it) if it.is_file() && capture::is_video(&path).unwrap_or(true) => self.videos.push(path),
+            // Also pipes and links that lead nowhere.
+            _ => self.passed_over += 1,
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The folder of `describe --output-dir`: a file for each source, and a record of those that are whole.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File, TryLockError},
+    io::{self, Write},
+    os::unix::fs::MetadataExt,
+    path::{self, Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    super::usage::UsageError,
+    naming::{PART, with_ending},
+    source::NamedSource,
+    text::on_one_line,
+};
+use crate::logging::tell;
+
+/// The file in the folder that records which others are whole: a line of JSON for each.
+const RECORDS: &str = ".camscribe.jsonl";
+
+/// The open folder. No other camscribe writes into it meanwhile.
+pub struct OutputDir {
+    folder: PathBuf,
+    /// What the names of outputs end with, such as `.srt`.
+    ending: &'static str,
+    /// What is asked, how and of which model.
+    question: String,
+    records: BTreeMap<String, Record>,
+    record_file: File,
+    _lock: File,
+}
+
+/// What is known of an output that is whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Record {
+    /// Its path in the folder.
+    output: String,
+    /// Its length in bytes.
+    bytes: u64,
+    /// The absolute path of its source.
+    source: PathBuf,
+    source_bytes: u64,
+    source_modified: DateTime<Utc>,
+    /// What was asked, how and of which model.
+    question: String,
+}
+
+/// The file of one source while it is written.
+pub struct SourceOutput {
+    /// Where descriptions go.
+    pub file: File,
+    /// Its path until it is whole.
+    part: PathBuf,
+    path: PathBuf,
+    /// Of what is being read, if it is a file: without the length of the output.
+    record: Option<Record>,
+}
+
+/// What is to be done for a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutputState {
+    /// Its output is whole.
+    Whole,
+    /// Its output was whole, but the source has changed since, or other things were asked.
+    Outdated,
+    /// It has no output.
+    Missing,
+}
+
+impl OutputDir {
+    /// Opens or creates a folder.
+    ///
+    /// # Errors
+    /// When it cannot be written, or another camscribe writes into it.
+    pub fn open(folder: &Path, ending: &'static str) -> anyhow::Result<Self> {
+        let unwritable = || format!("the folder {} cannot be written", folder.display());
+        fs::create_dir_all(folder).with_context(unwritable)?;
+        let lock = File::open(folder).with_context(unwritable)?;
+        // Some file systems know no locks.
+        if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+            let folder = folder.display();
+            bail!("another camscribe writes into {folder}: wait for its end, or choose another folder");
+        }
+        let path = folder.join(RECORDS);
+        let records = fs::read_to_string(&path).unwrap_or_default();
+        // A line may have been cut off.
+        let records = records.lines().filter_map(|line| serde_json::from_str::<Record>(line).ok());
+        let records = records.map(|record| (record.output.clone(), record)).collect();
+        let record_file = File::options().append(true).create(true).open(&path).with_context(unwritable)?;
+        let (folder, question) = (folder.into(), String::new());
+        Ok(Self { folder, ending, question, records, record_file, _lock: lock })
+    }
+
+    /// States what is asked, how and of which model: outputs of other questions are outdated.
+    pub fn ask(&mut self, question: String) {
+        self.question = question;
+    }
+
+    /// Checks that no output would be written over a source.
+    ///
+    /// # Errors
+    /// With the first that would.
+    pub fn check(&self, sources: &[NamedSource]) -> Result<(), UsageError> {
+        let identity = |path: &Path| fs::metadata(path).ok().map(|it| (it.dev(), it.ino()));
+        let files: BTreeSet<_> =
+            sources.iter().filter_map(|source| source.file()).filter_map(identity).collect();
+        for source in sources {
+            let (path, part) = self.paths(source);
+            let taken =
+                [path, part].into_iter().find(|it| identity(it).is_some_and(|it| files.contains(&it)));
+            if let Some(path) = taken {
+                let path = path.display();
+                return Err(UsageError(format!(
+                    "{path} is a source and cannot be an output: write into another folder"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// What is to be done for a source.
+    pub fn state(&self, source: &NamedSource) -> OutputState {
+        let (path, _) = self.paths(source);
+        let known = self.records.get(&self.key(source)).zip(fs::metadata(path).ok());
+        match known.filter(|(record, output)| record.bytes == output.len()) {
+            None => OutputState::Missing,
+            Some((record, _)) if self.record(source, record.bytes).as_ref() == Some(record) => {
+                OutputState::Whole
+            }
+            Some(_) => OutputState::Outdated,
+        }
+    }
+
+    /// Creates the file of a source.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn begin(&self, source: &NamedSource) -> anyhow::Result<SourceOutput> {
+        let (path, part) = self.paths(source);
+        let folder = path.parent().unwrap_or(&self.folder);
+        let file = fs::create_dir_all(folder).and_then(|()| File::create(&part));
+        let file = file.with_context(|| format!("{} cannot be written", part.display()))?;
+        Ok(SourceOutput { file, part, path, record: self.record(source, 0) })
+    }
+
+    /// Gives the file of a source its name: it is whole.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn finish(&mut self, SourceOutput { file, part, path, record }: SourceOutput) -> anyhow::Result<()> {
+        let finish = || {
+            file.sync_all()?;
+            fs::rename(&part, &path)?;
+            if let Some(record) = record {
+                let record = Record { bytes: file.metadata()?.len(), ..record };
+                self.record_file.write_all(format!("{}\n", serde_json::to_string(&record)?).as_bytes())?;
+            }
+            io::Result::Ok(())
+        };
+        finish().with_context(|| format!("{} cannot be written", path.display()))
+    }
+
+    /// The path of the output of a source, and its path until it is whole.
+    fn paths(&self, source: &NamedSource) -> (PathBuf, PathBuf) {
+        let path = self.folder.join(self.key(source));
+        let mut part = path.clone().into_os_string();
+        part.push(PART);
+        (path, part.into())
+    }
+
+    /// The path of the output of a source in the folder.
+    fn key(&self, source: &NamedSource) -> String {
+        with_ending(&source.output, self.ending).to_string_lossy().into_owned()
+    }
+
+    /// The record of a file's output of so many bytes, as it would be now. `None`: the source is no file.
+    fn record(&self, source: &NamedSource, bytes: u64) -> Option<Record> {
+        let file = fs::metadata(source.file()?).ok()?;
+        Some(Record {
+            output: self.key(source),
+            bytes,
+            source: path::absolute(source.file()?).ok()?,
+            source_bytes: file.len(),
+            source_modified: file.modified().ok()?.into(),
+            question: self.question.clone(),
+        })
+    }
+}
+
+impl SourceOutput {
+    /// Says where the beginning of an output is that will not become whole.
+    pub fn abandon(self) {
+        match self.file.metadata() {
+            Ok(it) if it.len() > 0 => {
+                let part = on_one_line(&self.part.to_string_lossy());
+                tell(format_args!("what was described of it is in {part}"));
+            }
+            _ => drop(fs::remove_file(&self.part)),
+        }
+    }
+}

@@ -48,10 +48,11 @@ pub async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let commands = Arc::new(CommandInbox::default());
+    // The state directory is this process's from here on.
+    let parts = Parts::build(&config)?;
     let mut active = ActiveConfig::new(config, Arc::clone(&commands));
     let prepared = active.prepare()?;
     let specs = camera_specs(active.config())?;
-    let parts = Parts::build(active.config())?;
     // The services end when this function returns.
     let _services = parts.spawn_services(active.config(), &commands).await?;
 
@@ -147,7 +148,8 @@ impl Parts {
         services.spawn(Arc::clone(&self.worker.lifecycle).watchdog());
         let (lifecycle, reporter) = (Arc::clone(&self.worker.lifecycle), Arc::clone(&self.reporter));
         services.spawn(async move {
-            let mut ticks = tokio::time::interval(SUMMARY_INTERVAL);
+            let first = tokio::time::Instant::now() + SUMMARY_INTERVAL;
+            let mut ticks = tokio::time::interval_at(first, SUMMARY_INTERVAL);
             loop {
                 ticks.tick().await;
                 lifecycle.summarise(reporter.summary());
@@ -235,8 +237,9 @@ impl MainLoop {
 fn open_outbox(config: &Config) -> Result<Outbox, InUse> {
     let config::OutboxSettings { on_disk, max_bytes, snapshot_bytes } = config.outbox;
     let limits = Limits { events: max_bytes, snapshots: snapshot_bytes };
-    match config.node.state_dir.as_ref().filter(|_| on_disk) {
-        Some(folder) => Outbox::open(folder, limits),
+    match &config.node.state_dir {
+        Some(folder) if on_disk => Outbox::open(folder, limits),
+        Some(folder) => Outbox::beside(folder, limits),
         None => Ok(Outbox::in_memory(limits)),
     }
 }

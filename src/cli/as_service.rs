@@ -1,4 +1,4 @@
-//! `camscribe check` by root is run again as the service: as its user and with its limits and credentials. What root may
+//! `camscribe check` by root is run again as the service: with its user, credentials, folders and devices. What root may
 //! read, the service may not, and what root writes, the service cannot replace.
 
 use std::{
@@ -17,27 +17,49 @@ const UNIT: &str = "camscribe.service";
 /// There is a systemd to ask if this exists (sd_booted(3)).
 const BOOTED: &str = "/run/systemd/system";
 
-/// What a unit may have that matters to a check, and that systemd-run takes as `systemctl show` writes it.
-const PROPERTIES: [&str; 18] = [
+/// What matters to a check of what a unit's `[Service]` may set. systemd-run takes each as a unit file has it.
+const PROPERTIES: [&str; 31] = [
     "User",
     "Group",
     "SupplementaryGroups",
     "StateDirectory",
+    "StateDirectoryMode",
     "CacheDirectory",
+    "CacheDirectoryMode",
     "ConfigurationDirectory",
     "LoadCredential",
     "LoadCredentialEncrypted",
+    "SetCredential",
     "Environment",
-    "EnvironmentFiles",
+    "EnvironmentFile",
     "UMask",
     "ProtectSystem",
     "ProtectHome",
     "PrivateTmp",
+    "PrivateDevices",
+    "PrivateNetwork",
     "ReadWritePaths",
+    "ReadOnlyPaths",
     "InaccessiblePaths",
+    "BindPaths",
+    "BindReadOnlyPaths",
+    "TemporaryFileSystem",
     "DevicePolicy",
     "DeviceAllow",
+    "RestrictAddressFamilies",
+    "IPAddressAllow",
+    "IPAddressDeny",
+    "SystemCallArchitectures",
 ];
+
+/// Specifiers of unit files in a service of the system (systemd.unit(5)), which systemd-run does not expand.
+const SPECIFIERS: [(&str, &str); 5] =
+    [("%C", "/var/cache"), ("%S", "/var/lib"), ("%E", "/etc"), ("%t", "/run"), ("%%", "%")];
+
+/// Whether a variable of the caller is passed on: it changes what is checked or told.
+fn is_passed_on(variable: &str) -> bool {
+    matches!(variable, "RUST_LOG" | "GST_DEBUG") || variable.starts_with("CAMSCRIBE__")
+}
 
 /// Runs this program with these arguments as the service, if root runs it where the service is installed. `None`: nothing
 /// was run.
@@ -48,40 +70,56 @@ pub fn run_as_service(arguments: impl Iterator<Item = String>) -> io::Result<Opt
     if !geteuid().is_root() || !Path::new(BOOTED).exists() {
         return Ok(None);
     }
-    let shown = Command::new("systemctl")
-        .args(["show", UNIT, "--property=LoadState"])
-        .arg(format!("--property={}", PROPERTIES.join(",")))
-        .stderr(Stdio::null())
-        .output()?;
-    let shown = String::from_utf8_lossy(&shown.stdout);
-    let Some((user, properties)) = properties(&shown) else { return Ok(None) };
-    tell(format_args!("checking as the service does: as user {user}, with the limits of {UNIT}"));
+    let unit = Command::new("systemctl").args(["cat", UNIT]).stderr(Stdio::null()).output()?;
+    let Some((user, properties)) = properties(&String::from_utf8_lossy(&unit.stdout)) else {
+        return Ok(None);
+    };
+    tell(format_args!(
+        "checking as the service: user {user}, with the credentials, folders and devices of {UNIT}"
+    ));
     let mut command = Command::new("systemd-run");
     command.args(["--quiet", "--pipe", "--wait", "--collect", "--service-type=exec"]);
     command.args(properties.iter().map(|property| format!("--property={property}")));
+    let variables = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    // Without the value: systemd-run takes it from its own environment, so that no process list shows it.
+    command.args(variables.filter(|name| is_passed_on(name)).map(|name| format!("--setenv={name}")));
     command.arg("--").arg(env::current_exe()?).args(arguments).status().map(Some)
 }
 
-/// The user of a unit and its properties as systemd-run takes them, from what `systemctl show` writes. `None`: there is
-/// no such unit, or it is root's.
-fn properties(shown: &str) -> Option<(String, Vec<String>)> {
-    let lines: Vec<_> = shown.lines().filter_map(|line| line.split_once('=')).collect();
-    let value = |name: &str| lines.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
-    let user = value("User").filter(|user| !user.is_empty() && *user != "root")?;
-    if value("LoadState") != Some("loaded") {
-        return None;
-    }
-    let set = lines.iter().filter(|(key, value)| PROPERTIES.contains(key) && !value.is_empty());
-    let property = |(key, value): &(&str, &str)| match *key {
-        // Shown as `/path (ignore_errors=yes)`.
-        "EnvironmentFiles" => {
-            let (path, rest) = value.split_once(" (").unwrap_or((value, ""));
-            let optional = if rest.contains("ignore_errors=yes") { "-" } else { "" };
-            format!("EnvironmentFile={optional}{path}")
+/// The user of a unit and its properties as systemd-run takes them, of a unit file and its drop-ins as `systemctl cat`
+/// writes them. `None`: there is no such unit, or it is root's.
+fn properties(unit: &str) -> Option<(String, Vec<String>)> {
+    let mut in_service = false;
+    let (mut user, mut properties) = (None, Vec::new());
+    for line in unit.lines().map(str::trim) {
+        if line.starts_with('[') {
+            in_service = line == "[Service]";
         }
-        _ => format!("{key}={value}"),
-    };
-    Some((user.into(), set.map(property).collect()))
+        let Some((name, value)) = line.split_once('=').filter(|_| in_service) else { continue };
+        let name = name.trim_end();
+        if PROPERTIES.contains(&name) {
+            let value = expand(value.trim_start());
+            if name == "User" {
+                user = Some(value.clone()).filter(|user| !user.is_empty() && user != "root");
+            }
+            properties.push(format!("{name}={value}"));
+        }
+    }
+    Some((user?, properties))
+}
+
+/// Replaces the specifiers.
+fn expand(value: &str) -> String {
+    let mut expanded = String::new();
+    let mut rest = value;
+    while let Some(at) = rest.find('%') {
+        expanded += &rest[..at];
+        let known = SPECIFIERS.iter().find(|(specifier, _)| rest[at..].starts_with(specifier));
+        let (written, meaning) = known.unwrap_or(&("%", "%"));
+        expanded += meaning;
+        rest = &rest[at + written.len()..];
+    }
+    expanded + rest
 }
 
 #[cfg(test)]
@@ -89,32 +127,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_unit_is_shown_as_systemd_run_takes_it() {
-        let shown = "LoadState=loaded\nUser=camscribe\nGroup=camscribe\nSupplementaryGroups=video render\n\
-                     EnvironmentFiles=/etc/default/camscribe (ignore_errors=yes)\nLoadCredential=\n\
-                     LoadCredential=mqtt:/etc/camscribe/mqtt\nProtectHome=yes\nDeviceAllow=char-drm rw\n\
-                     DeviceAllow=char-nvidia rw\nUMask=0077\n";
-        let (user, properties) = properties(shown).unwrap();
+    fn a_unit_and_its_drop_ins_are_passed_as_they_are_written() {
+        let unit = "# /usr/lib/systemd/system/camscribe.service\n[Unit]\nDescription=User=nobody\n\n[Service]\n\
+                    Type=notify\nExecStart=/usr/bin/camscribe run\nUser=camscribe\nStateDirectory=camscribe\n\
+                    StateDirectoryMode=0750\nEnvironment=XDG_CACHE_HOME=%C/camscribe\n#LoadCredential=no:/no\n\
+                    DeviceAllow=char-drm rw\nWatchdogSec=5min\n\n\
+                    # /etc/systemd/system/camscribe.service.d/override.conf\n[Service]\n\
+                    LoadCredential=mqtt:/etc/camscribe/100%%\n[Install]\nUser=root\n";
+        let (user, properties) = properties(unit).unwrap();
         assert_eq!(user, "camscribe");
         assert_eq!(
             properties,
             [
                 "User=camscribe",
-                "Group=camscribe",
-                "SupplementaryGroups=video render",
-                "EnvironmentFile=-/etc/default/camscribe",
-                "LoadCredential=mqtt:/etc/camscribe/mqtt",
-                "ProtectHome=yes",
+                "StateDirectory=camscribe",
+                "StateDirectoryMode=0750",
+                "Environment=XDG_CACHE_HOME=/var/cache/camscribe",
                 "DeviceAllow=char-drm rw",
-                "DeviceAllow=char-nvidia rw",
-                "UMask=0077"
+                "LoadCredential=mqtt:/etc/camscribe/100%"
             ]
         );
     }
 
     #[test]
     fn a_unit_that_is_missing_or_roots_is_not_used() {
-        assert_eq!(properties("LoadState=not-found\nUser=\n"), None);
-        assert_eq!(properties("LoadState=loaded\nUser=root\n"), None);
+        assert_eq!(properties(""), None);
+        assert_eq!(properties("[Service]\nUser=root\n"), None);
+    }
+
+    #[test]
+    fn every_property_of_our_unit_that_matters_is_known() {
+        let unit = include_str!("../../systemd/camscribe.service");
+        let (user, properties) = properties(unit).unwrap();
+        assert_eq!(user, "camscribe");
+        assert!(properties.iter().any(|property| property == "CacheDirectoryMode=0750"), "{properties:?}");
+        assert!(properties.iter().all(|property| !property.contains('%')), "{properties:?}");
     }
 }

@@ -124,9 +124,10 @@ async fn probe_http(address: SocketAddr) -> ProbeResult {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_camscribe(address).await => {
             Ok("is in use by a camscribe that runs".into())
         }
-        Err(error) => {
-            Err(format!("cannot be listened on: {error}: end the other program, or set http.listen"))
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            Err("another program listens there: end it, or set http.listen".into())
         }
+        Err(error) => Err(format!("cannot be listened on: {error}: set http.listen")),
     };
     ProbeResult { subject: format!("HTTP address {address}"), outcome }
 }
@@ -151,7 +152,7 @@ fn probe_state_dir(folder: &Path) -> ProbeResult {
         Ok(()) if existing == folder => Ok("can be written to".into()),
         Ok(()) => Ok("will be made".into()),
         Err(error) => Err(format!(
-            "descriptions would wait in memory: {} cannot be written to: {}: give it to the user that camscribe runs as",
+            "{} cannot be written to: {}: give it to the user that camscribe runs as",
             existing.display(),
             io::Error::from(error)
         )),

@@ -78,12 +78,12 @@ pub fn find(name: &str) -> Result<(Secret, Vec<String>), String> {
             .into());
     };
     let path = Path::new(&directory).join(name);
-    if !path.exists() {
-        let shown = path.display();
-        return Err(format!(
-            "{shown} does not exist: systemd passes credentials at the start only: add LoadCredential= for it to the \
-             service's unit, and restart the service"
-        ));
+    if path.try_exists().is_ok_and(|exists| !exists) {
+        return Err(
+            "is no credential that the service manager has passed, which it does at the start only: add \
+                    LoadCredential= for it to the service's unit, and restart the service"
+                .into(),
+        );
     }
     read(&path)
 }

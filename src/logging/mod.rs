@@ -12,6 +12,8 @@ use std::{
     sync::OnceLock,
 };
 
+use chrono::{SecondsFormat, Utc};
+use serde_json::json;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, filter::ParseError, fmt::time::ChronoLocal, layer::SubscriberExt,
     util::SubscriberInitExt,
@@ -90,7 +92,9 @@ fn goes_to_journal() -> bool {
 /// Writes about an error that ends the command to standard error.
 pub fn tell_error(text: impl fmt::Display) {
     if FORMAT.get() == Some(&Format::Json) {
-        return tracing::error!("{text}");
+        let timestamp = Utc::now().to_rfc3339_opts(SecondsFormat::Micros, true);
+        let (level, message) = ("ERROR", text.to_string());
+        return tell(json!({ "timestamp": timestamp, "level": level, "message": message }));
     }
     let priority = if goes_to_journal() { "<3>" } else { "" };
     text.to_string().lines().for_each(|line| tell(format_args!("{priority}{line}")));

@@ -149,18 +149,20 @@ impl Metrics {
         }
     }
 
-    /// The label of a camera, which is counted from now on.
-    fn of(&self, camera: &CameraId) -> OfCamera {
+    /// Counts something of a camera. Meanwhile no page is written that would remove the camera.
+    fn count(&self, camera: &CameraId, add: impl FnOnce(OfCamera)) {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         if !counted.contains(camera) {
             counted.insert(camera.clone());
         }
-        OfCamera { camera: camera.clone() }
+        add(OfCamera { camera: camera.clone() });
     }
 
     /// Counts a clip that was cut from a camera's frames.
     pub fn clip(&self, camera: &CameraId) {
-        self.clips.get_or_create(&self.of(camera)).inc();
+        self.count(camera, |of| {
+            self.clips.get_or_create(&of).inc();
+        });
     }
 
     /// Counts a clip that has an event, its tokens and its times.
@@ -169,24 +171,27 @@ impl Metrics {
             EventKind::Description => &self.descriptions,
             EventKind::Unchanged => &self.unchanged,
         };
-        clips.get_or_create(&self.of(&event.camera)).inc();
         let tokens = &event.tokens;
-        for (kind, count) in [
-            (TokenKind::Prompt, tokens.prompt),
-            (TokenKind::Image, tokens.image),
-            (TokenKind::Generated, tokens.generated),
-        ] {
-            let labels = OfTokens { camera: event.camera.clone(), kind };
-            self.tokens.get_or_create(&labels).inc_by(count as u64);
-        }
+        self.count(&event.camera, |of| {
+            clips.get_or_create(&of).inc();
+            for (kind, count) in [
+                (TokenKind::Prompt, tokens.prompt),
+                (TokenKind::Image, tokens.image),
+                (TokenKind::Generated, tokens.generated),
+            ] {
+                let labels = OfTokens { camera: of.camera.clone(), kind };
+                self.tokens.get_or_create(&labels).inc_by(count as u64);
+            }
+        });
         self.stage(Stage::Queued, Duration::from_millis(event.timing_ms.queued));
         self.stage(Stage::Total, Duration::from_millis(event.timing_ms.total));
     }
 
     /// Counts a clip that will have no event.
     pub fn dropped(&self, camera: &CameraId, reason: Reason) {
-        let OfCamera { camera } = self.of(camera);
-        self.dropped.get_or_create(&OfDrop { camera, reason }).inc();
+        self.count(camera, |OfCamera { camera }| {
+            self.dropped.get_or_create(&OfDrop { camera, reason }).inc();
+        });
     }
 
     /// Counts the time that a batch spent in a stage, and the share of each of its clips, by their cameras.
@@ -199,8 +204,9 @@ impl Metrics {
         self.stage(stage, time);
         let share = time.as_secs_f64() / cameras.len() as f64;
         for camera in cameras {
-            let OfCamera { camera } = self.of(camera);
-            self.model_seconds.get_or_create(&OfShare { camera, stage }).inc_by(share);
+            self.count(camera, |OfCamera { camera }| {
+                self.model_seconds.get_or_create(&OfShare { camera, stage }).inc_by(share);
+            });
         }
     }
 
@@ -239,7 +245,9 @@ impl Metrics {
 
     /// Counts that a camera came back.
     pub fn camera_reconnected(&self, camera: &CameraId) {
-        self.camera_reconnects.get_or_create(&self.of(camera)).inc();
+        self.count(camera, |of| {
+            self.camera_reconnects.get_or_create(&of).inc();
+        });
     }
 
     /// Counts that the broker was connected again.
@@ -249,19 +257,25 @@ impl Metrics {
 
     /// Creates the counters of a camera at zero, so that Prometheus sees the first event as an increase.
     fn create_counters(&self, camera: &CameraId) {
-        let of = self.of(camera);
-        for counters in [&self.clips, &self.descriptions, &self.unchanged, &self.camera_reconnects] {
-            drop(counters.get_or_create(&of));
-        }
-        for reason in Reason::ALL {
-            drop(self.dropped.get_or_create(&OfDrop { camera: camera.clone(), reason }));
-        }
-        for stage in Stage::OF_BATCH {
-            drop(self.model_seconds.get_or_create(&OfShare { camera: camera.clone(), stage }));
-        }
-        for kind in TokenKind::ALL {
-            drop(self.tokens.get_or_create(&OfTokens { camera: camera.clone(), kind }));
-        }
+        self.count(camera, |of| {
+            for counters in self.of_cameras() {
+                drop(counters.get_or_create(&of));
+            }
+            for reason in Reason::ALL {
+                drop(self.dropped.get_or_create(&OfDrop { camera: camera.clone(), reason }));
+            }
+            for stage in Stage::OF_BATCH {
+                drop(self.model_seconds.get_or_create(&OfShare { camera: camera.clone(), stage }));
+            }
+            for kind in TokenKind::ALL {
+                drop(self.tokens.get_or_create(&OfTokens { camera: camera.clone(), kind }));
+            }
+        });
+    }
+
+    /// The counters that have the label of a camera alone.
+    fn of_cameras(&self) -> [&Counters<OfCamera>; 4] {
+        [&self.clips, &self.descriptions, &self.unchanged, &self.camera_reconnects]
     }
 
     /// Removes what was counted of cameras that are no longer configured.
@@ -273,7 +287,7 @@ impl Metrics {
         let removed: BTreeSet<CameraId> = removed;
         for camera in removed {
             let of = OfCamera { camera: camera.clone() };
-            for counters in [&self.clips, &self.descriptions, &self.unchanged, &self.camera_reconnects] {
+            for counters in self.of_cameras() {
                 counters.remove(&of);
             }
             for reason in Reason::ALL {

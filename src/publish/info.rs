@@ -28,6 +28,7 @@ pub struct Info {
 #[derive(Clone, Debug, Serialize)]
 pub struct ReloadInfo {
     /// When.
+    #[serde(serialize_with = "crate::event::millis")]
     pub time: DateTime<Utc>,
     /// Why the new configuration was rejected, in one line; `None`: it is active.
     pub error: Option<String>,

@@ -188,7 +188,7 @@ fn an_http_address_in_use_is_reported_unless_a_camscribe_listens_there() {
     );
     let ours = daemon.http_address();
     for (address, ok, text) in [
-        (taken.to_string(), false, "end the other program, or set http.listen"),
+        (taken.to_string(), false, "another program listens there: end it, or set http.listen"),
         (ours, true, "is in use by a camscribe that runs"),
     ] {
         let toml = "[model]\nid = \"shapes\"\n[cameras.a]\nuri = \"test://ball\"\n";

@@ -94,17 +94,9 @@ impl Writer {
 
     /// Writes the whole batch or nothing of it. What it inserts is on disk when this returns.
     pub fn write(&mut self, batch: &Batch) -> rusqlite::Result<()> {
-        if !batch.insert.is_empty() {
-            return self.commit(batch);
-        }
         // What was delivered need not be gone before a loss of power: its id tells it from what is new.
-        self.0.pragma_update(None, "synchronous", UNSYNCED)?;
-        let written = self.commit(batch);
-        self.0.pragma_update(None, "synchronous", SYNCED)?;
-        written
-    }
-
-    fn commit(&mut self, batch: &Batch) -> rusqlite::Result<()> {
+        let synchronous = if batch.insert.is_empty() { UNSYNCED } else { SYNCED };
+        self.0.pragma_update(None, "synchronous", synchronous)?;
         let transaction = self.0.transaction()?;
         for (table, row) in &batch.delete {
             let sql = format!("DELETE FROM {} WHERE row = ?", table.name());

@@ -60,14 +60,39 @@ impl Outbox {
     /// An empty outbox in memory. Its content ends with the process. It holds at most 32 MiB of events
     /// and 32 MiB of snapshots, even if `limits` allow more.
     pub fn in_memory(limits: Limits) -> Self {
-        Self::without_disk(limits, "no state directory is used".into())
+        Self::without_disk(limits, "no state directory is used".into(), None)
     }
 
-    fn without_disk(limits: Limits, why: String) -> Self {
+    /// As [`Outbox::in_memory`], while no other process may use `folder`, which is made if it is missing.
+    ///
+    /// # Errors
+    /// When another process uses the folder.
+    pub fn beside(folder: &Path, limits: Limits) -> Result<Self, InUse> {
+        let lock = match folder::hold(folder) {
+            Ok(lock) => Some(lock),
+            Err(OpenError::InUse) => return Err(InUse(folder.into())),
+            Err(OpenError::Unusable(why)) => {
+                let folder = folder.display();
+                tracing::error!(
+                    "the state directory {folder} cannot be used ({why}): let camscribe write there"
+                );
+                None
+            }
+        };
+        if folder::has_database(folder) {
+            tracing::warn!(
+                "what may wait in the outbox in {} stays there: it is delivered when outbox.storage is \"disk\" again",
+                folder.display()
+            );
+        }
+        Ok(Self::without_disk(limits, "outbox.storage is \"memory\"".into(), lock))
+    }
+
+    fn without_disk(limits: Limits, why: String, lock: Option<File>) -> Self {
         let limits =
             Limits { events: limits.events.min(SPILL_BYTES), snapshots: limits.snapshots.min(SPILL_BYTES) };
         let ledger = Ledger::new(limits, Storage::Memory { why }, None, Vec::new());
-        Self { disk: Mutex::new(None), ledger: Mutex::new(ledger), appended: Notify::new(), _lock: None }
+        Self { disk: Mutex::new(None), ledger: Mutex::new(ledger), appended: Notify::new(), _lock: lock }
     }
 
     /// The outbox in `folder`, with every event that was not delivered when it was last used. If the
@@ -91,7 +116,7 @@ impl Outbox {
                      memory, and those that wait are lost when camscribe ends; let camscribe write there, or \
                      set node.state_dir, and start it again"
                 );
-                return Ok(Self::without_disk(limits, format!("{folder} cannot be used: {why}")));
+                return Ok(Self::without_disk(limits, format!("{folder} cannot be used: {why}"), None));
             }
         };
         let ledger = Ledger::new(limits, Storage::Disk, Some(reader), contents);
@@ -116,12 +141,13 @@ impl Outbox {
         }
         let (events, snapshots): (Vec<_>, Vec<_>) =
             self.ledger().admit(message).into_iter().partition(|((table, _), _)| *table == Table::Events);
-        let mut left = match &mut *disk {
+        // Before the event, which then can be taken at once.
+        self.ledger().spill(snapshots);
+        let left = match &mut *disk {
             // A new row must not overtake the rows that wait in memory.
             Some(disk) if !self.ledger().has_spilled_events() => self.write(disk, events),
             _ => events,
         };
-        left.extend(snapshots);
         self.ledger().spill(left);
         drop(disk);
         self.appended.notify_one();

@@ -48,9 +48,7 @@ pub(super) struct Opened {
 /// When another process uses the folder, or when the file system fails.
 pub(super) fn open(folder: &Path, migrations: &[Migration]) -> Result<Opened, OpenError> {
     let unusable = |error: io::Error| OpenError::Unusable(error.to_string());
-    // Nobody but the user that camscribe runs as may see what the cameras see.
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(unusable)?;
-    let lock = lock(folder)?;
+    let lock = hold(folder)?;
     let file = folder.join(DATABASE);
     let opened = match open_database(&file, migrations) {
         Err(fault @ (Fault::Damaged(_) | Fault::Newer { .. })) => {
@@ -63,6 +61,22 @@ pub(super) fn open(folder: &Path, migrations: &[Migration]) -> Result<Opened, Op
         Ok((writer, reader, contents)) => Ok(Opened { writer, reader, contents, lock }),
         Err(fault) => Err(OpenError::Unusable(fault.to_string())),
     }
+}
+
+/// Makes the folder if it is missing, and keeps other processes out of it until the lock is dropped.
+///
+/// # Errors
+/// As [`open`].
+pub(super) fn hold(folder: &Path) -> Result<File, OpenError> {
+    // Nobody but the user that camscribe runs as may see what the cameras see.
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|error| OpenError::Unusable(error.to_string()))?;
+    lock(folder)
+}
+
+/// Whether there is a database in the folder.
+pub(super) fn has_database(folder: &Path) -> bool {
+    folder.join(DATABASE).exists()
 }
 
 fn lock(folder: &Path) -> Result<File, OpenError> {

@@ -19,6 +19,10 @@ const OTHERS: [&str; 5] = [
     "multipart/x-mixed-replace",
 ];
 
+/// The media types that begin with a start code. GStreamer finds one anywhere, and takes tables and catalogues for
+/// streams without a container.
+const WITH_START_CODE: [&str; 3] = ["video/mpeg", "video/x-h264", "video/x-h265"];
+
 /// Whether a file looks like a video. One that does may hold none; one that does not is not played.
 ///
 /// # Errors
@@ -51,11 +55,14 @@ struct Beginning {
 impl Beginning {
     fn is_video(&self) -> bool {
         use gst::TypeFindProbability::{Likely, Possible};
-        // Many files look a little like a stream without a container, which begins with a start code.
-        let has_start_code = self.bytes.starts_with(&[0, 0, 1]) || self.bytes.starts_with(&[0, 0, 0, 1]);
-        let least = if has_start_code { Possible } else { Likely };
-        let likely = self.probability >= least.into_glib();
-        likely && (self.media_type.starts_with("video/") || OTHERS.contains(&self.media_type.as_str()))
+        let media_type = self.media_type.as_str();
+        if WITH_START_CODE.contains(&media_type) {
+            let has_start_code =
+                [&[0, 0, 1][..], &[0, 0, 0, 1]].iter().any(|code| self.bytes.starts_with(code));
+            return has_start_code && self.probability >= Possible.into_glib();
+        }
+        let is_video = media_type.starts_with("video/") || OTHERS.contains(&media_type);
+        is_video && self.probability >= Likely.into_glib()
     }
 }
 

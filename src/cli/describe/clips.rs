@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use tokio::sync::watch;
 
 use super::{
-    command::Job,
+    job::Job,
     printer::Printer,
     source::{NamedSource, camera_config},
     text::on_one_line,

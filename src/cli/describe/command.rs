@@ -3,12 +3,12 @@
 use std::{fs, io, io::Write, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 use anyhow::Context;
-use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{interrupted::Interrupted, runtime::runtime, usage::UsageError},
     args::{DescribeArgs, STDOUT, SamplingArg},
     clips::{describe_whole_file, describe_windows},
+    job::Job,
     output_dir::{OutputDir, OutputState},
     output_file::TruncateOnFirstWrite,
     printer::Printer,
@@ -21,28 +21,11 @@ use super::{
 use crate::{
     app,
     capture::CaptureError,
-    clip::TimeRange,
-    config::{self, CameraSettings},
+    config,
     describe::Describer,
     logging::{self, tell},
     shutdown,
 };
-
-/// What holds for all sources.
-pub struct Job<'a> {
-    /// How they are read and what is asked about their clips.
-    pub settings: CameraSettings,
-    /// Which part of each is described.
-    pub range: TimeRange,
-    /// The other arguments.
-    pub args: &'a DescribeArgs,
-    /// Where sources are read.
-    pub runtime: &'a tokio::runtime::Runtime,
-    /// Ends the work.
-    pub cancel: CancellationToken,
-    /// How far it has come.
-    pub progress: Progress,
-}
 
 /// Where descriptions go.
 enum Outputs {

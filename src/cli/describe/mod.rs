@@ -3,7 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `args.rs` | the arguments and their checks |
-//! | `command.rs` | the order of work, over all sources |
+//! | `command.rs`, `job.rs` | the order of work, over all sources; what holds for all of them |
 //! | `sources.rs`, `folder.rs` | all sources; the videos below a folder |
 //! | `source.rs`, `naming.rs` | a source, and what capture needs to know about it; names that are made from its own |
 //! | `clips.rs` | one source: its clips, described as they are read |
@@ -15,6 +15,7 @@ mod args;
 mod clips;
 mod command;
 mod folder;
+mod job;
 mod naming;
 mod output_dir;
 mod output_file;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::{command::Job, naming};
+use super::{job::Job, naming};
 use crate::{
     app,
     camera::CameraId,

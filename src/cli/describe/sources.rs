@@ -1,12 +1,14 @@
 //! All sources of a run, in the order in which they are described.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use anyhow::bail;
 
 use super::{
     super::usage::UsageError,
     args::{DescribeArgs, SamplingArg},
     folder::Found,
-    naming::distinguish,
+    naming::{digest, digested_id},
     printer::Format,
     source::NamedSource,
 };
@@ -82,5 +84,76 @@ impl Sources {
             return Err(UsageError(why));
         }
         Ok(())
+    }
+}
+
+/// Gives different sources different camera ids and outputs.
+fn distinguish(sources: &mut [NamedSource]) {
+    let ids = shared(sources, |source| source.camera.to_string());
+    // Some file systems do not tell capitals from small letters.
+    let outputs = shared(sources, |source| source.output.to_string_lossy().to_lowercase());
+    for (i, source) in sources.iter_mut().enumerate() {
+        if ids.contains(&i) {
+            source.camera = digested_id(source.camera.as_str(), &source.text);
+        }
+        if outputs.contains(&i) {
+            source.output.as_mut_os_string().push(format!("-{}", digest(&source.text)));
+        }
+    }
+}
+
+/// The indices of sources whose key another source has, too.
+fn shared(sources: &[NamedSource], key: impl Fn(&NamedSource) -> String) -> BTreeSet<usize> {
+    let mut by_key: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (i, source) in sources.iter().enumerate() {
+        by_key.entry(key(source)).or_default().push(i);
+    }
+    let differ = |group: &Vec<usize>| group.iter().any(|i| sources[*i].text != sources[group[0]].text);
+    by_key.into_values().filter(differ).flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn named(text: &str) -> NamedSource {
+        NamedSource::parse(text).unwrap()
+    }
+
+    #[test]
+    fn different_names_have_different_ids_and_plain_ones_keep_theirs() {
+        assert_eq!(named("films/Holiday_2.mp4").camera.as_str(), "holiday_2");
+        let texts = [
+            "a b.mp4",
+            "a_b.mp4",
+            "a-b.mp4",
+            "a.b.mp4",
+            "a!b.mp4",
+            "日本.mp4",
+            "東京.mp4",
+            "été.mp4",
+            "ete.mp4",
+            "x/clip.mp4",
+            "y/clip.mp4",
+            "y/clip.avi",
+            "IMG.mp4",
+            "img.mp4",
+            "-.mp4",
+            "_.mp4",
+            ".mp4",
+        ];
+        let long = ["n", "m"].map(|end| format!("{}{end}.mp4", "long".repeat(20)));
+        let mut sources: Vec<_> = texts.iter().map(|text| named(text)).collect();
+        sources.extend(long.iter().map(|text| named(text)));
+        distinguish(&mut sources);
+        let ids: BTreeSet<_> = sources.iter().map(|source| source.camera.clone()).collect();
+        assert_eq!(ids.len(), sources.len(), "{ids:?}");
+        let outputs: BTreeSet<_> =
+            sources.iter().map(|it| it.output.to_string_lossy().to_lowercase()).collect();
+        assert_eq!(outputs.len(), sources.len(), "{outputs:?}");
+        assert_eq!(sources[5].output, Path::new("日本.mp4"));
+        assert!(sources[9].output.to_str().unwrap().starts_with("clip.mp4-"));
     }
 }

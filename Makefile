@@ -67,7 +67,8 @@ gpu-bench: ## what benches/gpu.sh needs, with CUDA and without GStreamer, into t
 	$(CUDA) $(CARGO) --config .cargo/cuda.toml build --release --locked --no-default-features --features cuda \
 	    --target $(HOST) --bin bench --bin golden
 
-# The package of the program that lies in the folder $(1), by what cargo-deb calls the target $(2).
+# The package of the program that lies in the folder $(1), by what cargo-deb calls the target $(2), and one with
+# the debug information that is taken out of the program.
 define package
 	$(CARGO) deb --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deb
 	mkdir -p target/package
@@ -75,16 +76,16 @@ define package
 	$(1)/camscribe completions bash > target/package/camscribe.bash
 	$(1)/camscribe completions zsh > target/package/_camscribe
 	$(1)/camscribe completions fish > target/package/camscribe.fish
-	$(CARGO) deb --no-build --locked $(2)
+	$(CARGO) deb --no-build --locked --dbgsym $(2)
 endef
 
-deb: build ## the Debian package, into target/debian
+deb: build ## the Debian package, and that of its debug information, into target/debian
 	$(call package,target/release)
 
 deb-cuda: cuda ## the same with CUDA
 	$(call package,target/$(HOST)/release,--target $(HOST))
 
-test-deb: deb ## install the package on a clean Debian 12, use it, and purge it; needs root
+test-deb: deb ## install, upgrade, use and purge the package on a clean Debian 12 under systemd; needs root
 	@.ci/test-deb target/debian/camscribe_*.deb
 
 install: ## the program that was built (PROGRAM, target/release/camscribe), and its configuration

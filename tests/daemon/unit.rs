@@ -12,9 +12,10 @@ fn file(path: &str) -> String {
 fn the_unit_agrees_with_the_program() {
     let unit = file("systemd/camscribe.service");
     let lines: Vec<_> = unit.lines().collect();
+    // A reload begins with a check, whose mistakes stop it.
+    assert!(unit.contains("\nExecReload=+/usr/bin/camscribe check\nExecReload=/bin/kill -HUP $MAINPID\n"));
     for line in [
         "Type=notify",
-        "ExecReload=/bin/kill -HUP $MAINPID",
         // Twice STUCK_AFTER, after which /healthz fails.
         "WatchdogSec=5min",
         // The exit codes of wrong configuration and wrong usage, see docs/reference/command-line.md.

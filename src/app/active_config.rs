@@ -8,7 +8,7 @@ use super::{
     config_change::ConfigChange,
     deps::CameraDeps,
     overrides::Overrides,
-    settings::publish_settings,
+    settings::{display_names, publish_settings},
     status_reporter::OldTopics,
 };
 use crate::{
@@ -141,6 +141,7 @@ impl ActiveConfig {
         let stopping: Vec<_> = change.removed.iter().chain(&change.disabled).chain(&change.started).collect();
         cameras.stop(&stopping).await;
         change.removed.iter().for_each(|id| deps.reporter.remove(id));
+        deps.reporter.set_names(display_names(&new));
         change.disabled.iter().for_each(|id| deps.reporter.disable(id));
         if let Some((prepared, old_topics)) = broker {
             deps.reporter.reconnect(prepared, old_topics).await;

@@ -10,9 +10,10 @@ use super::{
     active_config::ActiveConfig,
     cameras::{Cameras, camera_specs},
     deps::{CameraDeps, WorkerDeps},
-    monitoring::status_source,
+    monitoring::{report_load, status_source},
     reload::Reload,
     retained_topics::RetainedTopics,
+    settings::display_names,
     status_reporter::StatusReporter,
     worker::{LoadedModel, ModelWorker},
 };
@@ -61,6 +62,7 @@ pub async fn run(
     };
     // A start that fails changes nothing.
     active.forget_removed();
+    parts.reporter.set_names(display_names(active.config()));
     for (id, _) in active.config().cameras.iter().filter(|(_, camera)| !camera.enabled) {
         parts.reporter.disable(id);
     }
@@ -127,7 +129,7 @@ impl Parts {
         Ok(Self { worker, reporter })
     }
 
-    /// Starts the HTTP server, if one is configured, and the watchdog.
+    /// Starts the HTTP server, if one is configured, the watchdog, and the reports of the node's load.
     ///
     /// # Errors
     /// When the HTTP server cannot listen.
@@ -142,6 +144,7 @@ impl Parts {
             services.spawn(http::serve(listener, status_source(&self.worker, &self.reporter, commands)));
         }
         services.spawn(Arc::clone(&self.worker.lifecycle).watchdog());
+        services.spawn(report_load(self.worker.clone(), Arc::clone(&self.reporter)));
         Ok(services)
     }
 

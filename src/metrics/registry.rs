@@ -1,7 +1,10 @@
 //! The metrics that are counted when something happens, and the page with all of them.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -37,6 +40,8 @@ pub struct Metrics {
     clips: Counters<OfCamera>,
     descriptions: Counters<OfCamera>,
     dropped: Counters<OfDrop>,
+    /// The clips of [`Metrics::dropped`], of all cameras and for all reasons.
+    dropped_clips: AtomicU64,
     camera_reconnects: Counters<OfCamera>,
     broker_reconnects: Counter,
     tokens: Counters<OfTokens>,
@@ -134,6 +139,12 @@ impl Metrics {
     /// Counts a clip that will have no event.
     pub fn dropped(&self, camera: &CameraId, reason: Reason) {
         self.dropped.get_or_create(&OfDrop { camera: camera.clone(), reason }).inc();
+        self.dropped_clips.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many clips [`Metrics::dropped`] has counted.
+    pub fn dropped_clips(&self) -> u64 {
+        self.dropped_clips.load(Ordering::Relaxed)
     }
 
     /// Sets the GPU that the model runs on.

@@ -52,6 +52,11 @@ impl Topics {
         format!("{}/info", self.root)
     }
 
+    /// How the node keeps up: retained JSON.
+    pub fn load(&self) -> String {
+        format!("{}/load", self.root)
+    }
+
     /// The state of a camera and the reason for it: retained JSON.
     pub fn camera_status(&self, camera: &CameraId) -> String {
         format!("{}/{camera}/status", self.root)
@@ -106,6 +111,7 @@ mod tests {
         let porch: CameraId = "porch".parse().expect("a good name");
         assert_eq!(topics.status(), "camscribe/edge1/status");
         assert_eq!(topics.info(), "camscribe/edge1/info");
+        assert_eq!(topics.load(), "camscribe/edge1/load");
         assert_eq!(topics.camera_status(&porch), "camscribe/edge1/porch/status");
         assert_eq!(topics.description(&porch), "camscribe/edge1/porch/description");
         assert_eq!(topics.latest(&porch), "camscribe/edge1/porch/latest");
@@ -126,7 +132,7 @@ mod tests {
         #[test]
         fn no_topic_ever_holds_a_wildcard(prefix in "\\PC{0,12}", node in "\\PC{0,12}", camera in "\\PC{0,12}") {
             let (Ok(topics), Ok(camera)) = (Topics::new(&prefix, &node), camera.parse()) else { return Ok(()) };
-            for topic in [topics.status(), topics.info(), topics.camera_status(&camera),
+            for topic in [topics.status(), topics.info(), topics.load(), topics.camera_status(&camera),
                 topics.description(&camera), topics.latest(&camera), topics.snapshot(&camera)] {
                 prop_assert!(!topic.contains(['+', '#', '\0', '$']), "{}", topic);
                 prop_assert!(topic.split('/').all(|level| !level.is_empty()));

@@ -1,7 +1,7 @@
 //! The topics that camscribe subscribes to: Home Assistant's status, and commands.
 
 use super::client::{Client, QueueFull};
-use crate::publish::shared::Shared;
+use crate::{camera::CameraId, publish::shared::Shared};
 
 /// The subscriptions of one connection.
 pub(super) struct Subscriptions<'a> {
@@ -62,7 +62,8 @@ impl<'a> Subscriptions<'a> {
         }
         // A retained command would be applied again at every start.
         if let Some(commands) = shared.commands.as_ref().filter(|_| !retained) {
-            commands.receive(&shared.topics, &shared.cameras(), topic, payload);
+            let exists = |camera: &CameraId| shared.cameras().contains_key(camera);
+            commands.receive(&shared.topics, exists, topic, payload);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{io, process::ExitCode};
 
 use super::{
     args::{Cli, Command},
-    bench, check, completions, demo, describe,
+    bench, check, completions, demo, describe, forget,
     interrupted::Interrupted,
     man, pull, run, schema,
     usage::UsageError,
@@ -28,6 +28,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Describe(args) => describe::run(args),
         Command::Check(args) => check::run(&args),
         Command::Pull(args) => pull::run(&args),
+        Command::Forget(args) => forget::run(&args),
         Command::Demo(args) => demo::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Schema => schema::run(),

@@ -13,10 +13,12 @@
 //! | `topics.rs`, `home_assistant/` | names of topics; discovery messages |
 //! | `commands.rs`, `command_inbox.rs` | commands of subscribers, and those that wait |
 //! | `retained.rs`, `info.rs` | retained messages; the payloads of `info` and `load` |
+//! | `forget.rs` | `camscribe forget`: what a broker retains of a retired node |
 //! | `settings.rs`, `shared.rs` | which broker; what publisher and connection share |
 
 mod command_inbox;
 pub mod commands;
+mod forget;
 pub mod home_assistant;
 mod info;
 pub mod mqtt;
@@ -28,6 +30,7 @@ mod shared;
 pub mod topics;
 
 pub use command_inbox::CommandInbox;
+pub use forget::{ForgetError, Kept, forget};
 pub use info::{CameraInfo, Info, Load};
 pub use publisher::{Newest, Prepared, Publisher, SettingsError};
 pub use settings::{BrokerAddress, Settings, TlsFiles};

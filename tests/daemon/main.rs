@@ -24,6 +24,7 @@ mod commands;
 mod config;
 mod config_errors;
 mod end_to_end;
+mod forget;
 mod log;
 mod probe;
 mod pull;

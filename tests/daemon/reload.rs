@@ -46,7 +46,7 @@ fn check_whole(events: &[Event]) {
 
 /// Returns the topics below `filter` that have a retained message. A marker that is published now ends the
 /// wait.
-fn retained(port: u16, filter: &str, marker: &str) -> Vec<String> {
+pub fn retained(port: u16, filter: &str, marker: &str) -> Vec<String> {
     broker::publish(port, marker, "marker");
     let subscriber = Subscriber::with(port, filter, &["-t", marker, "--retain-as-published"]);
     broker::publish(port, marker, "marker");

@@ -45,6 +45,11 @@ impl Discovery {
         format!("{}/status", self.prefix)
     }
 
+    /// The topic filter that matches every discovery topic of a node, also one of an earlier version.
+    pub fn filter(&self, topics: &Topics) -> String {
+        format!("{}/+/{}/+/{CONFIG}", self.prefix, group(topics))
+    }
+
     /// The discovery messages of the node, topic and payload. They go out before those of its cameras: a camera's
     /// device names the node's, which Home Assistant then knows.
     pub fn node(&self, topics: &Topics) -> Vec<(String, Value)> {

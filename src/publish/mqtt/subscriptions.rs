@@ -1,6 +1,6 @@
 //! The topics that camscribe subscribes to: Home Assistant's status, and commands.
 
-use super::client::{Client, QueueFull};
+use super::client::{Client, OnSubscribe, QueueFull};
 use crate::{camera::CameraId, publish::shared::Shared};
 
 /// The subscriptions of one connection.
@@ -35,7 +35,7 @@ impl<'a> Subscriptions<'a> {
     pub fn request(&mut self, client: &Client) -> Result<(), QueueFull> {
         let topics: Vec<_> = self.filters.iter().map(|filter| filter.topic.clone()).collect();
         self.pending = !topics.is_empty();
-        if self.pending { client.subscribe(&topics) } else { Ok(()) }
+        if self.pending { client.subscribe(&topics, OnSubscribe::SkipRetained) } else { Ok(()) }
     }
 
     /// The broker's SUBACK. Logs the subscriptions that it does not grant.

@@ -14,7 +14,7 @@ CUDA = CUDA_COMPUTE_CAP=$(CUDA_COMPUTE_CAP) CUDA_HOME=$(or $(CUDA_HOME),$(CUDA_T
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test build lint deny chaos fuzz cuda gpu-bench install deb deb-cuda test-deb
+.PHONY: help demo test build lint deny chaos fuzz cuda gpu-bench install deb deb-cuda test-deb test-ha
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -87,6 +87,10 @@ deb-cuda: cuda ## the same with CUDA
 
 test-deb: deb ## install, upgrade, use and purge the package on a clean Debian 12 under systemd; needs root
 	@.ci/test-deb target/debian/camscribe_*.deb
+
+test-ha: build ## what Home Assistant itself makes of the messages; installs it (250 MB) into target/home-assistant
+	@.ci/install-deps test
+	@tests/home-assistant/run
 
 install: ## the program that was built (PROGRAM, target/release/camscribe), and its configuration
 	@[ -x $(PROGRAM) ] || { echo "there is no $(PROGRAM): run 'make build' first, as yourself" >&2; exit 1; }

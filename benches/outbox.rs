@@ -11,6 +11,7 @@
 #![allow(clippy::disallowed_methods, reason = "the bans are for the daemon")]
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::Write,
     path::Path,
@@ -76,7 +77,7 @@ fn settings(port: u16) -> Settings {
         node: "edge1".into(),
         topic_prefix: "camscribe".into(),
         discovery_prefix: String::new(),
-        cameras: Vec::new(),
+        cameras: BTreeMap::new(),
         commands: None,
     }
 }

@@ -3,7 +3,7 @@
 //! The table is all that the rest of the program knows of them. From it come the command topics
 //! `…/<camera>/set/<name>`, the state topics `…/<camera>/state/<name>`, Home Assistant's entities, and the
 //! overrides that are kept in the state directory. A new switch or text is a row here; a setting of another type
-//! needs a [`Kind`] and a [`Value`], too, and its kind of entity in `publish/home_assistant.rs`.
+//! needs a [`Kind`] and a [`Value`], too, and its kind of entity in `publish/home_assistant/camera.rs`.
 
 use std::{collections::BTreeMap, fmt};
 

@@ -8,7 +8,7 @@ use super::{
     config_change::ConfigChange,
     deps::CameraDeps,
     overrides::Overrides,
-    settings::publish_settings,
+    settings::{display_names, publish_settings},
     status_reporter::OldTopics,
 };
 use crate::{
@@ -101,7 +101,7 @@ impl ActiveConfig {
         }
         if loaded.uses_credentials() {
             tracing::info!(
-                "credentials (LoadCredential=) are those of the last start: a changed password needs a restart"
+                "passwords are those that systemd has passed (LoadCredential=): one that is still the old one needs a restart"
             );
         }
         let file = loaded.config;
@@ -161,6 +161,7 @@ impl ActiveConfig {
         let stopping: Vec<_> = change.removed.iter().chain(&change.disabled).chain(&change.started).collect();
         cameras.stop(&stopping).await;
         change.removed.iter().for_each(|id| deps.reporter.remove(id));
+        deps.reporter.set_names(display_names(&new));
         change.disabled.iter().for_each(|id| deps.reporter.disable(id));
         if let Some((prepared, old_topics)) = broker {
             deps.reporter.reconnect(prepared, old_topics).await;

@@ -19,6 +19,8 @@ pub struct ConfigChange {
     pub started: BTreeSet<CameraId>,
     /// Cameras of which only what is asked about their clips has changed. They are not restarted.
     pub asked: BTreeSet<CameraId>,
+    /// Cameras of which the name for people has changed. That alone restarts none.
+    pub renamed: BTreeSet<CameraId>,
     /// Whether the broker's settings have changed, and what becomes of the old topics.
     pub broker: Option<OldTopics>,
     /// The sections whose changes take effect only after a restart of camscribe.
@@ -33,7 +35,12 @@ impl ConfigChange {
             if old.cameras.get(id) == Some(camera) {
                 continue;
             }
+            let renamed = |old: &config::CameraSettings| old.name != camera.name;
+            if old.cameras.get(id).is_some_and(renamed) {
+                change.renamed.insert(id.clone());
+            }
             let which = match old.cameras.get(id) {
+                Some(old) if unnamed(old) == unnamed(camera) => continue,
                 _ if !camera.enabled => &mut change.disabled,
                 Some(old) if only_prompt_spec_differs(old, camera) => &mut change.asked,
                 _ => &mut change.started,
@@ -60,6 +67,7 @@ impl ConfigChange {
         let cameras = [
             ("started", &self.started),
             ("changed prompt or gate", &self.asked),
+            ("renamed", &self.renamed),
             ("disabled", &self.disabled),
             ("removed", &self.removed),
         ];
@@ -81,8 +89,13 @@ impl ConfigChange {
 
 /// Whether only what is asked about clips differs, so that the camera need not be restarted.
 fn only_prompt_spec_differs(old: &config::CameraSettings, new: &config::CameraSettings) -> bool {
-    let asked = config::CameraSettings { prompt_spec: new.prompt_spec.clone(), ..old.clone() };
-    asked == *new
+    let asked = config::CameraSettings { prompt_spec: new.prompt_spec.clone(), ..unnamed(old) };
+    asked == unnamed(new)
+}
+
+/// The settings without the name for people.
+fn unnamed(camera: &config::CameraSettings) -> config::CameraSettings {
+    config::CameraSettings { name: None, ..camera.clone() }
 }
 
 /// Sets the sections that only a restart can change back to `old`, and returns the names of those that
@@ -143,6 +156,9 @@ mod tests {
         let old = config(TWO, "");
         let mut same = config(TWO, "");
         assert_eq!(ConfigChange::between(&old, &mut same), ConfigChange::default());
+        let mut new = config(&format!("{TWO}name = \"Back yard\"\n"), "");
+        let renamed = ConfigChange { renamed: set(&["b"]), ..ConfigChange::default() };
+        assert_eq!(ConfigChange::between(&old, &mut new), renamed);
         let asked = ConfigChange { asked: set(&["b"]), ..ConfigChange::default() };
         let mut new = config(&format!("{TWO}prompt = \"Why?\"\nheartbeat = \"1m\"\n"), "");
         assert_eq!(ConfigChange::between(&old, &mut new), asked);

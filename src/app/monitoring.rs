@@ -1,19 +1,23 @@
-//! What the HTTP server answers about metrics and health.
+//! What the HTTP server answers about metrics and health, and what the broker is told of it.
 
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
+use tokio::time;
 
 use super::{deps::WorkerDeps, status_reporter::StatusReporter};
 use crate::{
     http,
     metrics::Readings,
     publish::{
-        CommandInbox,
+        CommandInbox, Load,
         outbox::{Outbox, Storage},
     },
     queue::ClipQueue,
 };
+
+/// How often the broker is told how the node keeps up.
+const LOAD_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The functions that the HTTP server calls.
 pub fn status_source(
@@ -29,6 +33,24 @@ pub fn status_source(
         }),
         health: Box::new(move || health.health()),
         ready: Box::new(move || lifecycle.ready()),
+    }
+}
+
+/// Publishes how the node keeps up, until it is dropped.
+pub async fn report_load(deps: WorkerDeps, reporter: Arc<StatusReporter>) {
+    loop {
+        reporter.set_load(load(&deps, &reporter));
+        time::sleep(LOAD_INTERVAL).await;
+    }
+}
+
+fn load(deps: &WorkerDeps, reporter: &StatusReporter) -> Load {
+    let overload: u64 = deps.queue.dropped().values().sum();
+    let too_few: u64 = reporter.readings().values().map(|camera| camera.too_few).sum();
+    Load {
+        queue_clips: deps.queue.len(),
+        outbox_messages: deps.outbox.status().rows,
+        dropped_clips: overload + too_few + deps.metrics.dropped_clips(),
     }
 }
 

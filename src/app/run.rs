@@ -10,9 +10,10 @@ use super::{
     active_config::ActiveConfig,
     cameras::{Cameras, camera_specs},
     deps::{CameraDeps, WorkerDeps},
-    monitoring::status_source,
+    monitoring::{report_load, status_source},
     reload::Reload,
     retained_topics::RetainedTopics,
+    settings::display_names,
     status_reporter::StatusReporter,
     worker::{LoadedModel, ModelWorker},
 };
@@ -64,6 +65,7 @@ pub async fn run(
     };
     // A start that fails changes nothing.
     active.forget_removed();
+    parts.reporter.set_names(display_names(active.config()));
     for (id, _) in active.config().cameras.iter().filter(|(_, camera)| !camera.enabled) {
         parts.reporter.disable(id);
     }
@@ -130,8 +132,8 @@ impl Parts {
         Ok(Self { worker, reporter })
     }
 
-    /// Starts the HTTP server, if one is configured, the watchdog, and what tells the service manager how things
-    /// are.
+    /// Starts the HTTP server, if one is configured, the watchdog, the reports of the node's load, and what tells the
+    /// service manager how things are.
     ///
     /// # Errors
     /// When the HTTP server cannot listen.
@@ -155,6 +157,7 @@ impl Parts {
                 lifecycle.summarise(reporter.summary());
             }
         });
+        services.spawn(report_load(self.worker.clone(), Arc::clone(&self.reporter)));
         Ok(services)
     }
 

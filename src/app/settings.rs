@@ -1,7 +1,7 @@
 //! The configuration, translated for the modules that use it: what capture needs to know about a camera, what
 //! publishing needs to know about the broker.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use crate::{
     camera::CameraId,
@@ -46,6 +46,11 @@ pub fn camera_config(id: &CameraId, camera: &config::CameraSettings, pipelines: 
     }
 }
 
+/// What people call each camera, disabled ones included.
+pub fn display_names(config: &Config) -> BTreeMap<CameraId, String> {
+    config.cameras.iter().map(|(id, camera)| (id.clone(), camera.display_name(id).into())).collect()
+}
+
 /// What happens to clips that the model is too slow for: live ones are dropped, recordings wait.
 pub fn overflow(source: &Source) -> Overflow {
     if source.is_live() { Overflow::DropOldest } else { Overflow::Block }
@@ -69,7 +74,7 @@ pub fn publish_settings(config: &Config, commands: Option<&Arc<CommandInbox>>) -
         node: config.node.id.clone(),
         topic_prefix: mqtt.topic_prefix.clone(),
         discovery_prefix: mqtt.discovery_prefix.clone().unwrap_or_default(),
-        cameras: config.cameras.keys().cloned().collect(),
+        cameras: display_names(config),
         commands: commands.filter(|_| mqtt.commands).cloned(),
     }
 }

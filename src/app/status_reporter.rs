@@ -16,7 +16,7 @@ use crate::{
     device::GpuInfo,
     event::ModelInfo,
     metrics::{CameraCounts, CameraReading, Metrics},
-    publish::{BrokerState, CameraInfo, Info, Newest, Prepared, Publisher, ReloadInfo, outbox::Outbox},
+    publish::{BrokerState, CameraInfo, Info, Load, Newest, Prepared, Publisher, ReloadInfo, outbox::Outbox},
     runtime_settings::Values,
 };
 
@@ -33,6 +33,10 @@ struct Inner {
     model: Option<ModelInfo>,
     gpu: Option<GpuInfo>,
     cameras: BTreeMap<CameraId, Camera>,
+    /// What people call each camera.
+    names: BTreeMap<CameraId, String>,
+    /// How the node keeps up; `None` before it is known.
+    load: Option<Load>,
     /// The run-time settings of each camera.
     settings: BTreeMap<CameraId, Values>,
     topics: RetainedTopics,
@@ -70,6 +74,8 @@ impl StatusReporter {
             model: None,
             gpu: None,
             cameras: BTreeMap::new(),
+            names: BTreeMap::new(),
+            load: None,
             settings: BTreeMap::new(),
             topics,
             reload: None,
@@ -96,6 +102,14 @@ impl StatusReporter {
         let mut inner = self.lock();
         (inner.model, inner.gpu) = (Some(model), gpu);
         inner.publish_all(publisher);
+    }
+
+    /// Sets what people call each camera. The cameras that are named anew are announced again. To be called before
+    /// a camera is added.
+    pub fn set_names(&self, names: BTreeMap<CameraId, String>) {
+        let mut inner = self.lock();
+        inner.names = names;
+        inner.cameras.keys().for_each(|id| inner.announce(id));
     }
 
     /// Adds a camera that is being watched, and whose status is `status`.
@@ -151,6 +165,14 @@ impl StatusReporter {
             before: CameraCounts::default(),
         };
         self.lock().insert(id, off);
+    }
+
+    /// Publishes how the node keeps up, if that has changed.
+    pub fn set_load(&self, load: Load) {
+        let mut inner = self.lock();
+        if inner.load.replace(load) != Some(load) {
+            inner.publish_load();
+        }
     }
 
     /// Publishes the settings of a camera, if they have changed.
@@ -264,7 +286,7 @@ impl Inner {
     /// Hands everything to a new publisher, which then connects. Also clears topics that are no longer used: an
     /// earlier attempt may not have reached the broker.
     fn publish_all(&mut self, publisher: Publisher) {
-        self.cameras.keys().for_each(|id| publisher.announce(id));
+        self.cameras.keys().for_each(|id| publisher.announce(id, self.name(id)));
         let used = publisher.retained_topics();
         let unused = self.topics.unused(&used);
         if let Some(topic) = unused.first() {
@@ -274,6 +296,7 @@ impl Inner {
         self.topics.add(used);
         self.publisher = Some(publisher);
         self.publish_info();
+        self.publish_load();
         for id in self.cameras.keys() {
             self.publish_state(id);
             self.publish_settings(id);
@@ -288,10 +311,21 @@ impl Inner {
         self.cameras.insert(id.clone(), camera);
         self.publish_state(id);
         self.publish_info();
+        self.announce(id);
         if let Some(publisher) = &self.publisher {
-            publisher.announce(id);
             self.topics.add(publisher.retained_topics());
         }
+    }
+
+    fn announce(&self, id: &CameraId) {
+        if let Some(publisher) = &self.publisher {
+            publisher.announce(id, self.name(id));
+        }
+    }
+
+    /// What people call a camera.
+    fn name<'a>(&'a self, id: &'a CameraId) -> &'a str {
+        self.names.get(id).map_or(id.as_str(), String::as_str)
     }
 
     fn publish_settings(&self, id: &CameraId) {
@@ -303,6 +337,12 @@ impl Inner {
     fn publish_state(&self, id: &CameraId) {
         if let (Some(publisher), Some(camera)) = (&self.publisher, self.cameras.get(id)) {
             publisher.camera_status(id, camera.state, camera.why.as_deref());
+        }
+    }
+
+    fn publish_load(&self) {
+        if let (Some(publisher), Some(load)) = (&self.publisher, &self.load) {
+            publisher.load(load);
         }
     }
 

@@ -4,7 +4,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{
-    bench::BenchArgs, check::CheckArgs, demo::DemoArgs, describe::DescribeArgs, pull::PullArgs, run::RunArgs,
+    bench::BenchArgs, check::CheckArgs, demo::DemoArgs, describe::DescribeArgs, forget::ForgetArgs,
+    pull::PullArgs, run::RunArgs,
 };
 
 /// Describes what cameras see, in words, over MQTT.
@@ -27,6 +28,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Download a model by its hub id, for use without a network.
     Pull(PullArgs),
+    /// Remove a retired node from the broker and from Home Assistant.
+    Forget(ForgetArgs),
     /// Show everything at work without camera, broker or download.
     Demo(DemoArgs),
     /// Measure how fast models of the published sizes are on this machine; needs no download.

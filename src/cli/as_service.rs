@@ -2,7 +2,8 @@
 //! read, the service may not, and what root writes, the service cannot replace.
 
 use std::{
-    env, io,
+    env,
+    io::{self, BufRead, BufReader},
     path::Path,
     process::{Command, ExitStatus, Stdio},
 };
@@ -83,7 +84,12 @@ pub fn run_as_service(arguments: impl Iterator<Item = String>) -> io::Result<Opt
     let variables = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     // Without the value: systemd-run takes it from its own environment, so that no process list shows it.
     command.args(variables.filter(|name| is_passed_on(name)).map(|name| format!("--setenv={name}")));
-    command.arg("--").arg(env::current_exe()?).args(arguments).status().map(Some)
+    command.arg("--").arg(env::current_exe()?).args(arguments).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    // Passed on from here, so that the journal has the words of a reload's check under the service's name.
+    let words = child.stderr.take().into_iter().flat_map(|stderr| BufReader::new(stderr).lines());
+    words.map_while(Result::ok).for_each(tell);
+    child.wait().map(Some)
 }
 
 /// The user of a unit and its properties as systemd-run takes them, of a unit file and its drop-ins as `systemctl cat`

@@ -16,6 +16,7 @@ mod completions;
 pub mod demo;
 pub mod describe;
 mod dispatch;
+pub mod forget;
 mod interrupted;
 mod man;
 mod probe;

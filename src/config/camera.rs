@@ -14,10 +14,15 @@ use super::{
     units,
     value::Value,
 };
-use crate::prompt_spec::{GateConfig, PromptSpec};
+use crate::{
+    camera::CameraId,
+    prompt_spec::{GateConfig, PromptSpec},
+};
 
 /// The most windows of a camera that may be open at once, which bounds the frames that are kept.
 pub const MAX_OVERLAP: u32 = 64;
+/// The longest name of a camera for people, characters.
+const MAX_NAME: usize = 100;
 /// The highest priority of a camera.
 pub const MAX_PRIORITY: u64 = 10;
 /// The folder beside the configuration file for pipelines of the user's own.
@@ -38,9 +43,15 @@ const CLOCKS: [(&str, ClockChoice); 3] =
 pub const URI: Key =
     Key::required("uri", Kind::Text, "The source of the frames: a URI, or the path of a file");
 
-/// The keys of a camera.
+/// The keys of a camera: those of its own, then [`SHARED_KEYS`].
 pub const KEYS: &[Key] = &[
     URI,
+    Key::new(
+        "name",
+        Kind::Text,
+        "",
+        "The camera's name for people, as Home Assistant shows it; empty: the id",
+    ),
     Key::new("enabled", Kind::Bool, "true", "Whether the camera is watched"),
     Key::new("username", Kind::Text, "", "The user name at an RTSP camera; empty: no login"),
     Key::new(
@@ -139,12 +150,16 @@ pub const KEYS: &[Key] = &[
     ),
 ];
 
-/// The keys of `[defaults]`: all of a camera but [`URI`], which comes first.
-pub const SHARED_KEYS: &[Key] = KEYS.split_at(1).1;
+/// The keys that stand in a camera's section only: `uri` and `name`.
+pub const OWN_KEYS: &[Key] = KEYS.split_at(2).0;
+/// The keys of `[defaults]`: all of a camera but its own.
+pub const SHARED_KEYS: &[Key] = KEYS.split_at(OWN_KEYS.len()).1;
 
 /// `[cameras.<id>]`, with what it inherits from `[defaults]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CameraSettings {
+    /// The camera's name for people; `None`: its id.
+    pub name: Option<String>,
     /// The source of the frames.
     pub source: Source,
     /// Whether the camera is watched.
@@ -203,6 +218,11 @@ impl CameraSettings {
         Self::of(&Section::defaults("defaults", KEYS), source, None, TlsVerify::Full(None))
     }
 
+    /// What people call this camera, whose id is `id`.
+    pub fn display_name<'a>(&'a self, id: &'a CameraId) -> &'a str {
+        self.name.as_deref().unwrap_or(id.as_str())
+    }
+
     /// The settings of a checked section; relative files are taken from `folder`. Defaults that follow
     /// from other keys are put into `section`. `has_uri`: the section sets a URI, valid or not.
     pub(super) fn read(
@@ -213,6 +233,7 @@ impl CameraSettings {
     ) -> Self {
         check_clips(section, diagnostics);
         let (source, login) = source_and_login(section, has_uri, diagnostics);
+        check_name(section, diagnostics);
         check_pipeline(section, folder, diagnostics);
         let tls = rtsp_tls::read(section, folder, diagnostics);
         Self::of(section, source.relative_to(folder), login, tls)
@@ -239,6 +260,7 @@ impl CameraSettings {
 
     fn of(section: &Section, source: Source, login: Option<Login>, tls: TlsVerify) -> Self {
         Self {
+            name: section.optional("name").map(Into::into),
             source,
             enabled: section.bool("enabled"),
             login,
@@ -346,6 +368,20 @@ fn source_and_login(
         }
     }
     (source, in_uri.or_else(|| login::read(section, diagnostics)))
+}
+
+/// Checks that people can read `name`.
+fn check_name(section: &Section, diagnostics: &mut Diagnostics) {
+    let name = section.text("name");
+    let why = if name.chars().count() > MAX_NAME {
+        format!("is longer than {MAX_NAME} characters")
+    } else if name.contains(char::is_control) || name.trim() != name {
+        "holds a control character, or begins or ends with a space".into()
+    } else {
+        return;
+    };
+    diagnostics
+        .error(&section.entry("name").location, format!("{why}: write a name such as \"Front porch\""));
 }
 
 /// Checks that `pipeline` names a shipped pipeline, or one in the folder for the user's own.

@@ -1,7 +1,7 @@
 //! What to do about a section or key that does not exist: the words of the error message.
 
 use super::{
-    camera::URI,
+    camera::OWN_KEYS,
     schema::{self, SectionSchema},
 };
 
@@ -62,8 +62,10 @@ pub fn unknown_key(path: &str, name: &str, section: &SectionSchema) -> String {
 
 /// The text for a key or section that people look for and that does not exist on purpose.
 fn hint_for(path: &str) -> Option<&'static str> {
-    if path.strip_prefix(schema::DEFAULTS) == Some(".uri") {
-        return Some("each camera needs a uri of its own: write it under [cameras.<id>]");
+    match path.strip_prefix(schema::DEFAULTS) {
+        Some(".uri") => return Some("each camera needs a uri of its own: write it under [cameras.<id>]"),
+        Some(".name") => return Some("each camera has a name of its own: write it under [cameras.<id>]"),
+        _ => {}
     }
     (path.rsplit('.').next() == Some("password")).then_some(
         "passwords do not stand in the configuration: put it into a file of its own, readable only for \
@@ -73,7 +75,7 @@ fn hint_for(path: &str) -> Option<&'static str> {
 
 /// The sections that have a key of this name, such as `[mqtt] or [defaults]`.
 fn sections_with(name: &str) -> Option<String> {
-    if name == URI.name {
+    if OWN_KEYS.iter().any(|key| key.name == name) {
         return Some("[cameras.<id>]".into());
     }
     let sections = schema::SECTIONS.iter().filter(|section| section.find(name).is_some());

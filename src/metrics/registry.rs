@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Mutex, PoisonError, atomic::AtomicU64},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -44,6 +47,8 @@ pub struct Metrics {
     unchanged: Counters<OfCamera>,
     model_seconds: SecondsOf<OfShare>,
     dropped: Counters<OfDrop>,
+    /// The clips of [`Metrics::dropped`], of all cameras and for all reasons.
+    dropped_clips: AtomicU64,
     camera_reconnects: Counters<OfCamera>,
     broker_reconnects: Counter,
     tokens: Counters<OfTokens>,
@@ -192,6 +197,12 @@ impl Metrics {
         self.count(camera, |OfCamera { camera }| {
             self.dropped.get_or_create(&OfDrop { camera, reason }).inc();
         });
+        self.dropped_clips.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many clips [`Metrics::dropped`] has counted.
+    pub fn dropped_clips(&self) -> u64 {
+        self.dropped_clips.load(Ordering::Relaxed)
     }
 
     /// Counts the time that a batch spent in a stage, and the share of each of its clips, by their cameras.

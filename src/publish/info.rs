@@ -1,11 +1,16 @@
-//! What runs here: the payload of the node's `info` topic.
+//! What runs here and how it is doing: the payloads of the node's topics `info` and `load`, and the states in a
+//! camera's `status`.
 
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::{camera::CameraId, device::GpuInfo, event::ModelInfo};
+use crate::{
+    camera::{CameraId, CameraState},
+    device::GpuInfo,
+    event::ModelInfo,
+};
 
 /// What runs here.
 #[derive(Clone, Debug, Serialize)]
@@ -39,4 +44,24 @@ pub struct ReloadInfo {
 pub struct CameraInfo {
     /// The decoder that was chosen; `None` before the camera runs.
     pub decoder: Option<String>,
+}
+
+/// How the node keeps up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Load {
+    /// Clips that wait for the model.
+    pub queue_clips: usize,
+    /// Events that the broker has not acknowledged.
+    pub outbox_messages: usize,
+    /// Clips without an event, of all cameras and for all reasons.
+    pub dropped_clips: u64,
+}
+
+/// The `state` in a camera's status topic. The contract has four names: a camera that refuses the
+/// credentials is `offline`, and `why` says so.
+pub fn state_name(state: CameraState) -> &'static str {
+    match state {
+        CameraState::Unauthorised => CameraState::Offline.as_str(),
+        other => other.as_str(),
+    }
 }

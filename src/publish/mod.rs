@@ -10,13 +10,15 @@
 //! | `publisher.rs` | the handle: states in, a connection behind it |
 //! | `outbox/` | the queue of events, on disk |
 //! | `mqtt/` | the connection |
-//! | `topics.rs`, `home_assistant.rs` | names of topics; discovery messages |
+//! | `topics.rs`, `home_assistant/` | names of topics; discovery messages |
 //! | `commands.rs`, `command_inbox.rs` | commands of subscribers, and those that wait |
-//! | `retained.rs`, `info.rs` | retained messages; the payload of `info` |
+//! | `retained.rs`, `info.rs` | retained messages; the payloads of `info` and `load` |
+//! | `forget.rs` | `camscribe forget`: what a broker retains of a retired node |
 //! | `settings.rs`, `shared.rs` | which broker; what publisher and connection share |
 
 mod command_inbox;
 pub mod commands;
+mod forget;
 pub mod home_assistant;
 mod info;
 pub mod mqtt;
@@ -28,7 +30,8 @@ mod shared;
 pub mod topics;
 
 pub use command_inbox::CommandInbox;
-pub use info::{CameraInfo, Info, ReloadInfo};
+pub use forget::{ForgetError, Kept, forget};
+pub use info::{CameraInfo, Info, Load, ReloadInfo};
 pub use publisher::{Newest, Prepared, Publisher, SettingsError};
 pub use settings::{BrokerAddress, Settings, TlsFiles};
 pub use shared::BrokerState;

@@ -1,6 +1,10 @@
 //! The handle of a connection to the broker.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use serde_json::json;
 use tokio::{
@@ -13,7 +17,7 @@ use tokio_util::bytes::Bytes;
 use super::{
     command_inbox::CommandInbox,
     home_assistant::Discovery,
-    info::Info,
+    info::{Info, Load, state_name},
     mqtt::{self, Connector, TlsError},
     outbox::{Outbox, Snapshot},
     retained::ContentType,
@@ -54,7 +58,7 @@ pub struct Prepared {
     topics: Topics,
     discovery: Option<Discovery>,
     commands: Option<Arc<CommandInbox>>,
-    cameras: Vec<CameraId>,
+    cameras: BTreeMap<CameraId, String>,
 }
 
 impl Prepared {
@@ -99,7 +103,8 @@ impl Publisher {
         let shared = Arc::new(Shared::new(outbox, topics, discovery, commands));
         shared.retain(shared.topics.status(), ContentType::Text, "online");
         let mut latest = Vec::new();
-        for Newest { camera, event, snapshot } in newest.into_iter().filter(|it| cameras.contains(&it.camera))
+        for Newest { camera, event, snapshot } in
+            newest.into_iter().filter(|it| cameras.contains_key(&it.camera))
         {
             if let Some(snapshot) = snapshot {
                 shared.retain_snapshot(&camera, snapshot);
@@ -108,7 +113,8 @@ impl Publisher {
         }
         // Before anything is delivered: only events of announced cameras are retained. A snapshot that waits in the
         // outbox is retained here, and goes out before the event that speaks of it.
-        cameras.iter().for_each(|camera| shared.announce(camera));
+        shared.announce_node();
+        cameras.iter().for_each(|(camera, name)| shared.announce(camera, name));
         for (camera, event) in latest {
             shared.retain(shared.topics.latest(&camera), ContentType::Json, event);
         }
@@ -124,9 +130,10 @@ impl Publisher {
         }
     }
 
-    /// Adds a camera: its newest event is retained from now on, and Home Assistant discovers it.
-    pub fn announce(&self, camera: &CameraId) {
-        self.shared.announce(camera);
+    /// Adds a camera: its newest event is retained from now on, and Home Assistant discovers it under `name`. A camera
+    /// that was added before is named anew.
+    pub fn announce(&self, camera: &CameraId, name: &str) {
+        self.shared.announce(camera, name);
     }
 
     /// Removes a camera: the broker and Home Assistant forget it.
@@ -142,10 +149,10 @@ impl Publisher {
 
     /// The topics on which something may be retained, those of all announced cameras included.
     pub fn retained_topics(&self) -> BTreeSet<String> {
-        let node = [self.shared.topics.status(), self.shared.topics.info()];
+        let node = self.shared.retained_node_topics();
         let cameras = self.shared.cameras();
-        let of_cameras = cameras.iter().flat_map(|camera| self.shared.retained_topics(camera));
-        node.into_iter().chain(of_cameras).collect()
+        let of_cameras = cameras.keys().flat_map(|camera| self.shared.retained_topics(camera));
+        node.into_iter().chain([self.shared.topics.status()]).chain(of_cameras).collect()
     }
 
     /// The retained messages of the cameras' newest events.
@@ -160,7 +167,7 @@ impl Publisher {
                 .and_then(|message| Some(Snapshot { id: message.event?, jpeg: message.payload.clone() }));
             Newest { camera: camera.clone(), event, snapshot }
         };
-        cameras.iter().map(newest).collect()
+        cameras.keys().map(newest).collect()
     }
 
     /// Publishes the run-time settings of a camera, unless commands are off.
@@ -188,6 +195,12 @@ impl Publisher {
         self.shared.retain(self.shared.topics.info(), ContentType::Json, payload);
     }
 
+    /// Publishes how the node keeps up.
+    pub fn load(&self, load: &Load) {
+        let payload = json!(load).to_string();
+        self.shared.retain(self.shared.topics.load(), ContentType::Json, payload);
+    }
+
     /// The state of the connection, now and from now on.
     pub fn state(&self) -> watch::Receiver<BrokerState> {
         self.shared.state.subscribe()
@@ -210,9 +223,9 @@ impl Publisher {
 
     /// Makes the broker forget this node and disconnects.
     pub async fn leave(self) {
-        let cameras = self.shared.cameras().clone();
+        let cameras: Vec<_> = self.shared.cameras().keys().cloned().collect();
         cameras.iter().for_each(|camera| self.erase(camera));
-        self.clear([self.shared.topics.info()]);
+        self.clear(self.shared.retained_node_topics());
         let (all_states_acked, status) = (self.all_states_acked(), self.shared.topics.status());
         self.stop(Stop { until: Instant::now(), farewell: "" }).await;
         if !all_states_acked() {
@@ -245,15 +258,6 @@ impl Drop for Publisher {
             connection.abort();
         }
         self.flushing.abort();
-    }
-}
-
-/// The `state` in a camera's status topic. The contract has four names: a camera that refuses the
-/// credentials is `offline`, and `why` says so.
-fn state_name(state: CameraState) -> &'static str {
-    match state {
-        CameraState::Unauthorised => CameraState::Offline.as_str(),
-        other => other.as_str(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which broker to publish to, and under which topics.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use super::command_inbox::CommandInbox;
 use crate::{
@@ -23,8 +23,8 @@ pub struct Settings {
     pub topic_prefix: String,
     /// The first level or levels of Home Assistant's discovery topics; empty: no discovery.
     pub discovery_prefix: String,
-    /// The cameras. [`Publisher::announce`](super::Publisher::announce) adds more.
-    pub cameras: Vec<CameraId>,
+    /// The cameras, and what people call each. [`Publisher::announce`](super::Publisher::announce) adds more.
+    pub cameras: BTreeMap<CameraId, String>,
     /// Takes the commands of subscribers; `None`: no command topic is subscribed to.
     pub commands: Option<Arc<CommandInbox>>,
 }

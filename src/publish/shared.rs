@@ -1,10 +1,11 @@
 //! What the [`Publisher`](super::Publisher) and the task that holds the MQTT connection share.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use serde_json::Value;
 use tokio::{
     sync::{Notify, watch},
     time::{self, Instant},
@@ -44,9 +45,9 @@ pub(super) struct Shared {
     /// Takes the commands of subscribers; `None`: commands are off.
     pub commands: Option<Arc<CommandInbox>>,
     retained: Mutex<RetainedStore>,
-    /// The cameras that exist. Nothing is retained of others: an event of a camera that was removed may
-    /// still be on its way.
-    cameras: Mutex<BTreeSet<CameraId>>,
+    /// The cameras that exist, and what people call each. Nothing is retained of others: an event of a camera that
+    /// was removed may still be on its way.
+    cameras: Mutex<BTreeMap<CameraId, String>>,
     /// Notified when a retained message is set.
     pub retained_changed: Notify,
     pub state: watch::Sender<BrokerState>,
@@ -87,22 +88,35 @@ impl Shared {
         self.retained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn cameras(&self) -> MutexGuard<'_, BTreeSet<CameraId>> {
+    pub fn cameras(&self) -> MutexGuard<'_, BTreeMap<CameraId, String>> {
         // As above.
         self.cameras.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds a camera: publishes its snapshot, if one was not delivered before the last process ended,
-    /// and its Home Assistant discovery.
-    pub fn announce(&self, camera: &CameraId) {
-        if !self.cameras().insert(camera.clone()) {
-            return;
-        }
-        self.retain_waiting_snapshot(camera);
+    /// Publishes the node's Home Assistant discovery.
+    pub fn announce_node(&self) {
         if let Some(discovery) = &self.discovery {
-            for (topic, config) in discovery.configs(&self.topics, camera) {
-                self.retain(topic, ContentType::Json, config.to_string());
-            }
+            self.retain_configs(discovery.node(&self.topics));
+        }
+    }
+
+    /// Adds a camera, or names it anew: publishes its snapshot, if one was not delivered before the last process
+    /// ended, and its Home Assistant discovery.
+    pub fn announce(&self, camera: &CameraId, name: &str) {
+        let old_name = self.cameras().insert(camera.clone(), name.into());
+        match old_name {
+            Some(old) if old == name => return,
+            Some(_) => {}
+            None => self.retain_waiting_snapshot(camera),
+        }
+        if let Some(discovery) = &self.discovery {
+            self.retain_configs(discovery.camera(&self.topics, camera, name));
+        }
+    }
+
+    fn retain_configs(&self, configs: Vec<(String, Value)>) {
+        for (topic, config) in configs {
+            self.retain(topic, ContentType::Json, config.to_string());
         }
     }
 
@@ -127,7 +141,7 @@ impl Shared {
     pub fn retain_newest(&self, camera: &CameraId, event: Bytes) {
         // Locked until the messages are set, so that they cannot come after those that erase the camera.
         let cameras = self.cameras();
-        if cameras.contains(camera) {
+        if cameras.contains_key(camera) {
             self.retain_waiting_snapshot(camera);
             self.retain(self.topics.latest(camera), ContentType::Json, event);
         } else {
@@ -148,13 +162,21 @@ impl Shared {
         self.set(RetainedMessage { topic, payload: jpeg, content, event: Some(id), turn: Turn::Middle });
     }
 
+    /// The topics on which something of the node itself may be retained, but its status: those of Home Assistant
+    /// first.
+    pub fn retained_node_topics(&self) -> Vec<String> {
+        let topics = &self.topics;
+        let configs = self.discovery.iter().flat_map(|discovery| discovery.node(topics));
+        configs.map(|(topic, _)| topic).chain([topics.info(), topics.load()]).collect()
+    }
+
     /// The topics on which something of a camera may be retained, those of Home Assistant first: they are cleared
     /// in this order.
     pub fn retained_topics(&self, camera: &CameraId) -> Vec<String> {
         let topics = &self.topics;
         let mut retained = Vec::new();
         if let Some(discovery) = &self.discovery {
-            retained.extend(discovery.configs(topics, camera).into_iter().map(|(topic, _)| topic));
+            retained.extend(discovery.camera(topics, camera, "").into_iter().map(|(topic, _)| topic));
         }
         retained.extend([topics.camera_status(camera), topics.latest(camera), topics.snapshot(camera)]);
         if self.commands.is_some() {

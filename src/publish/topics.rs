@@ -3,7 +3,7 @@
 //! The prefix and the node are checked once. From then on no topic can contain a wildcard, because a
 //! camera's id cannot either.
 
-use crate::{camera::CameraId, config};
+use crate::{camera::CameraId, config, runtime_settings::RuntimeSetting};
 
 /// The topics of one node.
 #[derive(Clone, Debug)]
@@ -23,6 +23,16 @@ pub enum BadTopic {
     Prefix(String),
 }
 
+/// Checks that `node` can be a level of a topic.
+///
+/// # Errors
+/// When it cannot.
+pub fn check_node(node: &str) -> Result<(), BadTopic> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    let good = (1..=64).contains(&node.len()) && node.bytes().all(allowed);
+    if good { Ok(()) } else { Err(BadTopic::Node(node.into())) }
+}
+
 impl Topics {
     /// The topics below `prefix`/`node`.
     ///
@@ -30,10 +40,7 @@ impl Topics {
     /// When the prefix or the node cannot be part of a topic.
     pub fn new(prefix: &str, node: &str) -> Result<Self, BadTopic> {
         config::check_prefix(prefix).map_err(BadTopic::Prefix)?;
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        if !(1..=64).contains(&node.len()) || !node.bytes().all(allowed) {
-            return Err(BadTopic::Node(node.into()));
-        }
+        check_node(node)?;
         Ok(Self { root: format!("{prefix}/{node}"), node: node.into() })
     }
 
@@ -50,6 +57,11 @@ impl Topics {
     /// What runs here: retained JSON.
     pub fn info(&self) -> String {
         format!("{}/info", self.root)
+    }
+
+    /// How the node keeps up: retained JSON.
+    pub fn load(&self) -> String {
+        format!("{}/load", self.root)
     }
 
     /// The state of a camera and the reason for it: retained JSON.
@@ -87,6 +99,29 @@ impl Topics {
         format!("{}/+/set/+", self.root)
     }
 
+    /// The topic filters that match everything that is retained of the node, and some of its neighbours' topics, which
+    /// [`Topics::is_own`] tells apart.
+    pub fn retained_filters(&self) -> Vec<String> {
+        ["+", "+/status", "+/latest", "+/snapshot", "+/state/+"]
+            .map(|it| format!("{}/{it}", self.root))
+            .into()
+    }
+
+    /// Whether this node or one of its cameras has this topic.
+    pub fn is_own(&self, topic: &str) -> bool {
+        let below = topic.strip_prefix(&self.root).and_then(|rest| rest.strip_prefix('/'));
+        let levels: Vec<_> = below.unwrap_or_default().split('/').collect();
+        let is_camera = |camera: &str| camera.parse::<CameraId>().is_ok();
+        match levels[..] {
+            ["status" | "info" | "load"] => true,
+            [camera, "status" | "description" | "latest" | "snapshot"] => is_camera(camera),
+            [camera, "set" | "state", setting] => {
+                is_camera(camera) && RuntimeSetting::find(setting).is_some()
+            }
+            _ => false,
+        }
+    }
+
     /// The camera and the setting that a command topic names; `None` for another topic.
     pub fn command<'a>(&self, topic: &'a str) -> Option<(CameraId, &'a str)> {
         let (camera, setting) = topic.strip_prefix(&self.root)?.strip_prefix('/')?.split_once("/set/")?;
@@ -99,6 +134,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::runtime_settings::SETTINGS;
 
     #[test]
     fn topics_are_those_of_the_contract() {
@@ -106,10 +142,23 @@ mod tests {
         let porch: CameraId = "porch".parse().expect("a good name");
         assert_eq!(topics.status(), "camscribe/edge1/status");
         assert_eq!(topics.info(), "camscribe/edge1/info");
+        assert_eq!(topics.load(), "camscribe/edge1/load");
         assert_eq!(topics.camera_status(&porch), "camscribe/edge1/porch/status");
         assert_eq!(topics.description(&porch), "camscribe/edge1/porch/description");
         assert_eq!(topics.latest(&porch), "camscribe/edge1/porch/latest");
         assert_eq!(topics.snapshot(&porch), "camscribe/edge1/porch/snapshot");
+    }
+
+    #[test]
+    fn every_topic_of_a_node_is_its_own() {
+        let topics = Topics::new("camscribe", "edge1").expect("a good node");
+        let camera: CameraId = "porch".parse().expect("a good name");
+        let mut all = vec![topics.status(), topics.info(), topics.load(), topics.camera_status(&camera)];
+        all.extend([topics.description(&camera), topics.latest(&camera), topics.snapshot(&camera)]);
+        for setting in &SETTINGS {
+            all.extend([topics.set(&camera, setting.name), topics.state(&camera, setting.name)]);
+        }
+        assert!(all.iter().all(|topic| topics.is_own(topic)), "{all:?}");
     }
 
     #[test]
@@ -126,7 +175,7 @@ mod tests {
         #[test]
         fn no_topic_ever_holds_a_wildcard(prefix in "\\PC{0,12}", node in "\\PC{0,12}", camera in "\\PC{0,12}") {
             let (Ok(topics), Ok(camera)) = (Topics::new(&prefix, &node), camera.parse()) else { return Ok(()) };
-            for topic in [topics.status(), topics.info(), topics.camera_status(&camera),
+            for topic in [topics.status(), topics.info(), topics.load(), topics.camera_status(&camera),
                 topics.description(&camera), topics.latest(&camera), topics.snapshot(&camera)] {
                 prop_assert!(!topic.contains(['+', '#', '\0', '$']), "{}", topic);
                 prop_assert!(topic.split('/').all(|level| !level.is_empty()));

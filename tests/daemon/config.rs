@@ -209,7 +209,7 @@ fn the_schema_is_json_each_shell_gets_its_completions_and_the_manual_page_knows_
     }
     let page = camscribe(&["man"]);
     assert!(page.contains("\n.TH camscribe 1"), "{page}");
-    for command in ["RUN", "DESCRIBE", "CHECK", "PULL", "DEMO", "SCHEMA", "COMPLETIONS"] {
+    for command in ["RUN", "DESCRIBE", "CHECK", "PULL", "FORGET", "DEMO", "SCHEMA", "COMPLETIONS"] {
         assert!(page.contains(&format!("\n.SH CAMSCRIBE {command}\n")), "{command}");
     }
     assert!(!page.contains("CAMSCRIBE MAN"), "it is for packagers");

@@ -154,6 +154,12 @@ fn each_error_in_the_file_is_reported_with_its_line_and_a_remedy() {
         ),
         ("[mqtt]\nurl = \"mqtts://h\"\nca_file = \"c.toml\"\n", "c.toml:3: mqtt.ca_file: ", "no PEM block"),
         ("[defaults]\nuri = \"/x.mp4\"\n", "c.toml:2: defaults.uri: ", "each camera needs a uri of its own"),
+        ("[defaults]\nname = \"x\"\n", "c.toml:2: defaults.name: ", "each camera has a name of its own"),
+        (
+            "[cameras.yard]\nuri = \"/x.mp4\"\nname = \"a\\nb\"\n",
+            "c.toml:3: cameras.yard.name: ",
+            "holds a control character",
+        ),
         (
             "[defaults]\nenabled = \"yes\"\n",
             "c.toml:2: defaults.enabled: ",

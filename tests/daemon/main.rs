@@ -25,6 +25,7 @@ mod config;
 mod config_errors;
 mod describe;
 mod end_to_end;
+mod forget;
 mod log;
 mod probe;
 mod pull;

@@ -151,11 +151,22 @@ fn metrics_md_lists_every_metric_with_its_type() {
 fn topics_md_lists_every_topic() {
     let topics = Topics::new("PREFIX", "NODE").unwrap();
     let camera = "camera".parse().unwrap();
-    let methods =
-        ["status", "info", "camera_status", "description", "latest", "snapshot", "set", "state", "commands"];
+    let methods = [
+        "status",
+        "info",
+        "load",
+        "camera_status",
+        "description",
+        "latest",
+        "snapshot",
+        "set",
+        "state",
+        "commands",
+    ];
     let mut known = BTreeSet::from([
         topics.status(),
         topics.info(),
+        topics.load(),
         topics.camera_status(&camera),
         topics.description(&camera),
         topics.latest(&camera),
@@ -172,7 +183,8 @@ fn topics_md_lists_every_topic() {
     );
     let discovery = Discovery::new("DISCOVERY", true).unwrap().unwrap();
     known.insert(discovery.birth_topic());
-    known.extend(discovery.configs(&topics, &camera).into_iter().map(|(topic, _)| topic));
+    let configs = discovery.node(&topics).into_iter().chain(discovery.camera(&topics, &camera, "Camera"));
+    known.extend(configs.map(|(topic, _)| topic));
 
     let page = text("docs/reference/topics.md");
     let plain = |topic: &str| {

@@ -46,7 +46,7 @@ fn check_whole(events: &[Event]) {
 
 /// Returns the topics below `filter` that have a retained message. A marker that is published now ends the
 /// wait.
-fn retained(port: u16, filter: &str, marker: &str) -> Vec<String> {
+pub fn retained(port: u16, filter: &str, marker: &str) -> Vec<String> {
     broker::publish(port, marker, "marker");
     let subscriber = Subscriber::with(port, filter, &["-t", marker, "--retain-as-published"]);
     broker::publish(port, marker, "marker");
@@ -67,15 +67,15 @@ fn a_reload_touches_only_the_cameras_that_changed() {
     let mut seen = subscriber.until(described("goes"));
     seen.extend(subscriber.until(described("stays")));
     let of_goes = |topics: &[String]| topics.iter().filter(|t| t.contains("/goes")).count();
-    // Discovery topics of description, image, switch and prompt.
-    assert_eq!(of_goes(&retained(port, "homeassistant/#", "a")), 4);
+    // Of Home Assistant's discovery.
+    assert_eq!(of_goes(&retained(port, "homeassistant/#", "a")), 8);
 
     daemon.reload(&toml(port, &[STAYS, COMES]));
     daemon.logged("the configuration is active: started: comes; removed: goes");
     seen.extend(subscriber.until(described("comes")));
     seen.extend(subscriber.until(described("stays")));
     assert_eq!(of_goes(&retained(port, "homeassistant/#", "b")), 0);
-    assert_eq!(retained(port, "homeassistant/#", "c").iter().filter(|t| t.contains("/comes")).count(), 4);
+    assert_eq!(retained(port, "homeassistant/#", "c").iter().filter(|t| t.contains("/comes")).count(), 8);
     let info = Subscriber::to(port, "camscribe/edge1/info").next().json();
     let names: Vec<_> = info["cameras"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(names, ["comes", "stays"]);
@@ -209,7 +209,21 @@ fn a_camera_that_comes_back_with_other_broker_settings_is_found_by_home_assistan
     subscriber.until(|m| m.topic == "camscribe/edge1/goes/status" && m.text().is_empty());
     daemon.reload(&toml(port, &[STAYS, GOES]).replace("mqtt.url", "mqtt.version = \"5\"\nmqtt.url"));
     subscriber.until(|m| m.topic == "camscribe/edge1/goes/description");
-    assert_eq!(retained(port, "homeassistant/#", "a").iter().filter(|t| t.contains("/goes")).count(), 4);
+    assert_eq!(retained(port, "homeassistant/#", "a").iter().filter(|t| t.contains("/goes")).count(), 8);
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn a_new_name_is_announced_and_restarts_no_camera() {
+    let broker = Mosquitto::start("");
+    let config = "homeassistant/sensor/camscribe-edge1/stays-description/config";
+    let daemon = Daemon::start(&toml(broker.port(), &[STAYS]));
+    let subscriber = Subscriber::to(broker.port(), config);
+    assert_eq!(subscriber.next().json()["device"]["name"], "stays");
+    daemon.reload(&toml(broker.port(), &[STAYS, "name = \"Back yard\"\n"]));
+    daemon.logged("the configuration is active: renamed: stays");
+    assert_eq!(subscriber.next().json()["device"]["name"], "Back yard");
+    assert!(!daemon.log().contains("ended after"), "{}", daemon.log());
     assert_eq!(daemon.stop().0, Some(0));
 }
 
@@ -282,7 +296,7 @@ fn a_credential_that_only_a_restart_brings_holds_up_nothing_else() {
     assert!(told.contains("LoadCredential=") && told.contains("restart the service"), "{told}");
     assert!(told.contains("until then, what is new in cameras.new is not applied"), "{told}");
     daemon.logged("the configuration is active: started: comes");
-    daemon.logged("a changed password needs a restart");
+    daemon.logged("one that is still the old one needs a restart");
     subscriber.until(|m| m.topic == "camscribe/edge1/comes/description");
     assert_eq!(daemon.metric("camscribe_config_last_reload_successful"), Some(1.0));
     assert_eq!(daemon.metric("camscribe_camera_state{camera=\"new\",state=\"offline\"}"), None);

@@ -1,6 +1,7 @@
 //! The broker of `camscribe demo`, with our own publisher and subscriber and with mosquitto's clients.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::TcpStream,
     sync::Arc,
@@ -35,7 +36,7 @@ fn publisher(port: u16, outbox: &Arc<Outbox>) -> Publisher {
         node: "demo".into(),
         topic_prefix: "camscribe".into(),
         discovery_prefix: String::new(),
-        cameras: vec![camera()],
+        cameras: BTreeMap::from([(camera(), "Porch".into())]),
         commands: None,
     };
     Publisher::start(settings, Arc::clone(outbox)).expect("good settings")

@@ -38,7 +38,7 @@ async fn a_node_is_online_after_its_cameras_have_a_status_at_every_connect() {
     let proxy = Proxy::start(broker.port());
     proxy.set(Link::Refuse);
     let cameras = ["porch", "yard"].map(camera);
-    let settings = Settings { cameras: cameras.to_vec(), ..settings(proxy.port()) };
+    let settings = Settings { cameras: named(&["porch", "yard"]), ..settings(proxy.port()) };
     let publisher = start(settings, &outbox());
     for state in [CameraState::Connecting, CameraState::Online] {
         offline_reason(&publisher).await;
@@ -65,14 +65,15 @@ async fn configurations_that_are_no_longer_valid_are_cleared_before_anything_els
     let old = ["old/sensor/camscribe-edge1/gone-description/config", "camscribe/edge1/gone/status"];
     publisher.clear(old.map(String::from));
     publisher.erase(&camera("porch"));
-    publisher.announce(&camera("yard"));
+    publisher.announce(&camera("yard"), "yard");
     publisher.camera_status(&camera("yard"), CameraState::Connecting, None);
     proxy.set(Link::Pass);
     let seen = subscriber.until(|m| m.topic == STATUS && m.text() == "online");
     let (cleared, rest): (Vec<_>, Vec<_>) =
         seen.iter().partition(|m| m.topic.ends_with("/config") && m.payload.is_empty());
-    // The old one, and the description and the snapshot of the camera that was erased.
-    assert_eq!(cleared.len(), 3, "{seen:?}");
-    assert!(cleared.into_iter().eq(&seen[..3]), "{seen:?}");
+    // The old one, and those of the camera that was erased.
+    let erased = cleared.iter().filter(|m| m.topic.contains("/porch-")).count();
+    assert_eq!((cleared.len(), erased), (7, 6), "{seen:?}");
+    assert!(cleared.into_iter().eq(&seen[..7]), "{seen:?}");
     assert!(rest.iter().any(|m| m.topic == old[1]) && rest.iter().any(|m| m.topic.contains("/yard-")));
 }

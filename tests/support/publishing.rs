@@ -1,6 +1,6 @@
 //! Events, settings and waiting, as the tests of publishing share them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use camscribe::{
     camera::CameraId,
@@ -22,6 +22,11 @@ pub const JPEG: &[u8] = b"\xff\xd8 not an image \xff\xd9";
 
 pub fn camera(name: &str) -> CameraId {
     name.parse().expect("a good name")
+}
+
+/// Cameras that people call by their ids.
+pub fn named(names: &[&str]) -> BTreeMap<CameraId, String> {
+    names.iter().map(|name| (camera(name), (*name).into())).collect()
 }
 
 /// An event. Read from JSON, so that a field that may be absent need not be added here.
@@ -73,7 +78,7 @@ pub fn settings(port: u16) -> Settings {
         node: "edge1".into(),
         topic_prefix: "camscribe".into(),
         discovery_prefix: String::new(),
-        cameras: vec![camera("porch")],
+        cameras: named(&["porch"]),
         commands: None,
     }
 }

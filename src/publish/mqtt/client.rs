@@ -3,7 +3,7 @@
 //! rumqttc has a client for each version, and the two share no types. A session sees only the types
 //! below.
 
-use std::time::Duration;
+use std::{future::Future, pin::Pin, time::Duration};
 
 use rumqttc::{Transport, v5};
 use tokio_util::bytes::Bytes;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     broker_quirks::BrokerQuirks,
-    connector::Connector,
+    connector::{Connector, MAX_PACKET},
     protocol::Protocol,
     reason_text::{self, DisconnectReason, PubAckOutcome},
 };
@@ -25,11 +25,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the broker to close the connection after a DISCONNECT.
 pub(super) const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// The largest packet that the broker may send, bytes: Home Assistant's status, commands, and what
-/// others publish on those topics.
-const MAX_INCOMING: u32 = 64 * 1024;
-/// The largest packet that MQTT can frame, bytes.
-const MAX_PACKET: usize = 268_435_455;
 /// Requests that rumqttc queues: all messages in flight, a subscription and a DISCONNECT. A request
 /// never has to wait.
 const REQUESTS: usize = MAX_IN_FLIGHT as usize + 2;
@@ -46,6 +41,15 @@ pub(super) struct Outgoing {
     pub expiry: Option<u32>,
     /// The user property `id`.
     pub event: Option<Uuid>,
+}
+
+/// What the broker does with the retained messages that match a new subscription.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum OnSubscribe {
+    /// It sends them.
+    SendRetained,
+    /// It does not send them. MQTT 3.1.1 has no such request: they come with the mark `retained`.
+    SkipRetained,
 }
 
 /// An event of a connection.
@@ -81,11 +85,11 @@ pub(super) struct BrokerLimits {
 
 impl BrokerLimits {
     fn new(properties: Option<&v5::mqttbytes::v5::ConnAckProperties>) -> Self {
-        let max_packet = properties.and_then(|p| p.max_packet_size).map_or(MAX_PACKET, |max| max as usize);
+        let max_packet = properties.and_then(|p| p.max_packet_size).unwrap_or(MAX_PACKET);
         let keep_alive = properties.and_then(|p| p.server_keep_alive).map(|s| Duration::from_secs(s.into()));
         let receive_max = properties.and_then(|p| p.receive_max).unwrap_or(u16::MAX);
         Self {
-            max_packet: max_packet.min(MAX_PACKET),
+            max_packet: max_packet.min(MAX_PACKET) as usize,
             max_in_flight: usize::from(receive_max.min(MAX_IN_FLIGHT)),
             retain: properties.and_then(|p| p.retain_available) != Some(0),
             qos1: properties.and_then(|p| p.max_qos) != Some(0),
@@ -108,6 +112,19 @@ pub(super) struct QueueFull;
 pub(super) enum EventLoop {
     V5(Box<v5::EventLoop>),
     V311(Box<rumqttc::EventLoop>),
+}
+
+/// A poll of the event loop, which it owns. rumqttc loses data when a started poll is dropped, so that the
+/// poll is kept while other things are waited for.
+pub(super) type Poll =
+    Pin<Box<dyn Future<Output = (EventLoop, Result<BrokerEvent, DisconnectReason>)> + Send>>;
+
+/// Polls the event loop.
+pub(super) fn poll(mut events: EventLoop) -> Poll {
+    Box::pin(async move {
+        let result = events.poll().await;
+        (events, result)
+    })
 }
 
 /// A connection that is made when its event loop is first polled.
@@ -148,7 +165,7 @@ fn options_5(connector: &Connector, quirks: &BrokerQuirks) -> v5::MqttOptions {
         .set_clean_start(true)
         .set_keep_alive(KEEP_ALIVE)
         .set_connection_timeout(CONNECT_TIMEOUT.as_secs())
-        .set_max_packet_size(Some(MAX_INCOMING))
+        .set_max_packet_size(Some(connector.max_incoming))
         .set_outgoing_inflight_upper_limit(MAX_IN_FLIGHT);
     if let Some(topic) = &connector.will_topic {
         let (qos, properties) = (qos_5(quirks.qos1), None::<LastWillProperties>);
@@ -167,7 +184,7 @@ fn options_311(connector: &Connector, quirks: &BrokerQuirks) -> rumqttc::MqttOpt
         .set_transport(connector.transport.clone())
         .set_clean_session(true)
         .set_keep_alive(KEEP_ALIVE)
-        .set_max_packet_size(MAX_INCOMING as usize, MAX_PACKET)
+        .set_max_packet_size(connector.max_incoming as usize, MAX_PACKET as usize)
         .set_inflight(MAX_IN_FLIGHT);
     if let Some(topic) = &connector.will_topic {
         options.set_last_will(rumqttc::LastWill::new(topic, "offline", qos_311(quirks.qos1), quirks.retain));
@@ -225,14 +242,22 @@ impl Client {
         }
     }
 
-    /// Requests a SUBSCRIBE without retained messages. MQTT 3.1.1 cannot leave out retained messages.
-    pub fn subscribe(&self, topics: &[String]) -> Result<(), QueueFull> {
+    /// Requests a SUBSCRIBE.
+    pub fn subscribe(&self, topics: &[String], on_subscribe: OnSubscribe) -> Result<(), QueueFull> {
+        use v5::mqttbytes::v5::RetainForwardRule;
         match self {
             Self::V5(client) => {
                 let filter = |topic| {
                     let mut filter = v5::mqttbytes::v5::Filter::new(topic, qos_5(true));
-                    filter.retain_forward_rule = v5::mqttbytes::v5::RetainForwardRule::Never;
-                    filter.preserve_retain = true;
+                    match on_subscribe {
+                        OnSubscribe::SendRetained => {
+                            filter.retain_forward_rule = RetainForwardRule::OnEverySubscribe;
+                        }
+                        OnSubscribe::SkipRetained => {
+                            filter.retain_forward_rule = RetainForwardRule::Never;
+                            filter.preserve_retain = true;
+                        }
+                    }
                     filter
                 };
                 client.try_subscribe_many(topics.iter().map(filter)).map_err(|_| QueueFull)

@@ -17,6 +17,12 @@ use crate::{
     },
 };
 
+/// The largest packet that the service takes, bytes: Home Assistant's status, commands, and what
+/// others publish on those topics.
+const MAX_INCOMING: u32 = 64 * 1024;
+/// The largest packet that MQTT can frame, bytes.
+pub(super) const MAX_PACKET: u32 = 268_435_455;
+
 /// How to reach the broker, with the certificates read.
 pub(in crate::publish) struct Connector {
     pub(super) address: BrokerAddress,
@@ -24,6 +30,8 @@ pub(in crate::publish) struct Connector {
     pub(super) login: Option<Login>,
     pub(super) transport: Transport,
     pub(super) client_id: String,
+    /// The largest packet that the broker may send, bytes.
+    pub(super) max_incoming: u32,
     /// The topic on which the broker publishes `offline` when the connection is lost.
     pub(super) will_topic: Option<String>,
 }
@@ -41,20 +49,23 @@ impl Connector {
     ) -> Result<Self, TlsError> {
         let transport = transport(&address)?;
         let client_id = format!("camscribe-{}", topics.node());
-        Ok(Self { address, version, login, transport, client_id, will_topic: Some(topics.status()) })
+        let will_topic = Some(topics.status());
+        Ok(Self { address, version, login, transport, client_id, max_incoming: MAX_INCOMING, will_topic })
     }
 
     /// A connector with a client id of its own and no will.
     ///
     /// # Errors
     /// When a certificate or key cannot be used.
-    pub(super) fn for_probe(settings: &Settings) -> Result<Self, TlsError> {
+    pub(super) fn for_short_session(settings: &Settings) -> Result<Self, TlsError> {
         Ok(Self {
             transport: transport(&settings.broker)?,
             address: settings.broker.clone(),
             version: settings.version,
             login: settings.login.clone(),
             client_id: format!("camscribe-{}-probe-{}", settings.node, std::process::id()),
+            // Snapshots are among what it reads.
+            max_incoming: MAX_PACKET,
             will_topic: None,
         })
     }

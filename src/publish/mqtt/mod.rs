@@ -12,7 +12,7 @@
 //! | `delivery.rs`, `in_flight.rs` | what is sent, and what becomes of it |
 //! | `subscriptions.rs` | what camscribe subscribes to |
 //! | `broker_quirks.rs`, `reason_text.rs` | what a connection has taught; reasons in words |
-//! | `probe.rs` | `check --probe` |
+//! | `short_session.rs`, `probe.rs` | a connection beside the service's; `check --probe` |
 //! | `embedded_broker.rs`, `subscriber.rs` | the broker and the reader of `camscribe demo` |
 
 mod broker_quirks;
@@ -26,12 +26,15 @@ mod probe;
 mod protocol;
 mod reason_text;
 mod session;
+mod short_session;
 mod subscriber;
 mod subscriptions;
 mod tls;
 
 pub(super) use connection::run;
 pub(super) use connector::Connector;
-pub use probe::{ProbeError, probe};
+pub use probe::probe;
+pub use short_session::SessionError;
+pub(super) use short_session::ShortSession;
 pub use subscriber::{SubscribeError, subscribe};
 pub use tls::TlsError;

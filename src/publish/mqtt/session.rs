@@ -1,12 +1,12 @@
 //! One connection to the broker, from its CONNACK to its end.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::time::Duration;
 
 use tokio::time::{self, Instant};
 
 use super::{
     broker_quirks::{BrokerQuirks, V5Support},
-    client::{BrokerEvent, Client, DISCONNECT_TIMEOUT, EventLoop},
+    client::{BrokerEvent, Client, DISCONNECT_TIMEOUT, EventLoop, Poll, poll},
     delivery::{Delivery, SessionEnd},
     protocol::Protocol,
     reason_text::{CLOSED_BEFORE_CONNACK, DisconnectReason, NOT_MQTT},
@@ -18,17 +18,6 @@ use crate::publish::{
 
 /// How often postponed messages and paused subscriptions are tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(60);
-
-/// A poll of the event loop, which it owns. rumqttc loses data when a started poll is dropped, so the
-/// session keeps the poll while it waits for other things.
-type Poll = Pin<Box<dyn Future<Output = (EventLoop, Result<BrokerEvent, DisconnectReason>)> + Send>>;
-
-fn poll(mut events: EventLoop) -> Poll {
-    Box::pin(async move {
-        let result = events.poll().await;
-        (events, result)
-    })
-}
 
 /// An accepted connection.
 pub(super) struct Session<'a> {

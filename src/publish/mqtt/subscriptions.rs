@@ -1,7 +1,7 @@
 //! The topics that camscribe subscribes to: Home Assistant's status, and commands.
 
-use super::client::{Client, QueueFull};
-use crate::publish::shared::Shared;
+use super::client::{Client, OnSubscribe, QueueFull};
+use crate::{camera::CameraId, publish::shared::Shared};
 
 /// The subscriptions of one connection.
 pub(super) struct Subscriptions<'a> {
@@ -35,7 +35,7 @@ impl<'a> Subscriptions<'a> {
     pub fn request(&mut self, client: &Client) -> Result<(), QueueFull> {
         let topics: Vec<_> = self.filters.iter().map(|filter| filter.topic.clone()).collect();
         self.pending = !topics.is_empty();
-        if self.pending { client.subscribe(&topics) } else { Ok(()) }
+        if self.pending { client.subscribe(&topics, OnSubscribe::SkipRetained) } else { Ok(()) }
     }
 
     /// The broker's SUBACK. Logs the subscriptions that it does not grant.
@@ -62,7 +62,8 @@ impl<'a> Subscriptions<'a> {
         }
         // A retained command would be applied again at every start.
         if let Some(commands) = shared.commands.as_ref().filter(|_| !retained) {
-            commands.receive(&shared.topics, &shared.cameras(), topic, payload);
+            let exists = |camera: &CameraId| shared.cameras().contains_key(camera);
+            commands.receive(&shared.topics, exists, topic, payload);
         }
     }
 }

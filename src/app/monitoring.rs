@@ -46,7 +46,7 @@ pub async fn report_load(deps: WorkerDeps, reporter: Arc<StatusReporter>) {
 
 fn load(deps: &WorkerDeps, reporter: &StatusReporter) -> Load {
     let overload: u64 = deps.queue.dropped().values().sum();
-    let too_few: u64 = reporter.readings().values().map(|camera| camera.too_few).sum();
+    let too_few: u64 = reporter.readings().values().map(|camera| camera.counts.too_few).sum();
     Load {
         queue_clips: deps.queue.len(),
         outbox_messages: deps.outbox.status().rows,

@@ -40,7 +40,7 @@ fn node(name: &str) -> Result<String, BadTopic> {
 /// when the node is online, the broker cannot be used, or it keeps topics.
 pub fn run(args: &ForgetArgs) -> anyhow::Result<()> {
     let loaded = config::load(args.config.as_deref())?;
-    logging::init(true);
+    logging::init("warn", logging::Format::Auto);
     let mut settings = app::publish_settings(&loaded.config, None);
     settings.node.clone_from(&args.node);
     let node = &args.node;

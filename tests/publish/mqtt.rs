@@ -112,7 +112,7 @@ async fn states_are_retained_and_republished_to_a_broker_that_lost_them() {
     let outbox = outbox();
     let publisher = start(settings(broker.port()), &outbox);
     let cameras = BTreeMap::from([(camera("porch"), CameraInfo { decoder: Some("avdec_h264".into()) })]);
-    publisher.info(&Info { version: "0.1.0".into(), model: model(), gpu: None, cameras });
+    publisher.info(&Info { version: "0.1.0".into(), model: model(), gpu: None, cameras, reload: None });
     publisher.camera_status(&camera("porch"), CameraState::Connecting, None);
     publisher.camera_status(&camera("porch"), CameraState::Offline, Some("no route to host"));
     for run in 0..2 {

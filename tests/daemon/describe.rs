@@ -106,7 +106,9 @@ fn a_folder_is_searched_by_content_and_a_broken_film_does_not_stop_the_others() 
     let cameras: BTreeSet<_> = events.iter().map(|event| event["camera"].as_str().unwrap()).collect();
     assert_eq!(cameras.len(), names.len(), "{cameras:?}");
     assert_eq!(code, Some(1));
-    let lines: Vec<&str> = told.lines().collect();
+    // On a slow machine there is more than one line of progress.
+    let is_progress = |line: &&str| line.contains(" of 9: ") && !line.starts_with("1 of 9: ");
+    let lines: Vec<&str> = told.lines().filter(|line| !is_progress(line)).collect();
     assert_eq!(lines[0], "describing with shapes on the CPU, f32");
     assert_eq!(lines[1], "1 of 9: films/1 first day.mp4");
     assert!(lines[2].starts_with("error: films/2/half.mp4: the video is damaged or was cut off"), "{told}");

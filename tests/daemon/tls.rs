@@ -37,10 +37,12 @@ fn a_reload_reads_certificates_again_and_a_command_leaves_the_connection_alone()
         .args(["-t", "camscribe/edge1/porch/set/prompt", "-m", "Who comes?"])
         .status();
     assert!(sent.unwrap().success());
-    daemon.logged("the configuration is active: changed prompt or gate: porch");
+    daemon.logged("command over MQTT");
     assert_eq!(connections(), 1);
     daemon.reload(&toml);
     daemon.logged("the configuration is active: reconnecting to the broker");
     daemon::wait("another connection", || (connections() == 2).then_some(()));
-    assert_eq!(daemon.stop().0, Some(0));
+    let (code, log) = daemon.stop();
+    // None was made for the command.
+    assert_eq!((code, log.matches("connected to the MQTT broker at").count()), (Some(0), 2), "{log}");
 }

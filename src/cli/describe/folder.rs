@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::io::Errno;
+
 use crate::capture;
 
 /// What was found below folders.
@@ -47,8 +49,15 @@ impl Found {
             Ok(it) if it.is_dir() => self.search(&path),
             // What cannot be read may be a video: it is told when its turn comes.
             Ok(it) if it.is_file() && capture::is_video(&path).unwrap_or(true) => self.videos.push(path),
-            // Also pipes and links that lead nowhere.
-            _ => self.passed_over += 1,
+            // Such as pipes.
+            Ok(_) => self.passed_over += 1,
+            // A link that leads nowhere, or in a circle.
+            Err(why) if matches!(Errno::from_io_error(&why), Some(Errno::NOENT | Errno::LOOP)) => {
+                self.passed_over += 1;
+            }
+            Err(why) => {
+                self.unreadable.push((path.display().to_string(), format!("it cannot be read: {why}")))
+            }
         }
     }
 }

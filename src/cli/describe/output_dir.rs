@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File, TryLockError},
     io::{self, Write},
+    mem,
     os::unix::fs::MetadataExt,
     path::{self, Path, PathBuf},
 };
@@ -31,7 +32,8 @@ pub struct OutputDir {
     /// What is asked, how and of which model.
     question: String,
     records: BTreeMap<String, Record>,
-    record_file: File,
+    /// The record ends within a line.
+    torn: bool,
     _lock: File,
 }
 
@@ -87,13 +89,14 @@ impl OutputDir {
             bail!("another camscribe writes into {folder}: wait for its end, or choose another folder");
         }
         let path = folder.join(RECORDS);
-        let records = fs::read_to_string(&path).unwrap_or_default();
+        let written = fs::read(&path).unwrap_or_default();
+        let torn = written.last().is_some_and(|last| *last != b'\n');
         // A line may have been cut off.
+        let records = String::from_utf8_lossy(&written);
         let records = records.lines().filter_map(|line| serde_json::from_str::<Record>(line).ok());
         let records = records.map(|record| (record.output.clone(), record)).collect();
-        let record_file = File::options().append(true).create(true).open(&path).with_context(unwritable)?;
         let (folder, question) = (folder.into(), String::new());
-        Ok(Self { folder, ending, question, records, record_file, _lock: lock })
+        Ok(Self { folder, ending, question, records, torn, _lock: lock })
     }
 
     /// States what is asked, how and of which model: outputs of other questions are outdated.
@@ -158,7 +161,10 @@ impl OutputDir {
             fs::rename(&part, &path)?;
             if let Some(record) = record {
                 let record = Record { bytes: file.metadata()?.len(), ..record };
-                self.record_file.write_all(format!("{}\n", serde_json::to_string(&record)?).as_bytes())?;
+                let before = if mem::take(&mut self.torn) { "\n" } else { "" };
+                let line = format!("{before}{}\n", serde_json::to_string(&record)?);
+                let records = File::options().append(true).create(true).open(self.folder.join(RECORDS));
+                records?.write_all(line.as_bytes())?;
             }
             io::Result::Ok(())
         };

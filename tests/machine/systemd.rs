@@ -37,9 +37,10 @@ fn file(path: &str) -> String {
 fn unit() -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let unit = file("systemd/camscribe.service");
-    let installed = "ExecStart=/usr/bin/camscribe run";
-    assert!(unit.contains(installed));
-    let here = format!("ExecStart={} run", env!("CARGO_BIN_EXE_camscribe"));
+    let installed = "/usr/bin/camscribe ";
+    // To start, and to check before a reload.
+    assert_eq!(unit.matches(installed).count(), 2);
+    let here = format!("{} ", env!("CARGO_BIN_EXE_camscribe"));
     let path = folder.path().join("camscribe.service");
     fs::write(&path, unit.replace(installed, &here)).unwrap();
     (folder, path)

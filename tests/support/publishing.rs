@@ -10,7 +10,8 @@ use camscribe::{
         outbox::{Limits, Message, Outbox},
     },
 };
-use serde_json::json;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -22,6 +23,15 @@ pub const JPEG: &[u8] = b"\xff\xd8 not an image \xff\xd9";
 
 pub fn camera(name: &str) -> CameraId {
     name.parse().expect("a good name")
+}
+
+/// An event as it was made, of a message that carries it: without the time of its publication, which it must have.
+pub fn as_made(received: &Received) -> Value {
+    let mut event = received.json();
+    let published = event.as_object_mut().and_then(|event| event.remove("published")).expect("a time");
+    let published = DateTime::parse_from_rfc3339(published.as_str().expect("text")).expect("a time");
+    assert!((Utc::now() - published.to_utc()).abs() < TimeDelta::hours(1), "{published}");
+    event
 }
 
 /// Cameras that people call by their ids.

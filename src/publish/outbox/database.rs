@@ -17,7 +17,7 @@ use crate::camera::CameraId;
 
 /// The write-ahead log is truncated to this size after it has grown, bytes.
 const WAL_BYTES: u32 = 16 << 20;
-/// The values of `synchronous`, in WAL mode (https://www.sqlite.org/pragma.html#pragma_synchronous). Every commit waits
+/// The values of `synchronous`, in WAL mode (<https://www.sqlite.org/pragma.html#pragma_synchronous>). Every commit waits
 /// until the log is on disk.
 const SYNCED: &str = "full";
 /// The log is on disk with the next synced commit. A crash of the process loses nothing; after a loss of power, what was

@@ -29,7 +29,7 @@
 | [`lifecycle`], [`shutdown`], [`retry`] | the daemon's phase and health, signals, the one backoff |
 | [`cli`] | the commands |"
 )]
-//! | [`heartbeat`], [`logging`] | the sign of progress of the model's thread; log lines |
+//! | [`heartbeat`], [`logging`], [`plural`] | the sign of progress of the model's thread; log lines |
 //! | [`mod@bench`] | how fast the model is on this machine |
 
 #![cfg_attr(
@@ -64,6 +64,7 @@ pub mod interval;
 pub mod logging;
 pub mod memory;
 pub mod nn;
+pub mod plural;
 pub mod prompt_spec;
 pub mod queue;
 pub mod resize;

@@ -20,6 +20,7 @@ use crate::{
     clip::Clip,
     config::{self, Config},
     metrics::Reason,
+    plural::plural,
     prompt_spec::PromptSpec,
     queue::Overflow,
 };
@@ -206,7 +207,8 @@ async fn watch_camera(
     };
     match result {
         Ok(summary) => {
-            tracing::info!(camera = %id, "ended after {} frames in {} clips", summary.frames, summary.clips);
+            let (frames, clips) = (plural(summary.frames, "frame"), plural(summary.clips, "clip"));
+            tracing::info!(camera = %id, "ended after {frames} in {clips}");
             if let Some(warning) = summary.warning {
                 tracing::warn!(camera = %id, "{warning}");
             }

@@ -79,7 +79,11 @@ impl ConfigChange {
         if self.broker.is_some() {
             changes.push("reconnecting to the broker".into());
         }
-        let changes = if changes.is_empty() { "nothing changed".into() } else { changes.join("; ") };
+        let changes = match (changes.is_empty(), self.restart.is_empty()) {
+            (true, true) => "nothing changed".into(),
+            (true, false) => "what changed needs a restart".into(),
+            (false, _) => changes.join("; "),
+        };
         tracing::info!("the configuration is active: {changes}");
         if !self.restart.is_empty() {
             tracing::warn!("changes in {} take effect after a restart of camscribe", self.restart.join(", "));

@@ -9,6 +9,7 @@ use crate::{
     events::EventBuilder,
     frame::{Frame, Original},
     metrics::Reason,
+    plural::plural,
     publish::outbox::Message,
 };
 
@@ -34,7 +35,7 @@ pub fn deliver(outcome: Outcome, events: &mut EventBuilder, deps: &WorkerDeps) {
         EventKind::Unchanged => tracing::debug!(%camera, clip = clip.seq, "unchanged"),
     }
     if event.dropped.clips > 0 {
-        tracing::warn!(%camera, "{} older clips were dropped: the model is slower than the cameras", event.dropped.clips);
+        tracing::warn!(%camera, "the model is slower than the cameras: dropped {}", plural(event.dropped.clips, "older clip"));
     }
     // An unchanged clip needs no snapshot: the last one still shows the scene.
     let frame = clip.frames.iter().find(|frame| frame.has_original());

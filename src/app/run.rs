@@ -23,6 +23,7 @@ use crate::{
     http,
     lifecycle::{Lifecycle, Phase},
     metrics::Metrics,
+    plural::plural,
     publish::{
         CommandInbox,
         outbox::{InUse, Limits, Outbox, Storage},
@@ -182,15 +183,24 @@ impl Parts {
         cameras.stop_all().await;
         let finished = worker.finish(queue).await;
         match self.reporter.close(DRAIN_LIMIT).await {
-            0 => tracing::info!("every description was delivered"),
+            0 => match outbox.status().dead_lettered.values().sum::<u64>() {
+                0 => tracing::info!("every description was delivered"),
+                refused => tracing::warn!(
+                    "every description was offered to the broker; not taken and set aside since the start: {refused}"
+                ),
+            },
             left => match outbox.status().storage {
                 Storage::Disk => {
                     tracing::warn!(
-                        "{left} descriptions wait on disk: they are delivered after the next start"
+                        "on disk until the next start delivers them: {}",
+                        plural(left, "description")
                     )
                 }
                 Storage::Memory { .. } => {
-                    tracing::error!("{left} descriptions are lost: the broker did not accept them in time")
+                    tracing::error!(
+                        "lost, since the broker did not accept them in time: {}",
+                        plural(left, "description")
+                    )
                 }
             },
         }

@@ -16,6 +16,7 @@ use crate::{
     device::GpuInfo,
     event::ModelInfo,
     metrics::{CameraCounts, CameraReading, Metrics},
+    plural::plural,
     publish::{BrokerState, CameraInfo, Info, Load, Newest, Prepared, Publisher, ReloadInfo, outbox::Outbox},
     runtime_settings::Values,
 };
@@ -40,6 +41,8 @@ struct Inner {
     /// The run-time settings of each camera.
     settings: BTreeMap<CameraId, Values>,
     topics: RetainedTopics,
+    /// The topics that were last said to be cleared.
+    clearing: Vec<String>,
     /// The last reload; none yet.
     reload: Option<ReloadInfo>,
 }
@@ -78,6 +81,7 @@ impl StatusReporter {
             load: None,
             settings: BTreeMap::new(),
             topics,
+            clearing: Vec::new(),
             reload: None,
         };
         Self { metrics, outbox, inner: Mutex::new(inner) }
@@ -239,7 +243,7 @@ impl StatusReporter {
         let mut text = format!("{online} of {} cameras online", watched().count());
         text += if connected { ", broker connected" } else { ", broker not connected" };
         if waiting > 0 {
-            text += &format!(", {waiting} descriptions wait for it");
+            text += &format!(", it has still to take {}", plural(waiting, "description"));
         }
         if inner.reload.as_ref().is_some_and(|reload| reload.error.is_some()) {
             text += "; the last reload was rejected: see the log";
@@ -289,9 +293,10 @@ impl Inner {
         self.cameras.keys().for_each(|id| publisher.announce(id, self.name(id)));
         let used = publisher.retained_topics();
         let unused = self.topics.unused(&used);
-        if let Some(topic) = unused.first() {
-            tracing::info!("clearing {} topics that are no longer used, such as {topic}", unused.len());
+        if let Some(topic) = unused.first().filter(|_| unused != self.clearing) {
+            tracing::info!("clearing {} no longer used, such as {topic}", plural(unused.len(), "topic"));
         }
+        self.clearing.clone_from(&unused);
         publisher.clear(unused);
         self.topics.add(used);
         self.publisher = Some(publisher);

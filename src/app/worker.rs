@@ -17,6 +17,7 @@ use crate::{
     event::ModelInfo,
     events::EventBuilder,
     lifecycle::Phase,
+    plural::plural,
     queue::ClipQueue,
     resize::FrameScaling,
 };
@@ -84,7 +85,7 @@ impl ModelWorker {
         // Clips remain if the thread has ended early or is too slow.
         let left = queue.discard();
         if left > 0 {
-            tracing::warn!("{left} clips that waited for the model are dropped");
+            tracing::warn!("dropped before the model saw them: {}", plural(left, "clip"));
         }
         if joined.is_err() {
             joined = time::timeout(LAST_BATCH_LIMIT, ending).await;

@@ -22,6 +22,12 @@ use super::{
 };
 use crate::config::{Origin, Property, PropertyValue, Transport};
 
+/// What a pipeline lacks whose source has no name.
+const NO_SOURCE: &str = "no element is named source: add name=source to the one that opens the source";
+/// What a pipeline lacks whose end camscribe does not find.
+const NO_FRAMES: &str =
+    "no appsink is named frames, where camscribe takes the frames: end it with ! appsink name=frames";
+
 /// A pipeline and the two elements of it that camscribe works with.
 pub(super) struct BuiltPipeline {
     pub pipeline: gst::Pipeline,
@@ -76,29 +82,31 @@ fn name(config: &CameraConfig) -> &str {
 
 /// Builds the pipeline of a camera from its text.
 fn load(config: &CameraConfig, location: Option<&str>) -> Result<BuiltPipeline, PipelineError> {
-    let name = name(config);
-    let text = pipeline_files::text(name, config.pipelines_dir.as_deref())?;
-    let pipeline = parse(name, &text)?;
-    let lacks = |wanted, element| PipelineError::Lacks { name: name.into(), wanted, element };
-    let source = pipeline.by_name("source").ok_or_else(|| lacks("source", "source"))?;
+    let (name, folder) = (name(config), config.pipelines_dir.as_deref());
+    let text = pipeline_files::text(name, folder)?;
+    let title = pipeline_files::title(name, folder);
+    let pipeline = parse(&title, &text)?;
+    let lacks = |lack| PipelineError::Lacks { pipeline: title.clone(), lack };
+    let source = pipeline.by_name("source").ok_or_else(|| lacks(NO_SOURCE))?;
     let frames = pipeline.by_name("frames").and_then(|e| e.downcast::<gst_app::AppSink>().ok());
-    let frames = frames.ok_or_else(|| lacks("appsink for its frames", "frames"))?;
+    let frames = frames.ok_or_else(|| lacks(NO_FRAMES))?;
     if !configure_source(&pipeline, &source, config) || !set_location(&source, location) {
         let element = source.factory().map_or_else(String::new, |f| f.name().to_string());
         let what = config.source.to_string();
-        return Err(PipelineError::WrongSource { name: name.into(), element, what });
+        return Err(PipelineError::WrongSource { pipeline: title, element, what });
     }
     Ok(BuiltPipeline { pipeline, source, frames })
 }
 
-fn parse(name: &str, text: &str) -> Result<gst::Pipeline, PipelineError> {
-    let syntax = |why: String| PipelineError::Syntax { name: name.into(), why };
+/// Parses the text of the pipeline that messages call `title`.
+fn parse(title: &str, text: &str) -> Result<gst::Pipeline, PipelineError> {
+    let syntax = |why: String| PipelineError::Syntax { pipeline: title.into(), why };
     let mut context = gst::ParseContext::new();
     let parsed = gst::parse::launch_full(text, Some(&mut context), gst::ParseFlags::FATAL_ERRORS);
     match (parsed, context.missing_elements().into_iter().next()) {
         (_, Some(element)) => {
             let package = package_of_element(&element);
-            Err(PipelineError::NoElement { name: name.into(), element, package })
+            Err(PipelineError::NoElement { pipeline: title.into(), element, package })
         }
         (Err(error), None) => Err(syntax(error.message().to_owned())),
         (Ok(element), None) => element

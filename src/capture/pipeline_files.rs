@@ -37,40 +37,36 @@ pub enum PipelineError {
     #[error("pipeline file {}: longer than 64 KiB", .0.display())]
     TooLong(PathBuf),
     /// GStreamer does not understand it.
-    #[error("pipeline {name:?}: {why}")]
+    #[error("{pipeline}: {why}")]
     Syntax {
-        /// Which pipeline.
-        name: String,
+        /// Its [`title`].
+        pipeline: String,
         /// In GStreamer's words.
         why: String,
     },
     /// It uses an element that is not installed.
-    #[error(
-        "pipeline {name:?}: GStreamer has no element {element:?}; it may be in the Debian package {package}"
-    )]
+    #[error("{pipeline}: GStreamer has no element {element:?}; it may be in the Debian package {package}")]
     NoElement {
-        /// Which pipeline.
-        name: String,
+        /// Its [`title`].
+        pipeline: String,
         /// The element.
         element: String,
         /// The Debian package that probably has it.
         package: &'static str,
     },
     /// It has no element of a name that camscribe needs.
-    #[error("pipeline {name:?} has no {wanted}: add name={element} to the right element")]
+    #[error("{pipeline}: {lack}")]
     Lacks {
-        /// Which pipeline.
-        name: String,
-        /// What the element is for.
-        wanted: &'static str,
-        /// The name that it must have.
-        element: &'static str,
+        /// Its [`title`].
+        pipeline: String,
+        /// What it has not, and what to write.
+        lack: &'static str,
     },
     /// Its source element cannot play the source.
-    #[error("pipeline {name:?}: its source {element:?} cannot play {what}")]
+    #[error("{pipeline}: its source {element:?} cannot play {what}")]
     WrongSource {
-        /// Which pipeline.
-        name: String,
+        /// Its [`title`].
+        pipeline: String,
         /// Factory name of the element.
         element: String,
         /// The source, masked.
@@ -91,6 +87,14 @@ pub(super) fn text(name: &str, folder: Option<&Path>) -> Result<String, Pipeline
     };
     let kept = text.lines().filter(|line| !line.trim_start().starts_with('#'));
     Ok(kept.collect::<Vec<_>>().join(" "))
+}
+
+/// What messages call a pipeline: its file if that is in `folder`, else its name.
+pub(super) fn title(name: &str, folder: Option<&Path>) -> String {
+    match own_file(name, folder) {
+        Some(path) => format!("pipeline file {}", path.display()),
+        None => format!("pipeline {name:?}"),
+    }
 }
 
 /// Whether a pipeline is a file in `folder`.

@@ -11,7 +11,7 @@ use clap::Args;
 use super::{as_service::run_as_service, probe};
 use crate::{
     app, capture,
-    config::{self, Config},
+    config::{self, Loaded},
     logging::tell,
     publish::Prepared,
 };
@@ -27,10 +27,10 @@ pub struct CheckArgs {
     pub probe: bool,
 }
 
-/// Pipeline files that cannot be used, each with its camera.
+/// What is wrong with files that the configuration names, a line each.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
-pub struct BadPipelines(Vec<String>);
+pub struct BadFiles(Vec<String>);
 
 /// The check by the service ended with this exit code, and has said why.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +44,7 @@ pub struct CheckedAsService {
 /// standard error.
 ///
 /// # Errors
-/// [`config::ConfigError`] with every error of the configuration;
-/// [`SettingsError`](crate::publish::SettingsError) for the broker's settings; [`BadPipelines`]; when a probe fails.
+/// [`config::ConfigError`] with every error of the configuration; [`BadFiles`]; when a probe fails.
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let is_the_services = args.config.as_deref().is_none_or(|file| file == Path::new(config::DEFAULT_FILE));
     if is_the_services && let Some(status) = run_as_service(env::args().skip(1))? {
@@ -56,9 +55,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     for warning in &loaded.warnings {
         tell(format_args!("warning: {warning}"));
     }
-    // Reads the files with certificates and keys.
-    Prepared::new(app::publish_settings(&loaded.config, None))?;
-    check_pipelines(&loaded.config)?;
+    check_files(&loaded)?;
     if args.probe {
         return probe::run(&loaded.config);
     }
@@ -66,12 +63,17 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks the pipeline files of the user's own that enabled cameras use.
-fn check_pipelines(config: &Config) -> Result<(), BadPipelines> {
-    let check = |(id, camera)| {
+/// Checks the broker's certificates and keys, and the pipeline files of the user's own that enabled cameras use.
+fn check_files(loaded: &Loaded) -> Result<(), BadFiles> {
+    let config = &loaded.config;
+    let broker = Prepared::new(app::publish_settings(config, None)).err();
+    let broker = broker.map(|error| format!("{:#}", anyhow::Error::new(error)));
+    let pipeline = |(id, camera)| {
         let checked = capture::check_pipeline(&app::camera_config(id, camera, &config.pipelines));
-        checked.err().map(|error| format!("camera {id}: {:#}", anyhow::Error::new(error)))
+        checked
+            .err()
+            .map(|error| format!("{}: {:#}", loaded.locate(id, "pipeline"), anyhow::Error::new(error)))
     };
-    let bad: Vec<_> = app::enabled(config).filter_map(check).collect();
-    if bad.is_empty() { Ok(()) } else { Err(BadPipelines(bad)) }
+    let bad: Vec<_> = broker.into_iter().chain(app::enabled(config).filter_map(pipeline)).collect();
+    if bad.is_empty() { Ok(()) } else { Err(BadFiles(bad)) }
 }

@@ -5,7 +5,7 @@ use std::{io, process::ExitCode};
 use super::{
     args::{Cli, Command},
     bench,
-    check::{self, BadPipelines, CheckedAsService},
+    check::{self, BadFiles, CheckedAsService},
     completions, demo, describe, forget,
     interrupted::Interrupted,
     man, pull, run, schema,
@@ -62,7 +62,7 @@ fn fail(error: &anyhow::Error, serves: bool) -> ExitCode {
     for cause in error.chain().skip(1) {
         tell_error(format_args!("  because: {cause}"));
     }
-    let wrong = error.is::<ConfigError>() || error.is::<SettingsError>() || error.is::<BadPipelines>();
+    let wrong = error.is::<ConfigError>() || error.is::<SettingsError>() || error.is::<BadFiles>();
     if wrong || serves && error.downcast_ref().is_some_and(lacks_model) {
         ExitCode::from(BAD_CONFIGURATION)
     } else if error.is::<UsageError>() {

@@ -12,6 +12,7 @@ use super::runtime::runtime;
 use crate::{
     app, config,
     logging::{self, tell},
+    plural::plural,
     publish::{self, ForgetError, topics::BadTopic},
 };
 
@@ -39,7 +40,7 @@ fn node(name: &str) -> Result<String, BadTopic> {
 /// [`config::ConfigError`] with every error of the configuration; [`publish::SettingsError`] for the broker's settings;
 /// when the node is online, the broker cannot be used, or it keeps topics.
 pub fn run(args: &ForgetArgs) -> anyhow::Result<()> {
-    let loaded = config::load(args.config.as_deref())?;
+    let loaded = config::load_for_broker(args.config.as_deref())?;
     logging::init("warn", logging::Format::Auto);
     let mut settings = app::publish_settings(&loaded.config, None);
     settings.node.clone_from(&args.node);
@@ -62,8 +63,9 @@ pub fn run(args: &ForgetArgs) -> anyhow::Result<()> {
             settings.broker, settings.topic_prefix
         )),
         count => tell(format_args!(
-            "{count} retained topics of node {node} removed from the broker {}",
-            settings.broker
+            "removed from the broker {}: {} of node {node}",
+            settings.broker,
+            plural(count, "retained topic")
         )),
     }
     Ok(())

@@ -2,15 +2,16 @@
 //! are tested at the same time, and each gets a line as soon as its result is known.
 
 use std::{
+    fmt::Display,
     io::{self, Write},
     net::SocketAddr,
-    path::Path,
+    path::{self, Path},
     sync::Arc,
     time::Duration,
 };
 
 use anyhow::bail;
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, FsWord, PROC_SUPER_MAGIC, access, statfs};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -34,6 +35,8 @@ const FIRST_FRAME_LIMIT: Duration = Duration::from_secs(15);
 const HTTP_LIMIT: Duration = Duration::from_secs(5);
 /// The most that is read of its answer, bytes.
 const MAX_METRICS: u64 = 1 << 20;
+/// The file systems of /proc and /sys, whose folders only look as if they could be written to (statfs(2)).
+const KERNEL_FILE_SYSTEMS: [FsWord; 2] = [PROC_SUPER_MAGIC, 0x6265_6572];
 /// Cameras that are tested at the same time: each decodes with threads of its own.
 const CAMERAS_AT_ONCE: usize = 8;
 
@@ -146,18 +149,35 @@ async fn is_camscribe(address: SocketAddr) -> bool {
 
 /// Whether the state directory can be written to, or made. Nothing is written.
 fn probe_state_dir(folder: &Path) -> ProbeResult {
-    let existing = folder.ancestors().find(|path| path.exists()).unwrap_or(folder);
-    let writable = access(existing, Access::WRITE_OK | Access::EXEC_OK);
-    let outcome = match writable {
-        Ok(()) if existing == folder => Ok("can be written to".into()),
-        Ok(()) => Ok("will be made".into()),
-        Err(error) => Err(format!(
-            "{} cannot be written to: {}: give it to the user that camscribe runs as",
-            existing.display(),
-            io::Error::from(error)
-        )),
+    let subject = format!("state directory {}", folder.display());
+    ProbeResult { subject, outcome: can_be_state_dir(folder).map(Into::into) }
+}
+
+/// Whether a folder can be written to, or made, in words.
+///
+/// # Errors
+/// Why not.
+fn can_be_state_dir(folder: &Path) -> Result<&'static str, String> {
+    let path = path::absolute(folder).map_err(|error| error.to_string())?;
+    let existing = path.ancestors().find(|path| path.exists()).unwrap_or(&path);
+    if !existing.is_dir() {
+        return Err(format!("{} is not a folder: set node.state_dir to another", existing.display()));
+    }
+    let refused = |why: &dyn Display| {
+        format!(
+            "{} cannot be written to: {why}: give it to the user that camscribe runs as",
+            existing.display()
+        )
     };
-    ProbeResult { subject: format!("state directory {}", folder.display()), outcome }
+    access(existing, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| refused(&io::Error::from(error)))?;
+    let file_system = statfs(existing).map_err(|error| refused(&io::Error::from(error)))?.f_type;
+    if KERNEL_FILE_SYSTEMS.contains(&file_system) {
+        return Err(format!(
+            "{} holds no files of programs: set node.state_dir to another folder",
+            existing.display()
+        ));
+    }
+    Ok(if existing == path { "can be written to" } else { "will be made" })
 }
 
 async fn probe_camera(settings: CameraConfig) -> ProbeResult {

@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, env};
 use ::config::Value;
 
 use super::{
+    camera::URI,
     diagnostic::{Diagnostics, Location},
     hints,
     layer::Layer,
@@ -22,6 +23,9 @@ const SEPARATOR: &str = "__";
 /// Reads all variables of this process. `known`: the cameras that lower layers declare.
 pub fn read(known: &BTreeSet<CameraId>, diagnostics: &mut Diagnostics) -> Layer {
     let mut layer = Layer::default();
+    let names: Vec<_> = env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    let mut known = known.clone();
+    known.extend(names.iter().filter_map(|name| declared_camera(name)));
     for (name, value) in env::vars_os() {
         let Some(variable) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
             warn_of_one_underscore(&name.to_string_lossy(), diagnostics);
@@ -33,11 +37,19 @@ pub fn read(known: &BTreeSet<CameraId>, diagnostics: &mut Diagnostics) -> Layer 
             continue;
         };
         let path = variable[PREFIX.len()..].to_ascii_lowercase();
-        if let Err(why) = set(&mut layer, &path, location.value(value), known) {
+        if let Err(why) = set(&mut layer, &path, location.value(value), &known) {
             diagnostics.error(&location, why);
         }
     }
     layer
+}
+
+/// The camera whose address the variable of this name states, so that no file need declare it.
+fn declared_camera(variable: &str) -> Option<CameraId> {
+    let path = variable.strip_prefix(PREFIX)?.to_ascii_lowercase();
+    let (camera, key) =
+        path.strip_prefix(schema::CAMERAS)?.strip_prefix(SEPARATOR)?.rsplit_once(SEPARATOR)?;
+    camera.parse().ok().filter(|_| key == URI.name)
 }
 
 /// Sets the key that a variable names. `path`: the name of the variable without the prefix, in lower
@@ -60,6 +72,9 @@ fn set(layer: &mut Layer, path: &str, value: Value, known: &BTreeSet<CameraId>) 
     let camera = camera_named(camera, known).map_err(|e| e.to_string())?;
     let path = schema::camera_path(&camera);
     let key = schema::CAMERA.find(key).ok_or_else(|| hints::unknown_key(&path, key, &schema::CAMERA))?;
+    if !known.contains(&camera) {
+        return Err(hints::unknown_camera(&camera, known));
+    }
     layer.add_camera(&camera);
     layer.set(&path, key.name, value);
     Ok(())

@@ -1,9 +1,12 @@
 //! What to do about a section or key that does not exist: the words of the error message.
 
+use std::collections::BTreeSet;
+
 use super::{
     camera::OWN_KEYS,
     schema::{self, SectionSchema},
 };
+use crate::camera::CameraId;
 
 /// How alike two names must be, from 0 to 1, for one to be suggested for the other.
 const MIN_LIKENESS: f64 = 0.6;
@@ -57,6 +60,16 @@ pub fn unknown_key(path: &str, name: &str, section: &SectionSchema) -> String {
         (None, None) => {
             format!("there is no such key; [{path}] has {}", known().collect::<Vec<_>>().join(", "))
         }
+    }
+}
+
+/// The text for a variable that sets a key of a camera that is none of `known`.
+pub fn unknown_camera(id: &CameraId, known: &BTreeSet<CameraId>) -> String {
+    let section = schema::camera_path(id);
+    let wanted = format!("write [{section}] into the file, or state its uri in the environment, too");
+    match nearest(id.as_str(), known.iter().map(CameraId::as_str)) {
+        Some(near) => format!("there is no camera {id}; did you mean {near}? If not, {wanted}"),
+        None => format!("there is no camera {id}: {wanted}"),
     }
 }
 

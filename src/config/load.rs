@@ -70,6 +70,16 @@ impl Loaded {
         })
     }
 
+    /// Where the value of a camera's key was written; the camera's section if it has its default.
+    pub fn locate(&self, camera: &CameraId, key: &str) -> String {
+        let path = schema::camera_path(camera);
+        let section = self.sections.iter().find(|(name, ..)| *name == path);
+        match section.filter(|(.., section)| section.is_set(key)) {
+            Some((.., section)) => section.entry(key).location.to_string(),
+            None => path,
+        }
+    }
+
     /// The effective configuration as TOML: every key, defaults applied, credentials masked.
     pub fn to_toml(&self) -> String {
         let section = |(name, schema, section): &(String, &SectionSchema, Section)| {
@@ -91,7 +101,15 @@ impl Loaded {
 /// # Errors
 /// All errors in the configuration, each with its location.
 pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
-    read(file, None)
+    read(file, None, true)
+}
+
+/// As [`load`], for those who need the broker only: there may be no camera.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_for_broker(file: Option<&Path>) -> Result<Loaded, ConfigError> {
+    read(file, None, false)
 }
 
 /// Reads the configuration again, as [`load`] does, while `active` is active. What needs a credential that the service
@@ -100,16 +118,16 @@ pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
 /// # Errors
 /// All other errors in the configuration, each with its location.
 pub fn reload(file: Option<&Path>, active: &Config) -> Result<Loaded, ConfigError> {
-    read(file, Some(active))
+    read(file, Some(active), true)
 }
 
-fn read(file: Option<&Path>, active: Option<&Config>) -> Result<Loaded, ConfigError> {
+fn read(file: Option<&Path>, active: Option<&Config>, needs_camera: bool) -> Result<Loaded, ConfigError> {
     let path = file.unwrap_or(Path::new(DEFAULT_FILE));
     let mut diagnostics = Diagnostics::new(path.into());
     let Some(layers) = Layers::read(path, file.is_some(), &mut diagnostics) else {
         return Err(diagnostics.into_error());
     };
-    if layers.cameras.is_empty() && diagnostics.is_clean() {
+    if needs_camera && layers.cameras.is_empty() && diagnostics.is_clean() {
         let missing = if path.exists() { "" } else { " (this file does not exist)" };
         let text = format!("there is no camera: write a [cameras.<id>] section with a uri{missing}");
         diagnostics.error(&Location::Unset { key: String::new() }, text);

@@ -49,7 +49,8 @@ pub fn check_hub_id(id: &str) -> Result<(), BadId> {
         }
         _ => Err(BadId(format!(
             "{id:?} is not the name of a model: write a hub id such as organisation/name, or a directory that \
-             begins with / or ./"
+             begins with / or ./, or {:?} for the small one inside this program",
+            builtin::NAME
         ))),
     }
 }

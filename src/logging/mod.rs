@@ -15,7 +15,10 @@ use std::{
 use chrono::{SecondsFormat, Utc};
 use serde_json::json;
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, filter::ParseError, fmt::time::ChronoLocal, layer::SubscriberExt,
+    EnvFilter, Layer, Registry,
+    filter::{LevelFilter, ParseError},
+    fmt::time::ChronoLocal,
+    layer::SubscriberExt,
     util::SubscriberInitExt,
 };
 
@@ -51,21 +54,38 @@ static FORMAT: OnceLock<Format> = OnceLock::new();
 /// Starts logging, from the level `level` on: `error` to `trace`. `RUST_LOG` goes before it (`debug`,
 /// `camscribe::capture=trace`, …). A second call does nothing.
 pub fn init(level: &str, format: Format) {
+    let usual = format!("{level},{LIBRARY_LEVELS}");
     let stated = match env::var(EnvFilter::DEFAULT_ENV) {
-        Ok(text) => text.parse().map(Some).map_err(|error: ParseError| error.to_string()),
-        Err(VarError::NotPresent) => Ok(None),
+        Ok(text) => stated_filter(&text, &usual),
+        Err(VarError::NotPresent) => Ok(EnvFilter::new(&usual)),
         Err(VarError::NotUnicode(_)) => Err("it is not UTF-8".into()),
     };
     let (filter, mistake) = match stated {
         Ok(filter) => (filter, None),
-        Err(mistake) => (None, Some(mistake)),
+        Err(mistake) => (EnvFilter::new(&usual), Some(mistake)),
     };
-    let filter = filter.unwrap_or_else(|| EnvFilter::new(format!("{level},{LIBRARY_LEVELS}")));
     let format = *FORMAT.get_or_init(|| format.resolved());
     let _ = tracing_subscriber::registry().with(lines(format)).with(filter).try_init();
     if let Some(mistake) = mistake {
         tracing::warn!("RUST_LOG is not used: {mistake}; write for instance RUST_LOG=debug");
     }
+}
+
+/// The filter that `RUST_LOG` states. What names no level for everything is added to `usual`.
+///
+/// # Errors
+/// What is wrong with it.
+fn stated_filter(text: &str, usual: &str) -> Result<EnvFilter, String> {
+    let parts = || text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let is_level = |part: &str| part.parse::<LevelFilter>().is_ok();
+    // A mistyped level would be taken for the name of a module.
+    let is_module = |part: &str| part.contains(['=', '[', ':']) || part == env!("CARGO_PKG_NAME");
+    if let Some(other) = parts().find(|part| !is_level(part) && !is_module(part)) {
+        return Err(format!("{other:?} is none of error, warn, info, debug and trace"));
+    }
+    let base = if parts().any(is_level) { "" } else { usual };
+    let all: Vec<_> = Some(base).into_iter().chain(parts()).filter(|part| !part.is_empty()).collect();
+    all.join(",").parse().map_err(|error: ParseError| error.to_string())
 }
 
 /// Writes events in a format.
@@ -103,4 +123,38 @@ pub fn tell_error(text: impl fmt::Display) {
 /// Writes a line to standard error for the person at the keyboard.
 pub fn tell(line: impl fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rust_log_silences_nothing_by_mistake() {
+        let filter = |text| stated_filter(text, "info,rumqttc=warn").map(|filter| filter.to_string());
+        for (text, wanted) in [
+            ("", "rumqttc=warn,info"),
+            (" , ", "rumqttc=warn,info"),
+            ("debug", "debug"),
+            ("off", "off"),
+            ("camscribe::capture=trace", "camscribe::capture=trace,rumqttc=warn,info"),
+            ("camscribe", "camscribe=trace,rumqttc=warn,info"),
+            ("warn, rumqttc=debug", "rumqttc=debug,warn"),
+        ] {
+            let (mut got, mut parts): (Vec<_>, Vec<_>) = (
+                filter(text).unwrap().split(',').map(str::to_owned).collect(),
+                wanted.split(',').map(str::to_owned).collect(),
+            );
+            got.sort();
+            parts.sort();
+            assert_eq!(got, parts, "{text}");
+        }
+        for (text, why) in [
+            ("debg", "\"debg\" is none of error"),
+            ("info,verbose", "\"verbose\" is none"),
+            ("camscribe=loud", ""),
+        ] {
+            assert!(filter(text).unwrap_err().contains(why), "{text}");
+        }
+    }
 }

@@ -11,6 +11,7 @@ use super::{
     settings::Settings,
     topics::Topics,
 };
+use crate::plural::plural;
 
 /// Why a node is not forgotten.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +57,7 @@ impl fmt::Display for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { topics, removed, why } = self;
         let why = why.unwrap_or("its access rules may not let this user publish there");
-        write!(f, "the broker has kept {} topics ({why}), and removed {removed}: ", topics.len())?;
+        write!(f, "the broker has kept {} ({why}), and removed {removed}: ", plural(topics.len(), "topic"))?;
         f.write_str(&topics.join(", "))
     }
 }

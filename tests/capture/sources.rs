@@ -495,7 +495,7 @@ async fn a_custom_pipeline_is_used_and_its_errors_are_reported() {
     let [red, green, blue] = mean(&played.clips[0].frames[0], (0.75, 0.8), (0.1, 0.5));
     assert!(red.abs_diff(green) < 8 && red.abs_diff(blue) < 8, "{red} {green} {blue}");
     let cases = [
-        ("no-source", "has no source: add name=source"),
+        ("no-source", "no element is named source: add name=source"),
         ("no-frames", "name=frames"),
         ("no-element", "nosuchelement"),
         ("broken", "broken"),

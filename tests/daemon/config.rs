@@ -21,6 +21,7 @@ fn the_environment_is_read_by_each_keys_type_and_errors_name_the_variable() {
         ("CAMSCRIBE__CAMERAS__PORCH", "x", "CAMSCRIBE__CAMERAS__PORCH__URI"),
         ("CAMSCRIBE__CAMERAS__PORCH__PASSWORD", "hunter2", "name that file with password_file"),
         ("CAMSCRIBE__CAMERAS__PORCH__URI", "http://me:hunter2@h", "unknown scheme"),
+        ("CAMSCRIBE__CAMERAS__PROCH__FRAMES", "4", "there is no camera proch; did you mean porch?"),
         ("CAMSCRIBE__CAMERAS__PÖRCH__URI", "/x.mp4", "cannot name a camera"),
         ("CAMSCRIBE__MQTT__URL", "mqtt://me:hunter2@h", "holds credentials"),
     ] {
@@ -287,6 +288,13 @@ fn a_broken_pipeline_file_is_told_without_a_probe() {
     let mut check = check.file("pipelines/own.txt", "nosuchelement name=source ! appsink name=frames", 0o644);
     let answer = check.run();
     assert_eq!((answer.code, answer.out.as_str()), (Some(78), ""), "{answer:?}");
-    assert!(answer.err.contains("camera porch: pipeline \"own\": "), "{}", answer.err);
+    assert!(answer.err.contains("cameras.porch.pipeline: pipeline file "), "{}", answer.err);
     assert!(answer.err.contains("nosuchelement"), "{}", answer.err);
+    // Together with what is wrong with the broker's files.
+    fs::write(check.path("ca.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+        .unwrap();
+    let mut check = check.env("CAMSCRIBE__MQTT__URL", "mqtts://h").env("CAMSCRIBE__MQTT__CA_FILE", "ca.pem");
+    let answer = check.run();
+    assert_eq!(answer.code, Some(78), "{answer:?}");
+    assert!(answer.err.contains("nosuchelement") && answer.err.contains("ca.pem"), "{}", answer.err);
 }

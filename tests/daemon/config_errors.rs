@@ -344,7 +344,7 @@ fn an_invalid_test_source_gets_the_same_error_from_check_run_and_describe() {
     assert_eq!((run.status.code(), String::from_utf8(run.stderr).unwrap()), (Some(78), answer.err));
     let describe = camscribe(&["describe", "--model", "shapes", scene]);
     let error = String::from_utf8(describe.stderr).unwrap();
-    assert_eq!(describe.status.code(), Some(1));
+    assert_eq!(describe.status.code(), Some(2));
     assert!(error.contains(DRAGON), "{error}");
 }
 

@@ -113,7 +113,7 @@ fn a_folder_is_searched_by_content_and_a_broken_film_does_not_stop_the_others() 
     assert_eq!(lines[1], "1 of 9: films/1 first day.mp4");
     assert!(lines[2].starts_with("error: films/2/half.mp4: the video is damaged or was cut off"), "{told}");
     assert!(lines[3].starts_with("described 8 of 9 sources: 16 clips in "), "{told}");
-    assert!(lines[3].ends_with("; passed over 7 files that are no videos"), "{told}");
+    assert!(lines[3].ends_with("; passed over as no video: 7 files"), "{told}");
     assert_eq!(lines[4], "error: 1 of 9 sources could not be described: films/2/half.mp4");
     assert_eq!(lines.len(), 5, "{told}");
 
@@ -244,6 +244,10 @@ fn a_part_of_a_film_is_described_as_a_table() {
     let (code, _, told) = run(home.path(), ["--from", "1m", "scene.mp4"]);
     assert_eq!(code, Some(1));
     assert!(told.ends_with("error: scene.mp4: it ends after 4.0 s, before --from\n"), "{told}");
+    // The film has no frame between two of its frames.
+    let (code, _, told) = run(home.path(), ["--from", "3010ms", "--to", "3020ms", "scene.mp4"]);
+    assert_eq!(code, Some(1));
+    assert!(told.ends_with("error: scene.mp4: it has no frame between --from and --to\n"), "{told}");
     for (wrong, words) in [
         (["--from", "3s", "--to", "3s", "scene.mp4"], "--from must be before --to"),
         (["--from", "90", "--to", "1h", "scene.mp4"], "\"00:01:30\""),
@@ -253,6 +257,50 @@ fn a_part_of_a_film_is_described_as_a_table() {
         assert_eq!(code, Some(2), "{told}");
         assert!(told.contains(words), "{told}");
     }
+}
+
+#[test]
+fn the_rest_of_a_film_behind_the_last_whole_window_is_described_too() {
+    let (home, _) = home();
+    let (code, out, told) = run(home.path(), ["--to", "2050ms", "scene.mp4"]);
+    assert_eq!(code, Some(0), "{told}");
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines.len(), 2, "{out}");
+    assert!(lines[1].starts_with("00:00:02.000 - 00:00:02.050  "), "{out}");
+    // A subtitle must not end where it begins.
+    let (code, out, told) = run(home.path(), ["--format", "srt", "--to", "10ms", "scene.mp4"]);
+    assert_eq!(code, Some(0), "{told}");
+    assert!(out.starts_with("1\n00:00:00,000 --> 00:00:01,000\n"), "{out}");
+}
+
+#[test]
+fn a_video_in_a_folder_that_is_over_before_from_is_left_out_at_each_run() {
+    let (home, film) = home();
+    put(&film, home.path().join("films/short.mp4"));
+    fs::rename(
+        test_source::h264(home.path(), "object=red-circle-left", 8),
+        home.path().join("films/long.mp4"),
+    )
+    .unwrap();
+    for summary in ["described 1 of 1 source: 2 clips in ", "described 0 of 1 source, 1 already whole: "] {
+        let (code, _, told) = run(home.path(), ["--output-dir", "out", "--resume", "--from", "4s", "films"]);
+        assert_eq!(code, Some(0), "{told}");
+        assert!(told.contains(summary), "{told}");
+        assert!(told.ends_with("; with no frame between --from and --to: 1 video\n"), "{told}");
+    }
+}
+
+#[test]
+fn what_cannot_be_written_or_is_no_source_is_named_and_what_is_named_twice_is_one() {
+    let (home, _) = home();
+    let (code, _, told) = run(home.path(), ["-o", "/dev/full", "scene.mp4"]);
+    assert_eq!(code, Some(1));
+    assert!(told.contains("error: /dev/full cannot be written\n"), "{told}");
+    let (code, _, told) = run(home.path(), ["scene.mp4", "test://shapes?colour=red"]);
+    assert_eq!(code, Some(2));
+    assert!(told.contains("the source \"test://shapes?colour=red\": test:// has no option"), "{told}");
+    let (code, out, told) = run(home.path(), ["scene.mp4", "./scene.mp4", "scene.mp4"]);
+    assert_eq!((code, out.lines().count()), (Some(0), 2), "{out}{told}");
 }
 
 #[test]

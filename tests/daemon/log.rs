@@ -102,11 +102,15 @@ fn a_reader_that_leaves_ends_the_demo_in_peace() {
 #[test]
 fn a_wrong_rust_log_is_told() {
     let home = tempfile::tempdir().unwrap();
-    let mut describe = camscribe(home.path());
-    describe.args(["describe", "--model", "shapes", "missing.mp4"]).env("RUST_LOG", "camscribe=loud");
-    let output = describe.output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(told.contains("RUST_LOG is not used: "), "{told}");
+    for (wrong, why) in
+        [("camscribe=loud", ""), ("debg", "\"debg\" is none of error, warn, info, debug and trace")]
+    {
+        let mut describe = camscribe(home.path());
+        describe.args(["describe", "--model", "shapes", "missing.mp4"]).env("RUST_LOG", wrong);
+        let output = describe.output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(told.contains(&format!("RUST_LOG is not used: {why}")), "{told}");
+    }
 }
 
 #[test]
@@ -115,7 +119,7 @@ fn describe_says_how_far_it_came_before_a_signal() {
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let mut describe = camscribe(home.path());
         // A test picture does not end.
-        describe.args(["describe", "--model", "shapes", "--window", "1s", "test://shapes", "test://shapes"]);
+        describe.args(["describe", "--model", "shapes", "--window", "1s", "test://shapes", "test://ball"]);
         let mut describe = describe.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut first = String::new();
         BufReader::new(describe.stdout.as_mut().unwrap()).read_line(&mut first).unwrap();

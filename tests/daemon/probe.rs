@@ -163,6 +163,26 @@ fn a_broken_configuration_is_reported_before_anything_is_probed() {
 }
 
 #[test]
+fn a_state_directory_that_cannot_be_is_reported_and_none_is_made() {
+    let folder = folder();
+    fs::write(folder.path().join("file"), "").unwrap();
+    for (state_dir, wanted) in [
+        ("state/deep", "will be made"),
+        (".", "can be written to"),
+        ("file/state", "file is not a folder: set node.state_dir to another"),
+        ("/proc/state", "/proc holds no files of programs"),
+    ] {
+        let toml = format!(
+            "[node]\nstate_dir = \"{state_dir}\"\n[model]\nid = \"shapes\"\n[cameras.a]\nuri = \"test://ball\"\n"
+        );
+        let answer = probe(folder.path(), &toml);
+        let line = answer.out.lines().find(|line| line.contains("state directory")).unwrap();
+        assert!(line.contains(wanted), "{line}");
+        assert!(!folder.path().join("state").exists());
+    }
+}
+
+#[test]
 fn probing_a_broker_publishes_nothing_there() {
     let folder = folder();
     let broker = Mosquitto::start("");

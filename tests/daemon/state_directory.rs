@@ -44,7 +44,7 @@ fn an_unusable_state_directory_is_reported_and_descriptions_wait_in_memory() {
     });
     let (code, log) = daemon.stop();
     assert_eq!(code, Some(0));
-    assert!(log.contains("descriptions are lost"), "{log}");
+    assert!(log.contains("lost, since the broker did not accept them in time"), "{log}");
 }
 
 #[test]

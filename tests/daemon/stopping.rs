@@ -72,7 +72,7 @@ fn a_stop_at_any_moment_ends_in_time_and_loses_nothing() {
     daemon.signal("TERM");
     assert_eq!(daemon.wait(), Some(0));
     let log = daemon.log();
-    assert!(log.contains("descriptions wait on disk"), "{log}");
+    assert!(log.contains("on disk until the next start delivers them"), "{log}");
     assert!(daemon.logged("every description").contains("was delivered"));
     assert!(!log.contains("panicked"), "{log}");
 
@@ -86,6 +86,22 @@ fn a_stop_at_any_moment_ends_in_time_and_loses_nothing() {
         let lost: Vec<_> = ids.iter().filter(|id| !delivered.contains(*id)).collect();
         assert!(lost.is_empty(), "{camera}: {lost:?} of {}", ids.len());
     }
+}
+
+#[test]
+fn what_the_broker_refused_was_not_delivered() {
+    let broker = Mosquitto::start("message_size_limit 300");
+    let mut daemon = Daemon::start(&format!(
+        "model.id = \"shapes\"\nmqtt.url = \"mqtt://127.0.0.1:{}\"\ndefaults.window = \"2s\"\n\
+         cameras.one.uri = \"test://shapes?live=false&duration=4s\"\n",
+        broker.port()
+    ));
+    assert_eq!(daemon.wait(), Some(0));
+    let told = daemon.logged("every description");
+    assert!(
+        told.ends_with("was offered to the broker; not taken and set aside since the start: 2"),
+        "{told}"
+    );
 }
 
 #[test]

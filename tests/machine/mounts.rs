@@ -150,5 +150,5 @@ fn a_disk_that_is_full_for_a_while_loses_nothing() {
     daemon.logged("takes descriptions again");
     let (code, log) = daemon.stop();
     assert_eq!(code, Some(0));
-    assert!(log.contains("descriptions wait on disk"), "{log}");
+    assert!(log.contains("on disk until the next start delivers them"), "{log}");
 }

@@ -143,7 +143,8 @@ impl DescribeArgs {
             ("window", Some(&self.window)),
             ("stride", self.stride.as_deref()),
             ("frames", Some(&self.frames)),
-            // Every clip is described.
+            // Every part of a film is described.
+            ("min_frames", Some("1")),
             ("change_threshold", Some("0")),
         ];
         let options = options.into_iter().filter_map(|(key, text)| Some((key, text?)));

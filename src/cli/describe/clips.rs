@@ -1,6 +1,6 @@
 //! One source: its clips, described as they are read.
 
-use std::{num::NonZeroUsize, sync::Arc, thread, time::Duration};
+use std::{fmt, num::NonZeroUsize, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, bail};
 use tokio::sync::watch;
@@ -15,7 +15,7 @@ use crate::{
     app,
     camera::CameraStatus,
     capture::{self, CameraConfig, Summary},
-    clip::Clip,
+    clip::{Clip, TimeRange},
     config,
     describe::{
         Describer, Footage,
@@ -25,6 +25,25 @@ use crate::{
     logging::tell,
     queue::{ClipQueue, Overflow},
 };
+
+/// No frame of a source lies between `--from` and `--to`.
+#[derive(Debug, thiserror::Error)]
+pub struct NothingInRange {
+    name: String,
+    /// Its end, if that is before `--from`.
+    early_end: Option<Duration>,
+}
+
+impl fmt::Display for NothingInRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.early_end {
+            Some(end) => {
+                write!(f, "{}: it ends after {:.1} s, before --from", self.name, end.as_secs_f64())
+            }
+            None => write!(f, "{}: it has no frame between --from and --to", self.name),
+        }
+    }
+}
 
 /// Describes a source window by window, while it is being read on another thread. Returns whether it was read to its
 /// end.
@@ -64,18 +83,20 @@ pub fn describe_windows(
         reader.join()
     });
     written?;
-    let (Summary { frames, clips, duration, warning, .. }, to_its_end) =
+    let (Summary { clips, duration, warning, .. }, to_its_end) =
         summary.map_err(|_| anyhow::anyhow!("the thread that reads the source panicked"))??;
     if let Some(warning) = warning {
         progress.suspend(|| tell(format_args!("warning: {}: {warning}", on_one_line(&source.text))));
     }
     if clips == 0 && !cancel.is_cancelled() {
-        if duration < job.range.from {
-            bail!("{}: it ends after {:.1} s, before --from", source.text, duration.as_secs_f64());
+        if job.range == TimeRange::default() {
+            bail!("{}: it has no frames", source.text);
         }
-        let what_to_do =
-            if frames > 1 { "; where frames come rarely, a longer --window holds more" } else { "" };
-        bail!("{}: {frames} frames are too few for a clip{what_to_do}", source.text);
+        return Err(NothingInRange {
+            name: source.text.clone(),
+            early_end: (duration < job.range.from).then_some(duration),
+        }
+        .into());
     }
     Ok(to_its_end)
 }

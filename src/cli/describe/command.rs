@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::{
     super::{interrupted::Interrupted, runtime::runtime, usage::UsageError},
     args::{DescribeArgs, STDOUT, SamplingArg},
-    clips::{describe_whole_file, describe_windows},
+    clips::{NothingInRange, describe_whole_file, describe_windows},
     job::Job,
     output_dir::{OutputDir, OutputState},
     output_file::TruncateOnFirstWrite,
@@ -24,6 +24,7 @@ use crate::{
     config,
     describe::Describer,
     logging::{self, tell},
+    plural::plural,
     shutdown,
 };
 
@@ -101,11 +102,11 @@ impl Outputs {
             folder.check(&sources.all)?;
             return Ok(Self::Each(folder));
         }
-        let out: Box<dyn Write> = match args.output.as_os_str() == STDOUT {
-            true => Box::new(io::stdout()),
-            false => Box::new(open_file(&args.output, sources)?),
+        let (out, place): (Box<dyn Write>, _) = match args.output.as_os_str() == STDOUT {
+            true => (Box::new(io::stdout()), "standard output".into()),
+            false => (Box::new(open_file(&args.output, sources)?), args.output.display().to_string()),
         };
-        Ok(Self::One(Printer::new(args.format, sources.count() > 1, out)))
+        Ok(Self::One(Printer::new(args.format, sources.count() > 1, out, place)))
     }
 
     /// What is to be done for each source. Those that are whole count only if `resume`.
@@ -121,7 +122,8 @@ impl Outputs {
         let outdated = states.iter().filter(|state| **state == OutputState::Outdated).count();
         if outdated > 0 {
             tell(format_args!(
-                "{outdated} outputs are made again: their sources have changed, or other things were asked"
+                "made again, since the source has changed or other things were asked: {}",
+                plural(outdated, "output")
             ));
         }
         states
@@ -192,6 +194,7 @@ fn describe_all(
         match describe_one(source, job, model, outputs) {
             Ok(to_its_end) => tally.done += usize::from(to_its_end),
             Err(error) if source.found && no_video(&error) => tally.pass_over(),
+            Err(error) if source.found && error.is::<NothingInRange>() => tally.leave_out(),
             // An I/O error is that of the output: further descriptions could not be written either.
             Err(error) if error.downcast_ref::<io::Error>().is_some() || sources.count() == 1 => {
                 return Err(error);
@@ -224,7 +227,8 @@ fn describe_one(
         Outputs::Each(folder) => folder,
     };
     let output = folder.begin(source)?;
-    let mut printer = Printer::new(job.args.format, false, Box::new(output.file.try_clone()?));
+    let (file, place) = (Box::new(output.file.try_clone()?), output.part().display().to_string());
+    let mut printer = Printer::new(job.args.format, false, file, place);
     let to_its_end = describe(&mut printer);
     let to_its_end = to_its_end.and_then(|to_its_end| Ok((to_its_end, printer.finish()?)));
     match to_its_end {

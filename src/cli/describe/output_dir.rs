@@ -199,6 +199,11 @@ impl OutputDir {
 }
 
 impl SourceOutput {
+    /// The path of the file until it is whole.
+    pub fn part(&self) -> &Path {
+        &self.part
+    }
+
     /// Says where the beginning of an output is that will not become whole.
     pub fn abandon(self) {
         match self.file.metadata() {

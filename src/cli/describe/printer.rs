@@ -1,7 +1,12 @@
 //! The output formats of `describe`: plain text, one JSON event per line, a table (CSV), WebVTT and SubRip.
 
-use std::{borrow::Cow, io::Write, time::Duration};
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+    time::Duration,
+};
 
+use anyhow::Context;
 use chrono::SecondsFormat;
 use clap::ValueEnum;
 
@@ -11,10 +16,15 @@ use crate::{
     describe::DescribeError,
     event::{Event, SourcePart},
     logging::tell,
+    plural::plural,
 };
 
 /// The columns of CSV.
 const COLUMNS: &str = "source,offset_start_s,offset_end_s,start,end,description";
+
+/// How long a subtitle is shown at least: the last frame of a film may be alone in its clip, and a cue that ends where
+/// it begins is not valid.
+const SHORTEST_CUE: Duration = Duration::from_secs(1);
 
 /// The output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -46,6 +56,8 @@ pub struct Printer {
     /// Whether the output names the source of descriptions.
     name_sources: bool,
     out: Box<dyn Write>,
+    /// What messages call it.
+    place: String,
     /// Descriptions that were printed.
     cues: usize,
     /// Clips that could not be described.
@@ -57,8 +69,8 @@ pub struct Printer {
 
 impl Printer {
     /// A printer that has written nothing yet.
-    pub fn new(format: Format, name_sources: bool, out: Box<dyn Write>) -> Self {
-        Self { format, name_sources, out, cues: 0, failed: 0, source: String::new(), named: false }
+    pub fn new(format: Format, name_sources: bool, out: Box<dyn Write>, place: String) -> Self {
+        Self { format, name_sources, out, place, cues: 0, failed: 0, source: String::new(), named: false }
     }
 
     /// Makes `source` the source of the descriptions that follow.
@@ -72,7 +84,9 @@ impl Printer {
     /// When the output cannot be written.
     pub fn outcome(&mut self, clip: &Clip, event: &Result<Event, DescribeError>) -> anyhow::Result<()> {
         match event {
-            Ok(event) => self.event(clip, event)?,
+            Ok(event) => {
+                self.event(clip, event).with_context(|| format!("{} cannot be written", self.place))?;
+            }
             Err(error) => {
                 tell(format_args!(
                     "{}: clip {} was not described: {error}",
@@ -85,9 +99,10 @@ impl Printer {
         Ok(())
     }
 
-    fn event(&mut self, clip: &Clip, event: &Event) -> anyhow::Result<()> {
+    fn event(&mut self, clip: &Clip, event: &Event) -> io::Result<()> {
         let text = event.description.as_str();
         let (start, end) = (clip.start_pts, clip.start_pts + clip.duration);
+        let shown_until = end.max(start + SHORTEST_CUE);
         let part = SourcePart {
             source: self.source.clone(),
             offset_start_s: seconds(start),
@@ -113,7 +128,7 @@ impl Printer {
             }
             Format::Jsonl => {
                 let event = Event { part: Some(part), ..event.clone() };
-                serde_json::to_writer(&mut self.out, &event).map_err(std::io::Error::from)?;
+                serde_json::to_writer(&mut self.out, &event).map_err(io::Error::from)?;
                 writeln!(self.out)?;
             }
             Format::Csv => self.out.write_all(row(&part, event).as_bytes())?,
@@ -121,7 +136,7 @@ impl Printer {
                 self.out,
                 "{} --> {}\n{}\n\n",
                 timestamp(start, '.'),
-                timestamp(end, '.'),
+                timestamp(shown_until, '.'),
                 cue(&escape(text))
             )?,
             Format::Srt => {
@@ -130,7 +145,7 @@ impl Printer {
                     "{}\n{} --> {}\n{}\n\n",
                     self.cues,
                     timestamp(start, ','),
-                    timestamp(end, ','),
+                    timestamp(shown_until, ','),
                     cue(text)
                 )?;
             }
@@ -144,11 +159,11 @@ impl Printer {
     /// # Errors
     /// When a clip could not be described, or the output cannot be written.
     pub fn finish(mut self) -> anyhow::Result<usize> {
-        self.out.flush()?;
+        self.out.flush().with_context(|| format!("{} cannot be written", self.place))?;
         anyhow::ensure!(
             self.failed == 0,
-            "{} clips were not described; the lines above say why",
-            self.failed
+            "not described: {}; the lines above say why",
+            plural(self.failed, "clip")
         );
         Ok(self.cues)
     }

@@ -1,10 +1,8 @@
 //! A source of `describe`, and what capture needs to know about it.
 
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 
-use anyhow::Context;
-
-use super::{job::Job, naming};
+use super::{super::usage::UsageError, job::Job, naming};
 use crate::{
     app,
     camera::CameraId,
@@ -33,11 +31,12 @@ impl NamedSource {
     ///
     /// # Errors
     /// When it is not a source.
-    pub fn parse(text: &str) -> anyhow::Result<Self> {
+    pub fn parse(text: &str) -> Result<Self, UsageError> {
         let parsed = match text.parse() {
             // A file may have any name.
             Err(_) if Path::new(text).exists() => ParsedSource { source: Source::file(text), login: None },
-            parsed => parsed.context("a source is not valid")?,
+            parsed => parsed
+                .map_err(|why| UsageError(format!("the source \"{:.200}\": {why}", config::mask(text))))?,
         };
         let ParsedSource { source, login } = parsed;
         let (name, output) = match source.origin() {
@@ -61,6 +60,12 @@ impl NamedSource {
             login: None,
             found: true,
         })
+    }
+
+    /// What two arguments for the same source have in common.
+    pub fn identity(&self) -> PathBuf {
+        let absolute = self.file().and_then(|path| path::absolute(path).ok());
+        absolute.unwrap_or_else(|| (&self.text).into())
     }
 
     /// The file that it is, if it is one.

@@ -55,6 +55,8 @@ impl Sources {
         if sources.all.is_empty() && sources.unusable.is_empty() {
             bail!("{}: there is no video in it", args.sources.join(", "));
         }
+        let mut named = BTreeSet::new();
+        sources.all.retain(|source| named.insert(source.identity()));
         distinguish(&mut sources.all);
         sources.check(args)?;
         let login = args.login()?;

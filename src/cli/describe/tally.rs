@@ -9,7 +9,7 @@ use super::{
     sources::Sources,
     text::on_one_line,
 };
-use crate::logging::tell;
+use crate::{logging::tell, plural::plural};
 
 /// The most names that one line lists.
 const MAX_NAMES: usize = 10;
@@ -24,6 +24,8 @@ pub struct Tally {
     pub whole: usize,
     /// Files in folders that are no videos.
     pub passed_over: usize,
+    /// Files in folders with no frame between `--from` and `--to`.
+    outside: usize,
     /// Names of sources that could not be described.
     failed: Vec<String>,
 }
@@ -32,7 +34,7 @@ impl Tally {
     /// Nothing is done yet. What is known not to be usable is told.
     pub fn new(sources: &Sources) -> Self {
         let (all, passed_over) = (sources.count(), sources.passed_over);
-        let mut tally = Self { all, done: 0, whole: 0, passed_over, failed: Vec::new() };
+        let mut tally = Self { all, done: 0, whole: 0, passed_over, outside: 0, failed: Vec::new() };
         for (name, why) in &sources.unusable {
             tally.fail(name, &format!("{name}: {why}"));
         }
@@ -51,6 +53,12 @@ impl Tally {
         self.passed_over += 1;
     }
 
+    /// A video in a folder turned out to have no frame in the part that is asked for.
+    pub fn leave_out(&mut self) {
+        self.all -= 1;
+        self.outside += 1;
+    }
+
     /// Whether no source is left.
     pub fn is_complete(&self) -> bool {
         self.done + self.whole + self.failed.len() == self.all
@@ -58,7 +66,7 @@ impl Tally {
 
     /// Tells how a run went that described so many clips, if it was about more than one file.
     pub fn tell(&self, clips: usize, time: Duration) {
-        if self.all == 1 && self.passed_over == 0 {
+        if self.all == 1 && self.whole == 0 && self.passed_over == 0 && self.outside == 0 {
             return;
         }
         let whole = match self.whole {
@@ -67,11 +75,17 @@ impl Tally {
         };
         let passed_over = match self.passed_over {
             0 => String::new(),
-            n => format!("; passed over {n} files that are no videos"),
+            n => format!("; passed over as no video: {}", plural(n, "file")),
+        };
+        let outside = match self.outside {
+            0 => String::new(),
+            n => format!("; with no frame between --from and --to: {}", plural(n, "video")),
         };
         let (done, all, speed, time) = (self.done, self.all, rate(clips, time), in_words(time));
         tell(format_args!(
-            "described {done} of {all} sources{whole}: {clips} clips in {time}, {speed}{passed_over}"
+            "described {done} of {}{whole}: {} in {time}, {speed}{passed_over}{outside}",
+            plural(all, "source"),
+            plural(clips, "clip")
         ));
     }
 
@@ -89,7 +103,7 @@ impl Tally {
                     more => format!(" and {more} more"),
                 };
                 let names = self.failed[..n.min(MAX_NAMES)].join(", ");
-                bail!("{n} of {} sources could not be described: {names}{more}", self.all)
+                bail!("{n} of {} could not be described: {names}{more}", plural(self.all, "source"))
             }
         }
     }

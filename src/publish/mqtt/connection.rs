@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     config::MqttVersion,
+    plural::plural,
     publish::shared::{BrokerState, Shared},
     retry::{Backoff, BackoffConfig, Jitter},
 };
@@ -70,7 +71,8 @@ pub(in crate::publish) async fn run(connector: Connector, shared: Arc<Shared>) {
         } else if let Some(minutes) = outage.reminder(Instant::now()) {
             tracing::warn!(
                 "still not connected to the MQTT broker at {address} after {minutes} minutes: {why}; \
-                 {waiting} descriptions wait"
+                 {} wait",
+                plural(waiting, "description")
             );
         }
         let mut stopped = stop.clone();

@@ -64,7 +64,7 @@ impl fmt::Display for CameraId {
 pub enum CameraState {
     /// Frames arrive.
     Online,
-    /// The source is being opened; no frame has arrived yet.
+    /// The source is being opened for the first time since the camera was started.
     #[default]
     Connecting,
     /// No frames arrive. The source is opened again later, unless it has come to its end.

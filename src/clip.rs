@@ -16,7 +16,7 @@ use crate::{
 pub struct Clip {
     /// Which camera it is from.
     pub camera: CameraId,
-    /// Number of this clip among those of its camera, from 0, since the process or a reload last started
+    /// Number of this clip among those of its camera, from 0, since the process, a reload or a command last started
     /// the camera.
     pub seq: u64,
     /// Start of the window, UTC.

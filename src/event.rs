@@ -96,7 +96,7 @@ pub enum EventKind {
 /// The clip of an event.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct ClipInfo {
-    /// Number of this clip among those of its camera, from 0, since the process or a reload last started the
+    /// Number of this clip among those of its camera, from 0, since the process, a reload or a command last started the
     /// camera. A missing number is a lost clip.
     pub seq: u64,
     /// Start of the window, UTC.

@@ -27,6 +27,7 @@
 | [`hub`] | model files: found on this machine, or downloaded |
 | [`app`] | the wiring of the daemon, and the order in which it stops |
 | [`lifecycle`], [`shutdown`], [`retry`] | the daemon's phase and health, signals, the one backoff |
+| [`ownership`] | whose files camscribe makes |
 | [`cli`] | the commands |"
 )]
 //! | [`heartbeat`], [`logging`], [`plural`] | the sign of progress of the model's thread; log lines |
@@ -83,6 +84,8 @@ pub mod hub;
 pub mod lifecycle;
 #[cfg(feature = "daemon")]
 pub mod metrics;
+#[cfg(feature = "daemon")]
+pub mod ownership;
 #[cfg(feature = "daemon")]
 pub mod publish;
 #[cfg(feature = "daemon")]

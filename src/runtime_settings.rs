@@ -91,6 +91,16 @@ impl fmt::Display for Value {
     }
 }
 
+/// The longest text that Home Assistant shows and sends, characters.
+pub const MAX_SHOWN: usize = 255;
+
+/// Whether `sent` is what Home Assistant shows of the longer text `current`: saving that would destroy the text.
+pub fn is_cut(sent: &Value, current: &Value) -> bool {
+    let (Value::Text(sent), Value::Text(current)) = (sent, current) else { return false };
+    let begins = |kept| current.starts_with(kept) && current.chars().count() > MAX_SHOWN;
+    sent.chars().count() == MAX_SHOWN && sent.strip_suffix('…').is_some_and(begins)
+}
+
 /// Values by the name of their setting.
 pub type Values = BTreeMap<&'static str, Value>;
 
@@ -210,6 +220,15 @@ mod tests {
             setting.set(&mut camera, &wrong);
             assert_eq!(values(&camera), before);
         }
+    }
+
+    #[test]
+    fn a_text_that_was_shown_cut_is_known_when_it_comes_back() {
+        let text = |count: usize| Value::Text("é".repeat(count));
+        let cut = Value::Text(format!("{}…", "é".repeat(254)));
+        assert!(is_cut(&cut, &text(256)) && is_cut(&cut, &text(3000)));
+        assert!(!is_cut(&cut, &text(255)) && !is_cut(&cut, &Value::Text("e".repeat(300))));
+        assert!(!is_cut(&text(255), &text(256)) && !is_cut(&cut, &cut));
     }
 
     #[test]

@@ -8,14 +8,14 @@ use super::{
     config_change::ConfigChange,
     deps::CameraDeps,
     overrides::Overrides,
-    settings::{display_names, publish_settings},
+    settings::{display_names, pipeline_mistakes, publish_settings},
     status_reporter::OldTopics,
 };
 use crate::{
     camera::CameraId,
     config::{self, Config, Loaded},
     publish::{CommandInbox, Prepared, SettingsError, commands::CameraCommand},
-    runtime_settings,
+    runtime_settings::{self, is_cut},
 };
 
 /// The active configuration, and what it is made of.
@@ -77,10 +77,14 @@ impl ActiveConfig {
     pub async fn reload(&mut self, path: Option<PathBuf>, cameras: &mut Cameras, deps: &CameraDeps) {
         tracing::info!("reloading the configuration");
         let active = self.file.clone();
-        let read = tokio::task::spawn_blocking(move || config::reload(path.as_deref(), &active)).await;
-        let result = match read {
+        let read = tokio::task::spawn_blocking(move || {
+            let loaded = config::reload(path.as_deref(), &active).map_err(|errors| errors.to_string())?;
+            let mistakes: Vec<_> = pipeline_mistakes(&loaded).collect();
+            if mistakes.is_empty() { Ok(loaded) } else { Err(mistakes.join("\n")) }
+        });
+        let result = match read.await {
             Ok(Ok(loaded)) => self.apply_file(loaded, cameras, deps).await,
-            Ok(Err(errors)) => Err(errors.to_string()),
+            Ok(Err(mistakes)) => Err(mistakes),
             Err(panic) => Err(panic.to_string()),
         };
         if let Err(why) = &result {
@@ -124,13 +128,21 @@ impl ActiveConfig {
     /// Applies commands of subscribers.
     pub async fn apply_commands(
         &mut self,
-        commands: Vec<CameraCommand>,
+        mut commands: Vec<CameraCommand>,
         cameras: &mut Cameras,
         deps: &CameraDeps,
     ) {
         for command in &commands {
             tracing::info!(camera = %command.camera, "command over MQTT: {command}");
         }
+        commands.retain(|command| {
+            let current = self.config.cameras.get(&command.camera).map(|camera| command.setting.get(camera));
+            let cut = command.value.as_ref().zip(current).is_some_and(|(sent, current)| is_cut(sent, &current));
+            if cut {
+                tracing::warn!(camera = %command.camera, "not applied: it is the beginning of the {} that is set, as Home Assistant shows it", command.setting.name);
+            }
+            !cut
+        });
         if !self.overrides.apply(commands, &self.file) {
             return;
         }

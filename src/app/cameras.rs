@@ -131,7 +131,11 @@ impl Cameras {
     pub async fn stop_all(&mut self) {
         self.stop.cancel();
         self.running.keys().for_each(|id| self.deps.queue.unregister(id));
+        let watched: Vec<_> = self.running.keys().cloned().collect();
         while self.join().await.is_some() {}
+        for id in watched {
+            self.deps.reporter.set_state(&id, CameraState::Offline, Some("stopped"));
+        }
     }
 
     /// The cameras that failed for good: they are not retried.
@@ -212,8 +216,10 @@ async fn watch_camera(
             if let Some(warning) = summary.warning {
                 tracing::warn!(camera = %id, "{warning}");
             }
-            let why = if stopped.is_cancelled() { "stopped" } else { "ended" };
-            reporter.set_state(&id, CameraState::Offline, Some(why));
+            // Whoever stops a camera says what becomes of it.
+            if !stopped.is_cancelled() {
+                reporter.set_state(&id, CameraState::Offline, Some("ended"));
+            }
             Ok(())
         }
         Err(error) => {

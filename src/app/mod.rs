@@ -34,4 +34,4 @@ mod worker;
 pub use load::load_model;
 pub use reload::Reload;
 pub use run::run;
-pub use settings::{camera_config, enabled, overflow, publish_settings};
+pub use settings::{camera_config, enabled, overflow, pipeline_mistakes, publish_settings};

@@ -47,10 +47,12 @@ pub async fn report_load(deps: WorkerDeps, reporter: Arc<StatusReporter>) {
 fn load(deps: &WorkerDeps, reporter: &StatusReporter) -> Load {
     let overload: u64 = deps.queue.dropped().values().sum();
     let too_few: u64 = reporter.readings().values().map(|camera| camera.counts.too_few).sum();
+    let outbox = deps.outbox.status();
     Load {
         queue_clips: deps.queue.len(),
-        outbox_messages: deps.outbox.status().rows,
+        outbox_messages: outbox.rows,
         dropped_clips: overload + too_few + deps.metrics.dropped_clips(),
+        dropped_events: outbox.dropped.values().sum(),
     }
 }
 

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use crate::{
     camera::CameraId,
-    capture::CameraConfig,
+    capture::{self, CameraConfig},
     clip::{TimeRange, WindowConfig},
-    config::{self, Config, Source},
+    config::{self, Config, Loaded, Source},
     publish::{BrokerAddress, CommandInbox, Settings, TlsFiles},
     queue::Overflow,
 };
@@ -44,6 +44,16 @@ pub fn camera_config(id: &CameraId, camera: &config::CameraSettings, pipelines: 
         connect_timeout: CONNECT_TIMEOUT,
         retry: true,
     }
+}
+
+/// What is wrong with the pipeline files of the user's own that enabled cameras use, a line each.
+pub fn pipeline_mistakes(loaded: &Loaded) -> impl Iterator<Item = String> {
+    let check = |(id, camera)| {
+        let checked = capture::check_pipeline(&camera_config(id, camera, &loaded.config.pipelines));
+        let error = anyhow::Error::new(checked.err()?);
+        Some(format!("{}: {error:#}", loaded.locate(id, "pipeline")))
+    };
+    enabled(&loaded.config).filter_map(check)
 }
 
 /// What people call each camera, disabled ones included.

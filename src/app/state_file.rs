@@ -6,6 +6,8 @@ use anyhow::Context;
 use chrono::Utc;
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::ownership::give_to_folders_owner;
+
 /// Returns the value in `file`, or the default if there is no such file.
 ///
 /// # Errors
@@ -44,6 +46,7 @@ pub fn write(file: &Path, value: &impl Serialize) -> anyhow::Result<()> {
     let _ = fs::remove_file(&new);
     let created = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new);
     let mut open = created.with_context(context)?;
+    give_to_folders_owner(&new).with_context(context)?;
     serde_json::to_writer(&mut open, value).with_context(context)?;
     open.sync_all().with_context(context)?;
     fs::rename(&new, file).with_context(context)?;

@@ -17,7 +17,10 @@ use crate::{
     event::ModelInfo,
     metrics::{CameraCounts, CameraReading, Metrics},
     plural::plural,
-    publish::{BrokerState, CameraInfo, Info, Load, Newest, Prepared, Publisher, ReloadInfo, outbox::Outbox},
+    publish::{
+        BrokerState, CameraInfo, Info, Load, Newest, Prepared, Publisher, ReloadInfo,
+        outbox::{Outbox, Storage},
+    },
     runtime_settings::Values,
 };
 
@@ -244,6 +247,9 @@ impl StatusReporter {
         text += if connected { ", broker connected" } else { ", broker not connected" };
         if waiting > 0 {
             text += &format!(", it has still to take {}", plural(waiting, "description"));
+        }
+        if let Storage::Memory { .. } = self.outbox.status().storage {
+            text += "; descriptions are kept in memory only";
         }
         if inner.reload.as_ref().is_some_and(|reload| reload.error.is_some()) {
             text += "; the last reload was rejected: see the log";

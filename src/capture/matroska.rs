@@ -17,13 +17,13 @@ const DURATION: [u8; 2] = [0x44, 0x89];
 pub(super) fn states_duration(file: File) -> io::Result<bool> {
     let mut head = Vec::new();
     file.take(HEAD).read_to_end(&mut head)?;
-    Ok(info(&head).is_some_and(|info| has_duration(info).unwrap_or_default()))
+    Ok(infos(&head).any(|info| has_duration(info).unwrap_or_default()))
 }
 
-/// The content of the segment information.
-fn info(head: &[u8]) -> Option<&[u8]> {
-    let at = head.windows(INFO.len()).position(|it| it == INFO)? + INFO.len();
-    element(&head[at..]).map(|(content, _)| content)
+/// What can be the content of the segment information: the id also stands in the index before it.
+fn infos(head: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let ids = head.windows(INFO.len()).enumerate().filter(|(_, it)| *it == INFO);
+    ids.filter_map(|(at, _)| element(&head[at + INFO.len()..]).map(|(content, _)| content))
 }
 
 /// Whether a duration other than 0 is among these elements. `None`: they end with none.
@@ -53,8 +53,11 @@ mod tests {
     #[test]
     fn a_duration_of_zero_is_none() {
         let file = |duration: &[u8]| [&INFO[..], &[0x8b, 0x2a, 0xd7, 0xb1, 0x81, 1], duration].concat();
-        let states = |file: &[u8]| has_duration(info(file).unwrap()).unwrap_or_default();
-        assert!(states(&file(&[0x44, 0x89, 0x83, 0, 0, 1])));
+        let states = |file: &[u8]| infos(file).any(|info| has_duration(info).unwrap_or_default());
+        let stated = file(&[0x44, 0x89, 0x83, 0, 0, 1]);
+        assert!(states(&stated));
+        // An index that names the segment information, as FFmpeg writes it.
+        assert!(states(&[&[0x53, 0xab, 0x84], &INFO[..], &[0x53, 0xac, 0x81, 0xa1], &stated].concat()));
         assert!(!states(&file(&[0x44, 0x89, 0x83, 0, 0, 0])));
         assert!(!states(&file(&[0x4d, 0x80, 0x83, b'x', b'y', b'z'])));
     }

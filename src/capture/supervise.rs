@@ -180,10 +180,12 @@ impl Supervisor {
         }
     }
 
-    /// The source is opened: what was known of the last run is no longer true, but counts go on.
+    /// The source is opened: what was known of the last run is no longer true, but counts go on. A camera that was
+    /// lost counts as lost until frames arrive: its state does not change with every attempt.
     fn reset_status(&self) {
         self.status.send_modify(|s| {
             *s = CameraStatus {
+                state: s.state,
                 why: std::mem::take(&mut s.why),
                 frames: s.frames,
                 reconnects: s.reconnects,

@@ -4,19 +4,23 @@
 use std::{
     env,
     io::{self, BufRead, BufReader},
+    ops::RangeInclusive,
     path::Path,
     process::{Command, ExitStatus, Stdio},
 };
 
 use rustix::process::geteuid;
 
-use crate::logging::tell;
+use crate::logging::{tell, tell_error};
 
 /// The unit of the service.
 const UNIT: &str = "camscribe.service";
 
 /// There is a systemd to ask if this exists (sd_booted(3)).
 const BOOTED: &str = "/run/systemd/system";
+
+/// The exit codes that systemd itself gives where it cannot start a program (systemd.exec(5)).
+const START_FAILURES: RangeInclusive<i32> = 200..=245;
 
 /// What matters to a check of what a unit's `[Service]` may set. systemd-run takes each as a unit file has it.
 const PROPERTIES: [&str; 31] = [
@@ -88,8 +92,20 @@ pub fn run_as_service(arguments: impl Iterator<Item = String>) -> io::Result<Opt
     let mut child = command.spawn()?;
     // Passed on from here, so that the journal has the words of a reload's check under the service's name.
     let words = child.stderr.take().into_iter().flat_map(|stderr| BufReader::new(stderr).lines());
-    words.map_while(Result::ok).for_each(tell);
-    child.wait().map(Some)
+    words.map_while(Result::ok).for_each(|line| match line.starts_with("warning: ") {
+        true => tell(line),
+        false => tell_error(line),
+    });
+    let status = child.wait()?;
+    if let Some(code) = status.code().filter(|code| START_FAILURES.contains(code)) {
+        let advice = match code {
+            243 => "does the file of each LoadCredential= exist?",
+            216 | 217 => "do the user and the groups of the unit exist?",
+            _ => "systemd.exec(5) says what the number means",
+        };
+        tell_error(format_args!("error: systemd cannot start {UNIT} (exit status {code}): {advice}"));
+    }
+    Ok(Some(status))
 }
 
 /// The user of a unit and its properties as systemd-run takes them, of a unit file and its drop-ins as `systemctl cat`

@@ -10,7 +10,7 @@ use clap::Args;
 
 use super::{as_service::run_as_service, probe};
 use crate::{
-    app, capture,
+    app,
     config::{self, Loaded},
     logging::tell,
     publish::Prepared,
@@ -68,12 +68,6 @@ fn check_files(loaded: &Loaded) -> Result<(), BadFiles> {
     let config = &loaded.config;
     let broker = Prepared::new(app::publish_settings(config, None)).err();
     let broker = broker.map(|error| format!("{:#}", anyhow::Error::new(error)));
-    let pipeline = |(id, camera)| {
-        let checked = capture::check_pipeline(&app::camera_config(id, camera, &config.pipelines));
-        checked
-            .err()
-            .map(|error| format!("{}: {:#}", loaded.locate(id, "pipeline"), anyhow::Error::new(error)))
-    };
-    let bad: Vec<_> = broker.into_iter().chain(app::enabled(config).filter_map(pipeline)).collect();
+    let bad: Vec<_> = broker.into_iter().chain(app::pipeline_mistakes(loaded)).collect();
     if bad.is_empty() { Ok(()) } else { Err(BadFiles(bad)) }
 }

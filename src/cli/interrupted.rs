@@ -2,12 +2,10 @@
 
 /// A signal has stopped a command before it was done.
 #[derive(Debug, thiserror::Error)]
-#[error("stopped after {done} of {all} sources")]
+#[error("stopped after {progress}")]
 pub struct Interrupted {
     /// The exit code for that signal.
     pub exit_code: u8,
-    /// Sources that were described to their end.
-    pub done: usize,
-    /// All sources.
-    pub all: usize,
+    /// How many sources were described to their end, of how many.
+    pub progress: String,
 }

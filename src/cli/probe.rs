@@ -2,7 +2,7 @@
 //! are tested at the same time, and each gets a line as soon as its result is known.
 
 use std::{
-    fmt::Display,
+    env, fs,
     io::{self, Write},
     net::SocketAddr,
     path::{self, Path},
@@ -11,7 +11,10 @@ use std::{
 };
 
 use anyhow::bail;
-use rustix::fs::{Access, FsWord, PROC_SUPER_MAGIC, access, statfs};
+use rustix::{
+    fs::{Access, FsWord, PROC_SUPER_MAGIC, access, statfs},
+    io::Errno,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -26,7 +29,8 @@ use crate::{
     capture::{self, CameraConfig, CameraFacts, CaptureError},
     config::{self, Config},
     describe, hub, logging,
-    publish::{self, mqtt},
+    ownership::user,
+    publish::{self, mqtt, outbox},
 };
 
 /// How long a camera may take until its first frame.
@@ -35,6 +39,8 @@ const FIRST_FRAME_LIMIT: Duration = Duration::from_secs(15);
 const HTTP_LIMIT: Duration = Duration::from_secs(5);
 /// The most that is read of its answer, bytes.
 const MAX_METRICS: u64 = 1 << 20;
+/// What a state directory needs at least to be of use, bytes.
+const LEAST_ROOM: u64 = 1 << 20;
 /// The file systems of /proc and /sys, whose folders only look as if they could be written to (statfs(2)).
 const KERNEL_FILE_SYSTEMS: [FsWord; 2] = [PROC_SUPER_MAGIC, 0x6265_6572];
 /// Cameras that are tested at the same time: each decodes with threads of its own.
@@ -163,19 +169,36 @@ fn can_be_state_dir(folder: &Path) -> Result<&'static str, String> {
     if !existing.is_dir() {
         return Err(format!("{} is not a folder: set node.state_dir to another", existing.display()));
     }
-    let refused = |why: &dyn Display| {
-        format!(
-            "{} cannot be written to: {why}: give it to the user that camscribe runs as",
-            existing.display()
-        )
+    let refused = |path: &Path, error: Errno| {
+        let advice = match error {
+            Errno::ROFS => format!(
+                "the disk is mounted read-only, or the sandbox of the service does so: set ReadWritePaths={} with \
+                 systemctl edit camscribe",
+                folder.display()
+            ),
+            _ => format!("give it to the user {}", user()),
+        };
+        format!("{} cannot be written to: {}: {advice}", path.display(), io::Error::from(error))
     };
-    access(existing, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| refused(&io::Error::from(error)))?;
-    let file_system = statfs(existing).map_err(|error| refused(&io::Error::from(error)))?.f_type;
-    if KERNEL_FILE_SYSTEMS.contains(&file_system) {
+    access(existing, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| refused(existing, error))?;
+    // What another user has left in it, such as root.
+    let files = fs::read_dir(existing).into_iter().flatten().flatten().map(|entry| entry.path());
+    for file in files.filter(|file| existing == path && file.is_file()) {
+        access(&file, Access::WRITE_OK).map_err(|error| refused(&file, error))?;
+    }
+    let file_system = statfs(existing).map_err(|error| refused(existing, error))?;
+    let free = file_system.f_bavail.saturating_mul(file_system.f_bsize as u64);
+    if KERNEL_FILE_SYSTEMS.contains(&file_system.f_type) {
         return Err(format!(
             "{} holds no files of programs: set node.state_dir to another folder",
             existing.display()
         ));
+    }
+    if free < LEAST_ROOM {
+        return Err(format!("the disk of {} has {free} bytes left: make room", existing.display()));
+    }
+    if outbox::is_in_use(&path) {
+        return Ok("is used by a camscribe that runs");
     }
     Ok(if existing == path { "can be written to" } else { "will be made" })
 }
@@ -205,10 +228,19 @@ fn facts_text(facts: CameraFacts) -> String {
     text
 }
 
+/// Whether systemd, which runs this, hides a path from its service.
+fn is_hidden_from_services(path: &Path) -> bool {
+    let hidden = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
+    env::var_os("INVOCATION_ID").is_some() && hidden.iter().any(|folder| path.starts_with(folder))
+}
+
 /// The error, its causes, and which setting to check.
 fn with_advice(error: CaptureError) -> String {
     use CaptureError as E;
     let advice = match &error {
+        E::Unreadable { path, .. } | E::NoFile(path) if is_hidden_from_services(path) => {
+            "the sandbox of the service hides /home, /root and /tmp: keep it in another folder"
+        }
         E::Unauthorised(_) => "check username and password_file of this camera",
         E::NoFile(_)
         | E::NotMedia(_)

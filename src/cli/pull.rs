@@ -1,19 +1,27 @@
 //! `camscribe pull`: downloads a model to this machine, for use without a network.
 
 use std::{
+    env, fs,
     io::{self, IsTerminal, Write},
+    os::unix::{fs::MetadataExt, process::CommandExt},
     path::PathBuf,
+    process::Command,
     time::Duration,
 };
 
+use anyhow::Context;
 use clap::Args;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use rustix::process::geteuid;
 
 use crate::{
     config,
     hub::{self, HubClient, ModelCaches, PullProgress, Target},
     logging::tell,
 };
+
+/// Where the service keeps models (`CacheDirectory=` of its unit).
+const SERVICE_CACHE: &str = "/var/cache/camscribe";
 
 /// Arguments of `pull`.
 #[derive(Debug, Args)]
@@ -47,6 +55,9 @@ impl ModelAt {
 /// # Errors
 /// [`hub::HubError`] when the model cannot be downloaded.
 pub fn run(args: &PullArgs) -> anyhow::Result<()> {
+    if args.dir.is_none() {
+        become_service()?;
+    }
     let ModelAt { model, revision } = &args.model;
     let hub = HubClient::from_env()?;
     let caches;
@@ -65,6 +76,24 @@ pub fn run(args: &PullArgs) -> anyhow::Result<()> {
     tell(format_args!("{model}@{revision} is on this machine: {size}, commit {}", pulled.commit));
     writeln!(io::stdout(), "{}", pulled.path.display())?;
     Ok(())
+}
+
+/// Goes on as the user of the service where root pulls a model and the service is installed: it looks in a cache of its
+/// own, and could not use what is root's. Returns where that is not so.
+///
+/// # Errors
+/// When this program cannot be run as that user.
+fn become_service() -> anyhow::Result<()> {
+    let owner = fs::metadata(SERVICE_CACHE).ok().filter(|cache| cache.is_dir() && cache.uid() != 0);
+    let Some(owner) = owner.filter(|_| geteuid().is_root() && env::var_os("CACHE_DIRECTORY").is_none())
+    else {
+        return Ok(());
+    };
+    tell(format_args!("pulling as the user of the service, into its cache {SERVICE_CACHE}"));
+    let mut command = Command::new(env::current_exe()?);
+    command.args(env::args_os().skip(1)).env("CACHE_DIRECTORY", SERVICE_CACHE);
+    let error = command.uid(owner.uid()).gid(owner.gid()).exec();
+    Err(error).context("camscribe cannot be run as the user of the service")
 }
 
 /// Prints progress on standard error: a moving bar on a terminal, a line per step elsewhere.

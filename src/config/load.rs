@@ -128,8 +128,8 @@ fn read(file: Option<&Path>, active: Option<&Config>, needs_camera: bool) -> Res
         return Err(diagnostics.into_error());
     };
     if needs_camera && layers.cameras.is_empty() && diagnostics.is_clean() {
-        let missing = if path.exists() { "" } else { " (this file does not exist)" };
-        let text = format!("there is no camera: write a [cameras.<id>] section with a uri{missing}");
+        let missing = if path.exists() { "" } else { "this file does not exist, and " };
+        let text = format!("{missing}there is no camera: write a [cameras.<id>] section with a uri");
         diagnostics.error(&Location::Unset { key: String::new() }, text);
     }
     let folder = path.parent().unwrap_or(Path::new(""));

@@ -6,6 +6,8 @@ use std::{
     path::Path,
 };
 
+use crate::ownership::user;
+
 /// What UTF-16 files begin with, in either byte order.
 const UTF_16: [[u8; 2]; 2] = [[0xFF, 0xFE], [0xFE, 0xFF]];
 
@@ -15,15 +17,26 @@ const UTF_16: [[u8; 2]; 2] = [[0xFF, 0xFE], [0xFE, 0xFF]];
 /// If it cannot be read, is no regular file, is longer, or is not UTF-8; the text says what to do.
 pub fn read(path: &Path, limit: u64) -> io::Result<String> {
     // To open a pipe would wait for whoever writes to it.
-    if !fs::metadata(path)?.is_file() {
+    if !fs::metadata(path).map_err(refused)?.is_file() {
         return Err(io::Error::other("it is not a file"));
     }
     let mut bytes = Vec::new();
-    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    File::open(path).map_err(refused)?.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
         return Err(io::Error::other(format!("it is longer than {limit} bytes")));
     }
     decode(bytes).map_err(io::Error::other)
+}
+
+/// Says whom the system refuses a file.
+fn refused(error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return error;
+    }
+    io::Error::new(
+        error.kind(),
+        format!("user {0} may not read it: let {0} (chown or chmod, for the folders above it, too)", user()),
+    )
 }
 
 fn decode(bytes: Vec<u8>) -> Result<String, String> {

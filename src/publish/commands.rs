@@ -37,7 +37,10 @@ impl fmt::Display for CameraCommand {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadCommand {
     /// No command has such a topic.
-    #[error("there are no commands but {} below a camera's name", command_levels())]
+    #[error(
+        "there are no commands but {} below the id of a camera, which is in small letters",
+        command_levels()
+    )]
     Topic,
     /// The payload is not text.
     #[error("the payload is not UTF-8 text")]

@@ -55,6 +55,8 @@ pub struct Load {
     pub outbox_messages: usize,
     /// Clips without an event, of all cameras and for all reasons.
     pub dropped_clips: u64,
+    /// Events that were dropped because the outbox was full.
+    pub dropped_events: u64,
 }
 
 /// The `state` in a camera's status topic. The contract has four names: a camera that refuses the

@@ -5,7 +5,7 @@ use std::{
     ffi::OsStr,
     fs,
     io::{BufRead, BufReader},
-    os::unix::fs::symlink,
+    os::unix::{ffi::OsStrExt, fs::symlink},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -113,7 +113,8 @@ fn a_folder_is_searched_by_content_and_a_broken_film_does_not_stop_the_others() 
     assert_eq!(lines[1], "1 of 9: films/1 first day.mp4");
     assert!(lines[2].starts_with("error: films/2/half.mp4: the video is damaged or was cut off"), "{told}");
     assert!(lines[3].starts_with("described 8 of 9 sources: 16 clips in "), "{told}");
-    assert!(lines[3].ends_with("; passed over as no video: 7 files"), "{told}");
+    assert!(lines[3].contains("; passed over as no video: 7 files (films/"), "{told}");
+    assert!(lines[3].contains("films/empty.mp4"), "{told}");
     assert_eq!(lines[4], "error: 1 of 9 sources could not be described: films/2/half.mp4");
     assert_eq!(lines.len(), 5, "{told}");
 
@@ -124,6 +125,21 @@ fn a_folder_is_searched_by_content_and_a_broken_film_does_not_stop_the_others() 
     fs::create_dir(home.path().join("none")).unwrap();
     let (code, _, told) = run(home.path(), ["none"]);
     assert_eq!((code, told.as_str()), (Some(1), "error: none: there is no video in it\n"));
+    // A disk that is not mounted, and a name that is not UTF-8, do not stop the others.
+    let wrong = OsStr::from_bytes(b"wrong\xff.mp4");
+    let output =
+        describe(home.path(), [OsStr::new("none"), wrong, OsStr::new("scene.mp4")]).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        (output.status.code(), output.stdout.iter().filter(|byte| **byte == b'\n').count()),
+        (Some(1), 3)
+    );
+    assert!(told.contains("error: none: there is no video in it\n"), "{told}");
+    assert!(told.contains("error: \"wrong\\xFF.mp4\": the name is not UTF-8"), "{told}");
+    assert!(
+        told.ends_with("error: 2 of 3 sources could not be described: none, \"wrong\\xFF.mp4\"\n"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -205,6 +221,31 @@ fn an_interrupted_run_is_resumed_and_only_what_has_changed_is_done_again() {
     }
     let wanted = format!("00:00:00.000 - 00:00:02.000  {WORDS}\n");
     assert_eq!(fs::read_to_string(out.join("b.mp4.txt")).unwrap(), wanted);
+}
+
+#[test]
+fn an_output_never_takes_the_place_of_another_sources_nor_of_a_file_of_somebody_else() {
+    let (home, film) = home();
+    let out = home.path().join("out");
+    for folder in ["monday", "tuesday"] {
+        put(&film, home.path().join(folder).join("clip.mp4"));
+        let (code, _, told) = run(home.path(), ["--output-dir", "out", "--resume", folder]);
+        assert_eq!(code, Some(0), "{told}");
+    }
+    let written = files(&out);
+    assert!(written.contains("clip.mp4.txt") && written.len() == 2, "{written:?}");
+    for folder in ["monday", "tuesday"] {
+        let (code, _, told) = run(home.path(), ["--output-dir", "out", "--resume", folder]);
+        assert_eq!(code, Some(0), "{told}");
+        assert!(told.contains("described 0 of 1 source, 1 already whole"), "{told}");
+    }
+    assert_eq!(files(&out), written);
+
+    fs::write(out.join("scene.mp4.txt"), "my own words").unwrap();
+    let (code, _, told) = run(home.path(), ["--output-dir", "out", "scene.mp4"]);
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("out/scene.mp4.txt exists, and camscribe does not know it"), "{told}");
+    assert_eq!(fs::read_to_string(out.join("scene.mp4.txt")).unwrap(), "my own words");
 }
 
 #[test]

@@ -26,6 +26,7 @@ pub const LAYERS: &[&[&str]] = &[
         "interval",
         "logging",
         "memory",
+        "ownership",
         "plural",
         "prompt_spec",
         "resize",

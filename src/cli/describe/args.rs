@@ -2,10 +2,7 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{
-    Args, ValueEnum,
-    builder::{OsStringValueParser, TypedValueParser},
-};
+use clap::{Args, ValueEnum};
 
 use super::{super::usage::UsageError, printer::Format};
 use crate::{
@@ -15,24 +12,12 @@ use crate::{
     logging::tell,
 };
 
-/// The text of a source.
-fn source_text(name: OsString) -> Result<String, String> {
-    let why = |name: OsString| {
-        format!("the name {name:?} is not UTF-8: rename the file, or describe a link to it with another name")
-    };
-    name.into_string().map_err(why)
-}
-
 /// Arguments of `describe`.
 #[derive(Debug, Args)]
 pub struct DescribeArgs {
     /// What to describe: files, folders with all that is in them, or anything that a camera's uri may be
-    #[arg(
-        required = true,
-        value_name = "SOURCE",
-        value_parser = OsStringValueParser::new().try_map(source_text)
-    )]
-    pub sources: Vec<String>,
+    #[arg(required = true, value_name = "SOURCE")]
+    pub sources: Vec<OsString>,
     /// Hub id or directory of the model; `shapes` is the small one inside this program
     #[arg(long, value_name = "M", default_value = config::DEFAULT_MODEL)]
     pub model: String,

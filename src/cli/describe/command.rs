@@ -68,13 +68,18 @@ pub fn run(args: &DescribeArgs) -> anyhow::Result<()> {
     let (clips, time) = job.progress.finish();
     // A thread that hangs in a camera's driver must not delay the exit.
     runtime.shutdown_background();
-    described?;
+    if let Err(error) = described {
+        if tally.all > 1 {
+            tell(format_args!("stopped after {}", tally.progress()));
+        }
+        return Err(error);
+    }
     let closed = outputs.close();
     // A camera that is watched alone has no other end.
     let watched = sources.count() == 1 && sources.all.iter().all(|it| it.source.is_live()) && clips > 0;
     let complete = tally.is_complete() || watched && closed.is_ok();
     if let Some(exit_code) = shutdown.exit_code().filter(|_| !complete) {
-        return Err(Interrupted { exit_code, done: tally.done + tally.whole, all: tally.all }.into());
+        return Err(Interrupted { exit_code, progress: tally.progress() }.into());
     }
     tally.tell(clips, time);
     closed?;
@@ -193,7 +198,7 @@ fn describe_all(
         };
         match describe_one(source, job, model, outputs) {
             Ok(to_its_end) => tally.done += usize::from(to_its_end),
-            Err(error) if source.found && no_video(&error) => tally.pass_over(),
+            Err(error) if source.found && no_video(&error) => tally.pass_over(&source.text),
             Err(error) if source.found && error.is::<NothingInRange>() => tally.leave_out(),
             // An I/O error is that of the output: further descriptions could not be written either.
             Err(error) if error.downcast_ref::<io::Error>().is_some() || sources.count() == 1 => {

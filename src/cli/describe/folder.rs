@@ -17,7 +17,7 @@ pub struct Found {
     /// Files that look like videos, and files that cannot be read, in order of their names.
     pub videos: Vec<PathBuf>,
     /// Files that are no videos.
-    pub passed_over: usize,
+    pub passed_over: Vec<PathBuf>,
     /// Folders that could not be read, and why.
     pub unreadable: Vec<(String, String)>,
     /// Device and inode of the folders that were searched: links may lead to one again.
@@ -50,10 +50,10 @@ impl Found {
             // What cannot be read may be a video: it is told when its turn comes.
             Ok(it) if it.is_file() && capture::is_video(&path).unwrap_or(true) => self.videos.push(path),
             // Such as pipes.
-            Ok(_) => self.passed_over += 1,
+            Ok(_) => self.passed_over.push(path),
             // A link that leads nowhere, or in a circle.
             Err(why) if matches!(Errno::from_io_error(&why), Some(Errno::NOENT | Errno::LOOP)) => {
-                self.passed_over += 1;
+                self.passed_over.push(path);
             }
             Err(why) => {
                 self.unreadable.push((path.display().to_string(), format!("it cannot be read: {why}")))

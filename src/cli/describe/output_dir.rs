@@ -104,7 +104,7 @@ impl OutputDir {
         self.question = question;
     }
 
-    /// Checks that no output would be written over a source.
+    /// Checks that no output would be written over a source, or over a file that is not an output.
     ///
     /// # Errors
     /// With the first that would.
@@ -120,6 +120,14 @@ impl OutputDir {
                 let path = path.display();
                 return Err(UsageError(format!(
                     "{path} is a source and cannot be an output: write into another folder"
+                )));
+            }
+            let (path, _) = self.paths(source);
+            if source.file().is_some() && path.exists() && !self.records.contains_key(&self.key(source)) {
+                let path = path.display();
+                return Err(UsageError(format!(
+                    "{path} exists, and camscribe does not know it as an output of its own: move it away, or write into \
+                     another folder"
                 )));
             }
         }
@@ -179,9 +187,17 @@ impl OutputDir {
         (path, part.into())
     }
 
-    /// The path of the output of a source in the folder.
+    /// The path of the output of a source in the folder. An earlier run may have given the plain name to another source,
+    /// or this source a digest.
     fn key(&self, source: &NamedSource) -> String {
-        with_ending(&source.output, self.ending).to_string_lossy().into_owned()
+        let key = |output: &Path| with_ending(output, self.ending).to_string_lossy().into_owned();
+        let (plain, digested) = (key(&source.output), key(&source.digested_output()));
+        let identity = source.identity();
+        let of = |key: &str| self.records.get(key).map(|record| record.source == identity);
+        match (of(&plain), of(&digested)) {
+            (Some(false), _) | (None, Some(true)) => digested,
+            _ => plain,
+        }
     }
 
     /// The record of a file's output of so many bytes, as it would be now. `None`: the source is no file.

@@ -101,7 +101,8 @@ impl Printer {
 
     fn event(&mut self, clip: &Clip, event: &Event) -> io::Result<()> {
         let text = event.description.as_str();
-        let (start, end) = (clip.start_pts, clip.start_pts + clip.duration);
+        let length = (clip.end - clip.start).to_std().unwrap_or_default();
+        let (start, end) = (clip.start_pts, clip.start_pts + length);
         let shown_until = end.max(start + SHORTEST_CUE);
         let part = SourcePart {
             source: self.source.clone(),

@@ -62,6 +62,13 @@ impl NamedSource {
         })
     }
 
+    /// [`Self::output`] with a digest that tells the source from others of the same name, whatever the present folder is.
+    pub fn digested_output(&self) -> PathBuf {
+        let mut output = self.output.clone();
+        output.as_mut_os_string().push(format!("-{}", naming::digest(&self.identity().to_string_lossy())));
+        output
+    }
+
     /// What two arguments for the same source have in common.
     pub fn identity(&self) -> PathBuf {
         let absolute = self.file().and_then(|path| path::absolute(path).ok());

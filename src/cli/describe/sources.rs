@@ -1,6 +1,9 @@
 //! All sources of a run, in the order in which they are described.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use anyhow::bail;
 
@@ -8,11 +11,14 @@ use super::{
     super::usage::UsageError,
     args::{DescribeArgs, SamplingArg},
     folder::Found,
-    naming::{digest, digested_id},
+    naming::digested_id,
     printer::Format,
     source::NamedSource,
 };
 use crate::config::Origin;
+
+/// Why a file cannot be a source.
+const NOT_UTF8: &str = "the name is not UTF-8: rename the file, or describe a link to it with another name";
 
 /// What a run describes.
 pub struct Sources {
@@ -21,7 +27,7 @@ pub struct Sources {
     /// What cannot be a source, and why.
     pub unusable: Vec<(String, String)>,
     /// Files in folders that are no videos.
-    pub passed_over: usize,
+    pub passed_over: Vec<PathBuf>,
 }
 
 impl Sources {
@@ -30,30 +36,34 @@ impl Sources {
     /// # Errors
     /// When an argument is no source, or the sources do not go with other arguments.
     pub fn find(args: &DescribeArgs) -> anyhow::Result<Self> {
-        let mut sources = Self { all: Vec::new(), unusable: Vec::new(), passed_over: 0 };
+        let mut sources = Self { all: Vec::new(), unusable: Vec::new(), passed_over: Vec::new() };
         let mut found = Found::default();
-        for text in &args.sources {
+        for name in &args.sources {
+            let Some(text) = name.to_str() else {
+                sources.unusable.push((format!("{name:?}"), NOT_UTF8.into()));
+                continue;
+            };
             let source = NamedSource::parse(text)?;
-            match source.file().filter(|path| path.is_dir()) {
-                None => sources.all.push(source),
-                Some(folder) => {
-                    found.search(folder);
-                    for path in found.videos.drain(..) {
-                        match NamedSource::in_folder(folder, &path) {
-                            Some(source) => sources.all.push(source),
-                            None => {
-                                let why = "the name is not UTF-8: rename the file";
-                                sources.unusable.push((format!("{path:?}"), why.into()));
-                            }
-                        }
-                    }
+            let Some(folder) = source.file().filter(|path| path.is_dir()) else {
+                sources.all.push(source);
+                continue;
+            };
+            found.search(folder);
+            // A disk may not be mounted.
+            if found.videos.is_empty() && found.unreadable.is_empty() {
+                sources.unusable.push((text.into(), "there is no video in it".into()));
+            }
+            for path in found.videos.drain(..) {
+                match NamedSource::in_folder(folder, &path) {
+                    Some(source) => sources.all.push(source),
+                    None => sources.unusable.push((format!("{path:?}"), NOT_UTF8.into())),
                 }
             }
         }
         sources.passed_over = found.passed_over;
         sources.unusable.extend(found.unreadable);
-        if sources.all.is_empty() && sources.unusable.is_empty() {
-            bail!("{}: there is no video in it", args.sources.join(", "));
+        if let ([], [(name, why)]) = (&sources.all[..], &sources.unusable[..]) {
+            bail!("{name}: {why}");
         }
         let mut named = BTreeSet::new();
         sources.all.retain(|source| named.insert(source.identity()));
@@ -99,7 +109,7 @@ fn distinguish(sources: &mut [NamedSource]) {
             source.camera = digested_id(source.camera.as_str(), &source.text);
         }
         if outputs.contains(&i) {
-            source.output.as_mut_os_string().push(format!("-{}", digest(&source.text)));
+            source.output = source.digested_output();
         }
     }
 }

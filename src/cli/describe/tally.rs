@@ -23,7 +23,7 @@ pub struct Tally {
     /// Sources whose output was whole before.
     pub whole: usize,
     /// Files in folders that are no videos.
-    pub passed_over: usize,
+    passed_over: Vec<String>,
     /// Files in folders with no frame between `--from` and `--to`.
     outside: usize,
     /// Names of sources that could not be described.
@@ -33,7 +33,9 @@ pub struct Tally {
 impl Tally {
     /// Nothing is done yet. What is known not to be usable is told.
     pub fn new(sources: &Sources) -> Self {
-        let (all, passed_over) = (sources.count(), sources.passed_over);
+        let all = sources.count();
+        let passed_over =
+            sources.passed_over.iter().map(|path| on_one_line(&path.to_string_lossy())).collect();
         let mut tally = Self { all, done: 0, whole: 0, passed_over, outside: 0, failed: Vec::new() };
         for (name, why) in &sources.unusable {
             tally.fail(name, &format!("{name}: {why}"));
@@ -48,9 +50,9 @@ impl Tally {
     }
 
     /// A file in a folder turned out to be no video.
-    pub fn pass_over(&mut self) {
+    pub fn pass_over(&mut self, name: &str) {
         self.all -= 1;
-        self.passed_over += 1;
+        self.passed_over.push(on_one_line(name));
     }
 
     /// A video in a folder turned out to have no frame in the part that is asked for.
@@ -66,16 +68,16 @@ impl Tally {
 
     /// Tells how a run went that described so many clips, if it was about more than one file.
     pub fn tell(&self, clips: usize, time: Duration) {
-        if self.all == 1 && self.whole == 0 && self.passed_over == 0 && self.outside == 0 {
+        if self.all == 1 && self.whole == 0 && self.passed_over.is_empty() && self.outside == 0 {
             return;
         }
         let whole = match self.whole {
             0 => String::new(),
             n => format!(", {n} already whole"),
         };
-        let passed_over = match self.passed_over {
+        let passed_over = match self.passed_over.len() {
             0 => String::new(),
-            n => format!("; passed over as no video: {}", plural(n, "file")),
+            n => format!("; passed over as no video: {} ({})", plural(n, "file"), some_of(&self.passed_over)),
         };
         let outside = match self.outside {
             0 => String::new(),
@@ -98,13 +100,23 @@ impl Tally {
             0 if clips == 0 && self.whole == 0 => bail!("nothing was described"),
             0 => Ok(()),
             n => {
-                let more = match n.saturating_sub(MAX_NAMES) {
-                    0 => String::new(),
-                    more => format!(" and {more} more"),
-                };
-                let names = self.failed[..n.min(MAX_NAMES)].join(", ");
-                bail!("{n} of {} could not be described: {names}{more}", plural(self.all, "source"))
+                let (all, names) = (plural(self.all, "source"), some_of(&self.failed));
+                bail!("{n} of {all} could not be described: {names}")
             }
         }
     }
+
+    /// How far a run came that ends before its time.
+    pub fn progress(&self) -> String {
+        format!("{} of {}", self.done + self.whole, plural(self.all, "source"))
+    }
+}
+
+/// The first names, and how many there are more.
+fn some_of(names: &[String]) -> String {
+    let more = match names.len().saturating_sub(MAX_NAMES) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("{}{more}", names[..names.len().min(MAX_NAMES)].join(", "))
 }

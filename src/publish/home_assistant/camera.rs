@@ -8,7 +8,7 @@ use super::entity::{Entity, MAX_STATE, template, while_node_is_online};
 use crate::{
     camera::{CameraId, CameraState},
     publish::{info::state_name, topics::Topics},
-    runtime_settings::{Kind, RuntimeSetting, SETTINGS},
+    runtime_settings::{Kind, MAX_SHOWN, RuntimeSetting, SETTINGS},
 };
 
 /// Whether an event is a description that automations should act on: not one of an unchanged clip, and not one that
@@ -132,9 +132,11 @@ fn run_time_setting(topics: &Topics, camera: &CameraId, setting: &'static Runtim
     let component = match setting.kind {
         Kind::Switch { .. } => "switch",
         Kind::Text { .. } => {
-            // A longer text, set by another client, is shown cut.
-            config["max"] = json!(MAX_STATE);
-            config["value_template"] = json!(format!("{{{{ value[:{MAX_STATE}] }}}}"));
+            // A longer text is shown as `runtime_settings::is_cut` knows it.
+            let (max, kept) = (MAX_SHOWN, MAX_SHOWN - 1);
+            config["max"] = json!(max);
+            config["value_template"] =
+                json!(format!("{{{{ value if value | length <= {max} else value[:{kept}] ~ '…' }}}}"));
             "text"
         }
     };

@@ -207,7 +207,10 @@ mod tests {
         let configs = configs("edge1", "porch", true);
         let template = configs["sensor/description"]["value_template"].as_str().unwrap_or_default();
         assert!(template.starts_with("{{ value_json.description[:255] if "), "{template}");
-        assert_eq!(configs["text/prompt"]["value_template"], "{{ value[:255] }}");
+        assert_eq!(
+            configs["text/prompt"]["value_template"],
+            "{{ value if value | length <= 255 else value[:254] ~ '…' }}"
+        );
         assert_eq!(configs["text/prompt"]["max"], 255);
     }
 

@@ -8,7 +8,7 @@ use super::{
     broker_quirks::{BrokerQuirks, V5Support},
     client,
     connector::Connector,
-    delivery::SessionEnd,
+    delivery::{STEADY, SessionEnd},
     protocol::Protocol,
     session::Session,
 };
@@ -27,8 +27,6 @@ const BACKOFF: BackoffConfig = BackoffConfig {
     jitter: Jitter::HALF_TO_FULL,
 };
 
-/// A connection that has lasted this long was a good one: the next pause is short.
-const STEADY: Duration = Duration::from_secs(30);
 /// After a connection that has lasted this long, MQTT 5 is tried again: silence or a hang-up only hinted that the
 /// broker lacks it.
 const FORGET_VERSION: Duration = Duration::from_secs(3600);

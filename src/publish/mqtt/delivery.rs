@@ -24,6 +24,9 @@ use crate::publish::{
     shared::Shared,
 };
 
+/// A connection that has lasted this long was a good one: the next pause is short.
+pub(super) const STEADY: Duration = Duration::from_secs(30);
+
 /// The broker discards an event for a subscriber that is away longer than this, seconds: a day.
 const EVENT_EXPIRY: u32 = 24 * 60 * 60;
 /// After so many unexplained disconnects in a row, a message that was in flight is taken for the cause.
@@ -82,6 +85,8 @@ pub(super) struct Delivery<'a> {
     pub limits: BrokerLimits,
     in_flight: InFlightMessages,
     backlog: Backlog,
+    /// When the connection was accepted.
+    began: Instant,
     /// The broker has answered something: messages pass in both directions.
     answered: bool,
     /// An event was delivered, or something was found out about the broker.
@@ -115,6 +120,7 @@ impl<'a> Delivery<'a> {
             limits,
             in_flight: InFlightMessages::default(),
             backlog: Backlog::new(shared.outbox.len()),
+            began: Instant::now(),
             answered: false,
             progress: false,
             logged: HashSet::new(),
@@ -224,9 +230,17 @@ impl<'a> Delivery<'a> {
         let bytes = self.client.size(&message);
         let sent = Sent { topic: message.topic.clone(), origin, bytes };
         let max = self.limits.max_packet;
-        let limit = self.quirks.too_large.map_or(max, |too_large| max.min(too_large - 1));
+        // A snapshot that is only a little smaller than a refused message would be the next to end the connection.
+        let of_origin = |too_large: usize| match origin {
+            Origin::State { snapshot: Some(_), .. } => too_large / 10 * 9,
+            _ => too_large - 1,
+        };
+        let limit = self.quirks.too_large.map_or(max, |too_large| max.min(of_origin(too_large)));
         if bytes > limit {
-            self.refused(sent, &format!("the broker takes at most {limit} bytes"));
+            self.refused(
+                sent,
+                &format!("the broker takes at most {limit} bytes: raise its limit on message sizes"),
+            );
             return Ok(false);
         }
         if self.client.publish(message).is_err() {
@@ -332,7 +346,12 @@ impl<'a> Delivery<'a> {
                 self.shared.outbox.dead_letter(row);
                 self.backlog.left();
                 self.progress = true;
-                tracing::warn!("an event of {bytes} bytes for {topic} is discarded: {why}");
+                if self.logged.insert(topic.clone()) {
+                    tracing::warn!(
+                        "an event of {bytes} bytes for {topic} is set aside: {why}; further ones are counted \
+                         (camscribe_outbox_set_aside_total)"
+                    );
+                }
             }
             Origin::State { number, snapshot } => {
                 self.shared.retained().reject(number);
@@ -375,13 +394,19 @@ impl<'a> Delivery<'a> {
         if self.subscriptions.pending {
             return self.ended_while_subscribing(reason);
         }
+        // Two clients of one name would throw each other out for ever: the pauses grow whatever was delivered.
+        self.progress &= reason != DisconnectReason::TakenOver;
         let (why, rejected) = match reason {
-            DisconnectReason::MessageRejected { why, too_large } => (why.clone(), Some((why, too_large))),
+            DisconnectReason::MessageRejected { why, too_large } => {
+                (format!("the broker objects to a message: {why}"), Some((why, too_large)))
+            }
             DisconnectReason::Closed(why) if !self.in_flight.is_empty() && !self.progress => {
                 let objection = "the broker closes the connection whenever it is sent";
                 (why, self.is_message_suspected().then(|| (objection.into(), false)))
             }
-            DisconnectReason::Closed(why) => (format!("{why}; {CLOSED_AFTER_CONNACK}"), None),
+            DisconnectReason::Closed(why) if self.began.elapsed() < STEADY => {
+                (format!("{why}; {CLOSED_AFTER_CONNACK}"), None)
+            }
             reason => (reason.into_text(), None),
         };
         match rejected {

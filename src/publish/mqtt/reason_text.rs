@@ -48,6 +48,8 @@ pub(super) enum DisconnectReason {
     Qos1Unsupported,
     /// Somebody published a message that is too large on a topic that camscribe subscribes to.
     IncomingTooLarge,
+    /// Another client took the session over.
+    TakenOver,
     /// Another reason, which no message caused.
     Other(String),
 }
@@ -64,6 +66,7 @@ impl DisconnectReason {
             Self::RetainUnsupported => "the broker does not support retained messages".into(),
             Self::Qos1Unsupported => "the broker does not support QoS 1".into(),
             Self::IncomingTooLarge => INCOMING_TOO_LARGE.into(),
+            Self::TakenOver => TAKEN_OVER.into(),
         }
     }
 }
@@ -138,24 +141,20 @@ pub(super) fn disconnect_reason(error: &ConnectionError) -> DisconnectReason {
             // A reason code for a publish that rumqttc 0.25 does not know; it drops the connection then.
             // 0x95 is MQTT 5's "packet too large": mosquitto sends it for its message_size_limit.
             StateError::Deserialization(CodecError::InvalidConnectReturnCode(0x95)) => {
-                rejected("it is larger than the broker takes", true)
+                rejected(TOO_LARGE, true)
             }
             StateError::Deserialization(CodecError::InvalidConnectReturnCode(code)) => {
                 Reason::MessageRejected { why: format!("reason code {code:#04x}"), too_large: false }
             }
-            StateError::OutgoingPacketTooLarge { .. } => rejected("it is larger than the broker takes", true),
+            StateError::OutgoingPacketTooLarge { .. } => rejected(TOO_LARGE, true),
             StateError::ServerDisconnect { reason_code, .. } => match reason_code {
-                Code::PacketTooLarge => rejected("it is larger than the broker takes", true),
+                Code::PacketTooLarge => rejected(TOO_LARGE, true),
                 Code::PayloadFormatInvalid => rejected("it does not take such a payload", false),
                 Code::TopicNameInvalid => rejected("it does not take such a topic", false),
                 Code::NotAuthorized => rejected("this user may not publish there (not authorized)", false),
                 Code::MalformedPacket | Code::ProtocolError => rejected("it calls it malformed", false),
                 Code::QuotaExceeded => Reason::Other("the broker says that a quota is used up".into()),
-                Code::SessionTakenOver => Reason::Other(
-                    "another client has connected with the same client id: does a second camscribe run with \
-                     this node.id?"
-                        .into(),
-                ),
+                Code::SessionTakenOver => Reason::TakenOver,
                 Code::ServerShuttingDown => Reason::Other("the broker is shutting down".into()),
                 other => Reason::Other(format!("the broker ended the connection ({other:?})")),
             },
@@ -216,6 +215,9 @@ pub(super) const NOT_MQTT: &str = "the server there does not speak MQTT";
 const NO_ANSWER: &str = "no answer in time: check mqtt.url, and that the broker runs";
 const INCOMING_TOO_LARGE: &str = "somebody publishes far too much on a topic that camscribe subscribes to (Home \
                                   Assistant's status, or set/…): commands are not received for ten minutes";
+const TOO_LARGE: &str = "it is larger than the broker takes: raise its limit on message sizes";
+const TAKEN_OVER: &str =
+    "another client has connected with the same client id: does a second camscribe run with this node.id?";
 const NO_PING_RESPONSE: &str = "the broker no longer answers";
 const NO_ACKNOWLEDGEMENT: &str = "the broker does not acknowledge messages";
 

@@ -19,7 +19,7 @@ use super::{
     row::{Item, Key, Row, Table},
     status::{Limits, Status, Storage},
 };
-use crate::camera::CameraId;
+use crate::{camera::CameraId, ownership::user};
 
 /// How long a disk that failed is left alone.
 pub(super) const RETRY: Duration = Duration::from_secs(2);
@@ -113,8 +113,9 @@ impl Outbox {
                 let folder = folder.display();
                 tracing::error!(
                     "the state directory {folder} cannot be used ({why}): descriptions wait for the broker in \
-                     memory, and those that wait are lost when camscribe ends; let camscribe write there, or \
-                     set node.state_dir, and start it again"
+                     memory, and those that wait are lost when camscribe ends; let {} write there, make room, or \
+                     set node.state_dir, and start it again",
+                    user()
                 );
                 return Ok(Self::without_disk(limits, format!("{folder} cannot be used: {why}"), None));
             }

@@ -15,6 +15,7 @@ use super::{
     fault::Fault,
     migrations::{self, Migration},
 };
+use crate::ownership::give_to_folders_owner;
 
 /// The database's name in its folder.
 const DATABASE: &str = "outbox.db";
@@ -74,6 +75,12 @@ pub(super) fn hold(folder: &Path) -> Result<File, OpenError> {
     lock(folder)
 }
 
+/// Whether another process uses the folder. Nothing is written.
+pub fn is_in_use(folder: &Path) -> bool {
+    let Ok(lock) = File::open(folder.join(LOCK)) else { return false };
+    flock(&lock, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::WOULDBLOCK)
+}
+
 /// Whether there is a database in the folder.
 pub(super) fn has_database(folder: &Path) -> bool {
     folder.join(DATABASE).exists()
@@ -81,9 +88,8 @@ pub(super) fn has_database(folder: &Path) -> bool {
 
 fn lock(folder: &Path) -> Result<File, OpenError> {
     let unusable = |error: io::Error| OpenError::Unusable(error.to_string());
-    let lock =
-        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(folder.join(LOCK));
-    let lock = lock.map_err(unusable)?;
+    let file = folder.join(LOCK);
+    let lock = create(&file).map_err(OpenError::Unusable)?;
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(lock),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse),
@@ -94,14 +100,23 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
 /// Opens a writer and a reader. A file that does not exist is created with mode 0600.
 fn open_database(file: &Path, migrations: &[Migration]) -> Result<(Writer, Reader, Vec<CameraRows>), Fault> {
     // SQLite takes an empty file for a new database, and its mode for the files beside it.
-    let created = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file);
-    created.map_err(|error| Fault::Unusable(error.to_string()))?;
+    create(file).map_err(Fault::Unusable)?;
     let mut connection = database::connect(file)?;
     database::check(&connection)?;
     migrations::migrate(&mut connection, migrations)?;
     let reader = Reader::new(database::connect(file)?)?;
     let contents = reader.contents()?;
     Ok((Writer::new(connection), reader, contents))
+}
+
+/// Opens a file for writing, and makes it if it is missing.
+///
+/// # Errors
+/// Names the file and says why it cannot be written.
+fn create(file: &Path) -> Result<File, String> {
+    let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file);
+    let opened = opened.and_then(|opened| give_to_folders_owner(file).map(|()| opened));
+    opened.map_err(|error| format!("{}: {error}", file.display()))
 }
 
 /// Renames a database that cannot be used, and logs why and what to do.

@@ -4,7 +4,10 @@
 //! Payloads stay on disk, or in the spill. What is kept here is bounded by the number of cameras, by
 //! the number of messages in flight, and by what was acknowledged since the last write.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    iter,
+};
 
 use chrono::DateTime;
 use uuid::Uuid;
@@ -56,6 +59,8 @@ pub(super) struct Ledger {
     dropped: BTreeMap<CameraId, u64>,
     dropped_snapshots: BTreeMap<CameraId, u64>,
     dead_lettered: BTreeMap<CameraId, u64>,
+    /// Events are being dropped, which was logged.
+    overflowing: bool,
 }
 
 struct SnapshotMeta {
@@ -86,6 +91,7 @@ impl Ledger {
             dropped: BTreeMap::new(),
             dropped_snapshots: BTreeMap::new(),
             dead_lettered: BTreeMap::new(),
+            overflowing: false,
         };
         for CameraRows { table, camera, rows, bytes, last, description, id } in contents {
             ledger.next = ledger.next.max(last.next());
@@ -104,17 +110,15 @@ impl Ledger {
         ledger
     }
 
-    /// Counts a message and drops the oldest events to make room for it. Returns the rows to store:
-    /// none, an event, or an event and its snapshot.
+    /// Counts a message and drops the oldest events to make room for it, each camera's newest description last: readers
+    /// that come later depend on it. Returns the rows to store: none, an event, or an event and its snapshot.
     pub fn admit(&mut self, message: Message) -> Vec<(Key, Item)> {
         let Message { camera, id, kind, event, snapshot } = message;
         let size = cost(event.len());
         // Events in flight may be with the broker already: the oldest waiting event is dropped.
         while size <= self.limits.events && self.bytes + size > self.limits.events {
-            let Some((row, oldest)) = self.first(self.cursor) else { break };
+            let Some((row, oldest)) = self.first_to_drop() else { break };
             self.drop_event(row, &oldest);
-            // No event waits before this one: the next search need not start earlier.
-            self.cursor = row.next();
         }
         if self.bytes + size > self.limits.events {
             *self.dropped.entry(camera).or_default() += 1;
@@ -154,8 +158,15 @@ impl Ledger {
             }
         }
         while self.spill.bytes(Table::Events) > SPILL_BYTES {
-            let Some((row, item)) = self.spill.first(Table::Events, self.cursor) else { break };
-            let item = item.clone();
+            let newest = &self.newest;
+            let is_newest = |row: Row, item: &Item| newest.get(&item.camera) == Some(&row);
+            let spill = &self.spill;
+            let mut waiting = iter::successors(spill.first(Table::Events, self.cursor), |(row, _)| {
+                spill.first(Table::Events, row.next())
+            });
+            let oldest =
+                waiting.clone().find(|(row, item)| !is_newest(*row, item)).or_else(|| waiting.next());
+            let Some((row, item)) = oldest.map(|(row, item)| (row, item.clone())) else { break };
             self.drop_event(row, &item);
         }
         while self.spill.bytes(Table::Snapshots) > SPILL_BYTES {
@@ -181,6 +192,7 @@ impl Ledger {
     /// Removes an event that is in flight. Returns its camera.
     pub fn settle(&mut self, row: Row) -> Option<CameraId> {
         let (camera, cost) = self.in_flight.remove(&row)?;
+        self.overflowing = false;
         self.rows -= 1;
         self.bytes -= cost;
         self.remove((Table::Events, row));
@@ -273,6 +285,19 @@ impl Ledger {
         }
     }
 
+    /// The oldest waiting event, unless it is its camera's newest description and others wait that are not.
+    fn first_to_drop(&mut self) -> Option<(Row, Item)> {
+        let oldest = self.first(self.cursor)?;
+        let mut candidate = Some(oldest.clone());
+        while let Some((row, item)) = candidate {
+            if self.newest.get(&item.camera) != Some(&row) {
+                return Some((row, item));
+            }
+            candidate = self.first(row.next());
+        }
+        Some(oldest)
+    }
+
     /// The first event that is `from` or later and not deleted.
     fn first(&mut self, from: Row) -> Option<(Row, Item)> {
         self.first_on_disk(from)
@@ -330,6 +355,12 @@ impl Ledger {
     }
 
     fn drop_event(&mut self, row: Row, item: &Item) {
+        if !std::mem::replace(&mut self.overflowing, true) {
+            tracing::warn!(
+                "the outbox is full: the oldest descriptions are dropped, until the broker takes some; \
+                 outbox.max_bytes says how much fits"
+            );
+        }
         *self.dropped.entry(item.camera.clone()).or_default() += 1;
         self.rows -= 1;
         self.bytes -= cost(item.payload.len());

@@ -32,6 +32,7 @@ mod spill;
 mod status;
 
 pub use durable_queue::{InUse, Outbox};
+pub use folder::is_in_use;
 pub use message::{InFlight, Message, Snapshot};
 pub use row::Row;
 pub use status::{Limits, Status, Storage};

@@ -269,6 +269,23 @@ fn a_full_outbox_drops_the_oldest_waiting_message_and_counts_it() {
 }
 
 #[test]
+fn a_full_outbox_keeps_the_newest_description_of_each_camera() {
+    let outbox = Outbox::in_memory(Limits { events: 3 * cost(100), snapshots: 1 << 20 });
+    let append = |camera, snapshot| {
+        let message = message(camera, 100, snapshot);
+        let id = message.id;
+        outbox.append(message);
+        id
+    };
+    let kept = append(1, Some(10));
+    let others: Vec<Uuid> = (0..5).map(|_| append(2, None)).collect();
+    let ids: Vec<Uuid> = all(&outbox).iter().map(|t| t.id).collect();
+    assert_eq!(ids, [kept, others[3], others[4]]);
+    assert_eq!(outbox.snapshot(&camera(1)).map(|it| it.id), Some(kept));
+    assert_eq!(outbox.status().dropped, BTreeMap::from([(camera(2), 3)]));
+}
+
+#[test]
 fn a_message_in_flight_is_not_dropped_for_a_newer_one() {
     let outbox = Outbox::in_memory(Limits { events: 2 * cost(100), snapshots: 0 });
     outbox.append(message(1, 100, None));

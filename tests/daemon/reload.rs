@@ -260,18 +260,21 @@ fn a_camera_that_failed_is_retried_by_a_reload() {
     let broker = Mosquitto::start("");
     let subscriber = Subscriber::to(broker.port(), "camscribe/#");
     let own = format!("{GOES}pipeline = \"own\"\n");
-    let daemon = Daemon::with(&toml(broker.port(), &[STAYS]), |home, _| {
+    let toml = toml(broker.port(), &[STAYS, &own]);
+    let daemon = Daemon::with(&toml, |home, _| {
         std::fs::create_dir(home.join("pipelines")).unwrap();
         std::fs::write(home.join("pipelines/own.txt"), "nosuchelement name=source ! fakesink").unwrap();
     });
-    // Another camera that is disabled and enabled again changes nothing.
+    let status = "camscribe/edge1/goes/status";
+    subscriber.until(|m| m.topic == status && m.text().contains("nosuchelement"));
+    // Another camera that is disabled changes nothing.
     subscriber.until(|m| m.topic == "camscribe/edge1/stays/description");
     broker::publish(broker.port(), "camscribe/edge1/stays/set/enabled", "OFF");
     subscriber.until(|m| m.topic == "camscribe/edge1/stays/status" && m.text().contains("disabled"));
-    let toml = toml(broker.port(), &[STAYS, &own]);
+    // A file with a mistake changes nothing.
     daemon.reload(&toml);
-    let status = "camscribe/edge1/goes/status";
-    subscriber.until(|m| m.topic == status && m.text().contains("nosuchelement"));
+    daemon.logged("the new configuration is rejected");
+    daemon.logged("cameras.goes.pipeline: pipeline file ");
     let shapes = include_str!("../../pipelines/shapes.txt");
     std::fs::write(daemon.path("pipelines/own.txt"), shapes).unwrap();
     daemon.reload(&toml);

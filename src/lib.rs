@@ -12,7 +12,7 @@
 | [`capture`] | a source in, clips out; the only module that imports GStreamer |"
 )]
 //! | [`camera`], [`frame`], [`clip`], [`interval`] | what cameras give, and how it is cut into clips |
-//! | [`prompt_spec`] | what the model is asked about a clip |
+//! | [`prompt_spec`], [`request`] | what the model is asked: about a clip, and in general |
 //! | [`queue`] | clips of all cameras in, fair batches out; bounded |
 //! | [`gate`] | whether a clip shows anything new |
 //! | [`describe`] | batches in, descriptions out: the worker, the trait of describers, the model families |
@@ -27,6 +27,7 @@
 | [`hub`] | model files: found on this machine, or downloaded |
 | [`app`] | the wiring of the daemon, and the order in which it stops |
 | [`lifecycle`], [`shutdown`], [`retry`] | the daemon's phase and health, signals, the one backoff |
+| [`image_file`] | still images: files in, pixels out |
 | [`ownership`] | whose files camscribe makes |
 | [`cli`] | the commands |"
 )]
@@ -68,6 +69,7 @@ pub mod nn;
 pub mod plural;
 pub mod prompt_spec;
 pub mod queue;
+pub mod request;
 pub mod resize;
 
 #[cfg(feature = "daemon")]
@@ -84,6 +86,8 @@ pub mod hub;
 pub mod lifecycle;
 #[cfg(feature = "daemon")]
 pub mod metrics;
+#[cfg(feature = "daemon")]
+pub mod image_file;
 #[cfg(feature = "daemon")]
 pub mod ownership;
 #[cfg(feature = "daemon")]

@@ -3,12 +3,12 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use crate::{
-    clip::Clip,
-    describe::{DescribeError, Describer, Description},
+    describe::{Answers, DescribeError, Describer, TextObserver},
     device::DeviceMemory,
     event::ModelInfo,
     heartbeat::Heartbeat,
     metrics::{Metrics, Stage},
+    request::Request,
 };
 
 /// A describer whose work is counted in the metrics. Forwards what the worker calls; what a model says about itself once
@@ -44,19 +44,19 @@ impl Describer for InstrumentedDescriber<'_> {
         self.model.heartbeat()
     }
 
-    fn max_clips(&self, frames: usize) -> Option<NonZeroUsize> {
-        self.model.max_clips(frames)
+    fn max_batch(&self, pictures: usize) -> Option<NonZeroUsize> {
+        self.model.max_batch(pictures)
     }
 
-    fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
-        self.metrics.batch(clips.len());
-        let described = self.model.describe(clips).inspect_err(|error| {
+    fn answer(&mut self, requests: &[Request], on_text: TextObserver<'_>) -> Result<Answers, DescribeError> {
+        self.metrics.batch(requests.len());
+        let answers = self.model.answer(requests, on_text).inspect_err(|error| {
             if matches!(error, DescribeError::OutOfMemory(_)) {
                 self.metrics.out_of_memory(&self.device);
             }
         })?;
-        // All clips of a batch have the same times.
-        if let Some(Ok(description)) = described.iter().find(|it| it.is_ok()) {
+        // All requests of a batch have the same times.
+        if let Some(Ok(description)) = answers.iter().find(|it| it.is_ok()) {
             let stages = description.stages;
             for (stage, time) in [
                 (Stage::Preprocess, stages.preprocess),
@@ -64,10 +64,11 @@ impl Describer for InstrumentedDescriber<'_> {
                 (Stage::Prefill, stages.prefill),
                 (Stage::Decode, stages.decode),
             ] {
-                self.metrics.batch_stage(stage, time, clips.iter().map(|clip| &clip.camera));
+                let cameras = requests.iter().filter_map(|request| request.camera.as_ref());
+                self.metrics.batch_stage(stage, time, cameras);
             }
         }
         self.record_memory();
-        Ok(described)
+        Ok(answers)
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     camera::CameraId,
     clip::Clip,
     describe::{
-        DescribeError, Describer, Description, StageTimes,
+        Answers, DescribeError, Describer, Description, StageTimes, TextObserver,
         smolvlm::{config::ModelConfig, network::Network, preprocess::Preprocessor},
     },
     event::{FinishReason, ModelInfo, Tokens},
@@ -25,10 +25,12 @@ use crate::{
     heartbeat::Heartbeat,
     nn::{
         device::ComputeTarget,
-        generate::{GenerationRequest, TokenSampling},
+        generate::GenerationRequest,
         observer::ActivationPoint,
+        sampler::TokenSampling,
     },
     prompt_spec::PromptSpec,
+    request::{Content, Request},
     resize::RgbImage,
 };
 
@@ -154,10 +156,12 @@ impl RandomModel {
     ///
     /// # Errors
     /// When the device fails, or the prompt and the answer exceed the model's context.
-    pub fn answer(&self, clips: &[Clip], step: &mut (dyn FnMut() + Send)) -> Result<StageSeconds> {
+    pub fn time(&self, requests: &[Request], step: &mut (dyn FnMut() + Send)) -> Result<StageSeconds> {
         let stopwatch = Stopwatch::start();
-        let frames = clips.iter().flat_map(|clip| &clip.frames);
-        let images = frames.map(|f| RgbImage::new(&f.rgb, f.width, f.height));
+        let content = requests.iter().flat_map(|request| &request.messages[0].content);
+        let videos = content.filter_map(|it| if let Content::Video(video) = it { Some(video) } else { None });
+        let pictures = videos.flat_map(|video| &video.frames);
+        let images = pictures.map(|(_, it)| RgbImage::new(&it.rgb, it.width, it.height));
         let tiles = self.preprocessor.video_tiles(&images.collect::<Result<Vec<_>, _>>()?);
         let preprocess = stopwatch.elapsed();
 
@@ -171,12 +175,12 @@ impl RandomModel {
         let request = GenerationRequest {
             ids: self.prompt.clone(),
             max_tokens: self.new_tokens,
-            sampling: TokenSampling::Greedy,
+            sampling: TokenSampling::GREEDY,
         };
         let stopwatch = Stopwatch::start();
         let mut prefill: Option<Elapsed> = None;
-        let requests = vec![request; clips.len()];
-        let generated = self.network.generate(&requests, features.as_ref(), &mut |point, _| {
+        let generations = vec![request; requests.len()];
+        let generated = self.network.generate(&generations, features.as_ref(), &mut |_, _| (), &mut |point, _| {
             step();
             if point == ActivationPoint::Logits && prefill.is_none() {
                 // Waits for the GPU, so that the CPU time of the wait counts for the prefill.
@@ -219,9 +223,9 @@ impl Describer for RandomModel {
         Arc::clone(&self.heartbeat)
     }
 
-    fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
+    fn answer(&mut self, requests: &[Request], _: TextObserver<'_>) -> Result<Answers, DescribeError> {
         let broken = |e: anyhow::Error| DescribeError::Device(format!("{e:#}"));
-        let seconds = self.answer(clips, &mut || self.heartbeat.beat()).map_err(broken)?.wall;
+        let seconds = self.time(requests, &mut || self.heartbeat.beat()).map_err(broken)?.wall;
         let description = Description {
             text: String::new(),
             finish_reason: FinishReason::Length,
@@ -237,7 +241,7 @@ impl Describer for RandomModel {
                 decode: Duration::from_secs_f64(seconds.decode_s),
             },
         };
-        Ok(clips.iter().map(|_| Ok(description.clone())).collect())
+        Ok(requests.iter().map(|_| Ok(description.clone())).collect())
     }
 }
 

@@ -123,8 +123,9 @@ fn measure_batch(model: &RandomModel, repeat: usize, batch: usize) -> Result<Mea
         stopwatch::reset_peak_memory()?;
     }
     target.reset_peak();
-    model.answer(&clips, &mut || ())?;
-    let mut runs = (0..repeat).map(|_| model.answer(&clips, &mut || ())).collect::<Result<Vec<_>>>()?;
+    let requests: Vec<_> = clips.iter().map(Request::from).collect();
+    model.time(&requests, &mut || ())?;
+    let mut runs = (0..repeat).map(|_| model.time(&requests, &mut || ())).collect::<Result<Vec<_>>>()?;
     let peak_memory = if on_cpu { stopwatch::peak_memory()? } else { target.peak_memory().unwrap_or(0) };
     runs.sort_by(|a, b| a.wall.total().total_cmp(&b.wall.total()));
     Ok(Measurement { batch, times: runs[runs.len() / 2], peak_memory })

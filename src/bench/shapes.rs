@@ -50,6 +50,7 @@ impl Shape {
             image_token_id: 49_190,
             eos_token_ids: vec![],
             pad_token_id: 2,
+            sampling: SamplingDefaults::default(),
         }
     }
 

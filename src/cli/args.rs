@@ -24,6 +24,8 @@ pub enum Command {
     Run(RunArgs),
     /// Describe video files or streams and print the descriptions.
     Describe(Box<DescribeArgs>),
+    /// Ask the model about images, videos or nothing but text.
+    Ask(Box<AskArgs>),
     /// Check the configuration and print the effective values, secrets masked.
     Check(CheckArgs),
     /// Download a model by its hub id, for use without a network.

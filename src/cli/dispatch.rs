@@ -4,6 +4,7 @@ use std::{io, process::ExitCode};
 
 use super::{
     args::{Cli, Command},
+    ask,
     bench,
     check::{self, BadFiles, CheckedAsService},
     completions, demo, describe, forget,
@@ -30,6 +31,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Describe(args) => describe::run(&args),
+        Command::Ask(args) => ask::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Forget(args) => forget::run(&args),

@@ -10,6 +10,7 @@
 
 mod args;
 mod as_service;
+pub mod ask;
 pub mod bench;
 pub mod check;
 mod completions;

@@ -3,10 +3,10 @@
 use std::num::NonZeroUsize;
 
 use super::{
-    describer::{DescribeError, Describer, Description},
+    describer::{Answers, DescribeError, Describer},
     warm_up::warm_up,
 };
-use crate::clip::Clip;
+use crate::request::Request;
 
 /// How many clips to describe at once, as far as the device's memory is known.
 pub struct BatchSizer {
@@ -36,17 +36,17 @@ impl BatchSizer {
         self.limit.min(self.estimate)
     }
 
-    /// Describes clips, in several batches if they do not fit into one. Returns the results of the clips in order, and
-    /// the error that ended it if not all clips have one.
-    pub fn describe(
+    /// Answers requests, in several batches if they do not fit into one. Returns the results in order, and the error that
+    /// ended it if not all requests have one.
+    pub fn answer(
         &mut self,
         describer: &mut dyn Describer,
-        clips: &[Clip],
-    ) -> (Vec<Result<Description, DescribeError>>, Option<DescribeError>) {
-        let mut described = Vec::with_capacity(clips.len());
-        while let Some(left) = clips.get(described.len()..).filter(|left| !left.is_empty()) {
+        requests: &[Request],
+    ) -> (Answers, Option<DescribeError>) {
+        let mut described = Vec::with_capacity(requests.len());
+        while let Some(left) = requests.get(described.len()..).filter(|left| !left.is_empty()) {
             let part = &left[..self.fitting(describer, left).min(left.len())];
-            match describer.describe(part) {
+            match describer.answer(part, &mut |_, _| ()) {
                 Ok(done) => {
                     described.extend(done);
                     self.batch_fitted();
@@ -71,10 +71,10 @@ impl BatchSizer {
         (described, None)
     }
 
-    /// How many of these clips to describe at once.
-    fn fitting(&mut self, describer: &dyn Describer, clips: &[Clip]) -> usize {
-        let frames = clips.iter().map(|clip| clip.frames.len()).max().unwrap_or_default();
-        self.estimate = describer.max_clips(frames).unwrap_or(self.max);
+    /// How many of these requests to answer at once.
+    fn fitting(&mut self, describer: &dyn Describer, requests: &[Request]) -> usize {
+        let frames = requests.iter().map(Request::pictures).max().unwrap_or_default();
+        self.estimate = describer.max_batch(frames).unwrap_or(self.max);
         if self.estimate < self.logged {
             self.logged = self.estimate;
             tracing::info!(
@@ -103,6 +103,11 @@ mod tests {
         },
         *,
     };
+    use crate::clip::Clip;
+
+    fn requests(count: u64) -> Vec<Request> {
+        clips(count).iter().map(Request::from).collect()
+    }
 
     fn sizer(max: usize) -> BatchSizer {
         BatchSizer::new(NonZeroUsize::new(max).unwrap())
@@ -112,7 +117,7 @@ mod tests {
     fn a_batch_that_does_not_fit_is_halved_until_it_does_and_so_are_those_after_it() {
         let (mut device, mut sizer) = (SmallDevice::new(3), sizer(16));
         for _ in 0..2 {
-            let (described, error) = sizer.describe(&mut device, &clips(10));
+            let (described, error) = sizer.answer(&mut device, &requests(10));
             let texts: Vec<_> = described.into_iter().map(|it| it.unwrap().text).collect();
             assert_eq!(texts, (0..10).map(|seq| seq.to_string()).collect::<Vec<_>>());
             assert!(error.is_none());
@@ -123,10 +128,10 @@ mod tests {
     #[test]
     fn larger_batches_are_tried_again_after_a_while() {
         let (mut device, mut sizer) = (SmallDevice::new(3), sizer(8));
-        let _ = sizer.describe(&mut device, &clips(8));
+        let _ = sizer.answer(&mut device, &requests(8));
         device.memory = 8;
         for _ in 0..2 * GROW_AFTER {
-            let _ = sizer.describe(&mut device, &clips(1));
+            let _ = sizer.answer(&mut device, &requests(1));
         }
         assert_eq!(sizer.limit.get(), 8);
     }
@@ -136,15 +141,16 @@ mod tests {
         let (mut device, mut sizer) = (SmallDevice::new(1), sizer(3));
         let large = |seq| {
             let clip = grey_clip().unwrap();
-            Clip { seq, frames: [clip.frames.clone(), clip.frames.clone()].concat(), ..clip }
+            let clip = Clip { seq, frames: [clip.frames.clone(), clip.frames.clone()].concat(), ..clip };
+            Request::from(&clip)
         };
-        let (described, error) = sizer.describe(&mut device, &[large(0), large(1), large(2), large(3)]);
+        let (described, error) = sizer.answer(&mut device, &[large(0), large(1), large(2), large(3)]);
         assert_eq!(described.len(), 4);
         assert!(described.iter().all(|it| matches!(it, Err(DescribeError::OutOfMemory(_)))));
         assert!(error.is_none());
-        assert!(sizer.describe(&mut device, &clips(1)).0[0].is_ok());
+        assert!(sizer.answer(&mut device, &requests(1)).0[0].is_ok());
         device.memory = 0;
-        let (described, error) = sizer.describe(&mut device, &clips(2));
+        let (described, error) = sizer.answer(&mut device, &requests(2));
         assert!(described.is_empty());
         assert!(matches!(error, Some(DescribeError::OutOfMemory(_))));
     }

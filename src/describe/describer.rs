@@ -3,14 +3,14 @@
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use crate::{
-    clip::Clip,
     device::{DeviceMemory, GpuInfo},
     event::{FinishReason, ModelInfo, Tokens},
     heartbeat::Heartbeat,
+    request::{Request, VideoSampling},
     resize::FrameScaling,
 };
 
-/// The model's description of one clip.
+/// The model's answer to one request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Description {
     /// The answer, trimmed and without special tokens.
@@ -19,7 +19,7 @@ pub struct Description {
     pub finish_reason: FinishReason,
     /// Token counts.
     pub tokens: Tokens,
-    /// The batch's time per stage; all clips of a batch have the same.
+    /// The batch's time per stage; all requests of a batch have the same.
     pub stages: StageTimes,
 }
 
@@ -36,13 +36,13 @@ pub struct StageTimes {
     pub decode: Duration,
 }
 
-/// Why a clip could not be described.
+/// Why a request could not be answered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DescribeError {
-    /// This clip cannot be described; others can.
+    /// This request cannot be answered; others can.
     #[error("{0}")]
-    Clip(String),
-    /// The device has too little memory for so many clips at once. Fewer may fit.
+    Request(String),
+    /// The device has too little memory for so many requests at once. Fewer may fit.
     #[error("the device has too little memory: {0}")]
     OutOfMemory(String),
     /// Nothing can be described now, but probably can after `retry_after`.
@@ -69,12 +69,18 @@ pub struct Footage {
     pub duration: f64,
 }
 
-/// Describes clips.
+/// Gets what an answer's text is continued by, as it is made, with the number of its request in the batch.
+pub type TextObserver<'a> = &'a mut (dyn FnMut(usize, &str) + Send);
+
+/// The answers to a batch, in the order of the requests.
+pub type Answers = Vec<Result<Description, DescribeError>>;
+
+/// Answers requests, such as to describe a clip.
 pub trait Describer: Send {
     /// The model, as events name it.
     fn model(&self) -> ModelInfo;
 
-    /// The heartbeat that `describe` beats at every step. The same one at every call.
+    /// The heartbeat that `answer` beats at every step. The same one at every call.
     fn heartbeat(&self) -> Arc<Heartbeat>;
 
     /// How the model scales frames down first. Frames may already be scaled like this before they reach it. None if
@@ -85,7 +91,7 @@ pub trait Describer: Send {
 
     /// Indices of the frames that the model's reference implementation takes of a whole file, in order. None if
     /// there is no such rule for this model.
-    fn sample_file(&self, _footage: Footage) -> Option<Vec<u64>> {
+    fn sample_file(&self, _footage: Footage, _asked: VideoSampling) -> Option<Vec<u64>> {
         None
     }
 
@@ -94,8 +100,8 @@ pub trait Describer: Send {
         None
     }
 
-    /// How many clips of so many frames fit into the memory that is free now; at least one. None if unknown.
-    fn max_clips(&self, _frames: usize) -> Option<NonZeroUsize> {
+    /// How many requests of so many pictures fit into the memory that is free now; at least one. None if unknown.
+    fn max_batch(&self, _pictures: usize) -> Option<NonZeroUsize> {
         None
     }
 
@@ -104,10 +110,11 @@ pub trait Describer: Send {
         None
     }
 
-    /// Describes a batch. Returns one result per clip, in order.
+    /// Answers a batch. Returns one result per request, in order. The texts that `on_text` gets of a request are together
+    /// the text of its answer.
     ///
     /// # Errors
-    /// When no clip of the batch was described, because the device failed, is not available, or has too little
+    /// When no request of the batch was answered, because the device failed, is not available, or has too little
     /// memory.
-    fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError>;
+    fn answer(&mut self, requests: &[Request], on_text: TextObserver<'_>) -> Result<Answers, DescribeError>;
 }

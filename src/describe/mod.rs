@@ -1,4 +1,4 @@
-//! Clips in, descriptions out. [`load()`] gives a [`Describer`] for a checkpoint; [`worker`] batches the clips of a
+//! Requests in, answers out. [`load()`] gives a [`Describer`] for a checkpoint; [`worker`] batches the clips of a
 //! queue for it.
 //!
 //! | file | what it holds |
@@ -22,7 +22,7 @@ pub mod smolvlm;
 mod warm_up;
 pub mod worker;
 
-pub use describer::{DescribeError, Describer, Description, Footage, StageTimes};
+pub use describer::{Answers, DescribeError, Describer, Description, Footage, StageTimes, TextObserver};
 pub use load::{load, probe};
 pub use options::LoadOptions;
 pub use warm_up::warm_up;

@@ -3,13 +3,15 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use super::{
-    describer::{DescribeError, Describer, Description, StageTimes},
+    describer::{Answers, DescribeError, Describer, Description, StageTimes, TextObserver},
     warm_up::grey_clip,
 };
 use crate::{
     clip::Clip,
     event::{FinishReason, ModelInfo, Tokens},
     heartbeat::Heartbeat,
+    prompt_spec::PromptSpec,
+    request::{Content, Request},
 };
 
 /// Describes a clip by its number, if its batch fits.
@@ -39,30 +41,35 @@ impl Describer for SmallDevice {
         Arc::default()
     }
 
-    fn max_clips(&self, frames: usize) -> Option<NonZeroUsize> {
-        NonZeroUsize::new(self.reported? / frames)
+    fn max_batch(&self, pictures: usize) -> Option<NonZeroUsize> {
+        NonZeroUsize::new(self.reported? / pictures)
     }
 
-    fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
-        self.batches.push(clips.len());
+    fn answer(&mut self, requests: &[Request], _: TextObserver<'_>) -> Result<Answers, DescribeError> {
+        self.batches.push(requests.len());
         if let Some(error) = self.next_error.take() {
             return Err(error);
         }
-        if clips.iter().map(|clip| clip.frames.len()).sum::<usize>() > self.memory {
+        if requests.iter().map(Request::pictures).sum::<usize>() > self.memory {
             return Err(DescribeError::OutOfMemory("full".into()));
         }
-        Ok(clips.iter().map(describe).collect())
+        Ok(requests.iter().map(repeat).collect())
     }
 }
 
-/// Clips of one frame each, numbered from 0.
+/// Clips of one frame each, which are asked for their number, from 0.
 pub fn clips(count: u64) -> Vec<Clip> {
-    (0..count).map(|seq| Clip { seq, ..grey_clip().unwrap() }).collect()
+    let clip = |seq: u64| {
+        let prompt_spec = Arc::new(PromptSpec::new(seq.to_string(), 1));
+        Clip { seq, prompt_spec, ..grey_clip().unwrap() }
+    };
+    (0..count).map(clip).collect()
 }
 
-fn describe(clip: &Clip) -> Result<Description, DescribeError> {
+fn repeat(request: &Request) -> Result<Description, DescribeError> {
+    let Some(Content::Text(text)) = request.messages[0].content.last() else { panic!("a clip has a prompt") };
     Ok(Description {
-        text: clip.seq.to_string(),
+        text: text.clone(),
         finish_reason: FinishReason::Stop,
         tokens: Tokens::default(),
         stages: StageTimes::default(),

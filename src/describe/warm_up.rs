@@ -10,6 +10,7 @@ use crate::{
     clip::Clip,
     frame::{Clock, Frame},
     prompt_spec::PromptSpec,
+    request::Request,
 };
 
 /// Describes one small clip, to find what only computing can show before there are cameras: a device that fails, weights
@@ -20,8 +21,8 @@ use crate::{
 pub fn warm_up(describer: &mut dyn Describer) -> Result<(), DescribeError> {
     let heartbeat = describer.heartbeat();
     heartbeat.beat();
-    let clip = grey_clip().map_err(|error| DescribeError::Clip(error.to_string()))?;
-    let described = describer.describe(&[clip])?;
+    let clip = grey_clip().map_err(|error| DescribeError::Request(error.to_string()))?;
+    let described = describer.answer(&[Request::from(&clip)], &mut |_, _| ())?;
     heartbeat.idle();
     described.into_iter().collect::<Result<Vec<_>, _>>().map(drop)
 }

@@ -16,6 +16,7 @@ use crate::{
     clip::Clip,
     gate::Fingerprint,
     queue::{ClipQueue, Queued},
+    request::Request,
 };
 
 /// Longest pause of a describer that is not available, so that it does not delay the end of the program.
@@ -103,7 +104,8 @@ pub fn run(
             heartbeat.idle();
             continue;
         }
-        let (mut described, failure) = sizer.describe(describer, &clips);
+        let requests: Vec<_> = clips.iter().map(Request::from).collect();
+        let (mut described, failure) = sizer.answer(describer, &requests);
         if let Some(error) = &failure {
             described.resize_with(clips.len(), || Err(error.clone()));
         }

@@ -60,7 +60,7 @@ impl EventBuilder {
 
     fn unchanged(&self, clip: &Clip, timing: &QueueTiming, dropped: Dropped) -> Result<Event, DescribeError> {
         let Some(last) = self.last.get(&clip.camera).cloned() else {
-            return Err(DescribeError::Clip("nothing has changed, but nothing was described before".into()));
+            return Err(DescribeError::Request("nothing has changed, but nothing was described before".into()));
         };
         Ok(Event {
             id: Uuid::now_v7(),
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn clips_dropped_before_a_clip_that_fails_are_counted_in_the_next_event() {
         let mut builder = builder();
-        let failed = Err(DescribeError::Clip("bad".into()));
+        let failed = Err(DescribeError::Request("bad".into()));
         assert!(builder.build(outcome(0, 3, failed)).1.is_err());
         let (_, event) = builder.build(outcome(1, 1, said("one")));
         assert_eq!(event.unwrap().dropped, Dropped { clips: 4, failed: 1 });
@@ -217,7 +217,7 @@ mod tests {
     fn an_unchanged_event_repeats_the_last_description_and_counts_what_was_lost() {
         let mut builder = builder();
         let first = builder.build(outcome(0, 0, said("one"))).1.unwrap();
-        assert!(builder.build(outcome(1, 0, Err(DescribeError::Clip("bad".into())))).1.is_err());
+        assert!(builder.build(outcome(1, 0, Err(DescribeError::Request("bad".into())))).1.is_err());
         let second = builder.build(outcome(2, 2, Ok(Answer::Unchanged))).1.unwrap();
         assert_eq!((second.kind, second.repeats), (EventKind::Unchanged, Some(first.id)));
         assert_eq!(second.description, "one");

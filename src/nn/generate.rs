@@ -4,7 +4,6 @@
 use std::time::{Duration, Instant};
 
 use candle_core::{D, Tensor};
-use candle_transformers::generation::LogitsProcessor;
 
 use super::{
     decoder::Decoder,
@@ -12,6 +11,7 @@ use super::{
     forward::{decode_loop, forward},
     kernels::{Kernels, NextToken},
     observer::ActivationObserver,
+    sampler::{TokenSampler, TokenSampling},
     sequence::indices,
 };
 use crate::event::FinishReason;
@@ -20,24 +20,6 @@ use crate::event::FinishReason;
 /// change of the batch captures a new graph.
 const LEAVE_SHARE_CPU: usize = 4;
 const LEAVE_SHARE_GPU: usize = 2;
-
-/// How the next token is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum TokenSampling {
-    /// The token with the highest score.
-    #[default]
-    Greedy,
-    /// Nucleus sampling: the scores are divided by `temperature`, and the token is drawn from the most likely ones
-    /// that together have the probability `top_p`. The same seed draws the same tokens.
-    TopP {
-        /// Above 0.
-        temperature: f64,
-        /// From 0 to 1.
-        top_p: f64,
-        /// Of the random numbers.
-        seed: u64,
-    },
-}
 
 /// One sequence of a batch.
 #[derive(Clone, Debug)]
@@ -87,17 +69,21 @@ pub struct Generated {
     pub decode: Duration,
 }
 
+/// Gets each token of an answer, with the number of its request.
+pub type TokenObserver<'a> = &'a mut (dyn FnMut(usize, u32) + Send);
+
 /// A sequence that is being completed.
 struct Sequence {
     ids: Vec<u32>,
     max_tokens: usize,
     /// None for greedy sequences.
-    sampler: Option<LogitsProcessor>,
+    sampler: Option<TokenSampler>,
     end: Option<Result<FinishReason, NotFinite>>,
 }
 
 /// Completes a batch of prompts. `features` holds the vectors that replace the image tokens of all prompts, in order,
-/// `(image tokens, width)`; None if there are none.
+/// `(image tokens, width)`; None if there are none. `on_token` gets each token of an answer as it is made, with the
+/// number of its request.
 ///
 /// # Errors
 /// When a prompt is empty, the features are not as many as the image tokens, the device fails, or the observer
@@ -107,6 +93,7 @@ pub fn generate(
     (decoder, special): (&Decoder, &SpecialTokens),
     requests: &[GenerationRequest],
     features: Option<&Tensor>,
+    on_token: TokenObserver<'_>,
     observe: ActivationObserver<'_>,
 ) -> Result<Generated> {
     let start = Instant::now();
@@ -135,9 +122,11 @@ pub fn generate(
         let NextToken { logits, argmax: mut tokens } = next;
         let mut ended = Vec::new();
         for (i, (sequence, token)) in batch.iter().zip(&mut tokens).enumerate() {
+            let before = sequences[*sequence].ids.len();
             if sequences[*sequence].push(token, &logits, i, &special.stop)? {
                 ended.push(i);
             }
+            sequences[*sequence].ids[before..].iter().for_each(|id| on_token(*sequence, *id));
         }
         // Once a score is not finite, all later scores of its sequence are not: it is enough to look at the end.
         for i in not_finite(&logits, &ended)? {
@@ -209,12 +198,7 @@ impl Sequence {
     /// `positions`: the longest sequence that the model takes, prompt included.
     fn new(request: &GenerationRequest, positions: usize) -> Self {
         let max_tokens = request.max_tokens.min(positions.saturating_sub(request.ids.len()));
-        let sampler = match request.sampling {
-            TokenSampling::Greedy => None,
-            TokenSampling::TopP { temperature, top_p, seed } => {
-                Some(LogitsProcessor::new(seed, Some(temperature), Some(top_p)))
-            }
-        };
+        let sampler = TokenSampler::new(request.sampling, &request.ids);
         let end = (max_tokens == 0).then_some(Ok(FinishReason::Length));
         Self { ids: Vec::with_capacity(max_tokens), max_tokens, sampler, end }
     }
@@ -226,7 +210,7 @@ impl Sequence {
             return Ok(false);
         }
         if let Some(sampler) = &mut self.sampler {
-            *token = sampler.sample(&logits.get(index)?)?;
+            *token = sampler.choose(&logits.get(index)?)?;
         }
         if stop.contains(token) {
             self.end = Some(Ok(FinishReason::Stop));

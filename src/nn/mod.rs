@@ -9,7 +9,7 @@
 //! | `layers.rs`, `decoder.rs` | weights as data |
 //! | `kernels/` | the arithmetic |
 //! | `select.rs`, `self_check.rs` | which kernels run, and whether they are right |
-//! | `forward.rs`, `sequence.rs`, `generate.rs` | one pass, the batch and its cache, whole answers |
+//! | `forward.rs`, `sequence.rs`, `sampler.rs`, `generate.rs` | one pass, the batch and its cache, the next token, whole answers |
 //! | `observer.rs` | hooks for activations |
 //! | `roofline.rs` | the peak rates of the device |
 //! | `error.rs` | what can fail |
@@ -27,6 +27,7 @@ pub mod layers;
 mod memory_pool;
 pub mod observer;
 pub mod roofline;
+pub mod sampler;
 pub mod select;
 pub mod self_check;
 pub mod sequence;

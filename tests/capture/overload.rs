@@ -19,12 +19,13 @@ use camscribe::{
     clip::{Clip, WindowConfig},
     config::FrameSampling,
     describe::{
-        DescribeError, Describer, Description, StageTimes,
+        Answers, DescribeError, Describer, Description, StageTimes, TextObserver,
         worker::{self, Batching},
     },
     event::{FinishReason, ModelInfo, Tokens},
     events::EventBuilder,
     heartbeat::Heartbeat,
+    request::Request,
     queue::{ClipQueue, Overflow},
 };
 use tokio::sync::watch;
@@ -50,15 +51,15 @@ impl Describer for Slow {
         Arc::clone(&self.0)
     }
 
-    fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
-        thread::sleep(A_CLIP * clips.len() as u32);
+    fn answer(&mut self, requests: &[Request], _: TextObserver<'_>) -> Result<Answers, DescribeError> {
+        thread::sleep(A_CLIP * requests.len() as u32);
         let description = Description {
             text: "Something.".into(),
             finish_reason: FinishReason::Stop,
             tokens: Tokens::default(),
             stages: StageTimes::default(),
         };
-        Ok(clips.iter().map(|_| Ok(description.clone())).collect())
+        Ok(requests.iter().map(|_| Ok(description.clone())).collect())
     }
 }
 

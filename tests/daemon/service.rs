@@ -17,12 +17,13 @@ use camscribe::{
     camera::CameraId,
     clip::Clip,
     describe::{
-        DescribeError, Describer, Description, StageTimes,
+        Answers, DescribeError, Describer, Description, StageTimes, TextObserver,
         worker::{self, Batching},
     },
     event::{Event, FinishReason, ModelInfo, Tokens},
     frame::{Clock, Frame},
     heartbeat::Heartbeat,
+    request::Request,
     lifecycle::Lifecycle,
     prompt_spec::PromptSpec,
     queue::{ClipQueue, Overflow},
@@ -280,7 +281,7 @@ impl Describer for Stuck {
         Arc::clone(&self.heartbeat)
     }
 
-    fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
+    fn answer(&mut self, requests: &[Request], _: TextObserver<'_>) -> Result<Answers, DescribeError> {
         self.release.recv().unwrap();
         let description = Description {
             text: "nothing".into(),
@@ -288,7 +289,7 @@ impl Describer for Stuck {
             tokens: Tokens { prompt: 1, image: 0, generated: 1 },
             stages: StageTimes::default(),
         };
-        Ok(clips.iter().map(|_| Ok(description.clone())).collect())
+        Ok(requests.iter().map(|_| Ok(description.clone())).collect())
     }
 }
 

@@ -13,9 +13,10 @@ use camscribe::{
     app,
     clip::Clip,
     config,
-    describe::{DescribeError, Describer, Description, StageTimes},
+    describe::{Answers, DescribeError, Describer, Description, StageTimes, TextObserver},
     event::{FinishReason, ModelInfo, Tokens},
     heartbeat::Heartbeat,
+    request::Request,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -140,7 +141,7 @@ impl Describer for Sluggish {
         Arc::clone(&self.heartbeat)
     }
 
-    fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
+    fn answer(&mut self, requests: &[Request], _: TextObserver<'_>) -> Result<Answers, DescribeError> {
         if std::mem::replace(&mut self.warm, true) {
             thread::sleep(Duration::from_secs(600));
         }
@@ -150,7 +151,7 @@ impl Describer for Sluggish {
             tokens: Tokens::default(),
             stages: StageTimes::default(),
         };
-        Ok(clips.iter().map(|_| Ok(description.clone())).collect())
+        Ok(requests.iter().map(|_| Ok(description.clone())).collect())
     }
 }
 

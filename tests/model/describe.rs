@@ -5,11 +5,12 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use camscribe::{
     clip::Clip,
-    describe::{self, DescribeError, Describer, LoadOptions, smolvlm::config::ModelConfig},
+    describe::{self, Answers, DescribeError, Describer, LoadOptions, smolvlm::config::ModelConfig},
     device::DeviceChoice,
     event::ModelInfo,
     frame::{Clock, Frame},
     prompt_spec::PromptSpec,
+    request::Request,
 };
 use chrono::{TimeDelta, Utc};
 use tempfile::TempDir;
@@ -35,13 +36,18 @@ fn load(dir: &Path) -> Box<dyn Describer> {
     describe::load(dir, options).unwrap()
 }
 
+fn describe(model: &mut dyn Describer, clips: &[Clip]) -> Answers {
+    let requests: Vec<_> = clips.iter().map(Request::from).collect();
+    model.answer(&requests, &mut |_, _| ()).unwrap()
+}
+
 #[test]
 fn describing_beats_the_heartbeat() {
     let dir = folder();
     let mut model = load(dir.path());
     let heartbeat = model.heartbeat();
     heartbeat.idle();
-    model.describe(&[clip(2, 64, 64)]).unwrap();
+    describe(&mut *model, &[clip(2, 64, 64)]);
     std::thread::sleep(Duration::from_millis(5));
     assert!(heartbeat.silence() > Duration::ZERO);
 }
@@ -81,15 +87,15 @@ fn a_clip_that_cannot_be_described_does_not_harm_the_others_of_its_batch() {
     let mut torn = clip(2, 16, 16);
     torn.frames[1].rgb = vec![0; 10].into();
     let batch = [good[0].clone(), clip(0, 8, 8), torn, clip(2000, 1, 1), good[1].clone()];
-    let results = model.describe(&batch).unwrap();
+    let results = describe(&mut *model, &batch);
     for (i, word) in [(1, "no frames"), (2, "10 bytes"), (3, "use fewer frames")] {
         match &results[i] {
-            Err(DescribeError::Clip(why)) => assert!(why.contains(word), "{why}"),
+            Err(DescribeError::Request(why)) => assert!(why.contains(word), "{why}"),
             other => panic!("clip {i}: {other:?}"),
         }
     }
     for (i, clip) in [(0, &good[0]), (4, &good[1])] {
-        let alone = model.describe(std::slice::from_ref(clip)).unwrap().remove(0).unwrap();
+        let alone = describe(&mut *model, std::slice::from_ref(clip)).remove(0).unwrap();
         let together = results[i].as_ref().unwrap();
         assert_eq!((&together.text, together.tokens), (&alone.text, alone.tokens));
         assert_eq!(together.tokens.image % clip.frames.len(), 0);
@@ -103,8 +109,8 @@ fn a_clip_that_cannot_be_described_does_not_harm_the_others_of_its_batch() {
 fn a_batch_without_a_clip_that_can_be_described_is_answered_too() {
     let dir = folder();
     let mut model = load(dir.path());
-    assert!(model.describe(&[]).unwrap().is_empty());
-    assert!(matches!(model.describe(&[clip(0, 8, 8)]).unwrap()[..], [Err(DescribeError::Clip(_))]));
+    assert!(describe(&mut *model, &[]).is_empty());
+    assert!(matches!(describe(&mut *model, &[clip(0, 8, 8)])[..], [Err(DescribeError::Request(_))]));
 }
 
 #[test]

@@ -8,7 +8,8 @@ use camscribe::{
     event::FinishReason,
     nn::{
         device::choose,
-        generate::{Completion, GenerationRequest, TokenSampling},
+        generate::{Completion, GenerationRequest},
+        sampler::{Draw, TokenSampling},
         observer::{ActivationPoint, no_observer},
     },
 };
@@ -29,7 +30,7 @@ fn prompt(config: &ModelConfig, words: Range<u32>, tiles: usize, max_tokens: usi
         ids.extend([vec![80 + tile as u32], vec![config.image_token_id; 4]].concat());
     }
     ids.push(5);
-    GenerationRequest { ids, max_tokens, sampling: TokenSampling::Greedy }
+    GenerationRequest { ids, max_tokens, sampling: TokenSampling::GREEDY }
 }
 
 fn tiles(network: &Network, count: usize, seed: usize) -> Vec<u8> {
@@ -38,7 +39,7 @@ fn tiles(network: &Network, count: usize, seed: usize) -> Vec<u8> {
 
 fn answers(network: &Network, requests: &[GenerationRequest], tiles: &[u8]) -> Vec<Completion> {
     let features = network.encode(tiles, &mut no_observer).unwrap();
-    let generated = network.generate(requests, features.as_ref(), &mut no_observer).unwrap();
+    let generated = network.generate(requests, features.as_ref(), &mut |_, _| (), &mut no_observer).unwrap();
     generated.completions.into_iter().map(Result::unwrap).collect()
 }
 
@@ -94,7 +95,10 @@ fn an_answer_ends_at_its_stop_token_at_its_longest_and_at_the_models_last_positi
 fn sampling_draws_the_same_for_the_same_seed_and_leaves_greedy_rows_alone() {
     let network = network(checkpoint::tiny(), DtypeChoice::F32);
     let greedy = prompt(&network.config, 3..9, 1, 24);
-    let draw = |seed| TokenSampling::TopP { temperature: 2., top_p: 0.95, seed };
+    let draw = |seed| {
+        let draw = Draw { temperature: 2., top_k: 0, top_p: 0.95, seed };
+        TokenSampling { repetition_penalty: 1., draw: Some(draw) }
+    };
     let drawn = |seed| GenerationRequest { sampling: draw(seed), ..greedy.clone() };
     let pictures = tiles(&network, 1, 0);
     let alone = answers(&network, std::slice::from_ref(&greedy), &pictures);
@@ -110,7 +114,7 @@ fn image_features_and_image_tokens_must_match_in_number() {
     let network = network(checkpoint::tiny(), DtypeChoice::F32);
     let request = prompt(&network.config, 3..9, 2, 8);
     let features = network.encode(&tiles(&network, 1, 0), &mut no_observer).unwrap();
-    let error = network.generate(&[request], features.as_ref(), &mut no_observer).err().unwrap().to_string();
+    let error = network.generate(&[request], features.as_ref(), &mut |_, _| (), &mut no_observer).err().unwrap().to_string();
     assert!(error.contains("8 image tokens, the images 4"), "{error}");
 }
 
@@ -128,7 +132,7 @@ fn half_precision_answers_like_f32_within_rounding() {
             }
             Ok(())
         };
-        network.generate(std::slice::from_ref(&request), features.as_ref(), &mut observe).unwrap();
+        network.generate(std::slice::from_ref(&request), features.as_ref(), &mut |_, _| (), &mut observe).unwrap();
         seen.remove(0)
     };
     let exact = logits(DtypeChoice::F32);
@@ -153,6 +157,6 @@ fn finished_sequences_leave_the_batch() {
         }
         Ok(())
     };
-    network.generate(&requests, None, &mut observe).unwrap();
+    network.generate(&requests, None, &mut |_, _| (), &mut observe).unwrap();
     assert_eq!(rows, [4, 4, 3, 2, 1, 1, 1, 1, 1]);
 }

@@ -14,7 +14,8 @@ use camscribe::{
     device::{DeviceChoice, DtypeChoice},
     nn::{
         device::choose,
-        generate::{GenerationRequest, TokenSampling},
+        generate::GenerationRequest,
+        sampler::TokenSampling,
         observer::no_observer,
     },
     resize::RgbImage,
@@ -141,11 +142,11 @@ impl Model {
         let request = |question: &Question| {
             let parts = vec![video.clone(), Part::Text(question.question.clone())];
             let prompt = self.prompter.build(&[Message { role: Role::User, parts }]).unwrap();
-            GenerationRequest { ids: prompt.ids, max_tokens: 40, sampling: TokenSampling::Greedy }
+            GenerationRequest { ids: prompt.ids, max_tokens: 40, sampling: TokenSampling::GREEDY }
         };
         let requests: Vec<_> = questions.iter().map(request).collect();
         let features = self.network.encode(&tiles.repeat(questions.len()), &mut no_observer).unwrap();
-        let made = self.network.generate(&requests, features.as_ref(), &mut no_observer).unwrap();
+        let made = self.network.generate(&requests, features.as_ref(), &mut |_, _| (), &mut no_observer).unwrap();
         made.completions.into_iter().map(|answer| answer.unwrap().ids).collect()
     }
 

@@ -6,13 +6,14 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use camscribe::{
     clip::Clip,
     describe::{
-        DescribeError, Describer, Description, StageTimes,
+        Answers, DescribeError, Describer, Description, StageTimes, TextObserver,
         worker::{self, Batching},
     },
     event::{Event, EventKind, FinishReason, ModelInfo, Tokens},
     events::EventBuilder,
     frame::{Clock, Frame},
     heartbeat::Heartbeat,
+    request::{Content, Request},
     prompt_spec::{GateConfig, PromptSpec},
     queue::{ClipQueue, Overflow},
 };
@@ -33,24 +34,28 @@ impl Describer for Model {
         Arc::default()
     }
 
-    fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
-        let describe = |clip: &Clip| {
-            self.0.push((clip.camera.to_string(), clip.seq));
-            if clip.frames[0].rgb[0] == BAD {
-                return Err(DescribeError::Clip("bad".into()));
+    fn answer(&mut self, requests: &[Request], _: TextObserver<'_>) -> Result<Answers, DescribeError> {
+        let describe = |request: &Request| {
+            let Content::Video(video) = &request.messages[0].content[0] else { panic!("a clip has frames") };
+            // See `clip`.
+            let seq = video.duration.as_secs() - 8;
+            self.0.push((request.camera.as_ref().unwrap().to_string(), seq));
+            let grey = video.frames[0].1.rgb[0];
+            if grey == BAD {
+                return Err(DescribeError::Request("bad".into()));
             }
             Ok(Description {
-                text: format!("Grey {}.", clip.frames[0].rgb[0]),
+                text: format!("Grey {grey}."),
                 finish_reason: FinishReason::Stop,
                 tokens: Tokens { prompt: 9, image: 6, generated: 3 },
                 stages: StageTimes::default(),
             })
         };
-        Ok(clips.iter().map(describe).collect())
+        Ok(requests.iter().map(describe).collect())
     }
 }
 
-/// Two frames with a square of this grey on white.
+/// Two frames with a square of this grey on white. The duration tells the number of the clip.
 fn clip(camera: &str, seq: u64, grey: u8, gate: Option<GateConfig>) -> Clip {
     let start = DateTime::UNIX_EPOCH + TimeDelta::seconds(8 * seq as i64);
     let pixel = |i: usize| if i % 64 < 32 { grey } else { 255 };
@@ -71,7 +76,7 @@ fn clip(camera: &str, seq: u64, grey: u8, gate: Option<GateConfig>) -> Clip {
         end: start + TimeDelta::seconds(8),
         clock: Clock::Camera,
         start_pts: frame.pts,
-        duration: Duration::from_secs(8),
+        duration: Duration::from_secs(8 + seq),
         frames: vec![frame.clone(), frame],
         gap: false,
         prompt_spec: Arc::new(PromptSpec { gate, ..PromptSpec::new("What happens?", 8) }),

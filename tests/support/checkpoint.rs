@@ -39,6 +39,7 @@ pub fn tiny() -> ModelConfig {
         image_token_id: 90,
         eos_token_ids: vec![96],
         pad_token_id: 2,
+        sampling: SamplingDefaults::default(),
     }
 }
 

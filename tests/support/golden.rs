@@ -20,7 +20,8 @@ use camscribe::{
     nn::{
         device::ComputeTarget,
         error::LoadError,
-        generate::{GenerationRequest, TokenSampling},
+        generate::GenerationRequest,
+        sampler::TokenSampling,
         observer::ActivationPoint,
     },
     resize::RgbImage,
@@ -288,11 +289,11 @@ impl Runner {
             .map(|(ids, greedy)| GenerationRequest {
                 ids: ids.clone(),
                 max_tokens: greedy.len(),
-                sampling: TokenSampling::Greedy,
+                sampling: TokenSampling::GREEDY,
             })
             .collect();
         let features = network.encode(tiles, &mut observe)?;
-        let answers = network.generate(&requests, features.as_ref(), &mut observe)?.completions;
+        let answers = network.generate(&requests, features.as_ref(), &mut |_, _| (), &mut observe)?.completions;
         let answers: Vec<Vec<u32>> = answers
             .into_iter()
             .enumerate()

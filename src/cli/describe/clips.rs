@@ -24,6 +24,7 @@ use crate::{
     events::EventBuilder,
     logging::tell,
     queue::{ClipQueue, Overflow},
+    request::VideoSampling,
 };
 
 /// No frame of a source lies between `--from` and `--to`.
@@ -114,7 +115,7 @@ pub fn describe_whole_file(
     let mut has_rule = false;
     let (frames, file) = capture::read_frames_at(&camera_config(source, job), |file| {
         let footage = Footage { frames: file.frames as u64, fps: file.fps, duration: file.duration };
-        let indices = model.sample_file(footage);
+        let indices = model.sample_file(footage, VideoSampling::default());
         has_rule = indices.is_some();
         indices.unwrap_or_default().into_iter().map(|i| i as usize).collect()
     })?;

@@ -49,6 +49,30 @@ pub struct ModelConfig {
     pub eos_token_ids: Vec<u32>,
     /// The token that fills the left of shorter prompts in a batch.
     pub pad_token_id: u32,
+    /// How tokens are chosen where a request does not say, from `generation_config.json`.
+    pub sampling: SamplingDefaults,
+}
+
+/// How tokens are chosen where a request does not say (transformers 5.23.0, `GenerationConfig`).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct SamplingDefaults {
+    /// Whether tokens are drawn.
+    pub do_sample: bool,
+    /// Above 0.
+    pub temperature: f64,
+    /// 0 to 1.
+    pub top_p: f64,
+    /// 0: all.
+    pub top_k: usize,
+    /// 1: none.
+    pub repetition_penalty: f64,
+}
+
+impl Default for SamplingDefaults {
+    /// Those of the reference.
+    fn default() -> Self {
+        Self { do_sample: false, temperature: 1.0, top_p: 1.0, top_k: 50, repetition_penalty: 1.0 }
+    }
 }
 
 /// How images and prompts are prepared.
@@ -118,7 +142,15 @@ impl ModelConfig {
         if pad_token_id == image_token_id {
             return Err(g.wrong("pad_token_id", format!("is {pad_token_id}: that is image_token_id")));
         }
-        Ok(Self { vision, text, scale_factor, image_token_id, eos_token_ids, pad_token_id })
+        let usual = SamplingDefaults::default();
+        let sampling = SamplingDefaults {
+            do_sample: g.flag("do_sample", usual.do_sample)?,
+            temperature: g.positive("temperature", usual.temperature)?,
+            top_p: g.positive("top_p", usual.top_p)?,
+            top_k: g.number("top_k", usual.top_k as f64)? as usize,
+            repetition_penalty: g.positive("repetition_penalty", usual.repetition_penalty)?,
+        };
+        Ok(Self { vision, text, scale_factor, image_token_id, eos_token_ids, pad_token_id, sampling })
     }
 
     /// The tokens that generating an answer needs to know.

@@ -6,31 +6,33 @@ use candle_core::Tensor;
 
 use super::{
     super::{
-        describer::{DescribeError, Describer, Description, Footage, StageTimes},
+        describer::{Answers, DescribeError, Describer, Description, Footage, StageTimes, TextObserver},
         options::LoadOptions,
     },
     config::{ModelConfig, ProcessorConfig},
     layout::layout,
     network::Network,
-    preprocess::Preprocessor,
-    prompt::{Prompt, Prompter},
+    preprocess::{Medium, Preprocessor, Tiles},
+    prompt::{Message, Part, Prompt, Prompter},
     sampling::{FrameSampling, REFERENCE_SKIP},
 };
 use crate::{
-    clip::Clip,
     device::{DeviceChoice, DeviceMemory, DtypeChoice, GpuInfo},
     event::{ModelInfo, Tokens},
     heartbeat::Heartbeat,
     nn::{
         device::{ComputeTarget, choose},
         error::{DeviceFailure, LoadError},
-        generate::{Completion, GenerationRequest, TokenSampling},
+        generate::{Completion, GenerationRequest},
+        sampler::{Draw, TokenSampling},
         weights::Weights,
     },
+    plural::plural,
+    request::{self, Content, ImageOptions, Picture, Request, Sampling, VideoSampling},
     resize::{FrameScaling, RgbImage},
 };
 
-// Estimates for a usual clip, in tokens.
+// Estimates for a usual request, in tokens.
 /// Tokens of a frame beside its image tokens: its time and the tokens around the image.
 const FRAME_TOKENS: usize = 13;
 /// Tokens of the rest of the prompt.
@@ -43,9 +45,17 @@ pub struct SmolVlm {
     network: Network,
     prompter: Prompter,
     preprocessor: Preprocessor,
-    file_sampling: FrameSampling,
+    processor: ProcessorConfig,
     info: ModelInfo,
     heartbeat: Arc<Heartbeat>,
+}
+
+/// A batch that is ready for the network.
+struct Batch {
+    /// Of each request, or why it cannot be answered.
+    prepared: Vec<Result<(Prompt, TokenSampling), DescribeError>>,
+    /// Of all requests that can be answered, in order.
+    tiles: Vec<u8>,
 }
 
 impl SmolVlm {
@@ -69,13 +79,8 @@ impl SmolVlm {
         }
         let (target, kernels) = (&network.target, network.target.kernels.as_str());
         tracing::info!("model {} loaded on {target} ({kernels}) in {:.1?}", info.id, start.elapsed());
-        let file_sampling = FrameSampling {
-            fps: processor.video_fps,
-            max_frames: processor.video_max_frames,
-            skip: REFERENCE_SKIP,
-        };
         let preprocessor = Preprocessor::new(&processor);
-        Ok(Self { network, prompter, preprocessor, file_sampling, info, heartbeat: Arc::default() })
+        Ok(Self { network, prompter, preprocessor, processor, info, heartbeat: Arc::default() })
     }
 
     /// Checks that the checkpoint in `dir` can be loaded, without reading the numbers of its weights. Returns where it
@@ -97,24 +102,106 @@ impl SmolVlm {
         Ok((config, processor, prompter))
     }
 
-    /// Checks a clip and prepares its prompt and its frames.
-    fn prepare<'a>(&self, clip: &'a Clip) -> Result<(Prompt, Vec<RgbImage<'a>>), DescribeError> {
-        if clip.frames.is_empty() {
-            return Err(DescribeError::Clip("the clip has no frames".into()));
+    /// The images and frames of a request, in order.
+    fn media<'a>(&self, request: &'a Request) -> Result<Vec<Medium<'a>>, DescribeError> {
+        let ImageOptions { longest_edge, split, video_edge } = request.images;
+        let edge = |wanted: Option<usize>, usual: usize| match wanted {
+            Some(edge) if !(1..=ImageOptions::MAX_EDGE).contains(&edge) => Err(DescribeError::Request(format!(
+                "an edge of {edge} pixels is not possible: 1 to {} are",
+                ImageOptions::MAX_EDGE
+            ))),
+            wanted => Ok(wanted.unwrap_or(usual)),
+        };
+        let image_edge = edge(longest_edge, self.processor.image_edge)?;
+        let video_edge = edge(video_edge, self.processor.video_edge)?;
+        let split = split.unwrap_or(self.processor.do_image_splitting);
+        let rgb = |picture: &'a Picture| {
+            RgbImage::new(&picture.rgb, picture.width, picture.height)
+                .map_err(|error| DescribeError::Request(error.to_string()))
+        };
+        let mut media = Vec::with_capacity(request.pictures());
+        for content in request.messages.iter().flat_map(|message| &message.content) {
+            match content {
+                Content::Text(_) => {}
+                Content::Image(picture) => {
+                    media.push(Medium::Image { image: rgb(picture)?, edge: image_edge, split });
+                }
+                Content::Video(video) if video.frames.is_empty() => {
+                    return Err(DescribeError::Request("a video has no frames".into()));
+                }
+                Content::Video(video) => {
+                    for (_, picture) in &video.frames {
+                        media.push(Medium::Frame { image: rgb(picture)?, edge: video_edge });
+                    }
+                }
+            }
         }
-        let frames = clip.frames.iter().map(|f| RgbImage::new(&f.rgb, f.width, f.height));
-        let frames = frames.collect::<Result<_, _>>().map_err(|e| DescribeError::Clip(e.to_string()))?;
-        let prompt = self.prompter.clip(clip).map_err(|e| DescribeError::Clip(e.to_string()))?;
-        tracing::trace!(camera = %clip.camera, clip = clip.seq, "prompt: {}", prompt.text);
+        Ok(media)
+    }
+
+    /// Prepares a batch: the tiles of all requests that can be answered, and their prompts.
+    fn prepare(&self, requests: &[Request]) -> Batch {
+        let media: Vec<_> = requests.iter().map(|request| self.media(request)).collect();
+        let all: Vec<_> = media.iter().flatten().flatten().cloned().collect();
+        let mut made = self.preprocessor.tiles(&all).into_iter();
+        let mut tiles = Vec::new();
+        let mut prepare = |(media, request): (Result<Vec<Medium<'_>>, _>, &Request)| {
+            let own: Vec<Tiles> = made.by_ref().take(media?.len()).collect();
+            let prepared = (self.prompt(request, &own)?, self.sampling(request.sampling)?);
+            own.iter().for_each(|it| tiles.extend_from_slice(&it.bytes));
+            Ok(prepared)
+        };
+        let prepared = media.into_iter().zip(requests).map(&mut prepare).collect();
+        Batch { prepared, tiles }
+    }
+
+    /// The prompt of a request whose images and frames have become these tiles.
+    fn prompt(&self, request: &Request, tiles: &[Tiles]) -> Result<Prompt, DescribeError> {
+        let mut tiles = tiles.iter();
+        let mut part = |content: &Content| match content {
+            Content::Text(text) => Part::Text(text.clone()),
+            Content::Image(_) => {
+                let (rows, cols) = tiles.next().map_or((0, 0), |tiles| (tiles.rows, tiles.cols));
+                Part::Image { rows, cols }
+            }
+            Content::Video(video) => {
+                tiles.by_ref().take(video.frames.len()).for_each(drop);
+                let times = video.frames.iter().map(|(time, _)| *time).collect();
+                Part::Video { times, duration: video.duration }
+            }
+        };
+        let mut message = |message: &request::Message| Message {
+            role: message.role,
+            parts: message.content.iter().map(&mut part).collect(),
+        };
+        let messages: Vec<_> = request.messages.iter().map(&mut message).collect();
+        let prompt = self.prompter.build(&messages).map_err(|e| DescribeError::Request(e.to_string()))?;
+        tracing::trace!("prompt: {}", prompt.text);
         let (tokens, most) = (prompt.ids.len(), self.network.config.text.max_position_embeddings);
         if tokens >= most {
-            return Err(DescribeError::Clip(format!(
-                "{} frames and the prompt make {tokens} tokens, and the model ends at {most}: use fewer frames or a \
-                 shorter prompt",
-                clip.frames.len()
+            return Err(DescribeError::Request(format!(
+                "{} and the text make {tokens} tokens, and the model ends at {most}: use fewer frames, smaller \
+                 images, or a shorter text",
+                plural(request.pictures(), "picture")
             )));
         }
-        Ok((prompt, frames))
+        Ok(prompt)
+    }
+
+    /// How the tokens of an answer are chosen.
+    fn sampling(&self, asked: Sampling) -> Result<TokenSampling, DescribeError> {
+        asked.check().map_err(DescribeError::Request)?;
+        let usual = self.network.config.sampling;
+        let usual_temperature = if usual.do_sample { usual.temperature } else { 0.0 };
+        let temperature = asked.temperature.unwrap_or(usual_temperature);
+        let draw = Draw {
+            temperature,
+            top_k: asked.top_k.unwrap_or(usual.top_k),
+            top_p: asked.top_p.unwrap_or(usual.top_p),
+            seed: asked.seed,
+        };
+        let repetition_penalty = asked.repetition_penalty.unwrap_or(usual.repetition_penalty);
+        Ok(TokenSampling { repetition_penalty, draw: (temperature > 0.0).then_some(draw) })
     }
 
     /// Classifies an error of the device. After too little memory, unused memory is released.
@@ -137,7 +224,7 @@ impl SmolVlm {
         completion: Completion,
         stages: StageTimes,
     ) -> Result<Description, DescribeError> {
-        let text = self.prompter.decode(&completion.ids).map_err(|e| DescribeError::Clip(e.to_string()))?;
+        let text = self.prompter.decode(&completion.ids).map_err(|e| DescribeError::Request(e.to_string()))?;
         Ok(Description {
             text,
             finish_reason: completion.finish_reason,
@@ -164,18 +251,23 @@ impl Describer for SmolVlm {
         Some(self.preprocessor.frame_scaling())
     }
 
-    fn sample_file(&self, footage: Footage) -> Option<Vec<u64>> {
-        Some(self.file_sampling.indices(footage))
+    fn sample_file(&self, footage: Footage, asked: VideoSampling) -> Option<Vec<u64>> {
+        let sampling = FrameSampling {
+            fps: asked.fps.unwrap_or(self.processor.video_fps),
+            max_frames: asked.max_frames.unwrap_or(self.processor.video_max_frames),
+            skip: REFERENCE_SKIP,
+        };
+        Some(sampling.indices(footage))
     }
 
     fn gpu(&self) -> Option<GpuInfo> {
         self.network.target.gpu.clone()
     }
 
-    fn max_clips(&self, frames: usize) -> Option<NonZeroUsize> {
-        let prompt = frames * (self.network.config.tokens_per_tile() + FRAME_TOKENS) + TEXT_TOKENS;
-        let clip = self.network.sequence_bytes(prompt + ANSWER_TOKENS);
-        let fit = self.network.target.free_memory()? / 4 * 3 / clip;
+    fn max_batch(&self, pictures: usize) -> Option<NonZeroUsize> {
+        let prompt = pictures * (self.network.config.tokens_per_tile() + FRAME_TOKENS) + TEXT_TOKENS;
+        let request = self.network.sequence_bytes(prompt + ANSWER_TOKENS);
+        let fit = self.network.target.free_memory()? / 4 * 3 / request;
         NonZeroUsize::new(fit.max(1))
     }
 
@@ -183,7 +275,7 @@ impl Describer for SmolVlm {
         self.network.target.memory()
     }
 
-    fn describe(&mut self, clips: &[Clip]) -> Result<Vec<Result<Description, DescribeError>>, DescribeError> {
+    fn answer(&mut self, requests: &[Request], on_text: TextObserver<'_>) -> Result<Answers, DescribeError> {
         let start = Instant::now();
         // One beat per layer of every forward pass; per token where own kernels decode.
         let heartbeat = Arc::clone(&self.heartbeat);
@@ -191,10 +283,7 @@ impl Describer for SmolVlm {
             heartbeat.beat();
             Ok(())
         };
-        let mut prepared: Vec<_> = clips.iter().map(|clip| self.prepare(clip)).collect();
-        let frames: Vec<RgbImage<'_>> =
-            prepared.iter_mut().flatten().flat_map(|(_, frames)| std::mem::take(frames)).collect();
-        let tiles = self.preprocessor.video_tiles(&frames);
+        let Batch { prepared, tiles } = self.prepare(requests);
         let mut stages = StageTimes { preprocess: start.elapsed(), ..StageTimes::default() };
 
         heartbeat.beat();
@@ -202,37 +291,47 @@ impl Describer for SmolVlm {
         let features = self.network.encode(&tiles, &mut observe).map_err(|e| self.device_error(e))?;
         stages.vision = start.elapsed();
 
-        let requests: Vec<GenerationRequest> = prepared
-            .iter()
-            .zip(clips)
-            .filter_map(|(prepared, clip)| {
-                let (prompt, _) = prepared.as_ref().ok()?;
-                let max_tokens = clip.prompt_spec.max_tokens;
-                Some(GenerationRequest {
-                    ids: prompt.ids.clone(),
-                    max_tokens,
-                    sampling: TokenSampling::Greedy,
-                })
+        let good = || prepared.iter().enumerate().filter_map(|(i, it)| Some((i, it.as_ref().ok()?)));
+        let generations: Vec<_> = good()
+            .map(|(i, (prompt, sampling))| GenerationRequest {
+                ids: prompt.ids.clone(),
+                max_tokens: requests[i].max_tokens,
+                sampling: *sampling,
             })
             .collect();
+        let numbers: Vec<usize> = good().map(|(i, _)| i).collect();
+        let mut streams: Vec<_> = numbers.iter().map(|_| self.prompter.text_stream()).collect();
+        let mut on_token = |sequence: usize, id| {
+            // An error of the tokenizer is that of the whole answer, too.
+            let text = streams[sequence].push(id).unwrap_or_default();
+            if !text.is_empty() {
+                on_text(numbers[sequence], &text);
+            }
+        };
         let mut completions = Vec::new();
-        if !requests.is_empty() {
+        if !generations.is_empty() {
             let generated = self
                 .network
-                .generate(&requests, features.as_ref(), &mut observe)
+                .generate(&generations, features.as_ref(), &mut on_token, &mut observe)
                 .map_err(|e| self.device_error(e))?;
             (stages.prefill, stages.decode) = (generated.prefill, generated.decode);
             completions = generated.completions;
         }
+        for (stream, number) in streams.iter_mut().zip(&numbers) {
+            let rest = stream.finish().unwrap_or_default();
+            if !rest.is_empty() {
+                on_text(*number, &rest);
+            }
+        }
         let mut completions = completions.into_iter();
-        let describe = |prepared: Result<(Prompt, _), DescribeError>| {
+        let answer = |prepared: Result<(Prompt, _), DescribeError>| {
             let (prompt, _) = prepared?;
             match completions.next() {
                 Some(Ok(completion)) => self.description(&prompt, completion, stages),
-                Some(Err(e)) => Err(DescribeError::Clip(e.to_string())),
+                Some(Err(e)) => Err(DescribeError::Request(e.to_string())),
                 None => Err(DescribeError::Device("the network returned too few completions".into())),
             }
         };
-        Ok(prepared.into_iter().map(describe).collect())
+        Ok(prepared.into_iter().map(answer).collect())
     }
 }

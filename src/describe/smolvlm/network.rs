@@ -15,7 +15,7 @@ use crate::nn::{
     decoder::Decoder,
     device::ComputeTarget,
     error::{LoadError, Result},
-    generate::{Generated, GenerationRequest, SpecialTokens, generate},
+    generate::{Generated, GenerationRequest, SpecialTokens, generate, TokenObserver},
     kernels::{CandleKernels, Kernels},
     observer::{ActivationObserver, ActivationPoint, no_observer},
     select::{SelectedKernels, select},
@@ -141,6 +141,7 @@ impl Network {
     }
 
     /// Completes a batch of prompts. `features` is the result of [`Network::encode`] for the tiles of all of them.
+    /// `on_token` gets each token of an answer as it is made, with the number of its request.
     ///
     /// # Errors
     /// When a prompt is empty, tiles and image tokens do not match, the device fails, or the observer returns an
@@ -149,10 +150,11 @@ impl Network {
         &self,
         requests: &[GenerationRequest],
         features: Option<&Tensor>,
+        on_token: TokenObserver<'_>,
         observe: ActivationObserver<'_>,
     ) -> Result<Generated> {
         let model = (&self.decoder, &self.special);
-        self.on_pool(|| generate(&*self.kernels, model, requests, features, observe))
+        self.on_pool(|| generate(&*self.kernels, model, requests, features, on_token, observe))
     }
 
     /// On the CPU, runs `work` on a thread of rayon's pool. From any other thread each of the hundreds of operations of

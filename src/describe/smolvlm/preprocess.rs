@@ -15,7 +15,28 @@ pub struct Preprocessor {
     resizer: Resizer,
 }
 
-/// A still image as tiles.
+/// An image or a frame, and how it becomes tiles.
+#[derive(Clone)]
+pub enum Medium<'a> {
+    /// A frame of a video: one tile, by way of a longer side of `edge` pixels.
+    Frame {
+        /// Its pixels.
+        image: RgbImage<'a>,
+        /// The longer side after the first resize.
+        edge: usize,
+    },
+    /// A still image.
+    Image {
+        /// Its pixels.
+        image: RgbImage<'a>,
+        /// The longer side before it is cut, in pixels.
+        edge: usize,
+        /// Whether it is cut.
+        split: bool,
+    },
+}
+
+/// An image or a frame as tiles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tiles {
     /// Rows of tiles; 0 if the image was not cut.
@@ -42,10 +63,23 @@ impl Preprocessor {
         FrameScaling { edge: self.video_edge, interpolation: LANCZOS3 }
     }
 
+    /// Images and frames as tiles, spread over the cores.
+    pub fn tiles(&self, media: &[Medium<'_>]) -> Vec<Tiles> {
+        let tiles = |medium: &Medium<'_>| match medium.clone() {
+            Medium::Image { image, edge, split } => self.image_tiles_of_edge(image, edge, split),
+            Medium::Frame { image, edge } => {
+                let mut bytes = vec![0; self.tile_bytes()];
+                self.video_tile_into(image, edge, &mut bytes);
+                Tiles { rows: 0, cols: 0, bytes }
+            }
+        };
+        media.par_iter().map(tiles).collect()
+    }
+
     /// A video frame as one tile: 3 x tile x tile bytes.
     pub fn video_tile(&self, frame: RgbImage<'_>) -> Vec<u8> {
         let mut tile = vec![0; self.tile_bytes()];
-        self.video_tile_into(frame, &mut tile);
+        self.video_tile_into(frame, self.video_edge, &mut tile);
         tile
     }
 
@@ -53,20 +87,24 @@ impl Preprocessor {
     pub fn video_tiles(&self, frames: &[RgbImage<'_>]) -> Vec<u8> {
         let mut tiles = vec![0; frames.len() * self.tile_bytes()];
         let each = tiles.par_chunks_exact_mut(self.tile_bytes()).zip(frames);
-        each.for_each(|(tile, frame)| self.video_tile_into(frame.clone(), tile));
+        each.for_each(|(tile, frame)| self.video_tile_into(frame.clone(), self.video_edge, tile));
         tiles
     }
 
-    fn video_tile_into(&self, frame: RgbImage<'_>, tile: &mut [u8]) {
-        let (width, height) = keep_aspect(frame.width(), frame.height(), self.video_edge);
+    fn video_tile_into(&self, frame: RgbImage<'_>, edge: usize, tile: &mut [u8]) {
+        let (width, height) = keep_aspect(frame.width(), frame.height(), edge);
         let first = frame.resize(width, height, &self.resizer);
         planes(&first.resize(self.tile, self.tile, &self.resizer), 0, 0, self.tile, tile);
     }
 
     /// A still image as tiles, cut into several if `split`.
     pub fn image_tiles(&self, image: RgbImage<'_>, split: bool) -> Tiles {
+        self.image_tiles_of_edge(image, self.image_edge, split)
+    }
+
+    fn image_tiles_of_edge(&self, image: RgbImage<'_>, edge: usize, split: bool) -> Tiles {
         let tile = self.tile;
-        let (width, height) = keep_aspect(image.width(), image.height(), self.image_edge);
+        let (width, height) = keep_aspect(image.width(), image.height(), edge);
         let mut image = image.resize(width, height, &self.resizer);
         let (mut rows, mut cols) = (0, 0);
         if split {

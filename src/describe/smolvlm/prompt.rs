@@ -10,9 +10,10 @@ use serde::de::IgnoredAny;
 use tokenizers::Tokenizer;
 
 use super::config::{ModelConfig, ProcessorConfig};
+pub use crate::request::Role;
 use crate::{
-    clip::Clip,
     nn::{error::LoadError, json_config::read_text},
+    request::ImageOptions,
 };
 
 const START: &str = "<|im_start|>";
@@ -20,17 +21,6 @@ const END: &str = "<end_of_utterance>";
 const FAKE: &str = "<fake_token_around_image>";
 const GLOBAL: &str = "<global-img>";
 const IMAGE: &str = "<image>";
-
-/// The author of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Instructions.
-    System,
-    /// Questions.
-    User,
-    /// The model's answers.
-    Assistant,
-}
 
 /// A piece of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,33 +118,30 @@ impl Prompter {
             return wrong(format!("{token:?} has id {id}, and vocab_size in config.json is {vocab_size}"));
         }
         let mut control = HashMap::new();
-        let tiles =
+        let names =
+            |tiles: usize| (1..=tiles).flat_map(move |row| (1..=tiles).map(move |col| tile_name(row, col)));
+        let needed =
             if processor.do_image_splitting { processor.image_edge.div_ceil(processor.tile) } else { 0 };
-        let tiles = (1..=tiles).flat_map(|row| (1..=tiles).map(move |col| tile_name(row, col)));
         let special = tokenizer.get_added_tokens_decoder();
-        for token in [START, END, FAKE, GLOBAL, IMAGE].into_iter().map(String::from).chain(tiles) {
+        for token in [START, END, FAKE, GLOBAL, IMAGE].into_iter().map(String::from).chain(names(needed)) {
             match tokenizer.token_to_id(&token) {
                 Some(id) if special.get(&id).is_some_and(|t| t.special) => control.insert(token, id),
                 Some(_) => return wrong(format!("{token:?} is not marked as a special token")),
                 None => return wrong(format!("it has no token {token:?}")),
             };
         }
+        // A request may ask for more tiles than the checkpoint's own options make.
+        for token in names(ImageOptions::MAX_EDGE.div_ceil(processor.tile)) {
+            let id = tokenizer.token_to_id(&token);
+            if let Some(id) = id.filter(|id| special.get(id).is_some_and(|token| token.special)) {
+                control.insert(token, id);
+            }
+        }
         if control[IMAGE] != model.image_token_id {
             let (here, there) = (control[IMAGE], model.image_token_id);
             return wrong(format!("{IMAGE:?} has id {here}, and image_token_id in config.json is {there}"));
         }
         Ok(Self { tokenizer, control, image_seq_len: processor.image_seq_len })
-    }
-
-    /// The prompt for a clip: its frames with their times, then its text.
-    ///
-    /// # Errors
-    /// When the tokenizer fails.
-    pub fn clip(&self, clip: &Clip) -> Result<Prompt, PromptError> {
-        let times = (0..clip.frames.len()).map(|i| clip.offset(i)).collect();
-        let video = Part::Video { times, duration: clip.duration };
-        let question = Part::Text(clip.prompt_spec.prompt.clone());
-        self.build(&[Message { role: Role::User, parts: vec![video, question] }])
     }
 
     /// The prompt for a conversation, up to where the model answers.
@@ -189,6 +176,11 @@ impl Prompter {
         Ok(draft.prompt)
     }
 
+    /// The text of an answer as it grows.
+    pub fn text_stream(&self) -> TextStream<'_> {
+        TextStream { prompter: self, ids: Vec::new(), given: 0 }
+    }
+
     /// The text of an answer, trimmed and without control tokens.
     ///
     /// # Errors
@@ -196,6 +188,45 @@ impl Prompter {
     pub fn decode(&self, ids: &[u32]) -> Result<String, PromptError> {
         let text = self.tokenizer.decode(ids, true).map_err(PromptError::Tokenizer)?;
         Ok(text.trim().into())
+    }
+}
+
+/// The text of an answer as it grows: all of it together is what [`Prompter::decode`] gives.
+pub struct TextStream<'a> {
+    prompter: &'a Prompter,
+    ids: Vec<u32>,
+    /// Bytes of the text that were given out.
+    given: usize,
+}
+
+impl TextStream<'_> {
+    /// What the text is continued by with one more token. Empty while that is not known: a letter may take several
+    /// tokens, and white space at the end is no part of an answer.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn push(&mut self, id: u32) -> Result<String, PromptError> {
+        self.ids.push(id);
+        let text = self.prompter.decode(&self.ids)?;
+        if text.ends_with(char::REPLACEMENT_CHARACTER) {
+            return Ok(String::new());
+        }
+        self.give(&text)
+    }
+
+    /// What is left of the text, when no token follows.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn finish(&mut self) -> Result<String, PromptError> {
+        let text = self.prompter.decode(&self.ids)?;
+        self.give(&text)
+    }
+
+    fn give(&mut self, text: &str) -> Result<String, PromptError> {
+        let new = text.get(self.given..).unwrap_or_default().to_owned();
+        self.given += new.len();
+        Ok(new)
     }
 }
 

@@ -71,6 +71,7 @@ fn config() -> ModelConfig {
         image_token_id: 500,
         eos_token_ids: vec![7],
         pad_token_id: 7,
+        sampling: SamplingDefaults::default(),
     }
 }
 

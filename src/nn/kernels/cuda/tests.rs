@@ -8,7 +8,8 @@ use super::{
         super::{
             decoder::{Decoder, DecoderConfig, DecoderNames},
             forward::{decode_loop, forward},
-            generate::{GenerationRequest, SpecialTokens, TokenSampling, generate},
+            generate::{GenerationRequest, SpecialTokens, generate},
+            sampler::{Draw, TokenSampling},
             layers::{Norm, PixelLut},
             observer::no_observer,
             sequence::{SequencePositions, indices},
@@ -365,11 +366,11 @@ fn a_finished_sequence_may_stay_in_the_batch_beyond_the_last_position() {
         .map(|tokens| GenerationRequest {
             ids: (0..tokens).map(|t| t * 31 % 499).collect(),
             max_tokens: 12,
-            sampling: TokenSampling::Greedy,
+            sampling: TokenSampling::GREEDY,
         })
         .into();
     let answers = |kernels: &dyn Kernels| {
-        generate(kernels, (&decoder, &special()), &requests, None, &mut no_observer).unwrap().completions
+        generate(kernels, (&decoder, &special()), &requests, None, &mut |_, _| (), &mut no_observer).unwrap().completions
     };
     let ours = answers(&kernels());
     assert_eq!(ours[0].as_ref().unwrap().ids.len(), 2);
@@ -385,11 +386,14 @@ fn answers_of_different_lengths_equal_those_of_candles_kernels() {
         max_tokens: [1, 9, 3, 6, 2, 12, 4][i],
         sampling,
     };
-    let sampled = TokenSampling::TopP { temperature: 1., top_p: 0.9, seed: 5 };
+    let sampled = TokenSampling {
+        repetition_penalty: 1.,
+        draw: Some(Draw { temperature: 1., top_k: 0, top_p: 0.9, seed: 5 }),
+    };
     let requests: Vec<GenerationRequest> =
-        (0..7).map(|i| request(i, if i == 5 { sampled } else { TokenSampling::Greedy })).collect();
+        (0..7).map(|i| request(i, if i == 5 { sampled } else { TokenSampling::GREEDY })).collect();
     let answers = |kernels: &dyn Kernels| {
-        generate(kernels, (&decoder, &special()), &requests, None, &mut no_observer).unwrap().completions
+        generate(kernels, (&decoder, &special()), &requests, None, &mut |_, _| (), &mut no_observer).unwrap().completions
     };
     assert_eq!(answers(&kernels()), answers(&CandleKernels));
 }

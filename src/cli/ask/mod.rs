@@ -1,0 +1,16 @@
+//! `camscribe ask`: asks the model about images, videos or nothing but text, and prints its answer.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `args.rs` | the arguments and their checks |
+//! | `chat.rs` | conversations as JSON |
+//! | `media.rs` | images and videos, read |
+//! | `command.rs` | the order of work |
+
+mod args;
+mod chat;
+mod command;
+mod media;
+
+pub use args::{AnswerFormat, AskArgs};
+pub use command::run;

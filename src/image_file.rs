@@ -1,0 +1,152 @@
+//! Still images: files and bytes in, RGB pixels out, turned as their metadata says. What is behind an alpha channel is
+//! shown as it is, as the reference does (Pillow's `convert("RGB")`).
+
+use std::{
+    fs,
+    io::{self, Cursor, Read},
+    path::Path,
+};
+
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
+
+use crate::request::Picture;
+
+/// The longest side, pixels.
+const MAX_SIDE: u32 = 32_768;
+/// The most memory that a decoder may take, bytes: an image of 100 megapixels fits.
+const MAX_MEMORY: u64 = 512 << 20;
+/// The largest file, bytes.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// Why an image cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageFileError {
+    /// It cannot be read.
+    #[error("the file cannot be read")]
+    Unreadable(#[source] io::Error),
+    /// The file is larger than any sensible image.
+    #[error("the file is larger than {} MB", MAX_BYTES >> 20)]
+    TooLong,
+    /// It is of no kind that can be read.
+    #[error("this is no JPEG, PNG, WebP, GIF, BMP or TIFF image")]
+    NotAnImage,
+    /// It has more pixels than are decoded.
+    #[error("the image is too large: {MAX_SIDE} pixels a side and {} MB of pixels are possible", MAX_MEMORY >> 20)]
+    TooLarge,
+    /// It is damaged, or uses something rare of its format.
+    #[error("the image is damaged, or of a rare kind: {0}")]
+    Damaged(String),
+}
+
+/// Reads an image file.
+///
+/// # Errors
+/// When it cannot be read, or is no image that can be used.
+pub fn read(path: &Path) -> Result<Picture, ImageFileError> {
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
+    file.map_err(ImageFileError::Unreadable)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(ImageFileError::TooLong);
+    }
+    decode(&bytes)
+}
+
+/// Decodes an image: the first one, of a file with several.
+///
+/// # Errors
+/// When it is no image that can be used.
+pub fn decode(bytes: &[u8]) -> Result<Picture, ImageFileError> {
+    let mut reader = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .map_err(ImageFileError::Unreadable)?;
+    if reader.format().is_none() {
+        return Err(ImageFileError::NotAnImage);
+    }
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_MEMORY);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(classify)?;
+    let orientation = decoder.orientation().map_err(classify)?;
+    if decoder.total_bytes() > MAX_MEMORY {
+        return Err(ImageFileError::TooLarge);
+    }
+    let mut image = DynamicImage::from_decoder(decoder).map_err(classify)?;
+    image.apply_orientation(orientation);
+    let image = image.into_rgb8();
+    let (width, height) = image.dimensions();
+    if width == 0 || height == 0 {
+        return Err(ImageFileError::Damaged("it has no pixels".into()));
+    }
+    Ok(Picture { width, height, rgb: image.into_raw().into() })
+}
+
+fn classify(error: ImageError) -> ImageFileError {
+    match error {
+        ImageError::Limits(_) => ImageFileError::TooLarge,
+        ImageError::Unsupported(_) => ImageFileError::NotAnImage,
+        other => ImageFileError::Damaged(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{ImageFormat, Rgba, RgbaImage};
+
+    use super::*;
+
+    /// A red dot on green, mostly transparent.
+    fn encoded(format: ImageFormat) -> Vec<u8> {
+        let mut image = RgbaImage::from_pixel(6, 4, Rgba([0, 200, 0, 9]));
+        image.put_pixel(0, 0, Rgba([250, 0, 0, 9]));
+        let image = match format {
+            ImageFormat::Png | ImageFormat::WebP | ImageFormat::Tiff => DynamicImage::ImageRgba8(image),
+            _ => DynamicImage::ImageRgb8(DynamicImage::ImageRgba8(image).to_rgb8()),
+        };
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn an_image_of_every_format_is_read_and_its_alpha_left_out() {
+        for format in
+            [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Gif, ImageFormat::Bmp, ImageFormat::Tiff]
+        {
+            let picture = decode(&encoded(format)).unwrap();
+            assert_eq!((picture.width, picture.height), (6, 4), "{format:?}");
+            assert_eq!(picture.rgb[..6], [250, 0, 0, 0, 200, 0], "{format:?}");
+        }
+        let jpeg = decode(&encoded(ImageFormat::Jpeg)).unwrap();
+        assert_eq!(jpeg.rgb.len(), 6 * 4 * 3);
+    }
+
+    #[test]
+    fn an_image_is_turned_as_its_metadata_says() {
+        let jpeg = encoded(ImageFormat::Jpeg);
+        // An Exif segment whose only entry is the orientation: 6, to be turned to the right.
+        let exif = [
+            &[0xff, 0xe1, 0, 34][..],
+            b"Exif\0\0MM\0*\0\0\0\x08",
+            &[0, 1, 0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, 6, 0, 0, 0, 0, 0, 0],
+        ]
+        .concat();
+        let turned = [&jpeg[..2], &exif, &jpeg[2..]].concat();
+        let picture = decode(&turned).unwrap();
+        assert_eq!((picture.width, picture.height), (4, 6));
+    }
+
+    #[test]
+    fn what_is_no_image_or_a_broken_or_a_huge_one_gets_one_sentence() {
+        assert!(matches!(decode(b"").unwrap_err(), ImageFileError::NotAnImage));
+        assert!(matches!(decode(b"<html>no image</html>").unwrap_err(), ImageFileError::NotAnImage));
+        let png = encoded(ImageFormat::Png);
+        assert!(matches!(decode(&png[..png.len() / 2]).unwrap_err(), ImageFileError::Damaged(_)));
+        // A header that claims a million pixels a side.
+        let mut huge = encoded(ImageFormat::Bmp);
+        huge[18..26].copy_from_slice(&[0x40, 0x42, 0x0f, 0, 0x40, 0x42, 0x0f, 0]);
+        assert!(matches!(decode(&huge).unwrap_err(), ImageFileError::TooLarge | ImageFileError::Damaged(_)));
+    }
+}

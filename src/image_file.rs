@@ -57,9 +57,8 @@ pub fn read(path: &Path) -> Result<Picture, ImageFileError> {
 /// # Errors
 /// When it is no image that can be used.
 pub fn decode(bytes: &[u8]) -> Result<Picture, ImageFileError> {
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(ImageFileError::Unreadable)?;
+    let mut reader =
+        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(ImageFileError::Unreadable)?;
     if reader.format().is_none() {
         return Err(ImageFileError::NotAnImage);
     }

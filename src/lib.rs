@@ -83,11 +83,11 @@ pub mod http;
 #[cfg(feature = "daemon")]
 pub mod hub;
 #[cfg(feature = "daemon")]
+pub mod image_file;
+#[cfg(feature = "daemon")]
 pub mod lifecycle;
 #[cfg(feature = "daemon")]
 pub mod metrics;
-#[cfg(feature = "daemon")]
-pub mod image_file;
 #[cfg(feature = "daemon")]
 pub mod ownership;
 #[cfg(feature = "daemon")]

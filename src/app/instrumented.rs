@@ -64,7 +64,7 @@ impl Describer for InstrumentedDescriber<'_> {
                 (Stage::Prefill, stages.prefill),
                 (Stage::Decode, stages.decode),
             ] {
-                let cameras = requests.iter().filter_map(|request| request.camera.as_ref());
+                let cameras = requests.iter().map(|request| request.camera.as_ref());
                 self.metrics.batch_stage(stage, time, cameras);
             }
         }

@@ -24,10 +24,7 @@ use crate::{
     frame::{Clock, Frame},
     heartbeat::Heartbeat,
     nn::{
-        device::ComputeTarget,
-        generate::GenerationRequest,
-        observer::ActivationPoint,
-        sampler::TokenSampling,
+        device::ComputeTarget, generate::GenerationRequest, observer::ActivationPoint, sampler::TokenSampling,
     },
     prompt_spec::PromptSpec,
     request::{Content, Request},
@@ -180,15 +177,16 @@ impl RandomModel {
         let stopwatch = Stopwatch::start();
         let mut prefill: Option<Elapsed> = None;
         let generations = vec![request; requests.len()];
-        let generated = self.network.generate(&generations, features.as_ref(), &mut |_, _| (), &mut |point, _| {
-            step();
-            if point == ActivationPoint::Logits && prefill.is_none() {
-                // Waits for the GPU, so that the CPU time of the wait counts for the prefill.
-                self.network.target.device.synchronize()?;
-                prefill = Some(stopwatch.elapsed());
-            }
-            Ok(())
-        })?;
+        let generated =
+            self.network.generate(&generations, features.as_ref(), &mut |_, _| (), &mut |point, _| {
+                step();
+                if point == ActivationPoint::Logits && prefill.is_none() {
+                    // Waits for the GPU, so that the CPU time of the wait counts for the prefill.
+                    self.network.target.device.synchronize()?;
+                    prefill = Some(stopwatch.elapsed());
+                }
+                Ok(())
+            })?;
         let total = stopwatch.elapsed();
         let prefill = prefill.context("there was no prefill")?;
         for answer in generated.completions {

@@ -18,10 +18,13 @@ use super::{
     shapes::Shape,
     stopwatch,
 };
-use crate::nn::{
-    device::{ComputeTarget, choose},
-    error::DeviceFailure,
-    roofline::Roofline,
+use crate::{
+    nn::{
+        device::{ComputeTarget, choose},
+        error::DeviceFailure,
+        roofline::Roofline,
+    },
+    request::Request,
 };
 
 /// Runs the benchmark. Prints tables to standard output as it goes. Writes the JSON document after every batch, so

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::Serialize;
 
 use crate::{
-    describe::smolvlm::config::{ModelConfig, ProcessorConfig, VisionConfig},
+    describe::smolvlm::config::{ModelConfig, ProcessorConfig, SamplingDefaults, VisionConfig},
     nn::decoder::DecoderConfig,
 };
 

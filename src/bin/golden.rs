@@ -15,6 +15,8 @@ use camscribe::{
 
 #[path = "../../tests/support/golden.rs"]
 mod golden;
+#[path = "../../tests/support/picture.rs"]
+mod picture;
 
 use golden::{Outcome, Runner};
 

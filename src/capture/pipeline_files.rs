@@ -39,7 +39,7 @@ pub enum PipelineError {
     /// GStreamer does not understand it.
     #[error("{pipeline}: {why}")]
     Syntax {
-        /// Its [`title`].
+        /// What messages call it.
         pipeline: String,
         /// In GStreamer's words.
         why: String,
@@ -47,7 +47,7 @@ pub enum PipelineError {
     /// It uses an element that is not installed.
     #[error("{pipeline}: GStreamer has no element {element:?}; it may be in the Debian package {package}")]
     NoElement {
-        /// Its [`title`].
+        /// What messages call it.
         pipeline: String,
         /// The element.
         element: String,
@@ -57,7 +57,7 @@ pub enum PipelineError {
     /// It has no element of a name that camscribe needs.
     #[error("{pipeline}: {lack}")]
     Lacks {
-        /// Its [`title`].
+        /// What messages call it.
         pipeline: String,
         /// What it has not, and what to write.
         lack: &'static str,
@@ -65,7 +65,7 @@ pub enum PipelineError {
     /// Its source element cannot play the source.
     #[error("{pipeline}: its source {element:?} cannot play {what}")]
     WrongSource {
-        /// Its [`title`].
+        /// What messages call it.
         pipeline: String,
         /// Factory name of the element.
         element: String,

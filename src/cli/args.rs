@@ -4,8 +4,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{
-    bench::BenchArgs, check::CheckArgs, demo::DemoArgs, describe::DescribeArgs, forget::ForgetArgs,
-    pull::PullArgs, run::RunArgs,
+    ask::AskArgs, bench::BenchArgs, check::CheckArgs, demo::DemoArgs, describe::DescribeArgs,
+    forget::ForgetArgs, pull::PullArgs, run::RunArgs,
 };
 
 /// Describes what cameras see, in words, over MQTT.

@@ -4,8 +4,7 @@ use std::{io, process::ExitCode};
 
 use super::{
     args::{Cli, Command},
-    ask,
-    bench,
+    ask, bench,
     check::{self, BadFiles, CheckedAsService},
     completions, demo, describe, forget,
     interrupted::Interrupted,

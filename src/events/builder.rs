@@ -60,7 +60,9 @@ impl EventBuilder {
 
     fn unchanged(&self, clip: &Clip, timing: &QueueTiming, dropped: Dropped) -> Result<Event, DescribeError> {
         let Some(last) = self.last.get(&clip.camera).cloned() else {
-            return Err(DescribeError::Request("nothing has changed, but nothing was described before".into()));
+            return Err(DescribeError::Request(
+                "nothing has changed, but nothing was described before".into(),
+            ));
         };
         Ok(Event {
             id: Uuid::now_v7(),

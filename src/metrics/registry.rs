@@ -205,16 +205,17 @@ impl Metrics {
         self.dropped_clips.load(Ordering::Relaxed)
     }
 
-    /// Counts the time that a batch spent in a stage, and the share of each of its clips, by their cameras.
+    /// Counts the time that a batch spent in a stage, and the share of each of its clips, by their cameras; other requests
+    /// have none.
     pub fn batch_stage<'a>(
         &self,
         stage: Stage,
         time: Duration,
-        cameras: impl ExactSizeIterator<Item = &'a CameraId>,
+        cameras: impl ExactSizeIterator<Item = Option<&'a CameraId>>,
     ) {
         self.stage(stage, time);
         let share = time.as_secs_f64() / cameras.len() as f64;
-        for camera in cameras {
+        for camera in cameras.flatten() {
             self.count(camera, |OfCamera { camera }| {
                 self.model_seconds.get_or_create(&OfShare { camera, stage }).inc_by(share);
             });

@@ -64,7 +64,11 @@ impl TokenSampler {
         let mut scores = logits.to_vec1::<f32>()?;
         for id in &self.seen {
             let score = &mut scores[*id as usize];
-            *score = if *score < 0.0 { *score * self.repetition_penalty } else { *score / self.repetition_penalty };
+            *score = if *score < 0.0 {
+                *score * self.repetition_penalty
+            } else {
+                *score / self.repetition_penalty
+            };
         }
         let token = match &mut self.draw {
             None => highest(&scores),

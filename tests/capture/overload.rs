@@ -16,7 +16,7 @@ use std::{
 use camscribe::{
     camera::{CameraId, CameraStatus},
     capture::{self, CameraConfig},
-    clip::{Clip, WindowConfig},
+    clip::WindowConfig,
     config::FrameSampling,
     describe::{
         Answers, DescribeError, Describer, Description, StageTimes, TextObserver,
@@ -25,8 +25,8 @@ use camscribe::{
     event::{FinishReason, ModelInfo, Tokens},
     events::EventBuilder,
     heartbeat::Heartbeat,
-    request::Request,
     queue::{ClipQueue, Overflow},
+    request::Request,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

@@ -18,6 +18,7 @@ mod support {
     pub mod video;
 }
 
+mod ask;
 mod chaos;
 mod clock;
 mod commands;

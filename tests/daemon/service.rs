@@ -23,10 +23,10 @@ use camscribe::{
     event::{Event, FinishReason, ModelInfo, Tokens},
     frame::{Clock, Frame},
     heartbeat::Heartbeat,
-    request::Request,
     lifecycle::Lifecycle,
     prompt_spec::PromptSpec,
     queue::{ClipQueue, Overflow},
+    request::Request,
 };
 use chrono::{TimeDelta, Utc};
 

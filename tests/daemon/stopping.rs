@@ -10,9 +10,7 @@ use std::{
 };
 
 use camscribe::{
-    app,
-    clip::Clip,
-    config,
+    app, config,
     describe::{Answers, DescribeError, Describer, Description, StageTimes, TextObserver},
     event::{FinishReason, ModelInfo, Tokens},
     heartbeat::Heartbeat,

@@ -16,6 +16,7 @@ mod support {
     pub mod daemon;
     pub mod golden;
     pub mod live_camera;
+    pub mod picture;
     pub mod proxy;
     pub mod rtsp;
 }

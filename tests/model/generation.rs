@@ -9,8 +9,8 @@ use camscribe::{
     nn::{
         device::choose,
         generate::{Completion, GenerationRequest},
-        sampler::{Draw, TokenSampling},
         observer::{ActivationPoint, no_observer},
+        sampler::{Draw, TokenSampling},
     },
 };
 use tempfile::TempDir;
@@ -114,7 +114,11 @@ fn image_features_and_image_tokens_must_match_in_number() {
     let network = network(checkpoint::tiny(), DtypeChoice::F32);
     let request = prompt(&network.config, 3..9, 2, 8);
     let features = network.encode(&tiles(&network, 1, 0), &mut no_observer).unwrap();
-    let error = network.generate(&[request], features.as_ref(), &mut |_, _| (), &mut no_observer).err().unwrap().to_string();
+    let error = network
+        .generate(&[request], features.as_ref(), &mut |_, _| (), &mut no_observer)
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains("8 image tokens, the images 4"), "{error}");
 }
 
@@ -132,7 +136,9 @@ fn half_precision_answers_like_f32_within_rounding() {
             }
             Ok(())
         };
-        network.generate(std::slice::from_ref(&request), features.as_ref(), &mut |_, _| (), &mut observe).unwrap();
+        network
+            .generate(std::slice::from_ref(&request), features.as_ref(), &mut |_, _| (), &mut observe)
+            .unwrap();
         seen.remove(0)
     };
     let exact = logits(DtypeChoice::F32);

@@ -5,6 +5,7 @@
 #[path = "../support"]
 mod support {
     pub mod checkpoint;
+    pub mod picture;
 }
 
 mod bench;
@@ -12,6 +13,7 @@ mod describe;
 mod generation;
 mod model_directory;
 mod preparation;
+mod requests;
 mod shapes;
 mod unchanged;
 mod weights;

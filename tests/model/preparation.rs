@@ -18,6 +18,8 @@ use camscribe::{
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::support::picture::frame;
+
 fn table(name: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden-data/common").join(name);
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
@@ -32,29 +34,6 @@ fn load(dir: &Path) -> (ModelConfig, ProcessorConfig, Prompter) {
 
 fn shapes() -> (ModelConfig, ProcessorConfig, Prompter) {
     load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes"))
-}
-
-/// The reference's test image. Its wrapping 32-bit arithmetic gives the same bytes in every language.
-fn frame(t: u32, width: u32, height: u32) -> Vec<u8> {
-    let mut rgb = Vec::with_capacity((width * height * 3) as usize);
-    for y in 0..height {
-        for x in 0..width {
-            for c in 0..3_u32 {
-                let base = x
-                    .wrapping_mul(c + 3)
-                    .wrapping_add(y.wrapping_mul(5 - c))
-                    .wrapping_add(t.wrapping_mul(37))
-                    .wrapping_add(x.wrapping_mul(y) >> (c + 4));
-                let hash = x.wrapping_mul(73_856_093)
-                    ^ y.wrapping_mul(19_349_663)
-                    ^ t.wrapping_mul(83_492_791)
-                    ^ c.wrapping_mul(2_654_435_761);
-                let value = base.wrapping_add((hash >> 13) & 31) as u8;
-                rgb.push(if ((x >> 5) + (y >> 5) + t) & 1 == 1 { 255 - value } else { value });
-            }
-        }
-    }
-    rgb
 }
 
 fn sha256(bytes: &[u8]) -> String {

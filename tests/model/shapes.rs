@@ -12,12 +12,7 @@ use camscribe::{
         prompt::{Message, Part, Prompter, Role},
     },
     device::{DeviceChoice, DtypeChoice},
-    nn::{
-        device::choose,
-        generate::GenerationRequest,
-        sampler::TokenSampling,
-        observer::no_observer,
-    },
+    nn::{device::choose, generate::GenerationRequest, observer::no_observer, sampler::TokenSampling},
     resize::RgbImage,
 };
 use serde::Deserialize;
@@ -146,7 +141,8 @@ impl Model {
         };
         let requests: Vec<_> = questions.iter().map(request).collect();
         let features = self.network.encode(&tiles.repeat(questions.len()), &mut no_observer).unwrap();
-        let made = self.network.generate(&requests, features.as_ref(), &mut |_, _| (), &mut no_observer).unwrap();
+        let made =
+            self.network.generate(&requests, features.as_ref(), &mut |_, _| (), &mut no_observer).unwrap();
         made.completions.into_iter().map(|answer| answer.unwrap().ids).collect()
     }
 

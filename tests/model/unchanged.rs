@@ -13,9 +13,9 @@ use camscribe::{
     events::EventBuilder,
     frame::{Clock, Frame},
     heartbeat::Heartbeat,
-    request::{Content, Request},
     prompt_spec::{GateConfig, PromptSpec},
     queue::{ClipQueue, Overflow},
+    request::{Content, Request},
 };
 use chrono::{DateTime, TimeDelta};
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use camscribe::{
     describe::smolvlm::{
-        config::{ModelConfig, VisionConfig},
+        config::{ModelConfig, SamplingDefaults, VisionConfig},
         layout::layout,
     },
     nn::{decoder::DecoderConfig, weights::random::numbers},

@@ -18,17 +18,16 @@ use camscribe::{
         prompt::{Message, Part, Prompt, Prompter, Role},
     },
     nn::{
-        device::ComputeTarget,
-        error::LoadError,
-        generate::GenerationRequest,
+        device::ComputeTarget, error::LoadError, generate::GenerationRequest, observer::ActivationPoint,
         sampler::TokenSampling,
-        observer::ActivationPoint,
     },
     resize::RgbImage,
 };
 use candle_core::{D, DType, Device, IndexOp, Tensor};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+
+use super::picture::frame;
 
 /// In a batch the reference words every clip's number of frames after the longest clip. This case
 /// pins that quirk, which we do not share: only the longest clip's prompt is compared.
@@ -293,7 +292,8 @@ impl Runner {
             })
             .collect();
         let features = network.encode(tiles, &mut observe)?;
-        let answers = network.generate(&requests, features.as_ref(), &mut |_, _| (), &mut observe)?.completions;
+        let answers =
+            network.generate(&requests, features.as_ref(), &mut |_, _| (), &mut observe)?.completions;
         let answers: Vec<Vec<u32>> = answers
             .into_iter()
             .enumerate()
@@ -482,38 +482,18 @@ fn prepare(
 fn tile(medium: &Medium, preprocessor: &Preprocessor, split: bool) -> Result<(Part, Vec<u8>)> {
     match medium {
         Medium::Image { h, w, first } => {
-            let rgb = frame(*first, *h, *w);
+            let rgb = frame(*first, *w, *h);
             let tiles = preprocessor.image_tiles(RgbImage::new(&rgb, *w, *h)?, split);
             Ok((Part::Image { rows: tiles.rows, cols: tiles.cols }, tiles.bytes))
         }
         Medium::Video { n, h, w, fps, frames_indices, duration, first } => {
-            let frames: Vec<_> = (0..*n).map(|i| frame(first + i, *h, *w)).collect();
+            let frames: Vec<_> = (0..*n).map(|i| frame(first + i, *w, *h)).collect();
             let frames: Vec<_> = frames.iter().map(|f| RgbImage::new(f, *w, *h)).collect::<Result<_, _>>()?;
             let times = frames_indices.iter().map(|&i| Duration::from_secs_f64(f64::from(i) / fps)).collect();
             let part = Part::Video { times, duration: Duration::from_secs_f64(*duration) };
             Ok((part, preprocessor.video_tiles(&frames)))
         }
     }
-}
-
-/// The generator's test picture, a formula in wrapping 32-bit integers (`frame` in make_golden.py).
-fn frame(t: u32, h: u32, w: u32) -> Vec<u8> {
-    let mut rgb = Vec::with_capacity((h * w * 3) as usize);
-    for (y, x, c) in (0..h).flat_map(|y| (0..w).flat_map(move |x| (0..3).map(move |c| (y, x, c)))) {
-        let base = x
-            .wrapping_mul(c + 3)
-            .wrapping_add(y.wrapping_mul(5 - c))
-            .wrapping_add(t.wrapping_mul(37))
-            .wrapping_add(x.wrapping_mul(y) >> (c + 4));
-        let noise = x.wrapping_mul(73_856_093)
-            ^ y.wrapping_mul(19_349_663)
-            ^ t.wrapping_mul(83_492_791)
-            ^ c.wrapping_mul(2_654_435_761);
-        let value = (base.wrapping_add(noise >> 13 & 31) & 255) as u8;
-        let odd = ((x >> 5) + (y >> 5) + t) & 1 == 1;
-        rgb.push(if odd { 255 - value } else { value });
-    }
-    rgb
 }
 
 /// Our tiles, byte for byte.

@@ -42,16 +42,16 @@ pub struct AskArgs {
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..=8192))]
     pub max_tokens: u64,
     /// Draw words: the scores are divided by this; 0 takes the most likely word [default: as the model says]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
     pub temperature: Option<f64>,
     /// Draw from the most likely words that together have this probability
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     pub top_p: Option<f64>,
     /// Draw from so many of the most likely words; 0 is all
     #[arg(long, value_name = "N")]
     pub top_k: Option<usize>,
     /// Make words less likely that were used already
-    #[arg(long, value_name = "F")]
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
     pub repetition_penalty: Option<f64>,
     /// Draw the same words for the same number
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -69,7 +69,7 @@ pub struct AskArgs {
     #[arg(long, value_name = "PIXELS", value_parser = edge)]
     pub video_edge: Option<usize>,
     /// Frames per second that are taken of a video [default: as the model says]
-    #[arg(long, value_name = "FPS")]
+    #[arg(long, value_name = "FPS", allow_negative_numbers = true)]
     pub fps: Option<f64>,
     /// Most frames that are taken of a video [default: as the model says]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]

@@ -54,12 +54,24 @@ enum ChatContent {
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum ChatPart {
-    Text { text: String },
-    ImageUrl { image_url: Address },
-    VideoUrl { video_url: Address },
+    Text {
+        text: String,
+    },
+    ImageUrl {
+        image_url: Address,
+    },
+    VideoUrl {
+        video_url: Address,
+    },
     // As transformers' chat templates have them.
-    Image { #[serde(alias = "path", alias = "image")] url: String },
-    Video { #[serde(alias = "path", alias = "video")] url: String },
+    Image {
+        #[serde(alias = "path", alias = "image")]
+        url: String,
+    },
+    Video {
+        #[serde(alias = "path", alias = "video")]
+        url: String,
+    },
 }
 
 #[derive(Deserialize)]
@@ -84,8 +96,11 @@ impl Address {
 pub fn read(file: &Path, sampling: VideoSampling, model: &dyn Describer) -> anyhow::Result<Vec<Message>> {
     let is_stdin = file.as_os_str() == "-";
     let mut text = String::new();
-    let input: Box<dyn Read> =
-        if is_stdin { Box::new(io::stdin()) } else { Box::new(fs::File::open(file).with_context(|| named(file))?) };
+    let input: Box<dyn Read> = if is_stdin {
+        Box::new(io::stdin())
+    } else {
+        Box::new(fs::File::open(file).with_context(|| named(file))?)
+    };
     input.take(MAX_BYTES).read_to_string(&mut text).with_context(|| named(file))?;
     let document: Document = serde_json::from_str(&text).map_err(|error| {
         anyhow::anyhow!(

@@ -75,10 +75,10 @@ fn messages(args: &AskArgs, model: &dyn Describer) -> anyhow::Result<Vec<Message
     if let Some(file) = &args.chat {
         return chat::read(file, sampling, model);
     }
-    let system = args.system.iter().map(|text| Message {
-        role: Role::System,
-        content: vec![Content::Text(text.clone())],
-    });
+    let system = args
+        .system
+        .iter()
+        .map(|text| Message { role: Role::System, content: vec![Content::Text(text.clone())] });
     let mut content = Vec::new();
     for path in &args.images {
         content.push(Content::Image(media::image(path)?));

@@ -42,9 +42,9 @@ pub fn video(path: &Path, sampling: VideoSampling, model: &dyn Describer) -> any
     if frames.is_empty() {
         bail!("{}: the video has no frames", path.display());
     }
-    let frames = frames.into_iter().map(|frame| {
-        (frame.pts, Picture { width: frame.width, height: frame.height, rgb: frame.rgb })
-    });
+    let frames = frames
+        .into_iter()
+        .map(|frame| (frame.pts, Picture { width: frame.width, height: frame.height, rgb: frame.rgb }));
     let duration = Duration::try_from_secs_f64(file.duration)
         .context("the duration that the file states is not valid")?;
     Ok(Video { frames: frames.collect(), duration })

@@ -106,10 +106,9 @@ impl SmolVlm {
     fn media<'a>(&self, request: &'a Request) -> Result<Vec<Medium<'a>>, DescribeError> {
         let ImageOptions { longest_edge, split, video_edge } = request.images;
         let edge = |wanted: Option<usize>, usual: usize| match wanted {
-            Some(edge) if !(1..=ImageOptions::MAX_EDGE).contains(&edge) => Err(DescribeError::Request(format!(
-                "an edge of {edge} pixels is not possible: 1 to {} are",
-                ImageOptions::MAX_EDGE
-            ))),
+            Some(edge) if !(1..=ImageOptions::MAX_EDGE).contains(&edge) => Err(DescribeError::Request(
+                format!("an edge of {edge} pixels is not possible: 1 to {} are", ImageOptions::MAX_EDGE),
+            )),
             wanted => Ok(wanted.unwrap_or(usual)),
         };
         let image_edge = edge(longest_edge, self.processor.image_edge)?;
@@ -224,7 +223,8 @@ impl SmolVlm {
         completion: Completion,
         stages: StageTimes,
     ) -> Result<Description, DescribeError> {
-        let text = self.prompter.decode(&completion.ids).map_err(|e| DescribeError::Request(e.to_string()))?;
+        let text =
+            self.prompter.decode(&completion.ids).map_err(|e| DescribeError::Request(e.to_string()))?;
         Ok(Description {
             text,
             finish_reason: completion.finish_reason,

@@ -15,7 +15,7 @@ use crate::nn::{
     decoder::Decoder,
     device::ComputeTarget,
     error::{LoadError, Result},
-    generate::{Generated, GenerationRequest, SpecialTokens, generate, TokenObserver},
+    generate::{Generated, GenerationRequest, SpecialTokens, TokenObserver, generate},
     kernels::{CandleKernels, Kernels},
     observer::{ActivationObserver, ActivationPoint, no_observer},
     select::{SelectedKernels, select},

@@ -5,7 +5,7 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 use super::{
-    config::{ModelConfig, VisionConfig},
+    config::{ModelConfig, SamplingDefaults, VisionConfig},
     layout::layout,
     network::Network,
     vision::VisionTower,
@@ -33,6 +33,8 @@ use crate::{
 
 #[path = "../../../tests/support/golden.rs"]
 mod golden;
+#[path = "../../../tests/support/picture.rs"]
+mod picture;
 
 use golden::Runner;
 

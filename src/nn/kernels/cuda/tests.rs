@@ -9,9 +9,9 @@ use super::{
             decoder::{Decoder, DecoderConfig, DecoderNames},
             forward::{decode_loop, forward},
             generate::{GenerationRequest, SpecialTokens, generate},
-            sampler::{Draw, TokenSampling},
             layers::{Norm, PixelLut},
             observer::no_observer,
+            sampler::{Draw, TokenSampling},
             sequence::{SequencePositions, indices},
             weights::Weights,
         },
@@ -370,7 +370,9 @@ fn a_finished_sequence_may_stay_in_the_batch_beyond_the_last_position() {
         })
         .into();
     let answers = |kernels: &dyn Kernels| {
-        generate(kernels, (&decoder, &special()), &requests, None, &mut |_, _| (), &mut no_observer).unwrap().completions
+        generate(kernels, (&decoder, &special()), &requests, None, &mut |_, _| (), &mut no_observer)
+            .unwrap()
+            .completions
     };
     let ours = answers(&kernels());
     assert_eq!(ours[0].as_ref().unwrap().ids.len(), 2);
@@ -393,7 +395,9 @@ fn answers_of_different_lengths_equal_those_of_candles_kernels() {
     let requests: Vec<GenerationRequest> =
         (0..7).map(|i| request(i, if i == 5 { sampled } else { TokenSampling::GREEDY })).collect();
     let answers = |kernels: &dyn Kernels| {
-        generate(kernels, (&decoder, &special()), &requests, None, &mut |_, _| (), &mut no_observer).unwrap().completions
+        generate(kernels, (&decoder, &special()), &requests, None, &mut |_, _| (), &mut no_observer)
+            .unwrap()
+            .completions
     };
     assert_eq!(answers(&kernels()), answers(&CandleKernels));
 }

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use crate::request::Picture;
 
@@ -36,6 +36,24 @@ pub enum ImageFileError {
     /// It is damaged, or uses something rare of its format.
     #[error("the image is damaged, or of a rare kind: {0}")]
     Damaged(String),
+}
+
+/// What begins a second image in a file of JPEG images without a container (motion JPEG).
+const NEXT_JPEG: [u8; 4] = [0xff, 0xd9, 0xff, 0xd8];
+/// What a photo says that holds further images, such as a depth map (CIPA DC-007).
+const MULTI_PICTURE: [u8; 4] = *b"MPF\0";
+
+/// Whether a file holds a still image, by its content. GIF counts as a film, as do WebP and JPEG with several images.
+pub fn is_still_image(path: &Path) -> bool {
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes));
+    let holds = |mark: &[u8]| bytes.windows(mark.len()).any(|it| it == mark);
+    match file.ok().and_then(|_| image::guess_format(&bytes).ok()) {
+        Some(ImageFormat::Jpeg) => !holds(&NEXT_JPEG) || holds(&MULTI_PICTURE),
+        Some(ImageFormat::WebP) => !bytes.get(..64).unwrap_or(&bytes).windows(4).any(|it| it == b"ANIM"),
+        Some(ImageFormat::Png | ImageFormat::Bmp | ImageFormat::Tiff) => true,
+        _ => false,
+    }
 }
 
 /// Reads an image file.
@@ -92,7 +110,7 @@ fn classify(error: ImageError) -> ImageFileError {
 
 #[cfg(test)]
 mod tests {
-    use image::{ImageFormat, Rgba, RgbaImage};
+    use image::{Rgba, RgbaImage};
 
     use super::*;
 
@@ -120,6 +138,24 @@ mod tests {
         }
         let jpeg = decode(&encoded(ImageFormat::Jpeg)).unwrap();
         assert_eq!(jpeg.rgb.len(), 6 * 4 * 3);
+    }
+
+    #[test]
+    fn a_still_image_is_told_from_a_film() {
+        let folder = tempfile::tempdir().unwrap();
+        let is_still = |bytes: &[u8]| {
+            let path = folder.path().join("file");
+            fs::write(&path, bytes).unwrap();
+            is_still_image(&path)
+        };
+        let jpeg = encoded(ImageFormat::Jpeg);
+        for format in [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Tiff] {
+            assert!(is_still(&encoded(format)), "{format:?}");
+        }
+        assert!(is_still(&jpeg) && !is_still(&jpeg.repeat(2)));
+        assert!(is_still(&[&jpeg[..], &jpeg, b"MPF\0"].concat()));
+        assert!(!is_still(&encoded(ImageFormat::Gif)) && !is_still(b"RIFF\x20\0\0\0WEBPVP8X\x0a\0\0\0\x02ANIM"));
+        assert!(!is_still(b"") && !is_still(b"no image") && !is_still_image(Path::new("/none")));
     }
 
     #[test]

@@ -5,6 +5,9 @@ use crate::hub;
 /// The prompt where none is configured.
 pub const DEFAULT_PROMPT: &str = "Describe what happens in this video in one or two sentences.";
 
+/// The prompt for a still image where none is given.
+const IMAGE_PROMPT: &str = "Describe this image in one or two sentences.";
+
 /// The longest prompt, in bytes: more would leave too little of a small model's context for images.
 const MAX_PROMPT_BYTES: usize = 4000;
 
@@ -26,6 +29,12 @@ const SPECIAL: [&str; 10] = [
 /// The prompt where none is configured for a camera: the one that the card of `model` names, else [`DEFAULT_PROMPT`].
 pub fn default_prompt(model: &str) -> String {
     hub::card_prompt(model).unwrap_or_else(|| DEFAULT_PROMPT.into())
+}
+
+/// The prompt for a still image where none is given: the one that the card of `model` names, else one that speaks of an
+/// image.
+pub fn default_image_prompt(model: &str) -> String {
+    hub::card_prompt(model).unwrap_or_else(|| IMAGE_PROMPT.into())
 }
 
 /// Checks that `prompt` can be put to a model.

@@ -315,6 +315,30 @@ fn the_rest_of_a_film_behind_the_last_whole_window_is_described_too() {
 }
 
 #[test]
+fn an_image_that_is_named_is_described_as_an_image() {
+    let (home, _) = home();
+    let image = image::RgbImage::from_fn(96, 64, |x, _| image::Rgb([200, x as u8, 30]));
+    for name in ["a.png", "b.jpg"] {
+        image.save(home.path().join(name)).unwrap();
+    }
+    let (code, out, told) = run(home.path(), ["--format", "jsonl", "a.png", "scene.mp4", "b.jpg"]);
+    assert_eq!(code, Some(0), "{told}");
+    let events: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds: Vec<_> = events.iter().map(|it| (it["source"].as_str().unwrap(), it["frames"].as_array().unwrap().len())).collect();
+    assert_eq!(kinds, [("a.png", 1), ("scene.mp4", 8), ("scene.mp4", 8), ("b.jpg", 1)], "{out}");
+    // The whole of it and 4 x 3 tiles, of 4 tokens each: as an image, not as a frame.
+    assert_eq!((&events[0]["tokens"]["image"], &events[0]["offset_end_s"]), (&52.into(), &0.0.into()), "{out}");
+    let mut ask = camscribe(home.path());
+    ask.current_dir(home.path()).args(["ask", "--model", "shapes", "--max-tokens", "96", "What happens?", "a.png"]);
+    let asked = String::from_utf8(ask.output().unwrap().stdout).unwrap();
+    let (_, described, _) = run(home.path(), ["--prompt", "What happens?", "a.png"]);
+    assert_eq!(described.trim_end(), format!("00:00:00.000 - 00:00:00.000  {}", asked.trim_end()));
+    let (code, _, told) = run(home.path(), ["--from", "1s", "a.png"]);
+    assert_eq!(code, Some(1));
+    assert!(told.contains("a.png: it is an image, which has no times: leave out --from and --to"), "{told}");
+}
+
+#[test]
 fn a_video_in_a_folder_that_is_over_before_from_is_left_out_at_each_run() {
     let (home, film) = home();
     put(&film, home.path().join("films/short.mp4"));

@@ -1,8 +1,16 @@
 //! One source: its clips, described as they are read.
 
-use std::{fmt, num::NonZeroUsize, sync::Arc, thread, time::Duration};
+use std::{
+    fmt, fs,
+    num::NonZeroUsize,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
+use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
 use super::{
@@ -19,12 +27,15 @@ use crate::{
     config,
     describe::{
         Describer, Footage,
-        worker::{self, Batching},
+        worker::{self, Answer, Batching, Outcome, QueueTiming},
     },
     events::EventBuilder,
+    frame::{Clock, Frame},
+    image_file,
     logging::tell,
     queue::{ClipQueue, Overflow},
-    request::VideoSampling,
+    prompt_spec::PromptSpec,
+    request::{Content, Message, Request, Role, VideoSampling},
 };
 
 /// No frame of a source lies between `--from` and `--to`.
@@ -143,6 +154,61 @@ pub fn describe_whole_file(
     queue.push(clip, Overflow::Block)?;
     queue.close();
     describe_queue(model, &queue, job, printer)
+}
+
+/// Describes a still image as an image.
+///
+/// # Errors
+/// When the file cannot be read, a part of a film is asked for, the model fails, or the description cannot be written.
+pub fn describe_image(
+    path: &Path,
+    source: &NamedSource,
+    job: &Job,
+    model: &mut dyn Describer,
+    printer: &mut Printer,
+) -> anyhow::Result<()> {
+    if job.range != TimeRange::default() {
+        bail!("{}: it is an image, which has no times: leave out --from and --to", source.text);
+    }
+    let picture = image_file::read(path).with_context(|| source.text.clone())?;
+    let time = fs::metadata(path).and_then(|file| file.modified()).with_context(|| source.text.clone())?;
+    let time = DateTime::<Utc>::from(time);
+    let prompt = job.args.prompt.clone().unwrap_or_else(|| config::default_image_prompt(&job.args.model));
+    let frame = Frame {
+        camera: source.camera.clone(),
+        captured_at: time,
+        clock: Clock::File,
+        pts: Duration::ZERO,
+        width: picture.width,
+        height: picture.height,
+        rgb: Arc::clone(&picture.rgb),
+        original: None,
+    };
+    let clip = Clip {
+        camera: source.camera.clone(),
+        seq: 0,
+        start: time,
+        end: time,
+        clock: Clock::File,
+        start_pts: Duration::ZERO,
+        duration: Duration::ZERO,
+        frames: vec![frame],
+        gap: false,
+        prompt_spec: Arc::new(PromptSpec::new(prompt.clone(), job.settings.prompt_spec.max_tokens)),
+    };
+    let content = vec![Content::Image(picture), Content::Text(prompt)];
+    let request = Request {
+        messages: vec![Message { role: Role::User, content }],
+        max_tokens: clip.prompt_spec.max_tokens,
+        ..Request::default()
+    };
+    let timing = QueueTiming { queued_at: Instant::now(), queued: Duration::ZERO, dropped_before: 0 };
+    let answer = model.answer(&[request], &mut |_, _| ())?.remove(0).map(Answer::Described);
+    let mut events = EventBuilder::new(&config::default_node_id(), model.model());
+    let (clip, event) = events.build(Outcome { clip, timing, answer });
+    job.progress.suspend(|| printer.outcome(&clip, &event))?;
+    job.progress.add_clip();
+    Ok(())
 }
 
 /// Describes the clips of the queue until it is closed and empty.

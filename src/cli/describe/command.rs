@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::{
     super::{interrupted::Interrupted, runtime::runtime, usage::UsageError},
     args::{DescribeArgs, STDOUT, SamplingArg},
-    clips::{NothingInRange, describe_whole_file, describe_windows},
+    clips::{NothingInRange, describe_image, describe_whole_file, describe_windows},
     job::Job,
     output_dir::{OutputDir, OutputState},
     output_file::TruncateOnFirstWrite,
@@ -23,6 +23,7 @@ use crate::{
     capture::CaptureError,
     config,
     describe::Describer,
+    image_file,
     logging::{self, tell},
     plural::plural,
     shutdown,
@@ -222,6 +223,9 @@ fn describe_one(
 ) -> anyhow::Result<bool> {
     let mut describe = |printer: &mut Printer| {
         printer.source(&source.text);
+        if let Some(path) = source.file().filter(|path| !source.found && image_file::is_still_image(path)) {
+            return describe_image(path, source, job, model, printer).map(|()| true);
+        }
         match job.args.sampling {
             SamplingArg::Reference => describe_whole_file(source, job, model, printer).map(|()| true),
             _ => describe_windows(source, job, model, printer),

@@ -154,7 +154,9 @@ mod tests {
         }
         assert!(is_still(&jpeg) && !is_still(&jpeg.repeat(2)));
         assert!(is_still(&[&jpeg[..], &jpeg, b"MPF\0"].concat()));
-        assert!(!is_still(&encoded(ImageFormat::Gif)) && !is_still(b"RIFF\x20\0\0\0WEBPVP8X\x0a\0\0\0\x02ANIM"));
+        assert!(
+            !is_still(&encoded(ImageFormat::Gif)) && !is_still(b"RIFF\x20\0\0\0WEBPVP8X\x0a\0\0\0\x02ANIM")
+        );
         assert!(!is_still(b"") && !is_still(b"no image") && !is_still_image(Path::new("/none")));
     }
 

@@ -21,10 +21,30 @@ Clips that wait are described and delivered before camscribe ends; a second sign
 \fI/etc/camscribe/camscribe.toml\fR
 The configuration; every key is explained there. \fBCAMSCRIBE__SECTION__KEY\fR in the environment takes precedence.
 .TP
+\fI/etc/camscribe/conf.d/*.toml\fR
+Read after it, in the order of their names.
+.TP
 \fI/etc/camscribe/pipelines/\fR
 Your own GStreamer pipelines.
+.TP
+\fI/etc/default/camscribe\fR
+Variables for the service, one a line.
+.TP
+\fI/var/lib/camscribe/\fR, \fI/var/cache/camscribe/\fR
+What the service keeps: the outbox and settings made over MQTT; models.
+.SH ENVIRONMENT
+.TP
+\fBRUST_LOG\fR
+What is logged, such as \fBdebug\fR.
+.TP
+\fBSTATE_DIRECTORY\fR, \fBCACHE_DIRECTORY\fR, \fBCREDENTIALS_DIRECTORY\fR
+Where state, models and passwords are; systemd sets them.
+.TP
+\fBHF_TOKEN\fR, \fBHF_ENDPOINT\fR, \fBHF_HOME\fR
+The hub that models are pulled from, and its cache.
 .SH EXIT STATUS
-0 success, 1 failure at run time, 2 wrong usage, 78 wrong configuration, 130 or 143 stopped by a signal.
+0 success, 1 failure at run time, 2 wrong usage, 78 wrong configuration or a model that was not pulled, 130 or 143 stopped
+by a signal.
 .SH SEE ALSO
 .BR systemctl (1),
 .BR gst-inspect-1.0 (1),

@@ -324,12 +324,27 @@ fn an_image_that_is_named_is_described_as_an_image() {
     let (code, out, told) = run(home.path(), ["--format", "jsonl", "a.png", "scene.mp4", "b.jpg"]);
     assert_eq!(code, Some(0), "{told}");
     let events: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let kinds: Vec<_> = events.iter().map(|it| (it["source"].as_str().unwrap(), it["frames"].as_array().unwrap().len())).collect();
+    let kinds: Vec<_> = events
+        .iter()
+        .map(|it| (it["source"].as_str().unwrap(), it["frames"].as_array().unwrap().len()))
+        .collect();
     assert_eq!(kinds, [("a.png", 1), ("scene.mp4", 8), ("scene.mp4", 8), ("b.jpg", 1)], "{out}");
     // The whole of it and 4 x 3 tiles, of 4 tokens each: as an image, not as a frame.
-    assert_eq!((&events[0]["tokens"]["image"], &events[0]["offset_end_s"]), (&52.into(), &0.0.into()), "{out}");
+    assert_eq!(
+        (&events[0]["tokens"]["image"], &events[0]["offset_end_s"]),
+        (&52.into(), &0.0.into()),
+        "{out}"
+    );
     let mut ask = camscribe(home.path());
-    ask.current_dir(home.path()).args(["ask", "--model", "shapes", "--max-tokens", "96", "What happens?", "a.png"]);
+    ask.current_dir(home.path()).args([
+        "ask",
+        "--model",
+        "shapes",
+        "--max-tokens",
+        "96",
+        "What happens?",
+        "a.png",
+    ]);
     let asked = String::from_utf8(ask.output().unwrap().stdout).unwrap();
     let (_, described, _) = run(home.path(), ["--prompt", "What happens?", "a.png"]);
     assert_eq!(described.trim_end(), format!("00:00:00.000 - 00:00:00.000  {}", asked.trim_end()));

@@ -49,13 +49,13 @@ pub struct DescribeArgs {
     #[arg(long, value_name = "N", default_value = "96")]
     pub max_tokens: String,
     /// Length of a clip
-    #[arg(long, value_name = "DURATION", default_value = "8s")]
+    #[arg(long, value_name = "DURATION", default_value = DEFAULT_WINDOW)]
     pub window: String,
     /// Time from the start of one clip to that of the next [default: the window]
     #[arg(long, value_name = "DURATION")]
     pub stride: Option<String>,
     /// Frames of a clip
-    #[arg(long, value_name = "N", default_value = "8")]
+    #[arg(long, value_name = "N", default_value = DEFAULT_FRAMES)]
     pub frames: String,
     /// Where in each source to begin, such as 90s, 1m30s or 00:01:30 [default: its beginning]
     #[arg(long, value_name = "TIME", value_parser = units::parse_offset)]
@@ -79,6 +79,11 @@ pub struct DescribeArgs {
     #[arg(long, requires = "output_dir")]
     pub resume: bool,
 }
+
+/// The default of `--window`.
+const DEFAULT_WINDOW: &str = "8s";
+/// The default of `--frames`.
+const DEFAULT_FRAMES: &str = "8";
 
 /// The name of standard output for `--output`.
 pub const STDOUT: &str = "-";
@@ -148,6 +153,13 @@ impl DescribeArgs {
     /// When it is empty, or not possible with `--sampling reference`.
     pub fn range(&self) -> Result<TimeRange, UsageError> {
         let whole = TimeRange::default();
+        let of_windows =
+            self.stride.is_some() || self.window != DEFAULT_WINDOW || self.frames != DEFAULT_FRAMES;
+        if of_windows && self.sampling == SamplingArg::Reference {
+            return Err(UsageError(
+                "--sampling reference takes whole files: leave out --window, --stride and --frames".into(),
+            ));
+        }
         let range = TimeRange { from: self.from.unwrap_or(whole.from), to: self.to.unwrap_or(whole.to) };
         if range.from >= range.to {
             return Err(UsageError("--from must be before --to: nothing lies between them".into()));

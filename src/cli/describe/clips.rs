@@ -33,8 +33,8 @@ use crate::{
     frame::{Clock, Frame},
     image_file,
     logging::tell,
-    queue::{ClipQueue, Overflow},
     prompt_spec::PromptSpec,
+    queue::{ClipQueue, Overflow},
     request::{Content, Message, Request, Role, VideoSampling},
 };
 

@@ -13,8 +13,10 @@ use crate::request::Picture;
 
 /// The longest side, pixels.
 const MAX_SIDE: u32 = 32_768;
-/// The most memory that a decoder may take, bytes: an image of 100 megapixels fits.
-const MAX_MEMORY: u64 = 512 << 20;
+/// The most pixels.
+const MAX_PIXELS: u64 = 100_000_000;
+/// The most memory that a decoder may allocate, as far as it tells, bytes.
+const MAX_MEMORY: u64 = 1 << 30;
 /// The largest file, bytes.
 const MAX_BYTES: u64 = 256 << 20;
 
@@ -31,7 +33,7 @@ pub enum ImageFileError {
     #[error("this is no JPEG, PNG, WebP, GIF, BMP or TIFF image")]
     NotAnImage,
     /// It has more pixels than are decoded.
-    #[error("the image is too large: {MAX_SIDE} pixels a side and {} MB of pixels are possible", MAX_MEMORY >> 20)]
+    #[error("the image is too large: {} megapixels are possible, {MAX_SIDE} pixels a side", MAX_PIXELS / 1_000_000)]
     TooLarge,
     /// It is damaged, or uses something rare of its format.
     #[error("the image is damaged, or of a rare kind: {0}")]
@@ -87,7 +89,8 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, ImageFileError> {
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(classify)?;
     let orientation = decoder.orientation().map_err(classify)?;
-    if decoder.total_bytes() > MAX_MEMORY {
+    let (width, height) = decoder.dimensions();
+    if u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(ImageFileError::TooLarge);
     }
     let mut image = DynamicImage::from_decoder(decoder).map_err(classify)?;
@@ -103,7 +106,6 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, ImageFileError> {
 fn classify(error: ImageError) -> ImageFileError {
     match error {
         ImageError::Limits(_) => ImageFileError::TooLarge,
-        ImageError::Unsupported(_) => ImageFileError::NotAnImage,
         other => ImageFileError::Damaged(other.to_string()),
     }
 }

@@ -1,17 +1,24 @@
 //! Whose files camscribe makes: what root makes in a folder of the service, the service must be able to use.
 
-use std::{fs, io, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt,
+    path::Path,
+};
 
 use rustix::process::geteuid;
 
-/// Gives the file at `path` the owner of its folder, if this is root.
+/// Gives an open file the owner of the folder that it is in, if this is root.
 ///
 /// # Errors
 /// When the owner cannot be read or changed.
-pub fn give_to_folders_owner(path: &Path) -> io::Result<()> {
-    let Some(folder) = path.parent().filter(|_| geteuid().is_root()) else { return Ok(()) };
+pub fn give_to_owner_of(folder: &Path, file: &File) -> io::Result<()> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
     let owner = fs::metadata(folder)?;
-    std::os::unix::fs::lchown(path, Some(owner.uid()), Some(owner.gid()))
+    std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// The name of the user that this process runs as, or the number of one without a name.
@@ -35,15 +42,14 @@ mod tests {
     #[test]
     fn what_root_makes_in_a_folder_of_another_user_is_that_users() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("file");
-        fs::write(&file, "").unwrap();
+        let file = File::create(folder.path().join("file")).unwrap();
         let is_root = geteuid().is_root();
         assert_eq!(user() == "root", is_root);
         if is_root {
             lchown(folder.path(), Some(12345), Some(12346)).unwrap();
         }
-        give_to_folders_owner(&file).unwrap();
-        let (folder, file) = (fs::metadata(folder.path()).unwrap(), fs::metadata(&file).unwrap());
+        give_to_owner_of(folder.path(), &file).unwrap();
+        let (folder, file) = (fs::metadata(folder.path()).unwrap(), file.metadata().unwrap());
         assert_eq!((file.uid(), file.gid()), (folder.uid(), folder.gid()));
     }
 }

@@ -48,7 +48,8 @@ impl ActiveConfig {
     }
 
     /// Keeps commands that come too late to be applied, for the next start.
-    pub fn keep(&mut self, commands: Vec<CameraCommand>) {
+    pub fn keep(&mut self, mut commands: Vec<CameraCommand>) {
+        self.leave_out_cut(&mut commands);
         self.overrides.apply(commands, &self.file);
     }
 
@@ -135,14 +136,7 @@ impl ActiveConfig {
         for command in &commands {
             tracing::info!(camera = %command.camera, "command over MQTT: {command}");
         }
-        commands.retain(|command| {
-            let current = self.config.cameras.get(&command.camera).map(|camera| command.setting.get(camera));
-            let cut = command.value.as_ref().zip(current).is_some_and(|(sent, current)| is_cut(sent, &current));
-            if cut {
-                tracing::warn!(camera = %command.camera, "not applied: it is the beginning of the {} that is set, as Home Assistant shows it", command.setting.name);
-            }
-            !cut
-        });
+        self.leave_out_cut(&mut commands);
         if !self.overrides.apply(commands, &self.file) {
             return;
         }
@@ -151,6 +145,23 @@ impl ActiveConfig {
         if let Err(why) = self.apply(&change, new, self.file.cameras.clone(), cameras, deps).await {
             log_rejected(&why);
         }
+    }
+
+    /// Leaves out commands that set a text to what Home Assistant shows of it.
+    fn leave_out_cut(&self, commands: &mut Vec<CameraCommand>) {
+        commands.retain(|command| {
+            let current = self.config.cameras.get(&command.camera).map(|camera| command.setting.get(camera));
+            let cut =
+                command.value.as_ref().zip(current).is_some_and(|(sent, current)| is_cut(sent, &current));
+            if cut {
+                tracing::warn!(
+                    camera = %command.camera,
+                    "not applied: it is the beginning of the {} that is set, as Home Assistant shows it",
+                    command.setting.name
+                );
+            }
+            !cut
+        });
     }
 
     /// Makes `new` the active configuration. `change` is how it differs, `in_file` are the cameras of the file.

@@ -1,6 +1,6 @@
 //! The life of the daemon: build its parts, spawn them, report ready, watch, drain.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use tokio::task::JoinSet;
@@ -18,6 +18,7 @@ use super::{
     worker::{LoadedModel, ModelWorker},
 };
 use crate::{
+    camera::CameraId,
     config::{self, Config},
     describe::Describer,
     http,
@@ -183,12 +184,17 @@ impl Parts {
         cameras.stop_all().await;
         let finished = worker.finish(queue).await;
         match self.reporter.close(DRAIN_LIMIT).await {
-            0 => match outbox.status().dead_lettered.values().sum::<u64>() {
-                0 => tracing::info!("every description was delivered"),
-                refused => tracing::warn!(
-                    "every description was offered to the broker; not taken and set aside since the start: {refused}"
-                ),
-            },
+            0 => {
+                let status = outbox.status();
+                let sum = |counts: &BTreeMap<CameraId, u64>| counts.values().sum::<u64>();
+                match (sum(&status.dead_lettered), sum(&status.dropped)) {
+                    (0, 0) => tracing::info!("every description was delivered"),
+                    (refused, dropped) => tracing::warn!(
+                        "nothing is left to deliver; since the start the broker did not take {refused}, and a full \
+                         outbox dropped {dropped}"
+                    ),
+                }
+            }
             left => match outbox.status().storage {
                 Storage::Disk => {
                     tracing::warn!(

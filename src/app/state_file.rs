@@ -6,7 +6,7 @@ use anyhow::Context;
 use chrono::Utc;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::ownership::give_to_folders_owner;
+use crate::ownership::give_to_owner_of;
 
 /// Returns the value in `file`, or the default if there is no such file.
 ///
@@ -46,10 +46,10 @@ pub fn write(file: &Path, value: &impl Serialize) -> anyhow::Result<()> {
     let _ = fs::remove_file(&new);
     let created = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new);
     let mut open = created.with_context(context)?;
-    give_to_folders_owner(&new).with_context(context)?;
+    let folder = file.parent().context("a file without a folder")?;
+    give_to_owner_of(folder, &open).with_context(context)?;
     serde_json::to_writer(&mut open, value).with_context(context)?;
     open.sync_all().with_context(context)?;
     fs::rename(&new, file).with_context(context)?;
-    let folder = file.parent().context("a file without a folder")?;
     fs::File::open(folder).and_then(|folder| folder.sync_all()).with_context(|| folder.display().to_string())
 }

@@ -158,8 +158,10 @@ impl RandomModel {
         let content = requests.iter().flat_map(|request| &request.messages[0].content);
         let videos = content.filter_map(|it| if let Content::Video(video) = it { Some(video) } else { None });
         let pictures = videos.flat_map(|video| &video.frames);
-        let images = pictures.map(|(_, it)| RgbImage::new(&it.rgb, it.width, it.height));
-        let tiles = self.preprocessor.video_tiles(&images.collect::<Result<Vec<_>, _>>()?);
+        let frames = pictures.map(|(_, it)| RgbImage::new(&it.rgb, it.width, it.height));
+        let frames: Vec<_> =
+            frames.map(|it| it.map(|it| self.preprocessor.frame(it))).collect::<Result<_, _>>()?;
+        let tiles: Vec<u8> = self.preprocessor.tiles(&frames).into_iter().flat_map(|it| it.bytes).collect();
         let preprocess = stopwatch.elapsed();
 
         let stopwatch = Stopwatch::start();

@@ -2,7 +2,7 @@
 //! are tested at the same time, and each gets a line as soon as its result is known.
 
 use std::{
-    env, fs,
+    env,
     io::{self, Write},
     net::SocketAddr,
     path::{self, Path},
@@ -39,6 +39,9 @@ const FIRST_FRAME_LIMIT: Duration = Duration::from_secs(15);
 const HTTP_LIMIT: Duration = Duration::from_secs(5);
 /// The most that is read of its answer, bytes.
 const MAX_METRICS: u64 = 1 << 20;
+/// What camscribe keeps in its state directory.
+const STATE_FILES: [&str; 6] =
+    ["lock", "outbox.db", "outbox.db-wal", "outbox.db-shm", "orders.json", "retained.json"];
 /// What a state directory needs at least to be of use, bytes.
 const LEAST_ROOM: u64 = 1 << 20;
 /// The file systems of /proc and /sys, whose folders only look as if they could be written to (statfs(2)).
@@ -180,21 +183,22 @@ fn can_be_state_dir(folder: &Path) -> Result<&'static str, String> {
         };
         format!("{} cannot be written to: {}: {advice}", path.display(), io::Error::from(error))
     };
-    access(existing, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| refused(existing, error))?;
-    // What another user has left in it, such as root.
-    let files = fs::read_dir(existing).into_iter().flatten().flatten().map(|entry| entry.path());
-    for file in files.filter(|file| existing == path && file.is_file()) {
-        access(&file, Access::WRITE_OK).map_err(|error| refused(&file, error))?;
-    }
     let file_system = statfs(existing).map_err(|error| refused(existing, error))?;
-    let free = file_system.f_bavail.saturating_mul(file_system.f_bsize as u64);
     if KERNEL_FILE_SYSTEMS.contains(&file_system.f_type) {
         return Err(format!(
             "{} holds no files of programs: set node.state_dir to another folder",
             existing.display()
         ));
     }
-    if free < LEAST_ROOM {
+    access(existing, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| refused(existing, error))?;
+    // What another user has left in it, such as root.
+    let files = STATE_FILES.map(|name| path.join(name));
+    for file in files.iter().filter(|file| file.is_file()) {
+        access(file, Access::WRITE_OK).map_err(|error| refused(file, error))?;
+    }
+    let free = file_system.f_bavail.saturating_mul(file_system.f_bsize as u64);
+    // Some file systems state no size.
+    if file_system.f_blocks > 0 && free < LEAST_ROOM {
         return Err(format!("the disk of {} has {free} bytes left: make room", existing.display()));
     }
     if outbox::is_in_use(&path) {
@@ -228,10 +232,10 @@ fn facts_text(facts: CameraFacts) -> String {
     text
 }
 
-/// Whether systemd, which runs this, hides a path from its service.
+/// Whether systemd, which runs this as the service, hides a path from it.
 fn is_hidden_from_services(path: &Path) -> bool {
     let hidden = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"];
-    env::var_os("INVOCATION_ID").is_some() && hidden.iter().any(|folder| path.starts_with(folder))
+    env::var_os("STATE_DIRECTORY").is_some() && hidden.iter().any(|folder| path.starts_with(folder))
 }
 
 /// The error, its causes, and which setting to check.

@@ -24,8 +24,11 @@ const SEPARATOR: &str = "__";
 pub fn read(known: &BTreeSet<CameraId>, diagnostics: &mut Diagnostics) -> Layer {
     let mut layer = Layer::default();
     let names: Vec<_> = env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    // A name that means a camera of the file declares no other one.
+    let declared = names.iter().filter_map(|name| declared_camera(name));
+    let declared: Vec<_> = declared.map(|id| camera_named(id.as_str(), known).unwrap_or(id)).collect();
     let mut known = known.clone();
-    known.extend(names.iter().filter_map(|name| declared_camera(name)));
+    known.extend(declared);
     for (name, value) in env::vars_os() {
         let Some(variable) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
             warn_of_one_underscore(&name.to_string_lossy(), diagnostics);

@@ -135,7 +135,7 @@ pub struct ReadingMetrics {
 impl ReadingMetrics {
     /// Adds the metrics to the registry.
     pub fn register(&self, r: &mut Registry) {
-        r.register("camscribe_frames", "Frames taken from the camera", self.frames.clone());
+        r.register("camscribe_frames", "Frames that clips took", self.frames.clone());
         let help =
             "Errors of the camera's decoder: reported errors, incomplete frames, and data that gave no frame";
         r.register("camscribe_decoder_errors", help, self.decode_errors.clone());

@@ -1,7 +1,7 @@
 //! Which token follows, by the scores of all of them. Equal to the reference's (transformers 5.23.0,
 //! `generation/logits_process.py`) in which tokens can be drawn; the random numbers are others.
 
-use std::{cmp::Ordering, collections::BTreeSet};
+use std::collections::BTreeSet;
 
 use candle_core::{Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling};
@@ -59,7 +59,7 @@ impl TokenSampler {
     /// Chooses the next token by the scores of all tokens, `(vocabulary)`.
     ///
     /// # Errors
-    /// When the device fails, or the scores are no numbers.
+    /// When the device fails.
     pub fn choose(&mut self, logits: &Tensor) -> Result<u32> {
         let mut scores = logits.to_vec1::<f32>()?;
         for id in &self.seen {
@@ -71,6 +71,8 @@ impl TokenSampler {
             };
         }
         let token = match &mut self.draw {
+            // Whoever completes the sequence sees that its scores are no numbers.
+            _ if scores.iter().any(|score| !score.is_finite()) => highest(&scores),
             None => highest(&scores),
             Some((draw, random)) => {
                 draw.keep(&mut scores);
@@ -93,10 +95,12 @@ fn highest(scores: &[f32]) -> u32 {
 impl Draw {
     /// Divides the scores by the temperature, and sets those that cannot be drawn to minus infinity.
     fn keep(&self, scores: &mut [f32]) {
-        scores.iter_mut().for_each(|score| *score = (f64::from(*score) / self.temperature) as f32);
-        let descending = |a: &f32, b: &f32| b.partial_cmp(a).unwrap_or(Ordering::Equal);
+        // Less the highest one, which changes no probability: a temperature near 0 makes no infinity of it.
+        let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let warm = |score: f32| (f64::from(score - most) / self.temperature) as f32;
+        scores.iter_mut().for_each(|score| *score = warm(*score));
         let mut sorted = scores.to_vec();
-        sorted.sort_by(descending);
+        sorted.sort_by(|a, b| b.total_cmp(a));
         if self.top_k > 0 {
             let least = sorted[self.top_k.min(sorted.len()) - 1];
             sorted.retain(|score| *score >= least);
@@ -141,6 +145,10 @@ mod tests {
         assert_eq!(kept(Draw { top_p: 0.0, ..all }, &scores), [1]);
         // Of those that are left by the first, the two most likely have 0.72 and 0.28.
         assert_eq!(kept(Draw { top_k: 2, top_p: 0.7, ..all }, &scores), [1]);
+        // Near 0 only the most likely one is left.
+        let mut cold = scores;
+        Draw { temperature: 1e-40, ..all }.keep(&mut cold);
+        assert_eq!(cold, [f32::NEG_INFINITY, 0.0, f32::NEG_INFINITY, f32::NEG_INFINITY]);
         // A high temperature makes them more alike.
         assert_eq!(kept(Draw { temperature: 100.0, top_p: 0.7, ..all }, &scores), [0, 1, 3]);
     }
@@ -152,5 +160,9 @@ mod tests {
         let penalty = TokenSampling { repetition_penalty: 1.2, draw: None };
         let mut sampler = TokenSampler::new(penalty, &[0]).unwrap();
         assert_eq!([(); 3].map(|()| sampler.choose(&logits).unwrap()), [1, 0, 0]);
+        let drawn = Draw { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 0 };
+        let mut sampler = TokenSampler::new(TokenSampling { draw: Some(drawn), ..penalty }, &[0]).unwrap();
+        let broken = Tensor::new(&[f32::NAN, f32::INFINITY, 1.0], &Device::Cpu).unwrap();
+        sampler.choose(&broken).unwrap();
     }
 }

@@ -40,6 +40,7 @@ fn the_environment_overrides_the_file_and_can_name_any_camera() {
         .env("CAMSCRIBE__MODEL__MAX_BATCH", "5")
         .env("CAMSCRIBE__DEFAULTS__ENABLED", "false")
         .env("CAMSCRIBE__CAMERAS__FRONT_DOOR__FRAMES", "7")
+        .env("CAMSCRIBE__CAMERAS__FRONT_DOOR__URI", "/b.mp4")
         .env("CAMSCRIBE__CAMERAS__YARD__URI", "test://smpte")
         .env("CAMSCRIBE__CAMERAS__YARD__ENABLED", "true")
         .env("CAMSCRIBE_OTHER", "is not ours")
@@ -49,6 +50,7 @@ fn the_environment_overrides_the_file_and_can_name_any_camera() {
     let cameras = toml["cameras"].as_table().unwrap();
     assert_eq!(cameras.keys().collect::<Vec<_>>(), ["front-door", "porch", "yard"]);
     assert_eq!(cameras["front-door"]["frames"].as_integer(), Some(7));
+    assert!(cameras["front-door"]["uri"].as_str().unwrap().ends_with("/b.mp4"));
     assert_eq!(cameras["porch"]["enabled"].as_bool(), Some(false));
     assert_eq!(cameras["yard"]["enabled"].as_bool(), Some(true));
 }

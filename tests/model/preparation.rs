@@ -148,7 +148,9 @@ fn video_frames_become_the_references_tiles_byte_for_byte() {
         };
         let (width, height) = (number(row, "w"), number(row, "h"));
         let rgb = frame(number(row, "t"), width, height);
-        let tile = Preprocessor::new(&config).video_tile(RgbImage::new(&rgb, width, height).unwrap());
+        let preprocessor = Preprocessor::new(&config);
+        let medium = preprocessor.frame(RgbImage::new(&rgb, width, height).unwrap());
+        let tile = preprocessor.tiles(&[medium]).remove(0).bytes;
         assert_eq!(serde_json::json!(tile[..16]), row["first_row"], "{width}x{height}");
         assert_eq!(sha256(&tile), row["sha256_chw_u8"], "{width}x{height}");
     }

@@ -126,8 +126,9 @@ impl Model {
 
     fn tiles(&self, clip: &Clip, frames: &[Vec<u8>]) -> Vec<u8> {
         let [width, height] = clip.size;
-        let pictures: Vec<_> = frames.iter().map(|rgb| RgbImage::new(rgb, width, height).unwrap()).collect();
-        self.preprocessor.video_tiles(&pictures)
+        let picture = |rgb| self.preprocessor.frame(RgbImage::new(rgb, width, height).unwrap());
+        let pictures: Vec<_> = frames.iter().map(|rgb| picture(rgb)).collect();
+        self.preprocessor.tiles(&pictures).into_iter().flat_map(|it| it.bytes).collect()
     }
 
     /// Answers some questions about one clip in one batch.

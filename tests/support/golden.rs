@@ -483,15 +483,17 @@ fn tile(medium: &Medium, preprocessor: &Preprocessor, split: bool) -> Result<(Pa
     match medium {
         Medium::Image { h, w, first } => {
             let rgb = frame(*first, *w, *h);
-            let tiles = preprocessor.image_tiles(RgbImage::new(&rgb, *w, *h)?, split);
+            let medium = preprocessor.still(RgbImage::new(&rgb, *w, *h)?, split);
+            let tiles = preprocessor.tiles(&[medium]).remove(0);
             Ok((Part::Image { rows: tiles.rows, cols: tiles.cols }, tiles.bytes))
         }
         Medium::Video { n, h, w, fps, frames_indices, duration, first } => {
             let frames: Vec<_> = (0..*n).map(|i| frame(first + i, *w, *h)).collect();
-            let frames: Vec<_> = frames.iter().map(|f| RgbImage::new(f, *w, *h)).collect::<Result<_, _>>()?;
+            let frames = frames.iter().map(|f| Ok(preprocessor.frame(RgbImage::new(f, *w, *h)?)));
+            let frames: Vec<_> = frames.collect::<Result<_>>()?;
             let times = frames_indices.iter().map(|&i| Duration::from_secs_f64(f64::from(i) / fps)).collect();
             let part = Part::Video { times, duration: Duration::from_secs_f64(*duration) };
-            Ok((part, preprocessor.video_tiles(&frames)))
+            Ok((part, preprocessor.tiles(&frames).into_iter().flat_map(|it| it.bytes).collect()))
         }
     }
 }

@@ -72,7 +72,7 @@ pub struct AskArgs {
     #[arg(long, value_name = "FPS", allow_negative_numbers = true)]
     pub fps: Option<f64>,
     /// Most frames that are taken of a video [default: as the model says]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=128))]
     pub max_frames: Option<u64>,
     /// How to print the answer
     #[arg(long, value_enum, default_value = "text")]

@@ -9,7 +9,9 @@ use std::{
 
 use anyhow::{Context, bail};
 use base64::{Engine, prelude::BASE64_STANDARD};
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::media;
 use crate::{
@@ -21,18 +23,16 @@ use crate::{
 /// The longest document, bytes: images may stand in it.
 const MAX_BYTES: u64 = 512 << 20;
 
-/// A document: the messages, or an object that holds them.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Document {
-    Messages(Vec<ChatMessage>),
-    Request { messages: Vec<ChatMessage> },
-}
-
 #[derive(Deserialize)]
 struct ChatMessage {
     role: ChatRole,
-    content: ChatContent,
+    content: Value,
+}
+
+/// A message whose parts were read.
+struct Turn {
+    role: ChatRole,
+    parts: Vec<ChatPart>,
 }
 
 #[derive(Deserialize)]
@@ -42,13 +42,6 @@ enum ChatRole {
     Developer,
     User,
     Assistant,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum ChatContent {
-    Text(String),
-    Parts(Vec<ChatPart>),
 }
 
 #[derive(Deserialize)]
@@ -101,14 +94,16 @@ pub fn read(file: &Path, sampling: VideoSampling, model: &dyn Describer) -> anyh
     } else {
         Box::new(fs::File::open(file).with_context(|| named(file))?)
     };
-    input.take(MAX_BYTES).read_to_string(&mut text).with_context(|| named(file))?;
-    let document: Document = serde_json::from_str(&text).map_err(|error| {
+    input.take(MAX_BYTES + 1).read_to_string(&mut text).with_context(|| named(file))?;
+    if text.len() as u64 > MAX_BYTES {
+        bail!("{} is longer than {} MB", named(file), MAX_BYTES >> 20);
+    }
+    let messages = messages(&text).map_err(|why| {
         anyhow::anyhow!(
-            "{} holds no conversation: write a list of messages, each with role and content ({error})",
+            "{} holds no conversation: {why}; write a list of messages, each with role and content",
             named(file)
         )
     })?;
-    let (Document::Messages(messages) | Document::Request { messages }) = document;
     let folder = if is_stdin { Path::new("") } else { file.parent().unwrap_or(Path::new("")) };
     let part = |part: ChatPart| {
         Ok(match part {
@@ -119,23 +114,45 @@ pub fn read(file: &Path, sampling: VideoSampling, model: &dyn Describer) -> anyh
             ChatPart::Video { url } => video(&url, folder, sampling, model)?,
         })
     };
-    let message = |message: ChatMessage| {
+    let message = |message: Turn| {
         let role = match message.role {
             ChatRole::System | ChatRole::Developer => Role::System,
             ChatRole::User => Role::User,
             ChatRole::Assistant => Role::Assistant,
         };
-        let content = match message.content {
-            ChatContent::Text(text) => vec![Content::Text(text)],
-            ChatContent::Parts(parts) => parts.into_iter().map(&part).collect::<anyhow::Result<_>>()?,
-        };
-        Ok(Message { role, content })
+        Ok(Message { role, content: message.parts.into_iter().map(&part).collect::<anyhow::Result<_>>()? })
     };
-    let messages: Vec<_> = messages.into_iter().map(message).collect::<anyhow::Result<_>>()?;
-    if messages.is_empty() {
-        bail!("{} holds no message", named(file));
+    messages.into_iter().map(message).collect()
+}
+
+/// The messages of a document: a list, or an object that holds one.
+///
+/// # Errors
+/// What is wrong with it, and where.
+fn messages(text: &str) -> Result<Vec<Turn>, String> {
+    let document: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let list = match document {
+        Value::Object(mut object) => object.remove("messages").unwrap_or_default(),
+        list => list,
+    };
+    let Value::Array(list) = list else { return Err("it has no list of messages".into()) };
+    if list.is_empty() {
+        return Err("its list of messages is empty".into());
     }
-    Ok(messages)
+    let turn = |(i, message): (usize, Value)| {
+        let at = |why: &dyn std::fmt::Display| format!("message {}: {why}", i + 1);
+        let ChatMessage { role, content } = serde_json::from_value(message).map_err(|error| at(&error))?;
+        let parts = match content {
+            Value::String(text) => vec![ChatPart::Text { text }],
+            Value::Array(parts) => {
+                let parts = parts.into_iter().map(serde_json::from_value);
+                parts.collect::<Result<_, _>>().map_err(|error: serde_json::Error| at(&error))?
+            }
+            _ => return Err(at(&"content is neither text nor a list of parts")),
+        };
+        Ok(Turn { role, parts })
+    };
+    list.into_iter().enumerate().map(turn).collect()
 }
 
 fn named(file: &Path) -> String {
@@ -157,7 +174,7 @@ fn place(url: &str, folder: &Path) -> anyhow::Result<Place> {
         return Ok(Place::Data(BASE64_STANDARD.decode(data).context("a data URL is not valid base64")?));
     }
     match url.split_once("://") {
-        Some(("file", path)) => Ok(Place::File(path.into())),
+        Some(("file", path)) => Ok(Place::File(percent_decode_str(path).decode_utf8()?.into_owned().into())),
         Some((scheme, _)) => {
             bail!("{scheme}:// is not fetched: save it on this machine, and write its path")
         }

@@ -133,16 +133,14 @@ pub fn describe_whole_file(
     if !has_rule {
         bail!("the reference of this model has no rule for whole files: use another --sampling");
     }
-    let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
-        bail!("{}: the file has no frames", source.text)
-    };
+    let Some(first) = frames.first() else { bail!("{}: the file has no frames", source.text) };
     let duration = Duration::try_from_secs_f64(file.duration)
         .context("the duration that the file states is not valid")?;
     let clip = Clip {
         camera: source.camera.clone(),
         seq: 0,
         start: first.captured_at - first.pts,
-        end: last.captured_at,
+        end: first.captured_at - first.pts + duration,
         clock: first.clock,
         start_pts: Duration::ZERO,
         duration,

@@ -25,11 +25,12 @@ pub struct Found {
 }
 
 impl Found {
-    /// Searches a folder and those below it. Hidden files and folders are left out.
-    pub fn search(&mut self, folder: &Path) {
+    /// Searches a folder and those below it. Hidden files and folders are left out. Returns whether it was not searched
+    /// before.
+    pub fn search(&mut self, folder: &Path) -> bool {
         let identity = fs::metadata(folder).map(|it| (it.dev(), it.ino()));
         if identity.is_ok_and(|it| !self.searched.insert(it)) {
-            return;
+            return false;
         }
         let names = fs::read_dir(folder).and_then(|entries| {
             entries.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<BTreeSet<_>>>()
@@ -42,11 +43,12 @@ impl Found {
         for name in names.iter().filter(|name| !name.as_bytes().starts_with(b".")) {
             self.look_at(folder.join(name));
         }
+        true
     }
 
     fn look_at(&mut self, path: PathBuf) {
         match fs::metadata(&path) {
-            Ok(it) if it.is_dir() => self.search(&path),
+            Ok(it) if it.is_dir() => drop(self.search(&path)),
             // What cannot be read may be a video: it is told when its turn comes.
             Ok(it) if it.is_file() && capture::is_video(&path).unwrap_or(true) => self.videos.push(path),
             // Such as pipes.

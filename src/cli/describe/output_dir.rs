@@ -3,10 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File, TryLockError},
-    io::{self, Write},
+    io::Write,
     mem,
     os::unix::fs::MetadataExt,
-    path::{self, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, bail};
@@ -59,8 +59,8 @@ pub struct SourceOutput {
     /// Its path until it is whole.
     part: PathBuf,
     path: PathBuf,
-    /// Of what is being read, if it is a file: without the length of the output.
-    record: Option<Record>,
+    /// Of what is being read: without the length of the output.
+    record: Record,
 }
 
 /// What is to be done for a source.
@@ -123,7 +123,7 @@ impl OutputDir {
                 )));
             }
             let (path, _) = self.paths(source);
-            if source.file().is_some() && path.exists() && !self.records.contains_key(&self.key(source)) {
+            if path.exists() && !self.records.contains_key(&self.key(source)) {
                 let path = path.display();
                 return Err(UsageError(format!(
                     "{path} exists, and camscribe does not know it as an output of its own: move it away, or write into \
@@ -140,9 +140,7 @@ impl OutputDir {
         let known = self.records.get(&self.key(source)).zip(fs::metadata(path).ok());
         match known.filter(|(record, output)| record.bytes == output.len()) {
             None => OutputState::Missing,
-            Some((record, _)) if self.record(source, record.bytes).as_ref() == Some(record) => {
-                OutputState::Whole
-            }
+            Some((record, _)) if self.record(source, record.bytes) == *record => OutputState::Whole,
             Some(_) => OutputState::Outdated,
         }
     }
@@ -166,15 +164,13 @@ impl OutputDir {
     pub fn finish(&mut self, SourceOutput { file, part, path, record }: SourceOutput) -> anyhow::Result<()> {
         let finish = || {
             file.sync_all()?;
-            fs::rename(&part, &path)?;
-            if let Some(record) = record {
-                let record = Record { bytes: file.metadata()?.len(), ..record };
-                let before = if mem::take(&mut self.torn) { "\n" } else { "" };
-                let line = format!("{before}{}\n", serde_json::to_string(&record)?);
-                let records = File::options().append(true).create(true).open(self.folder.join(RECORDS));
-                records?.write_all(line.as_bytes())?;
-            }
-            io::Result::Ok(())
+            // The record first: without it nobody would know the file as an output.
+            let record = Record { bytes: file.metadata()?.len(), ..record };
+            let before = if mem::take(&mut self.torn) { "\n" } else { "" };
+            let line = format!("{before}{}\n", serde_json::to_string(&record)?);
+            let records = File::options().append(true).create(true).open(self.folder.join(RECORDS));
+            records?.write_all(line.as_bytes())?;
+            fs::rename(&part, &path)
         };
         finish().with_context(|| format!("{} cannot be written", path.display()))
     }
@@ -195,22 +191,25 @@ impl OutputDir {
         let identity = source.identity();
         let of = |key: &str| self.records.get(key).map(|record| record.source == identity);
         match (of(&plain), of(&digested)) {
-            (Some(false), _) | (None, Some(true)) => digested,
+            (Some(true), _) => plain,
+            (_, Some(true)) | (Some(false), _) => digested,
+            _ if source.clashes => digested,
             _ => plain,
         }
     }
 
-    /// The record of a file's output of so many bytes, as it would be now. `None`: the source is no file.
-    fn record(&self, source: &NamedSource, bytes: u64) -> Option<Record> {
-        let file = fs::metadata(source.file()?).ok()?;
-        Some(Record {
+    /// The record of a source's output of so many bytes, as it would be now. A stream is never what it was.
+    fn record(&self, source: &NamedSource, bytes: u64) -> Record {
+        let file = source.file().and_then(|path| fs::metadata(path).ok());
+        let modified = file.as_ref().and_then(|file| file.modified().ok()).map(DateTime::from);
+        Record {
             output: self.key(source),
             bytes,
-            source: path::absolute(source.file()?).ok()?,
-            source_bytes: file.len(),
-            source_modified: file.modified().ok()?.into(),
+            source: source.identity(),
+            source_bytes: file.map_or(0, |file| file.len()),
+            source_modified: modified.unwrap_or_else(Utc::now),
             question: self.question.clone(),
-        })
+        }
     }
 }
 

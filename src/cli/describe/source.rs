@@ -18,6 +18,8 @@ pub struct NamedSource {
     pub camera: CameraId,
     /// Its name in the folder for outputs, a relative path without an ending.
     pub output: PathBuf,
+    /// Another source of the run would have the same output.
+    pub clashes: bool,
     /// The parsed source.
     pub source: Source,
     /// The login of its URI, or the one of the command line.
@@ -46,7 +48,7 @@ impl NamedSource {
             Origin::Synthetic(test) => (test.name().to_owned(), test.name().into()),
         };
         let camera = naming::camera_id(&name, text);
-        Ok(Self { text: config::mask(text), camera, output, source, login, found: false })
+        Ok(Self { text: config::mask(text), camera, output, clashes: false, source, login, found: false })
     }
 
     /// A file that was found in a folder. `None`: its path is not UTF-8.
@@ -55,6 +57,7 @@ impl NamedSource {
         Some(Self {
             camera: naming::camera_id(&stem(path), &text),
             output: path.strip_prefix(folder).unwrap_or(path).into(),
+            clashes: false,
             source: Source::file(path),
             text,
             login: None,

@@ -48,9 +48,10 @@ impl Sources {
                 sources.all.push(source);
                 continue;
             };
-            found.search(folder);
+            let unreadable = found.unreadable.len();
+            let is_new = found.search(folder);
             // A disk may not be mounted.
-            if found.videos.is_empty() && found.unreadable.is_empty() {
+            if is_new && found.videos.is_empty() && found.unreadable.len() == unreadable {
                 sources.unusable.push((text.into(), "there is no video in it".into()));
             }
             for path in found.videos.drain(..) {
@@ -62,8 +63,9 @@ impl Sources {
         }
         sources.passed_over = found.passed_over;
         sources.unusable.extend(found.unreadable);
-        if let ([], [(name, why)]) = (&sources.all[..], &sources.unusable[..]) {
-            bail!("{name}: {why}");
+        if sources.all.is_empty() && !sources.unusable.is_empty() {
+            let all: Vec<_> = sources.unusable.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+            bail!("{}", all.join("; "));
         }
         let mut named = BTreeSet::new();
         sources.all.retain(|source| named.insert(source.identity()));
@@ -109,7 +111,7 @@ fn distinguish(sources: &mut [NamedSource]) {
             source.camera = digested_id(source.camera.as_str(), &source.text);
         }
         if outputs.contains(&i) {
-            source.output = source.digested_output();
+            source.clashes = true;
         }
     }
 }
@@ -162,10 +164,11 @@ mod tests {
         distinguish(&mut sources);
         let ids: BTreeSet<_> = sources.iter().map(|source| source.camera.clone()).collect();
         assert_eq!(ids.len(), sources.len(), "{ids:?}");
+        let name = |it: &NamedSource| if it.clashes { it.digested_output() } else { it.output.clone() };
         let outputs: BTreeSet<_> =
-            sources.iter().map(|it| it.output.to_string_lossy().to_lowercase()).collect();
+            sources.iter().map(|it| name(it).to_string_lossy().to_lowercase()).collect();
         assert_eq!(outputs.len(), sources.len(), "{outputs:?}");
-        assert_eq!(sources[5].output, Path::new("日本.mp4"));
-        assert!(sources[9].output.to_str().unwrap().starts_with("clip.mp4-"));
+        assert_eq!(name(&sources[5]), Path::new("日本.mp4"));
+        assert!(name(&sources[9]).to_str().unwrap().starts_with("clip.mp4-"));
     }
 }

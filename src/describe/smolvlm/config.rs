@@ -145,8 +145,8 @@ impl ModelConfig {
         let usual = SamplingDefaults::default();
         let sampling = SamplingDefaults {
             do_sample: g.flag("do_sample", usual.do_sample)?,
-            temperature: g.positive("temperature", usual.temperature)?,
-            top_p: g.positive("top_p", usual.top_p)?,
+            temperature: g.number("temperature", usual.temperature)?,
+            top_p: g.number("top_p", usual.top_p)?,
             top_k: g.number("top_k", usual.top_k as f64)? as usize,
             repetition_penalty: g.positive("repetition_penalty", usual.repetition_penalty)?,
         };

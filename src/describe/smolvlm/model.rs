@@ -12,7 +12,7 @@ use super::{
     config::{ModelConfig, ProcessorConfig},
     layout::layout,
     network::Network,
-    preprocess::{Medium, Preprocessor, Tiles},
+    preprocess::{Medium, Preprocessor},
     prompt::{Message, Part, Prompt, Prompter},
     sampling::{FrameSampling, REFERENCE_SKIP},
 };
@@ -138,33 +138,33 @@ impl SmolVlm {
         Ok(media)
     }
 
-    /// Prepares a batch: the tiles of all requests that can be answered, and their prompts.
+    /// Prepares a batch: the prompts, and the tiles of the requests that can be answered.
     fn prepare(&self, requests: &[Request]) -> Batch {
-        let media: Vec<_> = requests.iter().map(|request| self.media(request)).collect();
-        let all: Vec<_> = media.iter().flatten().flatten().cloned().collect();
-        let mut made = self.preprocessor.tiles(&all).into_iter();
-        let mut tiles = Vec::new();
-        let mut prepare = |(media, request): (Result<Vec<Medium<'_>>, _>, &Request)| {
-            let own: Vec<Tiles> = made.by_ref().take(media?.len()).collect();
-            let prepared = (self.prompt(request, &own)?, self.sampling(request.sampling)?);
-            own.iter().for_each(|it| tiles.extend_from_slice(&it.bytes));
-            Ok(prepared)
-        };
-        let prepared = media.into_iter().zip(requests).map(&mut prepare).collect();
+        let mut media = Vec::new();
+        let mut prepared = Vec::with_capacity(requests.len());
+        for request in requests {
+            prepared.push(self.media(request).and_then(|own| {
+                let prepared = (self.prompt(request, &own)?, self.sampling(request.sampling)?);
+                media.extend(own);
+                Ok(prepared)
+            }));
+        }
+        let tiles =
+            self.preprocessor.tiles(&media).into_iter().map(|it| it.bytes).collect::<Vec<_>>().concat();
         Batch { prepared, tiles }
     }
 
-    /// The prompt of a request whose images and frames have become these tiles.
-    fn prompt(&self, request: &Request, tiles: &[Tiles]) -> Result<Prompt, DescribeError> {
-        let mut tiles = tiles.iter();
+    /// The prompt of a request with these images and frames.
+    fn prompt(&self, request: &Request, media: &[Medium<'_>]) -> Result<Prompt, DescribeError> {
+        let mut media = media.iter();
         let mut part = |content: &Content| match content {
             Content::Text(text) => Part::Text(text.clone()),
             Content::Image(_) => {
-                let (rows, cols) = tiles.next().map_or((0, 0), |tiles| (tiles.rows, tiles.cols));
+                let (rows, cols) = media.next().map_or((0, 0), |medium| self.preprocessor.cuts(medium));
                 Part::Image { rows, cols }
             }
             Content::Video(video) => {
-                tiles.by_ref().take(video.frames.len()).for_each(drop);
+                media.by_ref().take(video.frames.len()).for_each(drop);
                 let times = video.frames.iter().map(|(time, _)| *time).collect();
                 Part::Video { times, duration: video.duration }
             }
@@ -191,8 +191,9 @@ impl SmolVlm {
     fn sampling(&self, asked: Sampling) -> Result<TokenSampling, DescribeError> {
         asked.check().map_err(DescribeError::Request)?;
         let usual = self.network.config.sampling;
-        let usual_temperature = if usual.do_sample { usual.temperature } else { 0.0 };
-        let temperature = asked.temperature.unwrap_or(usual_temperature);
+        // Whoever says from which words to draw wants to draw.
+        let draws = usual.do_sample || asked.top_p.is_some() || asked.top_k.is_some();
+        let temperature = asked.temperature.unwrap_or(if draws { usual.temperature } else { 0.0 });
         let draw = Draw {
             temperature,
             top_k: asked.top_k.unwrap_or(usual.top_k),

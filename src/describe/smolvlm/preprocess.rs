@@ -63,46 +63,42 @@ impl Preprocessor {
         FrameScaling { edge: self.video_edge, interpolation: LANCZOS3 }
     }
 
+    /// A frame of a video, with the checkpoint's own longer side.
+    pub fn frame<'a>(&self, image: RgbImage<'a>) -> Medium<'a> {
+        Medium::Frame { image, edge: self.video_edge }
+    }
+
+    /// A still image, with the checkpoint's own longer side.
+    pub fn still<'a>(&self, image: RgbImage<'a>, split: bool) -> Medium<'a> {
+        Medium::Image { image, edge: self.image_edge, split }
+    }
+
     /// Images and frames as tiles, spread over the cores.
     pub fn tiles(&self, media: &[Medium<'_>]) -> Vec<Tiles> {
         let tiles = |medium: &Medium<'_>| match medium.clone() {
-            Medium::Image { image, edge, split } => self.image_tiles_of_edge(image, edge, split),
-            Medium::Frame { image, edge } => {
-                let mut bytes = vec![0; self.tile_bytes()];
-                self.video_tile_into(image, edge, &mut bytes);
-                Tiles { rows: 0, cols: 0, bytes }
-            }
+            Medium::Image { image, edge, split } => self.image_tiles(image, edge, split),
+            Medium::Frame { image, edge } => Tiles { rows: 0, cols: 0, bytes: self.video_tile(&image, edge) },
         };
         media.par_iter().map(tiles).collect()
     }
 
-    /// A video frame as one tile: 3 x tile x tile bytes.
-    pub fn video_tile(&self, frame: RgbImage<'_>) -> Vec<u8> {
+    fn video_tile(&self, frame: &RgbImage<'_>, edge: usize) -> Vec<u8> {
         let mut tile = vec![0; self.tile_bytes()];
-        self.video_tile_into(frame, self.video_edge, &mut tile);
+        let (width, height) = keep_aspect(frame.width(), frame.height(), edge);
+        let first = frame.clone().resize(width, height, &self.resizer);
+        planes(&first.resize(self.tile, self.tile, &self.resizer), 0, 0, self.tile, &mut tile);
         tile
     }
 
-    /// Frames as one tile each: frames x 3 x tile x tile bytes. Frames are spread over the cores.
-    pub fn video_tiles(&self, frames: &[RgbImage<'_>]) -> Vec<u8> {
-        let mut tiles = vec![0; frames.len() * self.tile_bytes()];
-        let each = tiles.par_chunks_exact_mut(self.tile_bytes()).zip(frames);
-        each.for_each(|(tile, frame)| self.video_tile_into(frame.clone(), self.video_edge, tile));
-        tiles
+    /// Rows and columns that a medium is cut into; 0 x 0 if it is not cut.
+    pub fn cuts(&self, medium: &Medium<'_>) -> (usize, usize) {
+        let Medium::Image { image, edge, split: true } = medium else { return (0, 0) };
+        let (width, height) = keep_aspect(image.width(), image.height(), *edge);
+        let (width, height) = whole_tiles(width, height, self.tile);
+        if width > self.tile || height > self.tile { (height / self.tile, width / self.tile) } else { (0, 0) }
     }
 
-    fn video_tile_into(&self, frame: RgbImage<'_>, edge: usize, tile: &mut [u8]) {
-        let (width, height) = keep_aspect(frame.width(), frame.height(), edge);
-        let first = frame.resize(width, height, &self.resizer);
-        planes(&first.resize(self.tile, self.tile, &self.resizer), 0, 0, self.tile, tile);
-    }
-
-    /// A still image as tiles, cut into several if `split`.
-    pub fn image_tiles(&self, image: RgbImage<'_>, split: bool) -> Tiles {
-        self.image_tiles_of_edge(image, self.image_edge, split)
-    }
-
-    fn image_tiles_of_edge(&self, image: RgbImage<'_>, edge: usize, split: bool) -> Tiles {
+    fn image_tiles(&self, image: RgbImage<'_>, edge: usize, split: bool) -> Tiles {
         let tile = self.tile;
         let (width, height) = keep_aspect(image.width(), image.height(), edge);
         let mut image = image.resize(width, height, &self.resizer);
@@ -188,7 +184,8 @@ mod tests {
         ] {
             let rgb = [200, 100, 50].repeat((w * h) as usize);
             for edge in [64, 256] {
-                let tile = preprocessor(64, edge).video_tile(RgbImage::new(&rgb, w, h).unwrap());
+                let p = preprocessor(64, edge);
+                let tile = p.tiles(&[p.frame(RgbImage::new(&rgb, w, h).unwrap())]).remove(0).bytes;
                 let wanted = [[200; 64 * 64], [100; 64 * 64], [50; 64 * 64]].concat();
                 assert!(tile == wanted, "{w}x{h} by way of {edge}");
             }
@@ -202,10 +199,12 @@ mod tests {
         {
             let rgb = [9, 8, 7].repeat((w * h) as usize);
             let image = RgbImage::new(&rgb, w, h).unwrap();
-            let cut = preprocessor(32, 32).image_tiles(image.clone(), true);
+            let p = preprocessor(32, 32);
+            let cut = p.tiles(&[p.still(image.clone(), true)]).remove(0);
+            assert_eq!((cut.rows, cut.cols), p.cuts(&p.still(image.clone(), true)), "{w}x{h}");
             assert_eq!((cut.rows, cut.cols), (rows, cols), "{w}x{h}");
             assert_eq!(cut.bytes.len(), (rows * cols + 1) * 3 * 32 * 32, "{w}x{h}");
-            let whole = preprocessor(32, 32).image_tiles(image, false);
+            let whole = p.tiles(&[p.still(image, false)]).remove(0);
             assert_eq!((whole.rows, whole.cols, whole.bytes.len()), (0, 0, 3 * 32 * 32));
         }
     }
@@ -216,9 +215,10 @@ mod tests {
         let frames: Vec<Vec<u8>> =
             (0..5_u32).map(|t| (0..40 * 30 * 3).map(|i| (i * 7 + t * 31) as u8).collect()).collect();
         let images: Vec<_> = frames.iter().map(|f| RgbImage::new(f, 40, 30).unwrap()).collect();
-        let alone: Vec<u8> = images.iter().flat_map(|f| p.video_tile(f.clone())).collect();
-        assert!(p.video_tiles(&images) == alone);
-        assert!(p.video_tiles(&[]).is_empty());
+        let media: Vec<_> = images.iter().map(|f| p.frame(f.clone())).collect();
+        let alone: Vec<_> = media.iter().flat_map(|it| p.tiles(std::slice::from_ref(it))).collect();
+        assert_eq!(p.tiles(&media), alone);
+        assert!(p.tiles(&[]).is_empty());
     }
 
     #[test]

@@ -178,7 +178,7 @@ impl Prompter {
 
     /// The text of an answer as it grows.
     pub fn text_stream(&self) -> TextStream<'_> {
-        TextStream { prompter: self, ids: Vec::new(), given: 0 }
+        TextStream { prompter: self, pending: Vec::new(), blanks: String::new(), begun: false }
     }
 
     /// The text of an answer, trimmed and without control tokens.
@@ -194,24 +194,27 @@ impl Prompter {
 /// The text of an answer as it grows: all of it together is what [`Prompter::decode`] gives.
 pub struct TextStream<'a> {
     prompter: &'a Prompter,
-    ids: Vec<u32>,
-    /// Bytes of the text that were given out.
-    given: usize,
+    /// The last tokens: they end within a letter.
+    pending: Vec<u32>,
+    /// White space that is a part of the answer only if more follows.
+    blanks: String,
+    /// Some text was given out.
+    begun: bool,
 }
 
 impl TextStream<'_> {
-    /// What the text is continued by with one more token. Empty while that is not known: a letter may take several
-    /// tokens, and white space at the end is no part of an answer.
+    /// What the text is continued by with one more token; empty while that is not known.
     ///
     /// # Errors
     /// When the tokenizer fails.
     pub fn push(&mut self, id: u32) -> Result<String, PromptError> {
-        self.ids.push(id);
-        let text = self.prompter.decode(&self.ids)?;
+        self.pending.push(id);
+        let text = self.decode_pending()?;
         if text.ends_with(char::REPLACEMENT_CHARACTER) {
             return Ok(String::new());
         }
-        self.give(&text)
+        self.pending.clear();
+        Ok(self.give(&text))
     }
 
     /// What is left of the text, when no token follows.
@@ -219,14 +222,21 @@ impl TextStream<'_> {
     /// # Errors
     /// When the tokenizer fails.
     pub fn finish(&mut self) -> Result<String, PromptError> {
-        let text = self.prompter.decode(&self.ids)?;
-        self.give(&text)
+        let text = self.decode_pending()?;
+        Ok(self.give(&text))
     }
 
-    fn give(&mut self, text: &str) -> Result<String, PromptError> {
-        let new = text.get(self.given..).unwrap_or_default().to_owned();
-        self.given += new.len();
-        Ok(new)
+    fn decode_pending(&self) -> Result<String, PromptError> {
+        self.prompter.tokenizer.decode(&self.pending, true).map_err(PromptError::Tokenizer)
+    }
+
+    fn give(&mut self, text: &str) -> String {
+        let text = std::mem::take(&mut self.blanks) + text;
+        let text = if self.begun { &text } else { text.trim_start() };
+        let given = text.trim_end();
+        self.blanks = text[given.len()..].to_owned();
+        self.begun |= !given.is_empty();
+        given.to_owned()
     }
 }
 
@@ -281,7 +291,8 @@ impl Draft<'_> {
     }
 
     fn cut_image(&mut self, rows: usize, cols: usize) -> Result<(), PromptError> {
-        if !self.prompter.control.contains_key(&tile_name(rows, cols)) {
+        let mut names = (1..=rows).flat_map(|row| (1..=cols).map(move |col| tile_name(row, col)));
+        if !names.all(|name| self.prompter.control.contains_key(&name)) {
             return Err(PromptError::TooManyTiles { rows, cols });
         }
         for row in 1..=rows {

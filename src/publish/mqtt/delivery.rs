@@ -15,7 +15,7 @@ use super::{
     broker_quirks::BrokerQuirks,
     client::{BrokerEvent, BrokerLimits, Client, EventLoop, Outgoing, QueueFull},
     in_flight::{InFlightMessages, Origin, Sent},
-    reason_text::{CLOSED_AFTER_CONNACK, DisconnectReason, PubAckOutcome},
+    reason_text::{CLOSED_AFTER_CONNACK, DisconnectReason, PubAckOutcome, TOO_LARGE},
     subscriptions::Subscriptions,
 };
 use crate::publish::{
@@ -237,10 +237,11 @@ impl<'a> Delivery<'a> {
         };
         let limit = self.quirks.too_large.map_or(max, |too_large| max.min(of_origin(too_large)));
         if bytes > limit {
-            self.refused(
-                sent,
-                &format!("the broker takes at most {limit} bytes: raise its limit on message sizes"),
-            );
+            let why = match &sent.origin {
+                Origin::State { snapshot: Some(_), .. } => TOO_LARGE.into(),
+                _ => format!("the broker takes at most {limit} bytes: raise its limit on message sizes"),
+            };
+            self.refused(sent, &why);
             return Ok(false);
         }
         if self.client.publish(message).is_err() {
@@ -348,7 +349,7 @@ impl<'a> Delivery<'a> {
                 self.progress = true;
                 if self.logged.insert(topic.clone()) {
                     tracing::warn!(
-                        "an event of {bytes} bytes for {topic} is set aside: {why}; further ones are counted \
+                        "an event of {bytes} bytes for {topic} is discarded: {why}; further ones are counted \
                          (camscribe_outbox_set_aside_total)"
                     );
                 }

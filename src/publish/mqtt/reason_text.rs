@@ -215,7 +215,8 @@ pub(super) const NOT_MQTT: &str = "the server there does not speak MQTT";
 const NO_ANSWER: &str = "no answer in time: check mqtt.url, and that the broker runs";
 const INCOMING_TOO_LARGE: &str = "somebody publishes far too much on a topic that camscribe subscribes to (Home \
                                   Assistant's status, or set/…): commands are not received for ten minutes";
-const TOO_LARGE: &str = "it is larger than the broker takes: raise its limit on message sizes";
+/// A message that the broker refuses for its size.
+pub(super) const TOO_LARGE: &str = "it is larger than the broker takes: raise its limit on message sizes";
 const TAKEN_OVER: &str =
     "another client has connected with the same client id: does a second camscribe run with this node.id?";
 const NO_PING_RESPONSE: &str = "the broker no longer answers";

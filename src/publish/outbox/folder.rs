@@ -15,7 +15,7 @@ use super::{
     fault::Fault,
     migrations::{self, Migration},
 };
-use crate::ownership::give_to_folders_owner;
+use crate::ownership::give_to_owner_of;
 
 /// The database's name in its folder.
 const DATABASE: &str = "outbox.db";
@@ -115,7 +115,10 @@ fn open_database(file: &Path, migrations: &[Migration]) -> Result<(Writer, Reade
 /// Names the file and says why it cannot be written.
 fn create(file: &Path) -> Result<File, String> {
     let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file);
-    let opened = opened.and_then(|opened| give_to_folders_owner(file).map(|()| opened));
+    let opened = opened.and_then(|opened| {
+        let folder = file.parent().unwrap_or(Path::new(""));
+        give_to_owner_of(folder, &opened).map(|()| opened)
+    });
     opened.map_err(|error| format!("{}: {error}", file.display()))
 }
 

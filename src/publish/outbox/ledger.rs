@@ -117,7 +117,8 @@ impl Ledger {
         let size = cost(event.len());
         // Events in flight may be with the broker already: the oldest waiting event is dropped.
         while size <= self.limits.events && self.bytes + size > self.limits.events {
-            let Some((row, oldest)) = self.first_to_drop() else { break };
+            let superseded = (kind == EventKind::Description).then_some(&camera);
+            let Some((row, oldest)) = self.first_to_drop(superseded) else { break };
             self.drop_event(row, &oldest);
         }
         if self.bytes + size > self.limits.events {
@@ -192,7 +193,7 @@ impl Ledger {
     /// Removes an event that is in flight. Returns its camera.
     pub fn settle(&mut self, row: Row) -> Option<CameraId> {
         let (camera, cost) = self.in_flight.remove(&row)?;
-        self.overflowing = false;
+        self.overflowing &= self.bytes > self.limits.events / 10 * 9;
         self.rows -= 1;
         self.bytes -= cost;
         self.remove((Table::Events, row));
@@ -285,16 +286,22 @@ impl Ledger {
         }
     }
 
-    /// The oldest waiting event, unless it is its camera's newest description and others wait that are not.
-    fn first_to_drop(&mut self) -> Option<(Row, Item)> {
+    /// The oldest waiting event, unless it is its camera's newest description and others wait that are not. That of
+    /// `superseded` is not its newest any more.
+    fn first_to_drop(&mut self, superseded: Option<&CameraId>) -> Option<(Row, Item)> {
         let oldest = self.first(self.cursor)?;
         let mut candidate = Some(oldest.clone());
         while let Some((row, item)) = candidate {
-            if self.newest.get(&item.camera) != Some(&row) {
+            if self.newest.get(&item.camera) != Some(&row) || superseded == Some(&item.camera) {
+                if row == oldest.0 {
+                    // No event waits before this one: the next search need not start earlier.
+                    self.cursor = row.next();
+                }
                 return Some((row, item));
             }
             candidate = self.first(row.next());
         }
+        self.cursor = oldest.0.next();
         Some(oldest)
     }
 
@@ -358,7 +365,8 @@ impl Ledger {
         if !std::mem::replace(&mut self.overflowing, true) {
             tracing::warn!(
                 "the outbox is full: the oldest descriptions are dropped, until the broker takes some; \
-                 outbox.max_bytes says how much fits"
+                 outbox.max_bytes fit on disk, at most {} MiB in memory",
+                SPILL_BYTES >> 20
             );
         }
         *self.dropped.entry(item.camera.clone()).or_default() += 1;

@@ -326,7 +326,7 @@ fn an_image_that_is_named_is_described_as_an_image() {
     let events: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let kinds: Vec<_> = events
         .iter()
-        .map(|it| (it["source"].as_str().unwrap(), it["frames"].as_array().unwrap().len()))
+        .map(|it| (it["source"].as_str().unwrap(), it["clip"]["frames"].as_array().unwrap().len()))
         .collect();
     assert_eq!(kinds, [("a.png", 1), ("scene.mp4", 8), ("scene.mp4", 8), ("b.jpg", 1)], "{out}");
     // The whole of it and 4 x 3 tiles, of 4 tokens each: as an image, not as a frame.

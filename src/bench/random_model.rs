@@ -161,7 +161,8 @@ impl RandomModel {
         let frames = pictures.map(|(_, it)| RgbImage::new(&it.rgb, it.width, it.height));
         let frames: Vec<_> =
             frames.map(|it| it.map(|it| self.preprocessor.frame(it))).collect::<Result<_, _>>()?;
-        let tiles: Vec<u8> = self.preprocessor.tiles(&frames).into_iter().flat_map(|it| it.bytes).collect();
+        let tiles =
+            self.preprocessor.tiles(&frames).into_iter().map(|it| it.bytes).collect::<Vec<_>>().concat();
         let preprocess = stopwatch.elapsed();
 
         let stopwatch = Stopwatch::start();

@@ -12,7 +12,7 @@
 | [`capture`] | a source in, clips out; the only module that imports GStreamer |"
 )]
 //! | [`camera`], [`frame`], [`clip`], [`interval`] | what cameras give, and how it is cut into clips |
-//! | [`prompt_spec`], [`request`] | what the model is asked: about a clip, and in general |
+//! | [`prompt_spec`], [`request`], [`answer`] | what the model is asked: about a clip, and in general; its answer |
 //! | [`queue`] | clips of all cameras in, fair batches out; bounded |
 //! | [`gate`] | whether a clip shows anything new |
 //! | [`describe`] | batches in, descriptions out: the worker, the trait of describers, the model families |
@@ -50,6 +50,7 @@ pub const VERSION: &str = env!("CAMSCRIBE_VERSION");
 #[cfg(test)]
 extern crate self as camscribe;
 
+pub mod answer;
 pub mod bench;
 pub mod camera;
 #[cfg(feature = "daemon")]

@@ -1,4 +1,4 @@
-//! The queue between the cameras and the model.
+//! The queue between the cameras and the model, and beside it the one of clients' requests.
 //!
 //! Every camera pushes its finished clips; worker threads pop batches. The queue is bounded per camera: a
 //! live camera that is ahead of the model loses its own oldest clip, a file waits. The queue is fair: a
@@ -11,17 +11,22 @@
 //! model cannot keep up: otherwise every clip gets its turn.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     num::NonZeroUsize,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use crate::{camera::CameraId, clip::Clip};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::{answer::Part, camera::CameraId, clip::Clip, request::Request};
 
 /// Clips of one camera that wait for the model: one to be taken next, and one behind it. More would only
 /// make descriptions older.
 pub const CLIPS_PER_CAMERA: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+
+/// Most requests of clients that wait.
+pub const REQUESTS_WAITING: usize = 64;
 
 /// What a push does when its camera has as many clips in the queue as it may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +46,54 @@ pub struct Queued {
     pub queued_at: Instant,
     /// How many clips of its camera were dropped since the last one that was popped.
     pub dropped_before: u64,
+}
+
+/// A request of a client.
+#[derive(Debug)]
+pub struct Asked {
+    /// What is asked.
+    pub request: Request,
+    /// Gets the answer. When its receiver is dropped, nobody wants the answer any more.
+    pub reply: UnboundedSender<Part>,
+}
+
+/// As many requests wait as may.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{REQUESTS_WAITING} requests wait already")]
+pub struct Busy;
+
+/// How much the model can take now.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Clips and requests together.
+    pub total: usize,
+    /// Requests, if no clip waits.
+    pub asked: usize,
+    /// Requests, if clips wait.
+    pub asked_beside_clips: usize,
+}
+
+impl Room {
+    /// Room for so many clips or requests.
+    pub fn of(total: usize) -> Self {
+        Self { total, asked: total, asked_beside_clips: total }
+    }
+}
+
+/// What was taken out of the queue.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The oldest clip of each waiting camera in turn.
+    pub clips: Vec<Queued>,
+    /// The oldest requests.
+    pub asked: Vec<Asked>,
+}
+
+impl Batch {
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.clips.is_empty() && self.asked.is_empty()
+    }
 }
 
 /// The queue is closed, or the camera is not registered any more: no clip is accepted.
@@ -68,6 +121,7 @@ struct Inner {
     /// Counts pushes and turns. Of cameras with the same pass, the one that has waited longest is next.
     count: u64,
     waiting: usize,
+    asked: VecDeque<Asked>,
     closed: bool,
 }
 
@@ -162,24 +216,42 @@ impl ClipQueue {
         Ok(())
     }
 
-    /// Waits for a clip, then up to `linger` for more. Returns at most `max` clips: the oldest of each
-    /// waiting camera in turn. Returns `None` when the queue is closed and empty.
+    /// Adds a client's request.
+    ///
+    /// # Errors
+    /// If too many requests wait or the queue is closed.
+    pub fn ask(&self, asked: Asked) -> Result<(), Busy> {
+        let mut inner = self.lock();
+        inner.forget_the_gone();
+        if inner.closed || inner.asked.len() >= REQUESTS_WAITING {
+            return Err(Busy);
+        }
+        inner.asked.push_back(asked);
+        drop(inner);
+        self.pushed.notify_all();
+        Ok(())
+    }
+
+    /// Waits for a clip or a request, then up to `linger` for more. Returns as many as there is room for: requests,
+    /// and the oldest clip of each waiting camera in turn. Returns `None` when the queue is closed and empty.
     ///
     /// The turns of a backlogged camera count even if its last clip is in the batch: a camera of lower
     /// priority that would overtake it waits for the next batch. Otherwise priorities would mean nothing to
-    /// a batch that could hold a clip of every camera. So a batch may be smaller than `max` while clips
+    /// a batch that could hold a clip of every camera. So a batch may be smaller than the room while clips
     /// wait.
-    pub fn pop_batch(&self, max: NonZeroUsize, linger: Duration) -> Option<Vec<Queued>> {
+    pub fn pop_batch(&self, room: Room, linger: Duration) -> Option<Batch> {
         let unpoisoned = PoisonError::into_inner;
         let mut inner = self.lock();
         loop {
-            inner = self.pushed.wait_while(inner, |i| i.waiting == 0 && !i.closed).unwrap_or_else(unpoisoned);
-            if !inner.closed && inner.waiting < max.get() {
-                let incomplete = |i: &mut Inner| i.waiting < max.get() && !i.closed;
-                let waited = self.pushed.wait_timeout_while(inner, linger, incomplete);
-                inner = waited.unwrap_or_else(PoisonError::into_inner).0;
-            }
-            let batch = inner.batch(max.get());
+            let nothing = |i: &mut Inner| i.waiting == 0 && i.asked.is_empty() && !i.closed;
+            inner = self.pushed.wait_while(inner, nothing).unwrap_or_else(unpoisoned);
+            let incomplete = |i: &mut Inner| i.waiting + i.asked.len() < room.total && !i.closed;
+            inner = self
+                .pushed
+                .wait_timeout_while(inner, linger, incomplete)
+                .unwrap_or_else(|e| e.into_inner())
+                .0;
+            let batch = inner.take(room, &BTreeSet::new());
             if !batch.is_empty() {
                 drop(inner);
                 self.popped.notify_all();
@@ -191,6 +263,28 @@ impl ClipQueue {
         }
     }
 
+    /// What waits now, without the clips of these cameras, as far as there is room for it.
+    pub fn pop_waiting(&self, room: Room, except: &BTreeSet<CameraId>) -> Batch {
+        let mut inner = self.lock();
+        let batch = inner.take(room, except);
+        drop(inner);
+        if !batch.is_empty() {
+            self.popped.notify_all();
+        }
+        batch
+    }
+
+    /// How many clips and how many requests wait.
+    pub fn waiting(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (inner.waiting, inner.asked.len())
+    }
+
+    /// Whether any camera is registered, or was.
+    pub fn serves_cameras(&self) -> bool {
+        !self.lock().cameras.is_empty()
+    }
+
     /// Accepts no more clips. What is in the queue can still be popped. Wakes every waiting thread.
     pub fn close(&self) {
         self.lock().closed = true;
@@ -198,9 +292,10 @@ impl ClipQueue {
         self.popped.notify_all();
     }
 
-    /// Drops all clips in the queue, and counts them as dropped. Returns how many they were.
+    /// Drops all clips and requests in the queue, and counts the clips as dropped. Returns how many clips they were.
     pub fn discard(&self) -> usize {
         let mut inner = self.lock();
+        inner.asked.clear();
         for queue in inner.cameras.values_mut() {
             queue.dropped += queue.clips.len() as u64;
             queue.clips.clear();
@@ -263,20 +358,35 @@ impl Inner {
         }
     }
 
-    fn batch(&mut self, max: usize) -> Vec<Queued> {
+    /// Forgets requests whose answers nobody wants any more.
+    fn forget_the_gone(&mut self) {
+        self.asked.retain(|asked| !asked.reply.is_closed());
+    }
+
+    fn take(&mut self, room: Room, except: &BTreeSet<CameraId>) -> Batch {
+        self.forget_the_gone();
+        let asked = if self.waiting == 0 { room.asked } else { room.asked_beside_clips };
+        let asked = asked.min(room.total).min(self.asked.len());
+        let asked: Vec<Asked> = self.asked.drain(..asked).collect();
+        Batch { clips: self.clips(room.total - asked.len(), except), asked }
+    }
+
+    /// At most `max` clips, of other cameras than these.
+    fn clips(&mut self, max: usize, except: &BTreeSet<CameraId>) -> Vec<Queued> {
         let backlogged =
             self.cameras.iter().filter(|(_, queue)| queue.backlogged > 0 && !queue.clips.is_empty());
         let backlogged: Vec<CameraId> = backlogged.map(|(camera, _)| camera.clone()).collect();
         let mut batch = Vec::new();
         while batch.len() < max {
-            let Some(queued) = self.pop(&backlogged) else { break };
+            let Some(queued) = self.pop(&backlogged, except) else { break };
             batch.push(queued);
         }
         batch
     }
 
-    /// The next clip. Never one of a camera that would overtake a `backlogged` camera of higher priority.
-    fn pop(&mut self, backlogged: &[CameraId]) -> Option<Queued> {
+    /// The next clip of other cameras than `except`. Never one of a camera that would overtake a `backlogged` camera of
+    /// higher priority.
+    fn pop(&mut self, backlogged: &[CameraId], except: &BTreeSet<CameraId>) -> Option<Queued> {
         let entitled: Vec<(u64, u64)> = backlogged
             .iter()
             .filter_map(|c| self.cameras.get(c))
@@ -285,8 +395,11 @@ impl Inner {
         let may = |queue: &CameraQueue| {
             entitled.iter().all(|(stride, pass)| *stride >= queue.stride || queue.pass <= *pass)
         };
-        let waiting = self.cameras.values_mut().filter(|queue| !queue.clips.is_empty() && may(queue));
-        let queue = waiting.min_by_key(|queue| queue.rank())?;
+        let waiting = self
+            .cameras
+            .iter_mut()
+            .filter(|(camera, queue)| !queue.clips.is_empty() && may(queue) && !except.contains(*camera));
+        let (_, queue) = waiting.min_by_key(|(_, queue)| queue.rank())?;
         let (clip, queued_at) = queue.clips.pop_front()?;
         let dropped_before = std::mem::take(&mut queue.dropped_since_last);
         queue.backlogged = queue.backlogged.saturating_sub(1);

@@ -15,6 +15,12 @@ pub struct Request {
     pub sampling: Sampling,
     /// How images and frames are prepared.
     pub images: ImageOptions,
+    /// Texts that end the answer. They are not part of it.
+    pub stop: Vec<String>,
+    /// How many of the most likely tokens are told beside each token of the answer. `None`: no probabilities are.
+    pub logprobs: Option<usize>,
+    /// What form the answer has.
+    pub format: AnswerFormat,
     /// The camera whose clip this is about, if it is about one.
     pub camera: Option<CameraId>,
 }
@@ -105,6 +111,18 @@ impl Sampling {
         }
         Ok(())
     }
+}
+
+/// The form of an answer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum AnswerFormat {
+    /// Any text.
+    #[default]
+    Text,
+    /// A JSON object.
+    Json,
+    /// JSON that this JSON schema allows.
+    Schema(Arc<serde_json::Value>),
 }
 
 /// Which frames are taken of a whole video. What is `None` is as the checkpoint says.

@@ -3,8 +3,10 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use crate::{
-    describe::{Answers, DescribeError, Describer, TextObserver},
-    device::DeviceMemory,
+    answer::{DescribeError, Description, Piece, StageTimes},
+    camera::CameraId,
+    describe::{Describer, Work},
+    device::{DeviceMemory, GpuInfo},
     event::ModelInfo,
     heartbeat::Heartbeat,
     metrics::{Metrics, Stage},
@@ -12,7 +14,7 @@ use crate::{
 };
 
 /// A describer whose work is counted in the metrics. Forwards what the worker calls; what a model says about itself once
-/// (its GPU, its frame scaling) is asked for before it is wrapped.
+/// (how it takes frames) is asked for before it is wrapped.
 pub struct InstrumentedDescriber<'a> {
     model: Box<dyn Describer>,
     device: String,
@@ -44,31 +46,77 @@ impl Describer for InstrumentedDescriber<'_> {
         self.model.heartbeat()
     }
 
+    fn gpu(&self) -> Option<GpuInfo> {
+        self.model.gpu()
+    }
+
     fn max_batch(&self, pictures: usize) -> Option<NonZeroUsize> {
         self.model.max_batch(pictures)
     }
 
-    fn answer(&mut self, requests: &[Request], on_text: TextObserver<'_>) -> Result<Answers, DescribeError> {
-        self.metrics.batch(requests.len());
-        let answers = self.model.answer(requests, on_text).inspect_err(|error| {
-            if matches!(error, DescribeError::OutOfMemory(_)) {
-                self.metrics.out_of_memory(&self.device);
-            }
-        })?;
-        // All requests of a batch have the same times.
-        if let Some(Ok(description)) = answers.iter().find(|it| it.is_ok()) {
-            let stages = description.stages;
-            for (stage, time) in [
-                (Stage::Preprocess, stages.preprocess),
-                (Stage::Vision, stages.vision),
-                (Stage::Prefill, stages.prefill),
-                (Stage::Decode, stages.decode),
-            ] {
-                let cameras = requests.iter().map(|request| request.camera.as_ref());
-                self.metrics.batch_stage(stage, time, cameras);
-            }
+    fn run(&mut self, work: &mut dyn Work) -> Result<(), DescribeError> {
+        let Self { model, device, metrics } = self;
+        let mut work = InstrumentedWork { work, metrics, cameras: Vec::new() };
+        let ended = model.run(&mut work);
+        if let Err(DescribeError::OutOfMemory(_)) = ended {
+            metrics.out_of_memory(device);
         }
         self.record_memory();
-        Ok(answers)
+        ended
+    }
+}
+
+/// Work that is counted in the metrics.
+struct InstrumentedWork<'a> {
+    work: &'a mut dyn Work,
+    metrics: &'a Metrics,
+    /// The camera of each request so far that is about a clip.
+    cameras: Vec<Option<CameraId>>,
+}
+
+impl Work for InstrumentedWork<'_> {
+    fn more(&mut self, running: usize) -> Vec<Request> {
+        let requests = self.work.more(running);
+        if !requests.is_empty() {
+            self.metrics.batch(running + requests.len());
+            self.cameras.extend(requests.iter().map(|request| request.camera.clone()));
+        }
+        requests
+    }
+
+    fn is_cancelled(&self, number: usize) -> bool {
+        self.work.is_cancelled(number)
+    }
+
+    fn piece(&mut self, number: usize, piece: Piece) {
+        self.work.piece(number, piece);
+    }
+
+    fn answered(&mut self, number: usize, answer: Result<Description, DescribeError>) {
+        if let Ok(description) = &answer {
+            self.metrics.stage(Stage::Decode, description.stages.decode);
+        }
+        self.work.answered(number, answer);
+    }
+
+    fn spent(&mut self, numbers: &[usize], time: StageTimes) {
+        let StageTimes { preprocess, vision, prefill, decode } = time;
+        for (stage, time) in [
+            (Stage::Preprocess, preprocess),
+            (Stage::Vision, vision),
+            (Stage::Prefill, prefill),
+            (Stage::Decode, decode),
+        ] {
+            if time.is_zero() {
+                continue;
+            }
+            // Steps of decoding are counted answer by answer.
+            if stage != Stage::Decode {
+                self.metrics.stage(stage, time);
+            }
+            let cameras = numbers.iter().filter_map(|number| self.cameras.get(*number));
+            self.metrics.model_time(stage, time / numbers.len().max(1) as u32, cameras.flatten());
+        }
+        self.work.spent(numbers, time);
     }
 }

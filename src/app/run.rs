@@ -61,7 +61,7 @@ pub async fn run(
 
     parts.worker.lifecycle.enter(Phase::Loading);
     let mut worker = ModelWorker::start(load, active.config(), parts.worker.clone())?;
-    let Some(LoadedModel { info, gpu, frame_scaling }) = wait_loaded(&mut worker, &stop).await? else {
+    let Some(LoadedModel { info, gpu, frame_scaling, .. }) = wait_loaded(&mut worker, &stop).await? else {
         parts.worker.lifecycle.enter(Phase::Stopping);
         return Ok(());
     };

@@ -1,7 +1,12 @@
 //! The model's thread: loads the model, warms it up, then describes the clips of the queue until that is closed
-//! and empty.
+//! and empty. What is described is delivered on a thread beside it, so that the model need not wait for the disk.
 
-use std::{num::NonZeroUsize, sync::Arc, thread, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, anyhow};
 use tokio::{sync::oneshot, time};
@@ -10,7 +15,7 @@ use super::{delivery::deliver, deps::WorkerDeps, instrumented::InstrumentedDescr
 use crate::{
     config::{self, Config},
     describe::{
-        self, Describer,
+        self, Describer, FileSampler,
         worker::{self, Batching},
     },
     device::GpuInfo,
@@ -27,6 +32,9 @@ use crate::{
 const FLUSH_LIMIT: Duration = Duration::from_secs(15);
 const LAST_BATCH_LIMIT: Duration = Duration::from_secs(15);
 
+/// Described clips that wait for their delivery. Behind a disk that is slower than the model, the model waits.
+const DELIVERIES: usize = 4;
+
 /// What is known of a model that is loaded and warm.
 pub struct LoadedModel {
     /// What events state about it.
@@ -35,6 +43,8 @@ pub struct LoadedModel {
     pub gpu: Option<GpuInfo>,
     /// How frames are scaled down before the model gets them, if it wants that.
     pub frame_scaling: Option<FrameScaling>,
+    /// Which frames are taken of a whole file, if the model has a rule for that.
+    pub file_sampler: Option<FileSampler>,
 }
 
 /// The running thread.
@@ -59,6 +69,7 @@ impl ModelWorker {
         let batching = Batching {
             max_batch: NonZeroUsize::new(config.model.max_batch).context("max_batch is 0")?,
             linger: config.model.linger,
+            client_share: 0.25,
         };
         let (settings, node) = (config.model.clone(), config.node.id.clone());
         let (send_loaded, loaded) = oneshot::channel();
@@ -122,9 +133,25 @@ fn describe(
     deps.lifecycle.enter(Phase::WarmingUp);
     describe::warm_up(&mut *model).context("the model does not work")?;
     let mut events = EventBuilder::new(node, model.model());
-    let loaded = LoadedModel { info: model.model(), gpu: model.gpu(), frame_scaling: model.frame_scaling() };
+    let loaded = LoadedModel {
+        info: model.model(),
+        gpu: model.gpu(),
+        frame_scaling: model.frame_scaling(),
+        file_sampler: model.file_sampler(),
+    };
     let mut model = InstrumentedDescriber::new(model, loaded.info.device.clone(), &deps.metrics);
     on_loaded(loaded);
-    worker::run(&mut model, &deps.queue, batching, |outcome| deliver(outcome, &mut events, deps))
-        .context("the model stopped")
+    let (handed, outcomes) = mpsc::sync_channel(DELIVERIES);
+    thread::scope(|scope| {
+        scope.spawn(move || outcomes.iter().for_each(|outcome| deliver(outcome, &mut events, deps)));
+        // Without a delivery, which can only panic, there is nothing to work for: the scope panics, too.
+        let hand_on = |outcome| {
+            if handed.send(outcome).is_err() {
+                deps.queue.close();
+            }
+        };
+        let ended = worker::run(&mut model, &deps.queue, batching, hand_on);
+        drop(handed);
+        ended.context("the model stopped")
+    })
 }

@@ -75,8 +75,11 @@ pub fn run(
     periods: u64,
     seed: u64,
 ) -> Result<CameraTrials> {
-    let batching =
-        Batching { max_batch: NonZeroUsize::new(max_batch).context("a batch has a clip")?, linger: LINGER };
+    let batching = Batching {
+        max_batch: NonZeroUsize::new(max_batch).context("a batch has a clip")?,
+        linger: LINGER,
+        client_share: 0.0,
+    };
     let mut cameras = (clips_per_s * PERIOD.as_secs_f64()) as usize;
     let mut trials: Vec<Trial> = vec![];
     while cameras > 0 && trials.len() < TRIES && !trials.last().is_some_and(|trial| trial.kept_up) {

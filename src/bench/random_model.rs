@@ -14,10 +14,11 @@ use super::{
     stopwatch::{Elapsed, Stopwatch},
 };
 use crate::{
+    answer::{DescribeError, Description, StageTimes},
     camera::CameraId,
     clip::Clip,
     describe::{
-        Answers, DescribeError, Describer, Description, StageTimes, TextObserver,
+        Describer, Work, in_batches,
         smolvlm::{config::ModelConfig, network::Network, preprocess::Preprocessor},
     },
     event::{FinishReason, ModelInfo, Tokens},
@@ -180,16 +181,15 @@ impl RandomModel {
         let stopwatch = Stopwatch::start();
         let mut prefill: Option<Elapsed> = None;
         let generations = vec![request; requests.len()];
-        let generated =
-            self.network.generate(&generations, features.as_ref(), &mut |_, _| (), &mut |point, _| {
-                step();
-                if point == ActivationPoint::Logits && prefill.is_none() {
-                    // Waits for the GPU, so that the CPU time of the wait counts for the prefill.
-                    self.network.target.device.synchronize()?;
-                    prefill = Some(stopwatch.elapsed());
-                }
-                Ok(())
-            })?;
+        let generated = self.network.generate_group(&generations, features.as_ref(), &mut |point, _| {
+            step();
+            if point == ActivationPoint::Logits && prefill.is_none() {
+                // Waits for the GPU, so that the CPU time of the wait counts for the prefill.
+                self.network.target.device.synchronize()?;
+                prefill = Some(stopwatch.elapsed());
+            }
+            Ok(())
+        })?;
         let total = stopwatch.elapsed();
         let prefill = prefill.context("there was no prefill")?;
         for answer in generated.completions {
@@ -224,25 +224,27 @@ impl Describer for RandomModel {
         Arc::clone(&self.heartbeat)
     }
 
-    fn answer(&mut self, requests: &[Request], _: TextObserver<'_>) -> Result<Answers, DescribeError> {
-        let broken = |e: anyhow::Error| DescribeError::Device(format!("{e:#}"));
-        let seconds = self.time(requests, &mut || self.heartbeat.beat()).map_err(broken)?.wall;
-        let description = Description {
-            text: String::new(),
-            finish_reason: FinishReason::Length,
-            tokens: Tokens {
-                prompt: self.prompt.len(),
-                image: self.images.len() * self.network.config.tokens_per_tile(),
-                generated: self.new_tokens,
-            },
-            stages: StageTimes {
-                preprocess: Duration::from_secs_f64(seconds.preprocess_s),
-                vision: Duration::from_secs_f64(seconds.vision_s),
-                prefill: Duration::from_secs_f64(seconds.prefill_s),
-                decode: Duration::from_secs_f64(seconds.decode_s),
-            },
-        };
-        Ok(requests.iter().map(|_| Ok(description.clone())).collect())
+    fn run(&mut self, work: &mut dyn Work) -> Result<(), DescribeError> {
+        in_batches(work, |requests| {
+            let broken = |e: anyhow::Error| DescribeError::Device(format!("{e:#}"));
+            let seconds = self.time(requests, &mut || self.heartbeat.beat()).map_err(broken)?.wall;
+            let description = Description {
+                text: String::new(),
+                finish_reason: FinishReason::Length,
+                tokens: Tokens {
+                    prompt: self.prompt.len(),
+                    image: self.images.len() * self.network.config.tokens_per_tile(),
+                    generated: self.new_tokens,
+                },
+                stages: StageTimes {
+                    preprocess: Duration::from_secs_f64(seconds.preprocess_s),
+                    vision: Duration::from_secs_f64(seconds.vision_s),
+                    prefill: Duration::from_secs_f64(seconds.prefill_s),
+                    decode: Duration::from_secs_f64(seconds.decode_s),
+                },
+            };
+            Ok(requests.iter().map(|_| Ok(description.clone())).collect())
+        })
     }
 }
 

@@ -3,10 +3,11 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use super::{
-    describer::{Answers, DescribeError, Describer, Description, StageTimes, TextObserver},
+    describer::{Describer, Work, in_batches},
     warm_up::grey_clip,
 };
 use crate::{
+    answer::{DescribeError, Description, StageTimes},
     clip::Clip,
     event::{FinishReason, ModelInfo, Tokens},
     heartbeat::Heartbeat,
@@ -45,15 +46,17 @@ impl Describer for SmallDevice {
         NonZeroUsize::new(self.reported? / pictures)
     }
 
-    fn answer(&mut self, requests: &[Request], _: TextObserver<'_>) -> Result<Answers, DescribeError> {
-        self.batches.push(requests.len());
-        if let Some(error) = self.next_error.take() {
-            return Err(error);
-        }
-        if requests.iter().map(Request::pictures).sum::<usize>() > self.memory {
-            return Err(DescribeError::OutOfMemory("full".into()));
-        }
-        Ok(requests.iter().map(repeat).collect())
+    fn run(&mut self, work: &mut dyn Work) -> Result<(), DescribeError> {
+        in_batches(work, |requests| {
+            self.batches.push(requests.len());
+            if let Some(error) = self.next_error.take() {
+                return Err(error);
+            }
+            if requests.iter().map(Request::pictures).sum::<usize>() > self.memory {
+                return Err(DescribeError::OutOfMemory("full".into()));
+            }
+            Ok(requests.iter().map(repeat).collect())
+        })
     }
 }
 

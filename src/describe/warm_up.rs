@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{TimeDelta, Utc};
 
-use super::describer::{DescribeError, Describer};
+use super::describer::Describer;
 use crate::{
+    answer::DescribeError,
     camera::{BadCameraId, CameraId},
     clip::Clip,
     frame::{Clock, Frame},

@@ -1,34 +1,32 @@
-//! Batches the clips of a queue for a describer, on the thread that owns it. Clips in which nothing has changed are
-//! left out.
+//! Gives the clips and requests of a queue to a describer, on the thread that owns it. They join those that are being
+//! answered as soon as there is room. Clips in which nothing has changed are left out.
 
 use std::{
     num::NonZeroUsize,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use super::{
-    batch_sizer::BatchSizer,
-    change_gate::ChangeGate,
-    describer::{DescribeError, Describer, Description},
-};
+use super::{describer::Describer, in_flight::InFlight};
 use crate::{
+    answer::{DescribeError, Description},
     clip::Clip,
-    gate::Fingerprint,
-    queue::{ClipQueue, Queued},
-    request::Request,
+    queue::ClipQueue,
 };
 
 /// Longest pause of a describer that is not available, so that it does not delay the end of the program.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-/// How clips are batched.
+/// How clips and requests are answered together.
 #[derive(Clone, Copy, Debug)]
 pub struct Batching {
-    /// Most clips in a batch.
+    /// Most of them at once.
     pub max_batch: NonZeroUsize,
-    /// How long an incomplete batch waits for more clips.
+    /// How long an incomplete batch waits for more before it begins.
     pub linger: Duration,
+    /// The part of the model's time that requests of clients have while clips of cameras wait: 0 to 1.
+    pub client_share: f64,
 }
 
 /// A clip's time in the queue.
@@ -62,71 +60,30 @@ pub struct Outcome {
     pub answer: Result<Answer, DescribeError>,
 }
 
-/// A clip on its way through the model.
-struct Pending {
-    timing: QueueTiming,
-    fingerprint: Option<Fingerprint>,
-}
-
-/// Describes clips until the queue is closed and empty. `on_outcome` gets every clip, in order per camera, before the
-/// next batch begins. Pauses while the describer is not available.
+/// Answers clips and requests until the queue is closed and empty. `on_outcome` gets every clip, in order per camera.
+/// Pauses while the describer is not available.
 ///
 /// # Errors
-/// When the device fails, or has too little memory even for the smallest clip. The clips of that batch are handed to `on_outcome` with that error.
+/// When the device fails, or has too little memory even for the smallest clip. What is being answered then gets that
+/// error.
 pub fn run(
     describer: &mut dyn Describer,
     queue: &ClipQueue,
     batching: Batching,
-    mut on_outcome: impl FnMut(Outcome),
+    mut on_outcome: impl FnMut(Outcome) + Send,
 ) -> Result<(), DescribeError> {
     let heartbeat = describer.heartbeat();
-    let mut gate = ChangeGate::default();
-    let mut sizer = BatchSizer::new(batching.max_batch);
-    while let Some(batch) = queue.pop_batch(sizer.batch_size(), batching.linger) {
-        heartbeat.beat();
-        let popped_at = Instant::now();
-        let (mut pending, mut clips) = (Vec::<Pending>::new(), Vec::<Clip>::new());
-        for Queued { clip, queued_at, dropped_before } in batch {
-            let queued = popped_at.duration_since(queued_at);
-            let timing = QueueTiming { queued_at, queued, dropped_before };
-            let fingerprint = Fingerprint::of(&clip);
-            // A clip is compared with a described one: not with one of this batch, whose description is not known yet.
-            let first = clips.iter().all(|earlier| earlier.camera != clip.camera);
-            if first && fingerprint.as_ref().is_some_and(|fingerprint| gate.is_unchanged(&clip, fingerprint))
-            {
-                on_outcome(Outcome { clip, timing, answer: Ok(Answer::Unchanged) });
-            } else {
-                pending.push(Pending { timing, fingerprint });
-                clips.push(clip);
-            }
-        }
-        if clips.is_empty() {
-            heartbeat.idle();
-            continue;
-        }
-        let requests: Vec<_> = clips.iter().map(Request::from).collect();
-        let (mut described, failure) = sizer.answer(describer, &requests);
-        if let Some(error) = &failure {
-            described.resize_with(clips.len(), || Err(error.clone()));
-        }
-        for ((Pending { timing, fingerprint }, clip), result) in pending.into_iter().zip(clips).zip(described)
-        {
-            if result.is_ok() {
-                gate.described(&clip, fingerprint);
-            }
-            on_outcome(Outcome { clip, timing, answer: result.map(Answer::Described) });
-            heartbeat.beat();
-        }
-        heartbeat.idle();
-        match failure {
+    let mut in_flight = InFlight::new(queue, batching, Arc::clone(&heartbeat), &mut on_outcome);
+    while in_flight.wait() {
+        match in_flight.answer_all(describer) {
             // The describer recovers by itself. Until then the queue drops the oldest clips of live cameras.
-            Some(DescribeError::Unavailable { reason, retry_after }) => {
+            Err(DescribeError::Unavailable { reason, retry_after }) => {
+                heartbeat.idle();
                 let pause = retry_after.min(MAX_PAUSE);
                 tracing::warn!("nothing can be described for {} s: {reason}", pause.as_secs());
                 thread::sleep(pause);
             }
-            Some(error) => return Err(error),
-            None => {}
+            ended => ended?,
         }
     }
     Ok(())
@@ -135,10 +92,93 @@ pub fn run(
 #[cfg(test)]
 mod tests {
     use super::{
-        super::small_device::{SmallDevice, clips},
+        super::{
+            batch_sizer::GROW_AFTER,
+            small_device::{SmallDevice, clips},
+            warm_up::grey_clip,
+        },
         *,
     };
-    use crate::queue::Overflow;
+    use crate::{
+        answer::Part,
+        queue::{Asked, Overflow},
+        request::{Content, Message, Request, Role},
+    };
+
+    /// What becomes of these clips.
+    fn outcomes(
+        device: &mut SmallDevice,
+        clips: Vec<Clip>,
+        max: usize,
+    ) -> (Vec<Result<String, DescribeError>>, Result<(), DescribeError>) {
+        let mut outcomes = Vec::new();
+        let ended = run(device, &queue(clips), batching(max), |outcome| {
+            outcomes.push(outcome.answer.map(|answer| match answer {
+                Answer::Described(description) => description.text,
+                Answer::Unchanged => panic!("there is no gate"),
+            }));
+        });
+        (outcomes, ended)
+    }
+
+    #[test]
+    fn a_batch_that_does_not_fit_is_halved_until_it_does_and_so_are_those_after_it() {
+        let mut device = SmallDevice::new(3);
+        let (texts, ended) = outcomes(&mut device, clips(10), 16);
+        assert_eq!(texts, (0..10).map(|seq| Ok(seq.to_string())).collect::<Vec<_>>());
+        assert!(ended.is_ok());
+        assert_eq!(device.batches, [10, 5, 2, 2, 2, 2, 2]);
+    }
+
+    #[test]
+    fn larger_batches_are_tried_again_after_a_while() {
+        let mut device = SmallDevice::new(3);
+        let (texts, _) = outcomes(&mut device, clips(2 * u64::from(GROW_AFTER)), 8);
+        assert!(texts.iter().all(Result::is_ok));
+        assert_eq!(device.batches[..4], [8, 4, 2, 2]);
+        assert_eq!(device.batches.iter().filter(|batch| **batch == 4).count(), 3, "once after each 200");
+    }
+
+    #[test]
+    fn a_clip_that_does_not_fit_alone_fails_and_if_no_clip_fits_the_device_fails() {
+        let large = |seq| {
+            let clip = grey_clip().unwrap();
+            Clip { seq, frames: [clip.frames.clone(), clip.frames.clone()].concat(), ..clip }
+        };
+        let mut device = SmallDevice::new(1);
+        let (texts, ended) = outcomes(&mut device, [(0..4).map(large).collect(), clips(1)].concat(), 3);
+        assert!(texts[..4].iter().all(|it| matches!(it, Err(DescribeError::OutOfMemory(_)))));
+        assert!(texts[4].is_ok() && ended.is_ok());
+        device.memory = 0;
+        let (texts, ended) = outcomes(&mut device, clips(2), 3);
+        assert!(texts.iter().all(Result::is_err));
+        assert!(matches!(ended, Err(DescribeError::OutOfMemory(_))));
+    }
+
+    #[test]
+    fn a_client_is_answered_beside_cameras_and_one_that_is_gone_is_not() {
+        let queue = queue(clips(3));
+        let ask = |text: &str| {
+            let (reply, answer) = tokio::sync::mpsc::unbounded_channel();
+            let content = vec![Content::Text(text.into())];
+            let messages = vec![Message { role: Role::User, content }];
+            let request = Request { messages, max_tokens: 1, ..Request::default() };
+            (Asked { request, reply }, answer)
+        };
+        assert!(queue.ask(ask("closed").0).is_err(), "the queue is closed");
+        let queue = ClipQueue::new(NonZeroUsize::MIN);
+        let (asked, mut answer) = ask("who?");
+        queue.ask(asked).unwrap();
+        let (gone, receiver) = ask("gone");
+        queue.ask(gone).unwrap();
+        drop(receiver);
+        queue.close();
+        let mut device = SmallDevice::new(9);
+        run(&mut device, &queue, batching(4), |_| panic!("there is no clip")).unwrap();
+        assert!(matches!(answer.try_recv(), Ok(Part::Piece(piece)) if piece.text == "who?"));
+        assert!(matches!(answer.try_recv(), Ok(Part::End(Ok(description))) if description.text == "who?"));
+        assert_eq!(device.batches, [1]);
+    }
 
     /// A closed queue with these clips.
     fn queue(clips: Vec<Clip>) -> ClipQueue {
@@ -151,7 +191,7 @@ mod tests {
     }
 
     fn batching(max: usize) -> Batching {
-        Batching { max_batch: NonZeroUsize::new(max).unwrap(), linger: Duration::ZERO }
+        Batching { max_batch: NonZeroUsize::new(max).unwrap(), linger: Duration::ZERO, client_share: 0.25 }
     }
 
     #[test]

@@ -6,12 +6,10 @@ use std::{collections::BTreeMap, time::Duration};
 use uuid::Uuid;
 
 use crate::{
+    answer::{DescribeError, Description},
     camera::CameraId,
     clip::Clip,
-    describe::{
-        DescribeError, Description,
-        worker::{Answer, Outcome, QueueTiming},
-    },
+    describe::worker::{Answer, Outcome, QueueTiming},
     event::{ClipInfo, Dropped, Event, EventKind, FrameInfo, ModelInfo, SCHEMA, Timing, Tokens},
 };
 
@@ -151,7 +149,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        describe::StageTimes,
+        answer::StageTimes,
         event::FinishReason,
         frame::{Clock, Frame},
         prompt_spec::PromptSpec,

@@ -99,7 +99,7 @@ impl Metrics {
         r.register("camscribe_descriptions", help, metrics.descriptions.clone());
         let help = "Clips that were found unchanged, so that the last description holds";
         r.register("camscribe_unchanged", help, metrics.unchanged.clone());
-        let help = "Time of the model that the camera took: of each batch, the share of its clips";
+        let help = "Time of the model that the camera took: its share of what it answered together";
         r.register("camscribe_camera_model_seconds", help, metrics.model_seconds.clone());
         r.register("camscribe_clips_dropped", "Clips without an event, and why", metrics.dropped.clone());
         let help = "Times that the camera delivered frames again after it had stopped";
@@ -107,7 +107,7 @@ impl Metrics {
         let help = "Times that the MQTT broker was connected again";
         r.register("camscribe_broker_reconnects", help, metrics.broker_reconnects.clone());
         r.register("camscribe_tokens", "Tokens in and out of the model", metrics.tokens.clone());
-        let help = "Time that clips spent in each stage; preprocess to decode count once for each batch";
+        let help = "Time spent in each stage; preprocess to prefill count once for what begins together";
         r.register("camscribe_stage_seconds", help, metrics.stages.0.clone());
         r.register("camscribe_batch_clips", "Clips described together", metrics.batch.0.clone());
         r.register("camscribe_build_info", "The version of camscribe", metrics.build.clone());
@@ -205,19 +205,11 @@ impl Metrics {
         self.dropped_clips.load(Ordering::Relaxed)
     }
 
-    /// Counts the time that a batch spent in a stage, and the share of each of its clips, by their cameras; other requests
-    /// have none.
-    pub fn batch_stage<'a>(
-        &self,
-        stage: Stage,
-        time: Duration,
-        cameras: impl ExactSizeIterator<Item = Option<&'a CameraId>>,
-    ) {
-        self.stage(stage, time);
-        let share = time.as_secs_f64() / cameras.len() as f64;
-        for camera in cameras.flatten() {
+    /// Counts the time of the model that a request of each of these cameras took in a stage.
+    pub fn model_time<'a>(&self, stage: Stage, time: Duration, cameras: impl Iterator<Item = &'a CameraId>) {
+        for camera in cameras {
             self.count(camera, |OfCamera { camera }| {
-                self.model_seconds.get_or_create(&OfShare { camera, stage }).inc_by(share);
+                self.model_seconds.get_or_create(&OfShare { camera, stage }).inc_by(time.as_secs_f64());
             });
         }
     }

@@ -15,6 +15,29 @@ pub struct TokenSampling {
     pub repetition_penalty: f64,
     /// How the token is drawn. `None`: the one with the highest score is taken.
     pub draw: Option<Draw>,
+    /// How many of the most likely tokens are told beside the chosen one. `None`: no probabilities are.
+    pub logprobs: Option<usize>,
+}
+
+/// The tokens that may follow: one bit each, 32 in a word, the lowest first. At least one may.
+pub type TokenMask = Vec<u32>;
+
+/// A chosen token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// The token.
+    pub id: u32,
+    /// How likely it was, if that is asked for.
+    pub likelihood: Option<Likelihood>,
+}
+
+/// Logarithms of probabilities among all tokens, before penalties, masks and temperature.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Likelihood {
+    /// Of the chosen token.
+    pub logprob: f32,
+    /// The most likely tokens and theirs, the most likely first.
+    pub top: Vec<(u32, f32)>,
 }
 
 /// How a token is drawn: after the scores are divided by `temperature`, from those that `top_k` and then `top_p` leave.
@@ -32,20 +55,21 @@ pub struct Draw {
 
 impl TokenSampling {
     /// The token with the highest score.
-    pub const GREEDY: Self = Self { repetition_penalty: 1.0, draw: None };
+    pub const GREEDY: Self = Self { repetition_penalty: 1.0, draw: None, logprobs: None };
 }
 
 /// Chooses the tokens of one sequence.
 pub struct TokenSampler {
     repetition_penalty: f32,
     draw: Option<(Draw, LogitsProcessor)>,
+    logprobs: Option<usize>,
     /// The tokens that have occurred; empty if they make no difference.
     seen: BTreeSet<u32>,
 }
 
 impl TokenSampler {
-    /// A sampler for a sequence that begins with these tokens. `None`: the highest score is taken as it is.
-    pub fn new(sampling: TokenSampling, prompt: &[u32]) -> Option<Self> {
+    /// A sampler for a sequence that begins with these tokens.
+    pub fn new(sampling: TokenSampling, prompt: &[u32]) -> Self {
         let draw = sampling.draw.map(|draw| {
             let random = LogitsProcessor::from_sampling(draw.seed, Sampling::All { temperature: 1.0 });
             (draw, random)
@@ -53,15 +77,30 @@ impl TokenSampler {
         let penalises = sampling.repetition_penalty != 1.0;
         let seen = if penalises { prompt.iter().copied().collect() } else { BTreeSet::new() };
         let repetition_penalty = sampling.repetition_penalty as f32;
-        (penalises || draw.is_some()).then_some(Self { repetition_penalty, draw, seen })
+        Self { repetition_penalty, draw, logprobs: sampling.logprobs, seen }
     }
 
-    /// Chooses the next token by the scores of all tokens, `(vocabulary)`.
+    /// Chooses the next token, among those of `mask` if there is one. `highest`: the token with the highest score;
+    /// `scores` gives the scores of all tokens.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn choose(&mut self, logits: &Tensor) -> Result<u32> {
-        let mut scores = logits.to_vec1::<f32>()?;
+    pub fn choose(
+        &mut self,
+        argmax: u32,
+        mask: Option<&TokenMask>,
+        scores: impl FnOnce() -> Result<Vec<f32>>,
+    ) -> Result<Choice> {
+        let penalises = self.repetition_penalty != 1.0;
+        if !penalises && self.draw.is_none() && self.logprobs.is_none() && mask.is_none() {
+            return Ok(Choice { id: argmax, likelihood: None });
+        }
+        let mut scores = scores()?;
+        // Whoever completes the sequence sees that its scores are no numbers.
+        if scores.iter().any(|score| !score.is_finite()) {
+            return Ok(Choice { id: argmax, likelihood: None });
+        }
+        let logprobs = self.logprobs.map(|top| (top, log_softmax(&scores)));
         for id in &self.seen {
             let score = &mut scores[*id as usize];
             *score = if *score < 0.0 {
@@ -70,20 +109,47 @@ impl TokenSampler {
                 *score / self.repetition_penalty
             };
         }
-        let token = match &mut self.draw {
-            // Whoever completes the sequence sees that its scores are no numbers.
-            _ if scores.iter().any(|score| !score.is_finite()) => highest(&scores),
+        if let Some(mask) = mask {
+            let allowed = |id: usize| mask.get(id / 32).is_some_and(|word| word >> (id % 32) & 1 == 1);
+            let refused = scores.iter_mut().enumerate().filter(|(id, _)| !allowed(*id));
+            refused.for_each(|(_, score)| *score = f32::NEG_INFINITY);
+        }
+        let id = match &mut self.draw {
             None => highest(&scores),
             Some((draw, random)) => {
                 draw.keep(&mut scores);
                 random.sample(&Tensor::new(scores, &Device::Cpu)?)?
             }
         };
-        if self.repetition_penalty != 1.0 {
-            self.seen.insert(token);
+        if penalises {
+            self.seen.insert(id);
         }
-        Ok(token)
+        let likelihood = logprobs.map(|(top, logprobs)| Likelihood {
+            logprob: logprobs[id as usize],
+            top: most_likely(&logprobs, top),
+        });
+        Ok(Choice { id, likelihood })
     }
+}
+
+/// The logarithms of the probabilities that the scores stand for.
+fn log_softmax(scores: &[f32]) -> Vec<f32> {
+    let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = scores.iter().map(|score| f64::from(score - most).exp()).sum();
+    scores.iter().map(|score| (f64::from(score - most) - sum.ln()) as f32).collect()
+}
+
+/// The `count` most likely tokens, the most likely first; of equals the lower id.
+fn most_likely(logprobs: &[f32], count: usize) -> Vec<(u32, f32)> {
+    let mut ids: Vec<usize> = (0..logprobs.len()).collect();
+    let count = count.min(ids.len());
+    let order = |a: &usize, b: &usize| logprobs[*b].total_cmp(&logprobs[*a]).then(a.cmp(b));
+    if count < ids.len() {
+        ids.select_nth_unstable_by(count, order);
+        ids.truncate(count);
+    }
+    ids.sort_by(order);
+    ids.into_iter().map(|id| (id as u32, logprobs[id])).collect()
 }
 
 /// The first token with the highest score.
@@ -155,14 +221,34 @@ mod tests {
 
     #[test]
     fn a_penalty_makes_tokens_that_occurred_less_likely() {
-        let logits = Tensor::new(&[2.0f32, 1.9, -1.0], &Device::Cpu).unwrap();
-        assert!(TokenSampler::new(TokenSampling::GREEDY, &[0]).is_none());
-        let penalty = TokenSampling { repetition_penalty: 1.2, draw: None };
-        let mut sampler = TokenSampler::new(penalty, &[0]).unwrap();
-        assert_eq!([(); 3].map(|()| sampler.choose(&logits).unwrap()), [1, 0, 0]);
+        let scores = || Ok(vec![2.0f32, 1.9, -1.0]);
+        let penalty = TokenSampling { repetition_penalty: 1.2, ..TokenSampling::GREEDY };
+        let mut sampler = TokenSampler::new(penalty, &[0]);
+        assert_eq!([(); 3].map(|()| sampler.choose(0, None, scores).unwrap().id), [1, 0, 0]);
         let drawn = Draw { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 0 };
-        let mut sampler = TokenSampler::new(TokenSampling { draw: Some(drawn), ..penalty }, &[0]).unwrap();
-        let broken = Tensor::new(&[f32::NAN, f32::INFINITY, 1.0], &Device::Cpu).unwrap();
-        sampler.choose(&broken).unwrap();
+        let mut sampler = TokenSampler::new(TokenSampling { draw: Some(drawn), ..penalty }, &[0]);
+        let broken = || Ok(vec![f32::NAN, f32::INFINITY, 1.0]);
+        assert_eq!(sampler.choose(1, None, broken).unwrap().id, 1);
+    }
+
+    #[test]
+    fn a_token_outside_the_mask_is_never_chosen_and_changes_no_probability() {
+        let scores = || Ok(vec![0.0f32, 3.0, 1.0, 2.0]);
+        let asked = TokenSampling { logprobs: Some(2), ..TokenSampling::GREEDY };
+        let mask = vec![0b1001];
+        let Choice { id, likelihood } = TokenSampler::new(asked, &[]).choose(1, Some(&mask), scores).unwrap();
+        let Likelihood { logprob, top } = likelihood.unwrap();
+        assert_eq!(id, 3);
+        assert!((logprob - -1.440_189_7).abs() < 1e-6, "{logprob}");
+        assert_eq!(top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 3]);
+        assert!((top[0].1 - -0.440_189_7).abs() < 1e-6, "{top:?}");
+        let drawn = Draw { temperature: 100.0, top_k: 0, top_p: 1.0, seed: 3 };
+        let mut sampler = TokenSampler::new(TokenSampling { draw: Some(drawn), ..asked }, &[]);
+        for _ in 0..50 {
+            assert!([0, 3].contains(&sampler.choose(1, Some(&mask), scores).unwrap().id));
+        }
+        // Without wishes the scores are not even read.
+        let unread = || candle_core::bail!("they were read");
+        assert_eq!(TokenSampler::new(TokenSampling::GREEDY, &[0]).choose(7, None, unread).unwrap().id, 7);
     }
 }

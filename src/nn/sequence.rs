@@ -32,6 +32,49 @@ impl KvCache {
         }
         Ok(())
     }
+
+    /// One cache of the sequences of several, with room for `room` more tokens of each. Of each cache only the sequences
+    /// with these indices are kept, at least one. All end at the same slot, as those of one cache do.
+    ///
+    /// # Errors
+    /// When the device has too little memory for the copy.
+    pub fn join(parts: Vec<(Self, Vec<usize>)>, room: usize) -> Result<Self> {
+        // Slots from the first token of the longest kept sequence on.
+        let used = |cache: &Self, kept: &[usize]| {
+            cache.len - kept.iter().map(|i| cache.starts[*i]).min().unwrap_or(cache.len)
+        };
+        let len = parts.iter().map(|(cache, kept)| used(cache, kept)).max().unwrap_or(0);
+        let (mut starts, mut sources) = (Vec::new(), Vec::new());
+        for (cache, kept) in parts {
+            let used = used(&cache, &kept);
+            starts.extend(kept.iter().map(|i| cache.starts[*i] + len - cache.len));
+            sources.push((cache.layers.into_iter(), cache.len - used, used, kept));
+        }
+        let mut joined = Self { layers: Vec::new(), starts, len };
+        // The old keys and values of a layer are freed before the next layer's are copied.
+        loop {
+            let mut parts = Vec::new();
+            for (layers, first, used, kept) in &mut sources {
+                let Some((keys, values)) = layers.next() else { return Ok(joined) };
+                let index = indices(kept, keys.device())?;
+                let part = |x: Tensor| x.narrow(2, *first, *used)?.contiguous()?.index_select(&index, 0);
+                parts.push((part(keys)?, part(values)?));
+            }
+            let Some((example, _)) = parts.first() else { return Ok(joined) };
+            let (_, heads, _, size) = example.dims4()?;
+            let shape = (joined.starts.len(), heads, len + room, size);
+            let empty = || Tensor::zeros(shape, example.dtype(), example.device());
+            let (keys, values) = (empty()?, empty()?);
+            let mut row = 0;
+            for (k, v) in &parts {
+                let (rows, _, used, _) = k.dims4()?;
+                keys.narrow(0, row, rows)?.slice_set(k, 2, len - used)?;
+                values.narrow(0, row, rows)?.slice_set(v, 2, len - used)?;
+                row += rows;
+            }
+            joined.layers.push((keys, values));
+        }
+    }
 }
 
 /// The slots of the tokens of one forward pass. A query sees the keys of its own sequence, from the sequence's

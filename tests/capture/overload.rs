@@ -14,19 +14,19 @@ use std::{
 };
 
 use camscribe::{
+    answer::{DescribeError, Description, StageTimes},
     camera::{CameraId, CameraStatus},
     capture::{self, CameraConfig},
     clip::WindowConfig,
     config::FrameSampling,
     describe::{
-        Answers, DescribeError, Describer, Description, StageTimes, TextObserver,
+        Describer, Work, in_batches,
         worker::{self, Batching},
     },
     event::{FinishReason, ModelInfo, Tokens},
     events::EventBuilder,
     heartbeat::Heartbeat,
     queue::{ClipQueue, Overflow},
-    request::Request,
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -51,15 +51,17 @@ impl Describer for Slow {
         Arc::clone(&self.0)
     }
 
-    fn answer(&mut self, requests: &[Request], _: TextObserver<'_>) -> Result<Answers, DescribeError> {
-        thread::sleep(A_CLIP * requests.len() as u32);
-        let description = Description {
-            text: "Something.".into(),
-            finish_reason: FinishReason::Stop,
-            tokens: Tokens::default(),
-            stages: StageTimes::default(),
-        };
-        Ok(requests.iter().map(|_| Ok(description.clone())).collect())
+    fn run(&mut self, work: &mut dyn Work) -> Result<(), DescribeError> {
+        in_batches(work, |requests| {
+            thread::sleep(A_CLIP * requests.len() as u32);
+            let description = Description {
+                text: "Something.".into(),
+                finish_reason: FinishReason::Stop,
+                tokens: Tokens::default(),
+                stages: StageTimes::default(),
+            };
+            Ok(requests.iter().map(|_| Ok(description.clone())).collect())
+        })
     }
 }
 
@@ -112,7 +114,11 @@ async fn overload(priorities: [u64; CAMERAS], time: Duration) -> Vec<Fate> {
     let model = thread::spawn({
         let (queue, fates, cancel) = (queue.clone(), fates.clone(), cancel.clone());
         move || {
-            let batching = Batching { max_batch: NonZeroUsize::new(16).unwrap(), linger: Duration::ZERO };
+            let batching = Batching {
+                max_batch: NonZeroUsize::new(16).unwrap(),
+                linger: Duration::ZERO,
+                client_share: 0.0,
+            };
             let mut model = Slow::default();
             let mut events = EventBuilder::new("edge1", model.model());
             worker::run(&mut model, &queue, batching, |outcome| {

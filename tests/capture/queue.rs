@@ -16,7 +16,7 @@ use camscribe::{
     clip::Clip,
     frame::Clock,
     prompt_spec::PromptSpec,
-    queue::{ClipQueue, Closed, Overflow, Queued},
+    queue::{ClipQueue, Closed, Overflow, Queued, Room},
 };
 use chrono::DateTime;
 use proptest::prelude::*;
@@ -58,9 +58,9 @@ fn a_batch_takes_the_oldest_clip_of_each_waiting_camera_in_turn() {
     for (name, seq) in [("busy", 0), ("busy", 1), ("busy", 2), ("quiet", 0), ("third", 0)] {
         queue.push(clip(name, seq), Overflow::DropOldest).expect("open");
     }
-    let batch = queue.pop_batch(count(4), NOW).expect("open");
+    let batch = queue.pop_batch(Room::of(4), NOW).expect("open").clips;
     assert_eq!(names(&batch), [("busy", 0), ("quiet", 0), ("third", 0), ("busy", 1)]);
-    let batch = queue.pop_batch(count(4), NOW).expect("open");
+    let batch = queue.pop_batch(Room::of(4), NOW).expect("open").clips;
     assert_eq!(names(&batch), [("busy", 2)]);
 }
 
@@ -73,7 +73,7 @@ fn a_live_camera_loses_its_own_oldest_clip_and_the_next_one_out_says_how_many() 
     }
     assert_eq!(queue.len(), 3);
     assert_eq!(queue.dropped(), BTreeMap::from([(camera("other"), 0), (camera("porch"), 3)]));
-    let batch = queue.pop_batch(count(10), NOW).expect("open");
+    let batch = queue.pop_batch(Room::of(10), NOW).expect("open").clips;
     assert_eq!(names(&batch), [("other", 0), ("porch", 3), ("porch", 4)]);
     assert_eq!(batch.iter().map(|queued| queued.dropped_before).collect::<Vec<_>>(), [0, 3, 0]);
 }
@@ -84,7 +84,7 @@ fn a_batch_that_is_not_full_waits_for_more_and_one_that_is_does_not() {
     queue.push(clip("porch", 0), Overflow::Block).expect("open");
     let popping = thread::spawn({
         let queue = Arc::clone(&queue);
-        move || queue.pop_batch(count(3), NEVER).expect("open").len()
+        move || queue.pop_batch(Room::of(3), NEVER).expect("open").clips.len()
     });
     for seq in 1..3 {
         queue.push(clip("porch", seq), Overflow::Block).expect("open");
@@ -96,7 +96,7 @@ fn a_batch_that_is_not_full_waits_for_more_and_one_that_is_does_not() {
 fn a_batch_that_never_fills_is_returned_after_the_linger_time() {
     let queue = ClipQueue::new(count(10));
     queue.push(clip("porch", 0), Overflow::Block).expect("open");
-    let batch = queue.pop_batch(count(3), Duration::from_millis(20)).expect("open");
+    let batch = queue.pop_batch(Room::of(3), Duration::from_millis(20)).expect("open").clips;
     assert_eq!(names(&batch), [("porch", 0)]);
 }
 
@@ -114,9 +114,9 @@ fn a_file_source_blocks_on_a_full_queue_and_loses_nothing() {
         }
     });
     let mut seen = Vec::new();
-    while let Some(batch) = queue.pop_batch(count(3), NOW) {
+    while let Some(batch) = queue.pop_batch(Room::of(3), NOW) {
         assert!(queue.len() <= 2);
-        seen.extend(batch.iter().map(|queued| queued.clip.seq));
+        seen.extend(batch.clips.iter().map(|queued| queued.clip.seq));
     }
     file.join().expect("no panic");
     assert_eq!(seen, (0..CLIPS).collect::<Vec<_>>());
@@ -134,7 +134,7 @@ fn a_blocked_file_source_does_not_block_another_camera() {
     queue.push(clip("porch", 0), Overflow::Block).expect("open");
     let mut seen = Vec::new();
     while seen.len() < 3 {
-        let batch = queue.pop_batch(count(1), NOW).expect("open");
+        let batch = queue.pop_batch(Room::of(1), NOW).expect("open").clips;
         seen.extend(batch.iter().map(|queued| (queued.clip.camera.to_string(), queued.clip.seq)));
     }
     assert_eq!(file.join().expect("no panic"), Ok(()));
@@ -161,7 +161,7 @@ fn a_busy_camera_cannot_starve_a_quiet_one() {
     for seq in 0..50 {
         queue.push(clip("quiet", seq), Overflow::Block).expect("open");
         // At worst the busy camera is served once before it.
-        let mut batches = (0..2).map(|_| queue.pop_batch(count(1), NEVER).expect("open"));
+        let mut batches = (0..2).map(|_| queue.pop_batch(Room::of(1), NEVER).expect("open").clips);
         assert!(
             batches.any(|batch| names(&batch) == [("quiet", seq)]),
             "clip {seq} was not served in its turn"
@@ -184,7 +184,7 @@ fn closing_wakes_all_waiters_and_leaves_queued_clips_to_be_finished() {
     let lingering = thread::spawn({
         let queue = Arc::new(ClipQueue::new(count(1)));
         let other = Arc::clone(&queue);
-        let popping = thread::spawn(move || other.pop_batch(count(1), NEVER).is_none());
+        let popping = thread::spawn(move || other.pop_batch(Room::of(1), NEVER).is_none());
         move || {
             queue.close();
             popping.join().expect("no panic")
@@ -196,8 +196,8 @@ fn closing_wakes_all_waiters_and_leaves_queued_clips_to_be_finished() {
     }
     assert!(lingering.join().expect("no panic"), "an empty closed queue gives nothing");
     assert_eq!(queue.push(clip("file", 9), Overflow::DropOldest), Err(Closed));
-    assert_eq!(names(&queue.pop_batch(count(9), NEVER).expect("one is left")), [("file", 0)]);
-    assert!(queue.pop_batch(count(9), NEVER).is_none());
+    assert_eq!(names(&queue.pop_batch(Room::of(9), NEVER).expect("one is left").clips), [("file", 0)]);
+    assert!(queue.pop_batch(Room::of(9), NEVER).is_none());
 }
 
 #[test]
@@ -206,11 +206,11 @@ fn an_idle_camera_accumulates_no_credit() {
     for seq in 0..50 {
         queue.push(clip("busy", seq), Overflow::DropOldest).expect("open");
     }
-    queue.pop_batch(count(40), NOW).expect("open");
+    queue.pop_batch(Room::of(40), NOW).expect("open");
     for seq in 0..5 {
         queue.push(clip("quiet", seq), Overflow::DropOldest).expect("open");
     }
-    let batch = queue.pop_batch(count(4), NOW).expect("open");
+    let batch = queue.pop_batch(Room::of(4), NOW).expect("open").clips;
     let quiet = names(&batch).iter().filter(|(name, _)| *name == "quiet").count();
     assert_eq!(quiet, 2, "{:?}", names(&batch));
 }
@@ -224,7 +224,7 @@ fn a_priority_counts_even_when_a_batch_could_hold_a_clip_of_every_camera() {
         queue.push(clip("door", seq), Overflow::DropOldest).expect("open");
         queue.push(clip("yard", seq), Overflow::DropOldest).expect("open");
         if seq % 5 == 4 {
-            for queued in queue.pop_batch(count(16), NOW).expect("open") {
+            for queued in queue.pop_batch(Room::of(16), NOW).expect("open").clips {
                 *described.entry(queued.clip.camera.to_string()).or_default() += 1;
             }
         }
@@ -241,7 +241,7 @@ fn a_priority_takes_nothing_from_others_while_the_model_keeps_up() {
         for name in ["door", "yard"] {
             queue.push(clip(name, seq), Overflow::DropOldest).expect("open");
         }
-        let batch = queue.pop_batch(count(16), NOW).expect("open");
+        let batch = queue.pop_batch(Room::of(16), NOW).expect("open").clips;
         assert_eq!(names(&batch).len(), 2);
     }
     assert!(queue.dropped().values().all(|dropped| *dropped == 0));
@@ -276,7 +276,7 @@ proptest! {
                 }
                 seq += 1;
             }
-            for queued in queue.pop_batch(count(max), NOW).expect("open") {
+            for queued in queue.pop_batch(Room::of(max), NOW).expect("open").clips {
                 let i = names.iter().position(|n| n == queued.clip.camera.as_str()).expect("known");
                 turns[i] += 1;
             }
@@ -321,7 +321,7 @@ proptest! {
                 Op::Pop(max) if !queue.is_empty() => {
                     let waiting = model.iter().filter(|queue| !queue.is_empty()).count();
                     let total: usize = model.iter().map(VecDeque::len).sum();
-                    let batch = queue.pop_batch(count(max), NOW).expect("open");
+                    let batch = queue.pop_batch(Room::of(max), NOW).expect("open").clips;
                     prop_assert_eq!(batch.len(), max.min(total));
                     // No camera is served twice before every waiting camera is served once.
                     let mut first: Vec<_> = batch.iter().take(waiting).map(|q| q.clip.camera.clone()).collect();
@@ -359,7 +359,7 @@ fn a_camera_that_is_unregistered_releases_its_waiting_pusher_and_may_register_ag
     assert_eq!(queue.push(clip("file", 2), Overflow::DropOldest), Err(Closed));
     queue.push(clip("other", 0), Overflow::DropOldest).expect("it has not left");
     queue.register(&camera("file"), 1);
-    let batch = queue.pop_batch(count(4), NOW).expect("open");
+    let batch = queue.pop_batch(Room::of(4), NOW).expect("open").clips;
     assert_eq!(names(&batch), [("file", 0), ("other", 0)]);
     queue.push(clip("file", 3), Overflow::Block).expect("it is back");
 }
@@ -373,5 +373,5 @@ fn discarded_clips_are_counted() {
     queue.close();
     assert_eq!(queue.discard(), 3);
     assert_eq!(queue.dropped(), BTreeMap::from([(camera("a"), 2), (camera("b"), 1)]));
-    assert!(queue.is_empty() && queue.pop_batch(count(1), NEVER).is_none());
+    assert!(queue.is_empty() && queue.pop_batch(Room::of(1), NEVER).is_none());
 }

@@ -14,10 +14,11 @@ use std::{
 };
 
 use camscribe::{
+    answer::{DescribeError, Description, StageTimes},
     camera::CameraId,
     clip::Clip,
     describe::{
-        Answers, DescribeError, Describer, Description, StageTimes, TextObserver,
+        Describer, Work, in_batches,
         worker::{self, Batching},
     },
     event::{Event, FinishReason, ModelInfo, Tokens},
@@ -281,15 +282,17 @@ impl Describer for Stuck {
         Arc::clone(&self.heartbeat)
     }
 
-    fn answer(&mut self, requests: &[Request], _: TextObserver<'_>) -> Result<Answers, DescribeError> {
-        self.release.recv().unwrap();
-        let description = Description {
-            text: "nothing".into(),
-            finish_reason: FinishReason::Stop,
-            tokens: Tokens { prompt: 1, image: 0, generated: 1 },
-            stages: StageTimes::default(),
-        };
-        Ok(requests.iter().map(|_| Ok(description.clone())).collect())
+    fn run(&mut self, work: &mut dyn Work) -> Result<(), DescribeError> {
+        in_batches(work, |requests| {
+            self.release.recv().unwrap();
+            let description = Description {
+                text: "nothing".into(),
+                finish_reason: FinishReason::Stop,
+                tokens: Tokens { prompt: 1, image: 0, generated: 1 },
+                stages: StageTimes::default(),
+            };
+            Ok(requests.iter().map(|_| Ok(description.clone())).collect())
+        })
     }
 }
 
@@ -331,7 +334,11 @@ async fn the_watchdog_gets_no_ping_while_the_model_is_stuck() {
         let queue = Arc::clone(&queue);
         thread::spawn(move || {
             let mut model = Stuck { heartbeat, release: released };
-            let batching = Batching { max_batch: std::num::NonZeroUsize::MIN, linger: Duration::ZERO };
+            let batching = Batching {
+                max_batch: std::num::NonZeroUsize::MIN,
+                linger: Duration::ZERO,
+                client_share: 0.0,
+            };
             worker::run(&mut model, &queue, batching, |_| {}).unwrap();
         })
     };

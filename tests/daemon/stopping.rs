@@ -10,8 +10,9 @@ use std::{
 };
 
 use camscribe::{
+    answer::{DescribeError, Description, StageTimes},
     app, config,
-    describe::{Answers, DescribeError, Describer, Description, StageTimes, TextObserver},
+    describe::{Describer, Work, in_batches},
     event::{FinishReason, ModelInfo, Tokens},
     heartbeat::Heartbeat,
     request::Request,
@@ -136,17 +137,19 @@ impl Describer for Sluggish {
         Arc::clone(&self.heartbeat)
     }
 
-    fn answer(&mut self, requests: &[Request], _: TextObserver<'_>) -> Result<Answers, DescribeError> {
-        if std::mem::replace(&mut self.warm, true) {
-            thread::sleep(Duration::from_secs(600));
-        }
-        let description = Description {
-            text: "Something.".into(),
-            finish_reason: FinishReason::Stop,
-            tokens: Tokens::default(),
-            stages: StageTimes::default(),
-        };
-        Ok(requests.iter().map(|_| Ok(description.clone())).collect())
+    fn run(&mut self, work: &mut dyn Work) -> Result<(), DescribeError> {
+        in_batches(work, |requests| {
+            if std::mem::replace(&mut self.warm, true) {
+                thread::sleep(Duration::from_secs(600));
+            }
+            let description = Description {
+                text: "Something.".into(),
+                finish_reason: FinishReason::Stop,
+                tokens: Tokens::default(),
+                stages: StageTimes::default(),
+            };
+            Ok(requests.iter().map(|_| Ok(description.clone())).collect())
+        })
     }
 }
 

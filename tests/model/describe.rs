@@ -4,8 +4,9 @@
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use camscribe::{
+    answer::DescribeError,
     clip::Clip,
-    describe::{self, Answers, DescribeError, Describer, LoadOptions, smolvlm::config::ModelConfig},
+    describe::{self, Answers, Describer, LoadOptions, smolvlm::config::ModelConfig},
     device::DeviceChoice,
     event::ModelInfo,
     frame::{Clock, Frame},

@@ -39,7 +39,7 @@ fn tiles(network: &Network, count: usize, seed: usize) -> Vec<u8> {
 
 fn answers(network: &Network, requests: &[GenerationRequest], tiles: &[u8]) -> Vec<Completion> {
     let features = network.encode(tiles, &mut no_observer).unwrap();
-    let generated = network.generate(requests, features.as_ref(), &mut |_, _| (), &mut no_observer).unwrap();
+    let generated = network.generate_group(requests, features.as_ref(), &mut no_observer).unwrap();
     generated.completions.into_iter().map(Result::unwrap).collect()
 }
 
@@ -97,7 +97,7 @@ fn sampling_draws_the_same_for_the_same_seed_and_leaves_greedy_rows_alone() {
     let greedy = prompt(&network.config, 3..9, 1, 24);
     let draw = |seed| {
         let draw = Draw { temperature: 2., top_k: 0, top_p: 0.95, seed };
-        TokenSampling { repetition_penalty: 1., draw: Some(draw) }
+        TokenSampling { draw: Some(draw), ..TokenSampling::GREEDY }
     };
     let drawn = |seed| GenerationRequest { sampling: draw(seed), ..greedy.clone() };
     let pictures = tiles(&network, 1, 0);
@@ -114,11 +114,8 @@ fn image_features_and_image_tokens_must_match_in_number() {
     let network = network(checkpoint::tiny(), DtypeChoice::F32);
     let request = prompt(&network.config, 3..9, 2, 8);
     let features = network.encode(&tiles(&network, 1, 0), &mut no_observer).unwrap();
-    let error = network
-        .generate(&[request], features.as_ref(), &mut |_, _| (), &mut no_observer)
-        .err()
-        .unwrap()
-        .to_string();
+    let error =
+        network.generate_group(&[request], features.as_ref(), &mut no_observer).err().unwrap().to_string();
     assert!(error.contains("8 image tokens, the images 4"), "{error}");
 }
 
@@ -136,9 +133,7 @@ fn half_precision_answers_like_f32_within_rounding() {
             }
             Ok(())
         };
-        network
-            .generate(std::slice::from_ref(&request), features.as_ref(), &mut |_, _| (), &mut observe)
-            .unwrap();
+        network.generate_group(std::slice::from_ref(&request), features.as_ref(), &mut observe).unwrap();
         seen.remove(0)
     };
     let exact = logits(DtypeChoice::F32);
@@ -163,6 +158,6 @@ fn finished_sequences_leave_the_batch() {
         }
         Ok(())
     };
-    network.generate(&requests, None, &mut |_, _| (), &mut observe).unwrap();
+    network.generate_group(&requests, None, &mut observe).unwrap();
     assert_eq!(rows, [4, 4, 3, 2, 1, 1, 1, 1, 1]);
 }

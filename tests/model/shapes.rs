@@ -142,8 +142,7 @@ impl Model {
         };
         let requests: Vec<_> = questions.iter().map(request).collect();
         let features = self.network.encode(&tiles.repeat(questions.len()), &mut no_observer).unwrap();
-        let made =
-            self.network.generate(&requests, features.as_ref(), &mut |_, _| (), &mut no_observer).unwrap();
+        let made = self.network.generate_group(&requests, features.as_ref(), &mut no_observer).unwrap();
         made.completions.into_iter().map(|answer| answer.unwrap().ids).collect()
     }
 

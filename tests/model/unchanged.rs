@@ -4,9 +4,10 @@
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use camscribe::{
+    answer::{DescribeError, Description, StageTimes},
     clip::Clip,
     describe::{
-        Answers, DescribeError, Describer, Description, StageTimes, TextObserver,
+        Describer, Work, in_batches,
         worker::{self, Batching},
     },
     event::{Event, EventKind, FinishReason, ModelInfo, Tokens},
@@ -34,24 +35,28 @@ impl Describer for Model {
         Arc::default()
     }
 
-    fn answer(&mut self, requests: &[Request], _: TextObserver<'_>) -> Result<Answers, DescribeError> {
-        let describe = |request: &Request| {
-            let Content::Video(video) = &request.messages[0].content[0] else { panic!("a clip has frames") };
-            // See `clip`.
-            let seq = video.duration.as_secs() - 8;
-            self.0.push((request.camera.as_ref().unwrap().to_string(), seq));
-            let grey = video.frames[0].1.rgb[0];
-            if grey == BAD {
-                return Err(DescribeError::Request("bad".into()));
-            }
-            Ok(Description {
-                text: format!("Grey {grey}."),
-                finish_reason: FinishReason::Stop,
-                tokens: Tokens { prompt: 9, image: 6, generated: 3 },
-                stages: StageTimes::default(),
-            })
-        };
-        Ok(requests.iter().map(describe).collect())
+    fn run(&mut self, work: &mut dyn Work) -> Result<(), DescribeError> {
+        in_batches(work, |requests| {
+            let describe = |request: &Request| {
+                let Content::Video(video) = &request.messages[0].content[0] else {
+                    panic!("a clip has frames")
+                };
+                // See `clip`.
+                let seq = video.duration.as_secs() - 8;
+                self.0.push((request.camera.as_ref().unwrap().to_string(), seq));
+                let grey = video.frames[0].1.rgb[0];
+                if grey == BAD {
+                    return Err(DescribeError::Request("bad".into()));
+                }
+                Ok(Description {
+                    text: format!("Grey {grey}."),
+                    finish_reason: FinishReason::Stop,
+                    tokens: Tokens { prompt: 9, image: 6, generated: 3 },
+                    stages: StageTimes::default(),
+                })
+            };
+            Ok(requests.iter().map(describe).collect())
+        })
     }
 }
 
@@ -97,7 +102,8 @@ fn run(clips: Vec<Clip>, batch: usize) -> (Vec<Result<Event, DescribeError>>, Se
         queue.push(clip, Overflow::Block).unwrap();
     }
     queue.close();
-    let batching = Batching { max_batch: NonZeroUsize::new(batch).unwrap(), linger: Duration::ZERO };
+    let batching =
+        Batching { max_batch: NonZeroUsize::new(batch).unwrap(), linger: Duration::ZERO, client_share: 0.0 };
     let (mut model, mut events) = (Model::default(), Vec::new());
     let mut builder = EventBuilder::new("edge1", model.model());
     worker::run(&mut model, &queue, batching, |outcome| events.push(builder.build(outcome).1)).unwrap();

@@ -292,8 +292,7 @@ impl Runner {
             })
             .collect();
         let features = network.encode(tiles, &mut observe)?;
-        let answers =
-            network.generate(&requests, features.as_ref(), &mut |_, _| (), &mut observe)?.completions;
+        let answers = network.generate_group(&requests, features.as_ref(), &mut observe)?.completions;
         let answers: Vec<Vec<u32>> = answers
             .into_iter()
             .enumerate()

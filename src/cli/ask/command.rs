@@ -13,6 +13,7 @@ use super::{
     chat, media,
 };
 use crate::{
+    answer::Piece,
     app, config,
     describe::Describer,
     logging::{self, tell},
@@ -42,16 +43,16 @@ pub fn run(args: &AskArgs) -> anyhow::Result<()> {
         max_tokens: args.max_tokens as usize,
         sampling,
         images,
-        camera: None,
+        ..Request::default()
     };
     let mut out = io::stdout();
     let mut written = Ok(());
-    let mut on_text = |_, text: &str| {
+    let mut on_piece = |_, piece: Piece| {
         if args.format == AnswerFormat::Text && written.is_ok() {
-            written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+            written = out.write_all(piece.text.as_bytes()).and_then(|()| out.flush());
         }
     };
-    let answer = model.answer(&[request], &mut on_text)?.remove(0)?;
+    let answer = model.answer(&[request], &mut on_piece)?.remove(0)?;
     written.context("the answer cannot be written")?;
     match args.format {
         AnswerFormat::Text => writeln!(out)?,

@@ -29,16 +29,11 @@ pub fn image(path: &Path) -> anyhow::Result<Picture> {
 pub fn video(path: &Path, sampling: VideoSampling, model: &dyn Describer) -> anyhow::Result<Video> {
     let id: CameraId = "video".parse().context("a good name")?;
     let config = app::camera_config(&id, &CameraSettings::new(Source::file(path)), Path::new(""));
-    let mut has_rule = false;
+    let sampler = model.file_sampler().context("the reference of this model has no rule for videos")?;
     let (frames, file) = capture::read_frames_at(&config, |file| {
         let footage = Footage { frames: file.frames as u64, fps: file.fps, duration: file.duration };
-        let indices = model.sample_file(footage, sampling);
-        has_rule = indices.is_some();
-        indices.unwrap_or_default().into_iter().map(|i| i as usize).collect()
+        sampler(footage, sampling).into_iter().map(|i| i as usize).collect()
     })?;
-    if !has_rule {
-        bail!("the reference of this model has no rule for videos");
-    }
     if frames.is_empty() {
         bail!("{}: the video has no frames", path.display());
     }

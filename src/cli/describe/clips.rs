@@ -123,16 +123,12 @@ pub fn describe_whole_file(
     model: &mut dyn Describer,
     printer: &mut Printer,
 ) -> anyhow::Result<()> {
-    let mut has_rule = false;
+    let no_rule = "the reference of this model has no rule for whole files: use another --sampling";
+    let sampler = model.file_sampler().context(no_rule)?;
     let (frames, file) = capture::read_frames_at(&camera_config(source, job), |file| {
         let footage = Footage { frames: file.frames as u64, fps: file.fps, duration: file.duration };
-        let indices = model.sample_file(footage, VideoSampling::default());
-        has_rule = indices.is_some();
-        indices.unwrap_or_default().into_iter().map(|i| i as usize).collect()
+        sampler(footage, VideoSampling::default()).into_iter().map(|i| i as usize).collect()
     })?;
-    if !has_rule {
-        bail!("the reference of this model has no rule for whole files: use another --sampling");
-    }
     let Some(first) = frames.first() else { bail!("{}: the file has no frames", source.text) };
     let duration = Duration::try_from_secs_f64(file.duration)
         .context("the duration that the file states is not valid")?;
@@ -216,7 +212,7 @@ fn describe_queue(
     job: &Job,
     printer: &mut Printer,
 ) -> anyhow::Result<()> {
-    let batching = Batching { max_batch: NonZeroUsize::MIN, linger: Duration::ZERO };
+    let batching = Batching { max_batch: NonZeroUsize::MIN, linger: Duration::ZERO, client_share: 0.0 };
     let mut printed = Ok(());
     let mut events = EventBuilder::new(&config::default_node_id(), model.model());
     worker::run(model, queue, batching, |outcome| {

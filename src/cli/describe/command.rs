@@ -108,7 +108,7 @@ impl Outputs {
             folder.check(&sources.all)?;
             return Ok(Self::Each(folder));
         }
-        let (out, place): (Box<dyn Write>, _) = match args.output.as_os_str() == STDOUT {
+        let (out, place): (Box<dyn Write + Send>, _) = match args.output.as_os_str() == STDOUT {
             true => (Box::new(io::stdout()), "standard output".into()),
             false => (Box::new(open_file(&args.output, sources)?), args.output.display().to_string()),
         };

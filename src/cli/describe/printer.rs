@@ -12,8 +12,8 @@ use clap::ValueEnum;
 
 use super::text::on_one_line;
 use crate::{
+    answer::DescribeError,
     clip::Clip,
-    describe::DescribeError,
     event::{Event, SourcePart},
     logging::tell,
     plural::plural,
@@ -55,7 +55,7 @@ pub struct Printer {
     format: Format,
     /// Whether the output names the source of descriptions.
     name_sources: bool,
-    out: Box<dyn Write>,
+    out: Box<dyn Write + Send>,
     /// What messages call it.
     place: String,
     /// Descriptions that were printed.
@@ -69,7 +69,7 @@ pub struct Printer {
 
 impl Printer {
     /// A printer that has written nothing yet.
-    pub fn new(format: Format, name_sources: bool, out: Box<dyn Write>, place: String) -> Self {
+    pub fn new(format: Format, name_sources: bool, out: Box<dyn Write + Send>, place: String) -> Self {
         Self { format, name_sources, out, place, cues: 0, failed: 0, source: String::new(), named: false }
     }
 

@@ -3,15 +3,18 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `model.rs` | the describer: clips in, descriptions out |
+//! | `model.rs` | the describer: requests in, answers out |
+//! | `answering.rs` | one run of it: requests to sequences, tokens to text |
 //! | `network.rs` | the whole network: tiles and token ids in, token ids out |
 //! | `config.rs`, `layout.rs` | what a checkpoint states, and the tensors that it must have |
 //! | `preprocess.rs` | frames to tiles |
 //! | `prompt.rs` | messages to text and token ids |
+//! | `token_bytes.rs` | the bytes of a token |
 //! | `sampling.rs` | which frames of a whole file the reference takes |
 //! | `vision.rs`, `connector.rs` | tiles to image tokens |
 //! | `self_check_tests.rs` | tests of the network on emulated CUDA kernels |
 
+mod answering;
 pub mod config;
 pub mod connector;
 pub mod layout;
@@ -22,4 +25,5 @@ pub mod prompt;
 pub mod sampling;
 #[cfg(test)]
 mod self_check_tests;
+mod token_bytes;
 pub mod vision;

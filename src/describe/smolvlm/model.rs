@@ -1,14 +1,19 @@
 //! The describer for a SmolVLM2 checkpoint.
 
-use std::{num::NonZeroUsize, path::Path, sync::Arc, time::Instant};
-
-use candle_core::Tensor;
+use std::{
+    num::NonZeroUsize,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use super::{
     super::{
-        describer::{Answers, DescribeError, Describer, Description, Footage, StageTimes, TextObserver},
+        answer_format::{FormatCompiler, FormatMatcher},
+        describer::{Describer, FileSampler, Footage, Work},
         options::LoadOptions,
     },
+    answering::Answering,
     config::{ModelConfig, ProcessorConfig},
     layout::layout,
     network::Network,
@@ -17,18 +22,18 @@ use super::{
     sampling::{FrameSampling, REFERENCE_SKIP},
 };
 use crate::{
+    answer::DescribeError,
     device::{DeviceChoice, DeviceMemory, DtypeChoice, GpuInfo},
-    event::{ModelInfo, Tokens},
+    event::ModelInfo,
     heartbeat::Heartbeat,
     nn::{
         device::{ComputeTarget, choose},
         error::{DeviceFailure, LoadError},
-        generate::{Completion, GenerationRequest},
         sampler::{Draw, TokenSampling},
         weights::Weights,
     },
     plural::plural,
-    request::{self, Content, ImageOptions, Picture, Request, Sampling, VideoSampling},
+    request::{self, AnswerFormat, Content, ImageOptions, Picture, Request, VideoSampling},
     resize::{FrameScaling, RgbImage},
 };
 
@@ -42,20 +47,30 @@ const ANSWER_TOKENS: usize = 96;
 
 /// A loaded SmolVLM2.
 pub struct SmolVlm {
-    network: Network,
-    prompter: Prompter,
+    pub(super) network: Network,
+    pub(super) prompter: Prompter,
+    /// Made when a request first needs it.
+    formats: OnceLock<Result<FormatCompiler, String>>,
     preprocessor: Preprocessor,
     processor: ProcessorConfig,
     info: ModelInfo,
-    heartbeat: Arc<Heartbeat>,
+    pub(super) heartbeat: Arc<Heartbeat>,
 }
 
-/// A batch that is ready for the network.
-struct Batch {
+/// A request that is ready for the network.
+pub(super) struct Ready {
+    pub prompt: Prompt,
+    pub sampling: TokenSampling,
+    /// What the answer must follow.
+    pub format: Option<FormatMatcher>,
+}
+
+/// Requests that are ready for the network.
+pub(super) struct Prepared {
     /// Of each request, or why it cannot be answered.
-    prepared: Vec<Result<(Prompt, TokenSampling), DescribeError>>,
+    pub requests: Vec<Result<Ready, DescribeError>>,
     /// Of all requests that can be answered, in order.
-    tiles: Vec<u8>,
+    pub tiles: Vec<u8>,
 }
 
 impl SmolVlm {
@@ -80,7 +95,15 @@ impl SmolVlm {
         let (target, kernels) = (&network.target, network.target.kernels.as_str());
         tracing::info!("model {} loaded on {target} ({kernels}) in {:.1?}", info.id, start.elapsed());
         let preprocessor = Preprocessor::new(&processor);
-        Ok(Self { network, prompter, preprocessor, processor, info, heartbeat: Arc::default() })
+        Ok(Self {
+            network,
+            prompter,
+            formats: OnceLock::new(),
+            preprocessor,
+            processor,
+            info,
+            heartbeat: Arc::default(),
+        })
     }
 
     /// Checks that the checkpoint in `dir` can be loaded, without reading the numbers of its weights. Returns where it
@@ -138,20 +161,21 @@ impl SmolVlm {
         Ok(media)
     }
 
-    /// Prepares a batch: the prompts, and the tiles of the requests that can be answered.
-    fn prepare(&self, requests: &[Request]) -> Batch {
+    /// Prepares requests that begin together: the prompts, and the tiles of the requests that can be answered.
+    pub(super) fn prepare(&self, requests: &[Request]) -> Prepared {
         let mut media = Vec::new();
         let mut prepared = Vec::with_capacity(requests.len());
         for request in requests {
             prepared.push(self.media(request).and_then(|own| {
-                let prepared = (self.prompt(request, &own)?, self.sampling(request.sampling)?);
+                let (prompt, sampling) = (self.prompt(request, &own)?, self.sampling(request)?);
+                let format = self.format(request)?;
                 media.extend(own);
-                Ok(prepared)
+                Ok(Ready { prompt, sampling, format })
             }));
         }
         let tiles =
             self.preprocessor.tiles(&media).into_iter().map(|it| it.bytes).collect::<Vec<_>>().concat();
-        Batch { prepared, tiles }
+        Prepared { requests: prepared, tiles }
     }
 
     /// The prompt of a request with these images and frames.
@@ -187,8 +211,20 @@ impl SmolVlm {
         Ok(prompt)
     }
 
+    /// What the answer must follow.
+    fn format(&self, request: &Request) -> Result<Option<FormatMatcher>, DescribeError> {
+        if request.format == AnswerFormat::Text {
+            return Ok(None);
+        }
+        let end = self.network.config.special_tokens().stop.first().copied().unwrap_or_default();
+        let compiler = self.formats.get_or_init(|| FormatCompiler::new(&self.prompter.vocabulary(), end));
+        let matcher = compiler.as_ref().map_err(String::clone).and_then(|it| it.compile(&request.format));
+        matcher.map_err(DescribeError::Request)
+    }
+
     /// How the tokens of an answer are chosen.
-    fn sampling(&self, asked: Sampling) -> Result<TokenSampling, DescribeError> {
+    fn sampling(&self, request: &Request) -> Result<TokenSampling, DescribeError> {
+        let asked = request.sampling;
         asked.check().map_err(DescribeError::Request)?;
         let usual = self.network.config.sampling;
         // Whoever says from which words to draw wants to draw.
@@ -201,11 +237,12 @@ impl SmolVlm {
             seed: asked.seed,
         };
         let repetition_penalty = asked.repetition_penalty.unwrap_or(usual.repetition_penalty);
-        Ok(TokenSampling { repetition_penalty, draw: (temperature > 0.0).then_some(draw) })
+        let draw = (temperature > 0.0).then_some(draw);
+        Ok(TokenSampling { repetition_penalty, draw, logprobs: request.logprobs })
     }
 
     /// Classifies an error of the device. After too little memory, unused memory is released.
-    fn device_error(&self, error: candle_core::Error) -> DescribeError {
+    pub(super) fn device_error(&self, error: candle_core::Error) -> DescribeError {
         match DeviceFailure::classify(&error.to_string()) {
             DeviceFailure::OutOfMemory(reason) => {
                 self.network.target.trim_pool();
@@ -216,26 +253,6 @@ impl SmolVlm {
             }
             DeviceFailure::Broken(reason) => DescribeError::Device(reason),
         }
-    }
-
-    fn description(
-        &self,
-        prompt: &Prompt,
-        completion: Completion,
-        stages: StageTimes,
-    ) -> Result<Description, DescribeError> {
-        let text =
-            self.prompter.decode(&completion.ids).map_err(|e| DescribeError::Request(e.to_string()))?;
-        Ok(Description {
-            text,
-            finish_reason: completion.finish_reason,
-            tokens: Tokens {
-                prompt: prompt.ids.len(),
-                image: prompt.image_tokens,
-                generated: completion.ids.len(),
-            },
-            stages,
-        })
     }
 }
 
@@ -252,13 +269,16 @@ impl Describer for SmolVlm {
         Some(self.preprocessor.frame_scaling())
     }
 
-    fn sample_file(&self, footage: Footage, asked: VideoSampling) -> Option<Vec<u64>> {
-        let sampling = FrameSampling {
-            fps: asked.fps.unwrap_or(self.processor.video_fps),
-            max_frames: asked.max_frames.unwrap_or(self.processor.video_max_frames),
-            skip: REFERENCE_SKIP,
-        };
-        Some(sampling.indices(footage))
+    fn file_sampler(&self) -> Option<FileSampler> {
+        let (fps, max_frames) = (self.processor.video_fps, self.processor.video_max_frames);
+        Some(Arc::new(move |footage: Footage, asked: VideoSampling| {
+            let sampling = FrameSampling {
+                fps: asked.fps.unwrap_or(fps),
+                max_frames: asked.max_frames.unwrap_or(max_frames),
+                skip: REFERENCE_SKIP,
+            };
+            sampling.indices(footage)
+        }))
     }
 
     fn gpu(&self) -> Option<GpuInfo> {
@@ -276,63 +296,7 @@ impl Describer for SmolVlm {
         self.network.target.memory()
     }
 
-    fn answer(&mut self, requests: &[Request], on_text: TextObserver<'_>) -> Result<Answers, DescribeError> {
-        let start = Instant::now();
-        // One beat per layer of every forward pass; per token where own kernels decode.
-        let heartbeat = Arc::clone(&self.heartbeat);
-        let mut observe = |_, _: &Tensor| {
-            heartbeat.beat();
-            Ok(())
-        };
-        let Batch { prepared, tiles } = self.prepare(requests);
-        let mut stages = StageTimes { preprocess: start.elapsed(), ..StageTimes::default() };
-
-        heartbeat.beat();
-        let start = Instant::now();
-        let features = self.network.encode(&tiles, &mut observe).map_err(|e| self.device_error(e))?;
-        stages.vision = start.elapsed();
-
-        let good = || prepared.iter().enumerate().filter_map(|(i, it)| Some((i, it.as_ref().ok()?)));
-        let generations: Vec<_> = good()
-            .map(|(i, (prompt, sampling))| GenerationRequest {
-                ids: prompt.ids.clone(),
-                max_tokens: requests[i].max_tokens,
-                sampling: *sampling,
-            })
-            .collect();
-        let numbers: Vec<usize> = good().map(|(i, _)| i).collect();
-        let mut streams: Vec<_> = numbers.iter().map(|_| self.prompter.text_stream()).collect();
-        let mut on_token = |sequence: usize, id| {
-            // An error of the tokenizer is that of the whole answer, too.
-            let text = streams[sequence].push(id).unwrap_or_default();
-            if !text.is_empty() {
-                on_text(numbers[sequence], &text);
-            }
-        };
-        let mut completions = Vec::new();
-        if !generations.is_empty() {
-            let generated = self
-                .network
-                .generate(&generations, features.as_ref(), &mut on_token, &mut observe)
-                .map_err(|e| self.device_error(e))?;
-            (stages.prefill, stages.decode) = (generated.prefill, generated.decode);
-            completions = generated.completions;
-        }
-        for (stream, number) in streams.iter_mut().zip(&numbers) {
-            let rest = stream.finish().unwrap_or_default();
-            if !rest.is_empty() {
-                on_text(*number, &rest);
-            }
-        }
-        let mut completions = completions.into_iter();
-        let answer = |prepared: Result<(Prompt, _), DescribeError>| {
-            let (prompt, _) = prepared?;
-            match completions.next() {
-                Some(Ok(completion)) => self.description(&prompt, completion, stages),
-                Some(Err(e)) => Err(DescribeError::Request(e.to_string())),
-                None => Err(DescribeError::Device("the network returned too few completions".into())),
-            }
-        };
-        Ok(prepared.into_iter().map(answer).collect())
+    fn run(&mut self, work: &mut dyn Work) -> Result<(), DescribeError> {
+        Answering::new(self, work).run()
     }
 }

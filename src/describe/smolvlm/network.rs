@@ -15,7 +15,7 @@ use crate::nn::{
     decoder::Decoder,
     device::ComputeTarget,
     error::{LoadError, Result},
-    generate::{Generated, GenerationRequest, SpecialTokens, TokenObserver, generate},
+    generate::{Generated, GenerationRequest, Group, OneGroup, Sequences, SpecialTokens, generate},
     kernels::{CandleKernels, Kernels},
     observer::{ActivationObserver, ActivationPoint, no_observer},
     select::{SelectedKernels, select},
@@ -140,21 +140,34 @@ impl Network {
         Ok(features)
     }
 
-    /// Completes a batch of prompts. `features` is the result of [`Network::encode`] for the tiles of all of them.
-    /// `on_token` gets each token of an answer as it is made, with the number of its request.
+    /// Completes sequences until there are no more. They come and their tokens go while others are being completed.
     ///
     /// # Errors
     /// When a prompt is empty, tiles and image tokens do not match, the device fails, or the observer returns an
     /// error.
     pub fn generate(
         &self,
+        sequences: &mut (dyn Sequences + Send),
+        observe: ActivationObserver<'_>,
+    ) -> Result<()> {
+        let model = (&self.decoder, &self.special);
+        self.on_pool(|| generate(&*self.kernels, model, sequences, observe))
+    }
+
+    /// Completes sequences that begin together. `features` is the result of [`Network::encode`] for the tiles of all of
+    /// them.
+    ///
+    /// # Errors
+    /// As [`Network::generate`].
+    pub fn generate_group(
+        &self,
         requests: &[GenerationRequest],
         features: Option<&Tensor>,
-        on_token: TokenObserver<'_>,
         observe: ActivationObserver<'_>,
     ) -> Result<Generated> {
-        let model = (&self.decoder, &self.special);
-        self.on_pool(|| generate(&*self.kernels, model, requests, features, on_token, observe))
+        let mut group = OneGroup::new(Group { requests: requests.to_vec(), features: features.cloned() });
+        self.generate(&mut group, observe)?;
+        Ok(group.generated())
     }
 
     /// On the CPU, runs `work` on a thread of rayon's pool. From any other thread each of the hundreds of operations of

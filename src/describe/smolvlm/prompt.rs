@@ -9,9 +9,13 @@ use std::{collections::HashMap, panic, path::Path, time::Duration};
 use serde::de::IgnoredAny;
 use tokenizers::Tokenizer;
 
-use super::config::{ModelConfig, ProcessorConfig};
+use super::{
+    config::{ModelConfig, ProcessorConfig},
+    token_bytes::token_bytes,
+};
 pub use crate::request::Role;
 use crate::{
+    answer::Token,
     nn::{error::LoadError, json_config::read_text},
     request::ImageOptions,
 };
@@ -179,6 +183,31 @@ impl Prompter {
     /// The text of an answer as it grows.
     pub fn text_stream(&self) -> TextStream<'_> {
         TextStream { prompter: self, pending: Vec::new(), blanks: String::new(), begun: false }
+    }
+
+    /// A token as text and bytes; a control token as it is written.
+    pub fn token(&self, id: u32) -> Token {
+        let bytes = token_bytes(&self.tokenizer.id_to_token(id).unwrap_or_default());
+        Token { text: String::from_utf8_lossy(&bytes).into_owned(), bytes }
+    }
+
+    /// The bytes of each token by its id; those of a control token begin with a byte that no text has, 0xff.
+    pub fn vocabulary(&self) -> Vec<Vec<u8>> {
+        let added = self.tokenizer.get_added_tokens_decoder();
+        let mut vocabulary = vec![Vec::new(); self.tokenizer.get_vocab_size(true)];
+        for (token, id) in self.tokenizer.get_vocab(true) {
+            let id = id as usize;
+            if vocabulary.len() <= id {
+                vocabulary.resize(id + 1, Vec::new());
+            }
+            vocabulary[id] = token_bytes(&token);
+        }
+        for (id, _) in added.iter().filter(|(_, token)| token.special) {
+            if let Some(bytes) = vocabulary.get_mut(*id as usize) {
+                bytes.insert(0, 0xff);
+            }
+        }
+        vocabulary
     }
 
     /// The text of an answer, trimmed and without control tokens.

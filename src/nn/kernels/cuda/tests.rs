@@ -8,7 +8,7 @@ use super::{
         super::{
             decoder::{Decoder, DecoderConfig, DecoderNames},
             forward::{decode_loop, forward},
-            generate::{GenerationRequest, SpecialTokens, generate},
+            generate::{GenerationRequest, Group, OneGroup, SpecialTokens, generate},
             layers::{Norm, PixelLut},
             observer::no_observer,
             sampler::{Draw, TokenSampling},
@@ -370,9 +370,9 @@ fn a_finished_sequence_may_stay_in_the_batch_beyond_the_last_position() {
         })
         .into();
     let answers = |kernels: &dyn Kernels| {
-        generate(kernels, (&decoder, &special()), &requests, None, &mut |_, _| (), &mut no_observer)
-            .unwrap()
-            .completions
+        let mut group = OneGroup::new(Group { requests: requests.clone(), features: None });
+        generate(kernels, (&decoder, &special()), &mut group, &mut no_observer).unwrap();
+        group.generated().completions
     };
     let ours = answers(&kernels());
     assert_eq!(ours[0].as_ref().unwrap().ids.len(), 2);
@@ -391,13 +391,14 @@ fn answers_of_different_lengths_equal_those_of_candles_kernels() {
     let sampled = TokenSampling {
         repetition_penalty: 1.,
         draw: Some(Draw { temperature: 1., top_k: 0, top_p: 0.9, seed: 5 }),
+        logprobs: None,
     };
     let requests: Vec<GenerationRequest> =
         (0..7).map(|i| request(i, if i == 5 { sampled } else { TokenSampling::GREEDY })).collect();
     let answers = |kernels: &dyn Kernels| {
-        generate(kernels, (&decoder, &special()), &requests, None, &mut |_, _| (), &mut no_observer)
-            .unwrap()
-            .completions
+        let mut group = OneGroup::new(Group { requests: requests.clone(), features: None });
+        generate(kernels, (&decoder, &special()), &mut group, &mut no_observer).unwrap();
+        group.generated().completions
     };
     assert_eq!(answers(&kernels()), answers(&CandleKernels));
 }

@@ -9,6 +9,8 @@ use crate::{camera::CameraId, clip::Clip};
 pub struct Request {
     /// The conversation so far; the model answers next.
     pub messages: Vec<Message>,
+    /// Whether the contents follow one another as they are, without the model's chat template: the model continues them.
+    pub raw: bool,
     /// The longest answer, in tokens.
     pub max_tokens: usize,
     /// How the words are chosen.

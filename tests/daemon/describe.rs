@@ -348,6 +348,14 @@ fn an_image_that_is_named_is_described_as_an_image() {
     let asked = String::from_utf8(ask.output().unwrap().stdout).unwrap();
     let (_, described, _) = run(home.path(), ["--prompt", "What happens?", "a.png"]);
     assert_eq!(described.trim_end(), format!("00:00:00.000 - 00:00:00.000  {}", asked.trim_end()));
+    let together = ["--together", "--prompt", "What happens?", "a.png", "b.jpg"];
+    let (code, described, told) = run(home.path(), together);
+    assert_eq!(code, Some(0), "{told}");
+    let asked = String::from_utf8(ask.arg("b.jpg").output().unwrap().stdout).unwrap();
+    assert_eq!(described.trim_end(), format!("00:00:00.000 - 00:00:00.000  {}", asked.trim_end()));
+    let (code, _, told) = run(home.path(), ["--together", "a.png", "scene.mp4"]);
+    assert_eq!(code, Some(2), "{told}");
+    assert!(told.contains("scene.mp4") && told.contains("--together"), "{told}");
     let (code, _, told) = run(home.path(), ["--from", "1s", "a.png"]);
     assert_eq!(code, Some(1));
     assert!(told.contains("a.png: it is an image, which has no times: leave out --from and --to"), "{told}");

@@ -26,6 +26,9 @@ pub struct AskArgs {
     /// Instructions that come before the question
     #[arg(long, value_name = "TEXT", conflicts_with = "chat")]
     pub system: Option<String>,
+    /// Leave out the chat template: the model continues the text as it stands, after images and videos
+    #[arg(long, conflicts_with = "system")]
+    pub raw: bool,
     /// A whole conversation in place of a question: JSON with messages in the format of OpenAI; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["images", "videos"])]
     pub chat: Option<PathBuf>,

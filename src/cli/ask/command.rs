@@ -40,6 +40,7 @@ pub fn run(args: &AskArgs) -> anyhow::Result<()> {
     tell(format_args!("asking {} on {}, {}", info.id, info.device, info.dtype));
     let request = Request {
         messages: messages(args, &*model)?,
+        raw: args.raw,
         max_tokens: args.max_tokens as usize,
         sampling,
         images,

@@ -75,6 +75,9 @@ pub struct DescribeArgs {
     /// Write a file for each source into this folder, named after the source
     #[arg(long, value_name = "DIR", conflicts_with = "output")]
     pub output_dir: Option<PathBuf>,
+    /// Describe all images together, not each of them
+    #[arg(long, conflicts_with = "output_dir")]
+    pub together: bool,
     /// Skip sources whose file in the folder is whole
     #[arg(long, requires = "output_dir")]
     pub resume: bool,

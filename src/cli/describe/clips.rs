@@ -150,47 +150,52 @@ pub fn describe_whole_file(
     describe_queue(model, &queue, job, printer)
 }
 
-/// Describes a still image as an image.
+/// Describes still images together, as images. The event is named after the first of them; the others count as further
+/// frames.
 ///
 /// # Errors
-/// When the file cannot be read, a part of a film is asked for, the model fails, or the description cannot be written.
-pub fn describe_image(
-    path: &Path,
-    source: &NamedSource,
+/// When a file cannot be read, a part of a film is asked for, the model fails, or the description cannot be written.
+pub fn describe_images(
+    images: &[(&Path, &NamedSource)],
     job: &Job,
     model: &mut dyn Describer,
     printer: &mut Printer,
 ) -> anyhow::Result<()> {
-    if job.range != TimeRange::default() {
-        bail!("{}: it is an image, which has no times: leave out --from and --to", source.text);
+    let (mut frames, mut content) = (Vec::new(), Vec::new());
+    for (path, source) in images {
+        if job.range != TimeRange::default() {
+            bail!("{}: it is an image, which has no times: leave out --from and --to", source.text);
+        }
+        let picture = image_file::read(path).with_context(|| source.text.clone())?;
+        let time =
+            fs::metadata(path).and_then(|file| file.modified()).with_context(|| source.text.clone())?;
+        frames.push(Frame {
+            camera: images[0].1.camera.clone(),
+            captured_at: DateTime::<Utc>::from(time),
+            clock: Clock::File,
+            pts: Duration::ZERO,
+            width: picture.width,
+            height: picture.height,
+            rgb: Arc::clone(&picture.rgb),
+            original: None,
+        });
+        content.push(Content::Image(picture));
     }
-    let picture = image_file::read(path).with_context(|| source.text.clone())?;
-    let time = fs::metadata(path).and_then(|file| file.modified()).with_context(|| source.text.clone())?;
-    let time = DateTime::<Utc>::from(time);
     let prompt = job.args.prompt.clone().unwrap_or_else(|| config::default_image_prompt(&job.args.model));
-    let frame = Frame {
-        camera: source.camera.clone(),
-        captured_at: time,
-        clock: Clock::File,
-        pts: Duration::ZERO,
-        width: picture.width,
-        height: picture.height,
-        rgb: Arc::clone(&picture.rgb),
-        original: None,
-    };
+    content.push(Content::Text(prompt.clone()));
+    let time = frames[0].captured_at;
     let clip = Clip {
-        camera: source.camera.clone(),
+        camera: images[0].1.camera.clone(),
         seq: 0,
         start: time,
         end: time,
         clock: Clock::File,
         start_pts: Duration::ZERO,
         duration: Duration::ZERO,
-        frames: vec![frame],
+        frames,
         gap: false,
-        prompt_spec: Arc::new(PromptSpec::new(prompt.clone(), job.settings.prompt_spec.max_tokens)),
+        prompt_spec: Arc::new(PromptSpec::new(prompt, job.settings.prompt_spec.max_tokens)),
     };
-    let content = vec![Content::Image(picture), Content::Text(prompt)];
     let request = Request {
         messages: vec![Message { role: Role::User, content }],
         max_tokens: clip.prompt_spec.max_tokens,

@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::{
     super::{interrupted::Interrupted, runtime::runtime, usage::UsageError},
     args::{DescribeArgs, STDOUT, SamplingArg},
-    clips::{NothingInRange, describe_image, describe_whole_file, describe_windows},
+    clips::{NothingInRange, describe_images, describe_whole_file, describe_windows},
     job::Job,
     output_dir::{OutputDir, OutputState},
     output_file::TruncateOnFirstWrite,
@@ -46,6 +46,9 @@ pub fn run(args: &DescribeArgs) -> anyhow::Result<()> {
     logging::init("warn", logging::Format::Auto);
     let (settings, range) = (args.camera_settings()?, args.range()?);
     let sources = Sources::find(args)?;
+    if args.together {
+        still_images(&sources)?;
+    }
     let mut outputs = Outputs::open(args, &sources)?;
     let mut model = app::load_model(&config::ModelSettings {
         id: args.model.clone(),
@@ -65,7 +68,12 @@ pub fn run(args: &DescribeArgs) -> anyhow::Result<()> {
     let cancel = shutdown.token.clone();
     let job = Job { settings, range, args, runtime: &runtime, cancel, progress };
     let mut tally = Tally::new(&sources);
-    let described = describe_all(&sources, &states, &job, &mut *model, &mut outputs, &mut tally);
+    let described = match &mut outputs {
+        Outputs::One(printer) if args.together => {
+            describe_together(&sources, &job, &mut *model, printer, &mut tally)
+        }
+        outputs => describe_all(&sources, &states, &job, &mut *model, outputs, &mut tally),
+    };
     let (clips, time) = job.progress.finish();
     // A thread that hangs in a camera's driver must not delay the exit.
     runtime.shutdown_background();
@@ -173,6 +181,38 @@ fn size(source: &NamedSource) -> u64 {
     source.file().and_then(|path| fs::metadata(path).ok()).map_or(1, |it| it.len().max(1))
 }
 
+/// The files of sources that are all still images.
+///
+/// # Errors
+/// When one is not.
+fn still_images(sources: &Sources) -> Result<Vec<(&Path, &NamedSource)>, UsageError> {
+    let image = |source| match NamedSource::file(source).filter(|path| image_file::is_still_image(path)) {
+        Some(path) => Ok((path, source)),
+        None => Err(UsageError(format!("{}: it is no image, and --together describes images", source.text))),
+    };
+    sources.all.iter().map(image).collect()
+}
+
+/// Describes all sources, which are images, together.
+///
+/// # Errors
+/// When an image cannot be read, the model fails, or the description cannot be written.
+fn describe_together(
+    sources: &Sources,
+    job: &Job,
+    model: &mut dyn Describer,
+    printer: &mut Printer,
+    tally: &mut Tally,
+) -> anyhow::Result<()> {
+    let names: Vec<&str> = sources.all.iter().map(|source| source.text.as_str()).collect();
+    let size = sources.all.iter().map(size).sum();
+    job.progress.begin(1, &names.join(", "), size);
+    printer.source(&names.join(", "));
+    describe_images(&still_images(sources)?, job, model, printer)?;
+    tally.done = sources.count();
+    Ok(())
+}
+
 /// Describes one source after another.
 ///
 /// # Errors
@@ -224,7 +264,7 @@ fn describe_one(
     let mut describe = |printer: &mut Printer| {
         printer.source(&source.text);
         if let Some(path) = source.file().filter(|path| !source.found && image_file::is_still_image(path)) {
-            return describe_image(path, source, job, model, printer).map(|()| true);
+            return describe_images(&[(path, source)], job, model, printer).map(|()| true);
         }
         match job.args.sampling {
             SamplingArg::Reference => describe_whole_file(source, job, model, printer).map(|()| true),

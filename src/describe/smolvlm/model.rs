@@ -198,8 +198,13 @@ impl SmolVlm {
             parts: message.content.iter().map(&mut part).collect(),
         };
         let messages: Vec<_> = request.messages.iter().map(&mut message).collect();
-        let prompt = self.prompter.build(&messages).map_err(|e| DescribeError::Request(e.to_string()))?;
+        let prompt =
+            if request.raw { self.prompter.build_raw(&messages) } else { self.prompter.build(&messages) };
+        let prompt = prompt.map_err(|e| DescribeError::Request(e.to_string()))?;
         tracing::trace!("prompt: {}", prompt.text);
+        if prompt.ids.is_empty() {
+            return Err(DescribeError::Request("the prompt is empty".into()));
+        }
         let (tokens, most) = (prompt.ids.len(), self.network.config.text.max_position_embeddings);
         if tokens >= most {
             return Err(DescribeError::Request(format!(

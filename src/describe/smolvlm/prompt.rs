@@ -148,6 +148,17 @@ impl Prompter {
         Ok(Self { tokenizer, control, image_seq_len: processor.image_seq_len })
     }
 
+    /// The parts one after another, without the template of a conversation.
+    ///
+    /// # Errors
+    /// As [`Prompter::build`].
+    pub fn build_raw(&self, messages: &[Message]) -> Result<Prompt, PromptError> {
+        let mut draft = Draft { prompter: self, prompt: Prompt::default(), run: String::new() };
+        messages.iter().flat_map(|message| &message.parts).try_for_each(|part| draft.part(part))?;
+        draft.end_run()?;
+        Ok(draft.prompt)
+    }
+
     /// The prompt for a conversation, up to where the model answers.
     ///
     /// # Errors
@@ -164,14 +175,7 @@ impl Prompter {
             if !matches!(message.parts.first(), Some(Part::Image { .. })) {
                 draft.plain(" ");
             }
-            for part in &message.parts {
-                match part {
-                    Part::Text(text) => draft.plain(text),
-                    Part::Video { times, duration } => draft.video(times, *duration)?,
-                    Part::Image { rows: 0, cols: 0 } => draft.whole()?,
-                    Part::Image { rows, cols } => draft.cut_image(*rows, *cols)?,
-                }
-            }
+            message.parts.iter().try_for_each(|part| draft.part(part))?;
             draft.control(END)?;
             draft.plain("\n");
         }
@@ -281,6 +285,16 @@ struct Draft<'a> {
 }
 
 impl Draft<'_> {
+    fn part(&mut self, part: &Part) -> Result<(), PromptError> {
+        match part {
+            Part::Text(text) => self.plain(text),
+            Part::Video { times, duration } => self.video(times, *duration)?,
+            Part::Image { rows: 0, cols: 0 } => self.whole()?,
+            Part::Image { rows, cols } => self.cut_image(*rows, *cols)?,
+        }
+        Ok(())
+    }
+
     fn plain(&mut self, text: &str) {
         self.run.push_str(text);
     }
@@ -470,6 +484,23 @@ mod tests {
         let parts = vec![Part::Image { rows: 4, cols: 7 }];
         let error = prompter.build(&[Message { role: Role::User, parts }]).unwrap_err();
         assert!(matches!(error, PromptError::TooManyTiles { rows: 4, cols: 7 }), "{error}");
+    }
+
+    #[test]
+    fn a_raw_prompt_is_its_parts_alone() {
+        let (prompter, whole) = shapes();
+        let parts = vec![Part::Image { rows: 0, cols: 0 }, Part::Text("It is <image> a".into())];
+        let prompt = prompter.build_raw(&[Message { role: Role::User, parts }]).unwrap();
+        let images = "<image>".repeat(prompt.image_tokens);
+        let around = "<fake_token_around_image>";
+        assert_eq!(prompt.text, format!("{around}<global-img>{images}{around}It is <image> a"));
+        // What the text spells is text.
+        let text = whole.encode("It is <image> a", false).unwrap();
+        assert!(prompt.ids.ends_with(text.get_ids()) || text.get_ids().contains(&prompter.control[IMAGE]));
+        assert_eq!(
+            prompt.ids.iter().filter(|id| **id == prompter.control[IMAGE]).count(),
+            prompt.image_tokens
+        );
     }
 
     #[test]

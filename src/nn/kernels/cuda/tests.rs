@@ -1,17 +1,26 @@
 //! Compares every kernel, on an emulated GPU, with candle's operations on the same input. On a real GPU, `self_check`
 //! compares a whole model when it is loaded, and the golden cases compare answers.
 
-use candle_core::{DType, Device, Tensor};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+    time::Duration,
+};
+
+use candle_core::{DType, Device, Result, Tensor};
 
 use super::{
     super::{
         super::{
             decoder::{Decoder, DecoderConfig, DecoderNames},
             forward::{decode_loop, forward},
-            generate::{GenerationRequest, Group, OneGroup, SpecialTokens, generate},
+            generate::{
+                Completion, GenerationRequest, Group, NotFinite, OneGroup, Sequences, SpecialTokens, Then,
+                generate,
+            },
             layers::{Norm, PixelLut},
             observer::no_observer,
-            sampler::{Draw, TokenSampling},
+            sampler::{Choice, Draw, TokenSampling},
             sequence::{SequencePositions, indices},
             weights::Weights,
         },
@@ -401,6 +410,65 @@ fn answers_of_different_lengths_equal_those_of_candles_kernels() {
         group.generated().completions
     };
     assert_eq!(answers(&kernels()), answers(&CandleKernels));
+}
+
+/// Sequences that come one by one, a few steps after each other.
+struct OneByOne {
+    waiting: VecDeque<GenerationRequest>,
+    pause: usize,
+    completions: BTreeMap<usize, Completion>,
+    together: usize,
+}
+
+impl Sequences for OneByOne {
+    fn join(&mut self, running: usize) -> Result<Group> {
+        self.together = self.together.max(running);
+        self.pause = if running == 0 || self.pause == 0 { 2 } else { self.pause - 1 };
+        let next = if self.pause == 2 { self.waiting.pop_front() } else { None };
+        Ok(Group { requests: next.into_iter().collect(), features: None })
+    }
+
+    fn is_cancelled(&self, _: usize) -> bool {
+        false
+    }
+
+    fn token(&mut self, _: usize, _: &Choice) -> Then {
+        Then::Continue
+    }
+
+    fn ended(&mut self, number: usize, completion: std::result::Result<Completion, NotFinite>) {
+        self.completions.insert(number, completion.unwrap());
+    }
+
+    fn prefilled(&mut self, _: Range<usize>, _: Duration) {}
+
+    fn stepped(&mut self, _: &[usize], _: Duration) {}
+}
+
+#[test]
+fn sequences_that_join_others_are_completed_as_alone() {
+    let decoder = decoder(&config(), DType::F32);
+    let request = |i: usize| GenerationRequest {
+        ids: (0..8 + 13 * (i % 4)).map(|t| ((t * 31 + i) % 499) as u32).collect(),
+        max_tokens: [9, 14, 3, 12, 6, 1, 8][i],
+        sampling: TokenSampling::GREEDY,
+    };
+    let requests: Vec<GenerationRequest> = (0..7).map(request).collect();
+    let alone = |request: &GenerationRequest| {
+        let mut group = OneGroup::new(Group { requests: vec![request.clone()], features: None });
+        generate(&CandleKernels, (&decoder, &special()), &mut group, &mut no_observer).unwrap();
+        group.generated().completions.remove(0).unwrap()
+    };
+    let alone: Vec<Completion> = requests.iter().map(alone).collect();
+    let all: [(&str, &dyn Kernels); 3] =
+        [("emulated", &kernels()), ("candle", &CandleKernels), ("CPU", &CpuKernels)];
+    for (name, kernels) in all {
+        let waiting = requests.iter().cloned().collect();
+        let mut work = OneByOne { waiting, pause: 0, completions: BTreeMap::new(), together: 0 };
+        generate(kernels, (&decoder, &special()), &mut work, &mut no_observer).unwrap();
+        assert!(work.together >= 3, "{name}: {} were completed together", work.together);
+        assert_eq!(work.completions.into_values().collect::<Vec<_>>(), alone, "{name}");
+    }
 }
 
 #[test]

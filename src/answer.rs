@@ -9,6 +9,9 @@ use crate::event::{FinishReason, Tokens};
 pub struct Description {
     /// The answer, trimmed and without special tokens.
     pub text: String,
+    /// For each question of the request, in order: the logarithms of its labels' probabilities, among all that the model
+    /// could say.
+    pub labels: Vec<Vec<f32>>,
     /// Why it ended.
     pub finish_reason: FinishReason,
     /// Token counts.

@@ -11,7 +11,9 @@ pub struct Request {
     pub messages: Vec<Message>,
     /// Whether the contents follow one another as they are, without the model's chat template: the model continues them.
     pub raw: bool,
-    /// The longest answer, in tokens.
+    /// Questions about the conversation that are answered by probabilities, each by itself.
+    pub questions: Vec<Question>,
+    /// The longest answer, in tokens. 0: there is none, and nothing but the questions is answered.
     pub max_tokens: usize,
     /// How the words are chosen.
     pub sampling: Sampling,
@@ -25,6 +27,15 @@ pub struct Request {
     pub format: AnswerFormat,
     /// The camera whose clip this is about, if it is about one.
     pub camera: Option<CameraId>,
+}
+
+/// A question with given labels. How likely is each of them as the answer?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// What is asked, after all that the last message of the user holds.
+    pub text: String,
+    /// The possible answers, as the model would write them.
+    pub labels: Vec<String>,
 }
 
 /// A message of a conversation.

@@ -230,6 +230,7 @@ impl Describer for RandomModel {
             let seconds = self.time(requests, &mut || self.heartbeat.beat()).map_err(broken)?.wall;
             let description = Description {
                 text: String::new(),
+                labels: Vec::new(),
                 finish_reason: FinishReason::Length,
                 tokens: Tokens {
                     prompt: self.prompt.len(),

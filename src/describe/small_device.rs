@@ -73,6 +73,7 @@ fn repeat(request: &Request) -> Result<Description, DescribeError> {
     let Some(Content::Text(text)) = request.messages[0].content.last() else { panic!("a clip has a prompt") };
     Ok(Description {
         text: text.clone(),
+        labels: Vec::new(),
         finish_reason: FinishReason::Stop,
         tokens: Tokens::default(),
         stages: StageTimes::default(),

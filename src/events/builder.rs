@@ -82,7 +82,7 @@ impl EventBuilder {
         &self,
         clip: &Clip,
         timing: &QueueTiming,
-        Description { text, finish_reason, tokens, stages }: Description,
+        Description { text, finish_reason, tokens, stages, .. }: Description,
         dropped: Dropped,
     ) -> Event {
         Event {
@@ -196,6 +196,7 @@ mod tests {
     fn said(text: &str) -> Result<Answer, DescribeError> {
         Ok(Answer::Described(Description {
             text: text.into(),
+            labels: Vec::new(),
             finish_reason: FinishReason::Stop,
             tokens: Tokens::default(),
             stages: StageTimes::default(),

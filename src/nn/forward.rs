@@ -23,6 +23,23 @@ pub fn forward(
     cache: &mut KvCache,
     observe: ActivationObserver<'_>,
 ) -> Result<Tensor> {
+    let logits = forward_scoring(kernels, decoder, x, cache, 1, observe)?.squeeze(1)?;
+    observe(ActivationPoint::Logits, &logits)?;
+    Ok(logits)
+}
+
+/// [`forward`], with the scores of what follows each of the `last` tokens: `(sequences, last, vocabulary)` in f32.
+///
+/// # Errors
+/// As [`forward`].
+pub fn forward_scoring(
+    kernels: &dyn Kernels,
+    decoder: &Decoder,
+    x: Tensor,
+    cache: &mut KvCache,
+    last: usize,
+    observe: ActivationObserver<'_>,
+) -> Result<Tensor> {
     let (_, tokens, _) = x.dims3()?;
     let positions = SequencePositions::new(&cache.starts, cache.len, tokens, &decoder.rotary);
     let mut x = x;
@@ -34,17 +51,15 @@ pub fn forward(
         let (sum, mlp) = layer_forward(kernels, layer, (&x, &normed), kv, &positions)?;
         match decoder.layers.get(i + 1) {
             Some(next) => (x, normed) = kernels.add_norm(&sum, &mlp, &next.input_norm)?,
-            // The final norm sees the last token alone, see below.
+            // The final norm sees the last tokens alone, see below.
             None => x = (sum + mlp)?,
         }
         observe(ActivationPoint::TextLayer(i), &x)?;
     }
     cache.len += tokens;
-    let last = kernels.norm(&x.narrow(1, tokens - 1, 1)?.contiguous()?, &decoder.norm)?;
+    let last = kernels.norm(&x.narrow(1, tokens - last, last)?.contiguous()?, &decoder.norm)?;
     observe(ActivationPoint::TextNorm, &last)?;
-    let logits = kernels.linear(&decoder.head, &last.squeeze(1)?)?.to_dtype(DType::F32)?;
-    observe(ActivationPoint::Logits, &logits)?;
-    Ok(logits)
+    kernels.linear(&decoder.head, &last)?.to_dtype(DType::F32)
 }
 
 /// Runs one layer. `x` is the residual stream and `normed` its input norm, both `(sequences, tokens, width)`.

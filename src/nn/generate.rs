@@ -10,12 +10,13 @@ use candle_core::{D, Tensor};
 
 use super::{
     decoder::Decoder,
+    embed::embed,
     error::Result,
     forward::{decode_loop, forward},
     kernels::{DecodeLoop, Kernels, NextToken},
     observer::ActivationObserver,
     sampler::{Choice, TokenMask, TokenSampler, TokenSampling},
-    sequence::{KvCache, indices},
+    sequence::KvCache,
 };
 use crate::event::FinishReason;
 
@@ -212,7 +213,16 @@ impl<'a> Generator<'a> {
         let starts = requests.iter().map(|r| slots - r.ids.len()).collect();
         let longest = rows.iter().map(|row| row.max_tokens).max().unwrap_or(0);
         let mut cache = self.decoder.cache(starts, if alone { slots + longest } else { slots })?;
-        let x = self.embed_prompts(&requests, slots, features.as_ref())?;
+        let padding = |ids: &[u32]| std::iter::repeat_n(self.special.pad, slots - ids.len());
+        let ids: Vec<u32> =
+            requests.iter().flat_map(|it| padding(&it.ids).chain(it.ids.iter().copied())).collect();
+        let images = ids.iter().filter(|id| **id == self.special.image).count();
+        let given = features.as_ref().map_or(0, |features| features.dims()[0]);
+        if images != given {
+            candle_core::bail!("the prompts have {images} image tokens, the images {given}");
+        }
+        let x = embed(self.decoder, self.special.image, &ids, features.as_ref(), 0..images)?;
+        let x = x.reshape((requests.len(), slots, ()))?;
         let next = NextToken::of(forward(self.kernels, self.decoder, x, &mut cache, observe)?)?;
         let all: Vec<usize> = (0..rows.len()).collect();
         for i in not_finite(&next.logits, &all)? {
@@ -322,40 +332,6 @@ impl<'a> Generator<'a> {
             sequences.ended(rows[i].number, completion);
         }
         Ok(())
-    }
-
-    /// Embeds the left-padded prompts: `(sequences, slots, width)`. Each image token is replaced by the next vector of
-    /// `features`.
-    fn embed_prompts(
-        &self,
-        requests: &[GenerationRequest],
-        slots: usize,
-        features: Option<&Tensor>,
-    ) -> Result<Tensor> {
-        let mut ids = Vec::with_capacity(requests.len() * slots);
-        for request in requests {
-            ids.extend(std::iter::repeat_n(self.special.pad, slots - request.ids.len()));
-            ids.extend_from_slice(&request.ids);
-        }
-        let is_image = |id: &u32| *id == self.special.image;
-        let text: Vec<u32> = ids.iter().copied().filter(|id| !is_image(id)).collect();
-        let (wanted, given) = (ids.len() - text.len(), features.map_or(0, |f| f.dims()[0]));
-        if wanted != given {
-            candle_core::bail!("the prompts have {wanted} image tokens, the images {given}");
-        }
-        let embeddings = self.decoder.embed(&text)?;
-        let embeddings = match features {
-            Some(features) => {
-                // The features follow the text's embeddings in one table; every slot looks up its own row.
-                let (mut next_text, mut next_image) = (0.., text.len()..);
-                let row = |id| if is_image(id) { next_image.next() } else { next_text.next() };
-                let rows: Vec<usize> = ids.iter().filter_map(row).collect();
-                let rows = indices(&rows, features.device())?;
-                Tensor::cat(&[&embeddings, features], 0)?.index_select(&rows, 0)?
-            }
-            None => embeddings,
-        };
-        embeddings.reshape((requests.len(), slots, ()))
     }
 }
 

@@ -9,13 +9,15 @@
 //! | `layers.rs`, `decoder.rs` | weights as data |
 //! | `kernels/` | the arithmetic |
 //! | `select.rs`, `self_check.rs` | which kernels run, and whether they are right |
-//! | `forward.rs`, `sequence.rs`, `sampler.rs`, `generate.rs` | one pass, the batch and its cache, the next token, whole answers |
+//! | `embed.rs`, `forward.rs`, `sequence.rs`, `sampler.rs`, `generate.rs` | tokens to vectors, one pass, the batch and its cache, the next token, whole answers |
+//! | `score.rs` | how likely tokens are, without generating any |
 //! | `observer.rs` | hooks for activations |
 //! | `roofline.rs` | the peak rates of the device |
 //! | `error.rs` | what can fail |
 
 pub mod decoder;
 pub mod device;
+mod embed;
 pub mod error;
 pub mod forward;
 pub mod generate;
@@ -28,6 +30,7 @@ mod memory_pool;
 pub mod observer;
 pub mod roofline;
 pub mod sampler;
+pub mod score;
 pub mod select;
 pub mod self_check;
 pub mod sequence;

@@ -133,7 +133,7 @@ impl TokenSampler {
 }
 
 /// The logarithms of the probabilities that the scores stand for.
-fn log_softmax(scores: &[f32]) -> Vec<f32> {
+pub fn log_softmax(scores: &[f32]) -> Vec<f32> {
     let most = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = scores.iter().map(|score| f64::from(score - most).exp()).sum();
     scores.iter().map(|score| (f64::from(score - most) - sum.ln()) as f32).collect()

@@ -56,6 +56,7 @@ impl Describer for Slow {
             thread::sleep(A_CLIP * requests.len() as u32);
             let description = Description {
                 text: "Something.".into(),
+                labels: Vec::new(),
                 finish_reason: FinishReason::Stop,
                 tokens: Tokens::default(),
                 stages: StageTimes::default(),

@@ -27,7 +27,6 @@ use camscribe::{
     lifecycle::Lifecycle,
     prompt_spec::PromptSpec,
     queue::{ClipQueue, Overflow},
-    request::Request,
 };
 use chrono::{TimeDelta, Utc};
 
@@ -287,6 +286,7 @@ impl Describer for Stuck {
             self.release.recv().unwrap();
             let description = Description {
                 text: "nothing".into(),
+                labels: Vec::new(),
                 finish_reason: FinishReason::Stop,
                 tokens: Tokens { prompt: 1, image: 0, generated: 1 },
                 stages: StageTimes::default(),

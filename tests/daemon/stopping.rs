@@ -15,7 +15,6 @@ use camscribe::{
     describe::{Describer, Work, in_batches},
     event::{FinishReason, ModelInfo, Tokens},
     heartbeat::Heartbeat,
-    request::Request,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -144,6 +143,7 @@ impl Describer for Sluggish {
             }
             let description = Description {
                 text: "Something.".into(),
+                labels: Vec::new(),
                 finish_reason: FinishReason::Stop,
                 tokens: Tokens::default(),
                 stages: StageTimes::default(),

@@ -50,6 +50,7 @@ impl Describer for Model {
                 }
                 Ok(Description {
                     text: format!("Grey {grey}."),
+                    labels: Vec::new(),
                     finish_reason: FinishReason::Stop,
                     tokens: Tokens { prompt: 9, image: 6, generated: 3 },
                     stages: StageTimes::default(),

@@ -11,15 +11,17 @@ use candle_core::Tensor;
 
 use super::{
     super::{answer_format::FormatMatcher, describer::Work, stop_texts::StopTexts},
+    label_scoring::LabelScoring,
     model::{Prepared, Ready, SmolVlm},
     prompt::{PromptError, TextStream},
 };
 use crate::{
     answer::{DescribeError, Description, Piece, StageTimes, TokenScore},
-    event::Tokens,
+    event::{FinishReason, Tokens},
     nn::{
         error::Result as NetworkResult,
         generate::{Completion, GenerationRequest, Group, NotFinite, Sequences, Then},
+        observer::ActivationObserver,
         sampler::{Choice, Likelihood, TokenMask},
     },
     request::Request,
@@ -48,6 +50,8 @@ struct Open<'a> {
     format: Option<FormatMatcher>,
     /// The text so far.
     text: String,
+    /// Of the questions.
+    labels: Vec<Vec<f32>>,
     stages: StageTimes,
     /// When its prompt had been read.
     prefilled: Instant,
@@ -86,7 +90,7 @@ impl Open<'_> {
         }
         let tokens = Tokens { prompt: self.prompt_tokens, image: self.image_tokens, generated: ids.len() };
         let stages = StageTimes { decode: self.prefilled.elapsed(), ..self.stages };
-        Ok(Description { text: self.text, finish_reason, tokens, stages })
+        Ok(Description { text: self.text, labels: self.labels, finish_reason, tokens, stages })
     }
 }
 
@@ -110,7 +114,8 @@ impl<'a> Answering<'a> {
         model.network.generate(&mut self, &mut observe).map_err(|error| model.device_error(error))
     }
 
-    /// The next requests as sequences. Those that cannot be answered are answered so.
+    /// The next requests as sequences. Those that cannot be answered are answered so, and so are those that have nothing
+    /// but questions.
     fn begin(&mut self, requests: &[Request]) -> NetworkResult<Group> {
         let start = Instant::now();
         let model = self.model;
@@ -120,31 +125,49 @@ impl<'a> Answering<'a> {
         let preprocess = start.elapsed();
         heartbeat.beat();
         let start = Instant::now();
-        let features = model.network.encode(&tiles, &mut |_, _| {
+        let mut observe = |_, _: &Tensor| {
             heartbeat.beat();
             Ok(())
-        })?;
-        let stages = StageTimes { preprocess, vision: start.elapsed(), ..StageTimes::default() };
-        let (mut generations, mut numbers) = (Vec::new(), Vec::new());
-        for (request, prepared) in requests.iter().zip(prepared) {
-            let number = self.taken;
-            self.taken += 1;
-            let Ready { prompt, sampling, format } = match prepared {
+        };
+        let features = model.network.encode(&tiles, &mut observe)?;
+        let mut stages = StageTimes { preprocess, vision: start.elapsed(), ..StageTimes::default() };
+        let first = self.taken;
+        self.taken += requests.len();
+        let good = prepared.iter().enumerate().filter(|(_, prepared)| prepared.is_ok());
+        let numbers: Vec<usize> = good.map(|(i, _)| first + i).collect();
+        self.work.spent(&numbers, stages);
+        // The features of all requests stand one after the other.
+        let (mut generations, mut parts, mut next_row) = (Vec::new(), Vec::new(), 0);
+        for ((request, prepared), number) in requests.iter().zip(prepared).zip(first..) {
+            let Ready { prompt, sampling, format, questions } = match prepared {
                 Ok(ready) => ready,
                 Err(error) => {
                     self.work.answered(number, Err(error));
                     continue;
                 }
             };
-            numbers.push(number);
+            let rows = prompt.image_tokens;
+            let own = features.as_ref().filter(|_| rows > 0).map(|all| all.narrow(0, next_row, rows));
+            let own = own.transpose()?;
+            next_row += rows;
+            let labels = self.score_questions(number, &questions, own.as_ref(), &mut stages, &mut observe)?;
+            if request.max_tokens == 0 && !labels.is_empty() {
+                let tokens = Tokens { prompt: questions.prompt_tokens, image: rows, generated: 0 };
+                let finish_reason = FinishReason::Stop;
+                let answer = Description { text: String::new(), labels, finish_reason, tokens, stages };
+                self.work.answered(number, Ok(answer));
+                continue;
+            }
+            parts.extend(own);
             let open = Open {
                 number,
                 prompt_tokens: prompt.ids.len(),
-                image_tokens: prompt.image_tokens,
+                image_tokens: rows,
                 stream: model.prompter.text_stream(),
                 stop: StopTexts::new(request.stop.clone()),
                 format,
                 text: String::new(),
+                labels,
                 stages,
                 prefilled: Instant::now(),
                 broken: None,
@@ -153,8 +176,32 @@ impl<'a> Answering<'a> {
             self.begun += 1;
             generations.push(GenerationRequest { ids: prompt.ids, max_tokens: request.max_tokens, sampling });
         }
-        self.work.spent(&numbers, stages);
+        let features = match parts.len() {
+            0 => None,
+            1 => parts.pop(),
+            _ => Some(Tensor::cat(&parts, 0)?),
+        };
         Ok(Group { requests: generations, features })
+    }
+
+    /// The labels' probabilities of a request's questions. `features` are those of its images.
+    fn score_questions(
+        &mut self,
+        number: usize,
+        questions: &LabelScoring,
+        features: Option<&Tensor>,
+        stages: &mut StageTimes,
+        observe: ActivationObserver<'_>,
+    ) -> NetworkResult<Vec<Vec<f32>>> {
+        if questions.sequences.is_empty() {
+            return Ok(Vec::new());
+        }
+        let start = Instant::now();
+        let scores = self.model.network.score(&questions.sequences, features, observe)?;
+        let time = StageTimes { prefill: start.elapsed(), ..StageTimes::default() };
+        self.work.spent(&[number], time);
+        stages.prefill = time.prefill;
+        Ok(questions.labels(&scores))
     }
 
     /// The tokens of a choice and their probabilities.
@@ -223,7 +270,8 @@ impl Sequences for Answering<'_> {
     fn prefilled(&mut self, sequences: Range<usize>, time: Duration) {
         for sequence in sequences.clone() {
             if let Some(open) = self.open.get_mut(&sequence) {
-                (open.stages.prefill, open.prefilled) = (time, Instant::now());
+                open.stages.prefill += time;
+                open.prefilled = Instant::now();
             }
         }
         let numbers = self.numbers(sequences);

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `model.rs` | the describer: requests in, answers out |
 //! | `answering.rs` | one run of it: requests to sequences, tokens to text |
+//! | `label_scoring.rs` | questions with labels as sequences to be scored |
 //! | `network.rs` | the whole network: tiles and token ids in, token ids out |
 //! | `config.rs`, `layout.rs` | what a checkpoint states, and the tensors that it must have |
 //! | `preprocess.rs` | frames to tiles |
@@ -17,6 +18,7 @@
 mod answering;
 pub mod config;
 pub mod connector;
+mod label_scoring;
 pub mod layout;
 pub mod model;
 pub mod network;

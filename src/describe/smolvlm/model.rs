@@ -15,10 +15,11 @@ use super::{
     },
     answering::Answering,
     config::{ModelConfig, ProcessorConfig},
+    label_scoring::LabelScoring,
     layout::layout,
     network::Network,
     preprocess::{Medium, Preprocessor},
-    prompt::{Message, Part, Prompt, Prompter},
+    prompt::{Message, Part, Prompt, PromptError, Prompter, Role},
     sampling::{FrameSampling, REFERENCE_SKIP},
 };
 use crate::{
@@ -63,6 +64,8 @@ pub(super) struct Ready {
     pub sampling: TokenSampling,
     /// What the answer must follow.
     pub format: Option<FormatMatcher>,
+    /// The questions about it.
+    pub questions: LabelScoring,
 }
 
 /// Requests that are ready for the network.
@@ -168,9 +171,9 @@ impl SmolVlm {
         for request in requests {
             prepared.push(self.media(request).and_then(|own| {
                 let (prompt, sampling) = (self.prompt(request, &own)?, self.sampling(request)?);
-                let format = self.format(request)?;
+                let (format, questions) = (self.format(request)?, self.questions(request, &own)?);
                 media.extend(own);
-                Ok(Ready { prompt, sampling, format })
+                Ok(Ready { prompt, sampling, format, questions })
             }));
         }
         let tiles =
@@ -178,8 +181,22 @@ impl SmolVlm {
         Prepared { requests: prepared, tiles }
     }
 
-    /// The prompt of a request with these images and frames.
+    /// The prompt of a conversation with these images and frames.
     fn prompt(&self, request: &Request, media: &[Medium<'_>]) -> Result<Prompt, DescribeError> {
+        let messages = self.messages(&request.messages, media);
+        let prompt =
+            if request.raw { self.prompter.build_raw(&messages) } else { self.prompter.build(&messages) };
+        let prompt = prompt.map_err(|e| DescribeError::Request(e.to_string()))?;
+        tracing::trace!("prompt: {}", prompt.text);
+        if prompt.ids.is_empty() {
+            return Err(DescribeError::Request("the prompt is empty".into()));
+        }
+        self.fits(prompt.ids.len(), request)?;
+        Ok(prompt)
+    }
+
+    /// Messages as the prompter takes them.
+    fn messages(&self, messages: &[request::Message], media: &[Medium<'_>]) -> Vec<Message> {
         let mut media = media.iter();
         let mut part = |content: &Content| match content {
             Content::Text(text) => Part::Text(text.clone()),
@@ -197,23 +214,42 @@ impl SmolVlm {
             role: message.role,
             parts: message.content.iter().map(&mut part).collect(),
         };
-        let messages: Vec<_> = request.messages.iter().map(&mut message).collect();
-        let prompt =
-            if request.raw { self.prompter.build_raw(&messages) } else { self.prompter.build(&messages) };
-        let prompt = prompt.map_err(|e| DescribeError::Request(e.to_string()))?;
-        tracing::trace!("prompt: {}", prompt.text);
-        if prompt.ids.is_empty() {
-            return Err(DescribeError::Request("the prompt is empty".into()));
+        messages.iter().map(&mut message).collect()
+    }
+
+    /// Checks that so many tokens fit into the model.
+    fn fits(&self, tokens: usize, request: &Request) -> Result<(), DescribeError> {
+        let most = self.network.config.text.max_position_embeddings;
+        if tokens < most {
+            return Ok(());
         }
-        let (tokens, most) = (prompt.ids.len(), self.network.config.text.max_position_embeddings);
-        if tokens >= most {
-            return Err(DescribeError::Request(format!(
-                "{} and the text make {tokens} tokens, and the model ends at {most}: use fewer frames, smaller \
-                 images, or a shorter text",
-                plural(request.pictures(), "picture")
-            )));
+        Err(DescribeError::Request(format!(
+            "{} and the text make {tokens} tokens, and the model ends at {most}: use fewer frames, smaller images, or a \
+             shorter text",
+            plural(request.pictures(), "picture")
+        )))
+    }
+
+    /// What must be scored to answer the questions of a request.
+    fn questions(&self, request: &Request, media: &[Medium<'_>]) -> Result<LabelScoring, DescribeError> {
+        let refused = |error: PromptError| DescribeError::Request(error.to_string());
+        let messages = self.messages(&request.messages, media);
+        let mut scoring = LabelScoring::default();
+        for question in &request.questions {
+            let mut messages = messages.clone();
+            let text = Part::Text(question.text.clone());
+            match messages.last_mut().filter(|message| message.role == Role::User) {
+                Some(last) => last.parts.push(text),
+                None => messages.push(Message { role: Role::User, parts: vec![text] }),
+            }
+            let prompt = self.prompter.build(&messages).map_err(refused)?;
+            let labels = question.labels.iter().map(|label| self.prompter.answer(label));
+            let labels: Vec<Vec<u32>> = labels.collect::<Result<_, _>>().map_err(refused)?;
+            let longest = labels.iter().map(Vec::len).max().unwrap_or(0);
+            self.fits(prompt.ids.len() + longest, request)?;
+            scoring.add(&prompt, &labels);
         }
-        Ok(prompt)
+        Ok(scoring)
     }
 
     /// What the answer must follow.

@@ -18,6 +18,7 @@ use crate::nn::{
     generate::{Generated, GenerationRequest, Group, OneGroup, Sequences, SpecialTokens, generate},
     kernels::{CandleKernels, Kernels},
     observer::{ActivationObserver, ActivationPoint, no_observer},
+    score::{Scored, score},
     select::{SelectedKernels, select},
     self_check::decoder_logits,
     weights::Weights,
@@ -168,6 +169,21 @@ impl Network {
         let mut group = OneGroup::new(Group { requests: requests.to_vec(), features: features.cloned() });
         self.generate(&mut group, observe)?;
         Ok(group.generated())
+    }
+
+    /// How likely tokens are after sequences that have the same images: see [`score`]. `features` is the result of
+    /// [`Network::encode`] for the tiles of one of them.
+    ///
+    /// # Errors
+    /// When tiles and image tokens do not match, the device fails, or the observer returns an error.
+    pub fn score(
+        &self,
+        sequences: &[Scored],
+        features: Option<&Tensor>,
+        observe: ActivationObserver<'_>,
+    ) -> Result<Vec<Vec<Vec<f32>>>> {
+        let model = (&self.decoder, &self.special);
+        self.on_pool(|| score(&*self.kernels, model, sequences, features, observe))
     }
 
     /// On the CPU, runs `work` on a thread of rayon's pool. From any other thread each of the hundreds of operations of

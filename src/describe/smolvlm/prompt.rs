@@ -189,6 +189,16 @@ impl Prompter {
         TextStream { prompter: self, pending: Vec::new(), blanks: String::new(), begun: false }
     }
 
+    /// The tokens of an answer that begins with this text. The model's answers begin with a space, because nothing follows
+    /// the colon of the prompt.
+    ///
+    /// # Errors
+    /// When the tokenizer fails.
+    pub fn answer(&self, text: &str) -> Result<Vec<u32>, PromptError> {
+        let encoding = self.tokenizer.encode(format!(" {text}"), false).map_err(PromptError::Tokenizer)?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
     /// A token as text and bytes; a control token as it is written.
     pub fn token(&self, id: u32) -> Token {
         let bytes = token_bytes(&self.tokenizer.id_to_token(id).unwrap_or_default());

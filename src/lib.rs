@@ -13,6 +13,7 @@
 )]
 //! | [`camera`], [`frame`], [`clip`], [`interval`] | what cameras give, and how it is cut into clips |
 //! | [`prompt_spec`], [`request`], [`answer`] | what the model is asked: about a clip, and in general; its answer |
+//! | [`decision`] | typed questions, answered by probabilities |
 //! | [`queue`] | clips of all cameras in, fair batches out; bounded |
 //! | [`gate`] | whether a clip shows anything new |
 //! | [`describe`] | batches in, descriptions out: the worker, the trait of describers, the model families |
@@ -56,6 +57,7 @@ pub mod camera;
 #[cfg(feature = "daemon")]
 pub mod capture;
 pub mod clip;
+pub mod decision;
 pub mod describe;
 pub mod device;
 pub mod event;

@@ -36,7 +36,7 @@ pub const LAYERS: &[&[&str]] = &[
     &["frame", "hub", "lifecycle", "shutdown"],
     &["clip", "config", "event"],
     &["answer", "gate", "metrics", "nn", "request", "runtime_settings"],
-    &["queue"],
+    &["decision", "queue"],
     &["capture", "describe", "http", "image_file", "publish"],
     &["bench", "events"],
     &["app"],

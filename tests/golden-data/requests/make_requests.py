@@ -180,31 +180,42 @@ def answer(model, processor, inputs, case):
         float((top[:, 0] - top[:, 1]).min())
 
 
+def load(checkpoint):
+    """Model, processor, and the first resize of a video's frames that the checkpoint says."""
+    torch.set_num_threads(1)
+    model = transformers.AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=torch.float32,
+                                                                     attn_implementation="sdpa").eval()
+    settings = json.loads((checkpoint / "preprocessor_config.json").read_text())
+    processor = transformers.AutoProcessor.from_pretrained(checkpoint)
+    return model, processor, settings["video_sampling"]["video_size"]["longest_edge"]
+
+
+def sha256_of_weights(checkpoint):
+    return {"weights_sha256": hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()}
+
+
+def write(out, weights, cases):
+    """The cases as JSON, with what made them. `weights` says which these are."""
+    dump = lambda x: json.dumps(x, ensure_ascii=False)
+    head = {"versions": {m.__name__: m.__version__ for m in (transformers, torch, torchvision)}, **weights}
+    cases = ",\n".join("  {" + ",\n   ".join(f"{dump(k)}: {dump(v)}" for k, v in c.items()) + "}" for c in cases)
+    out.write_text("{\n" + "".join(f" {dump(k)}: {dump(v)},\n" for k, v in head.items())
+                   + f' "cases": [\n{cases}\n ]\n}}\n', encoding="utf-8")
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("checkpoint", type=pathlib.Path)
     ap.add_argument("out", type=pathlib.Path)
     args = ap.parse_args()
-    torch.set_num_threads(1)
-    model = transformers.AutoModelForImageTextToText.from_pretrained(args.checkpoint, dtype=torch.float32,
-                                                                     attn_implementation="sdpa").eval()
-    processor = transformers.AutoProcessor.from_pretrained(args.checkpoint)
-    settings = json.loads((args.checkpoint / "preprocessor_config.json").read_text())
-    video_edge = settings["video_sampling"]["video_size"]["longest_edge"]
-
+    model, processor, video_edge = load(args.checkpoint)
     done = []
     for it in CASES:
         result, margin = answer(model, processor, prepare(processor, video_edge, it), it)
         done.append(it | result)
         print(f"{it['name']}: {result['n_tokens']} tokens, {result['n_image_tokens']} of images, "
               f"{len(result['ids'])} new, margin {margin:.4f}, {result['text']!r}", flush=True)
-
-    dump = lambda x: json.dumps(x, ensure_ascii=False)
-    head = {"versions": {m.__name__: m.__version__ for m in (transformers, torch, torchvision)},
-            "weights_sha256": hashlib.sha256((args.checkpoint / "model.safetensors").read_bytes()).hexdigest()}
-    cases = ",\n".join("  {" + ",\n   ".join(f"{dump(k)}: {dump(v)}" for k, v in c.items()) + "}" for c in done)
-    args.out.write_text("{\n" + "".join(f" {dump(k)}: {dump(v)},\n" for k, v in head.items())
-                        + f' "cases": [\n{cases}\n ]\n}}\n', encoding="utf-8")
+    write(args.out, sha256_of_weights(args.checkpoint), done)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 //! The model equals the reference implementation in prompts, pixels, every part of the network and the
-//! answers, on all golden cases. `tests/golden-data` has those of the built-in model; the folder that
-//! `CAMSCRIBE_GOLDEN` names has those of the published ones.
+//! answers, on all golden cases. `tests/golden-data` has those of the built-in model, and in `random` those of random
+//! weights in the sizes of a published one; the folder that `CAMSCRIBE_GOLDEN` names has those of the published ones.
 
 use std::{
     collections::BTreeMap,
@@ -31,6 +31,7 @@ pub fn trials() -> Vec<Trial> {
             || {},
         ));
     }
+    trials.extend(random_weights(&own.join("random")));
     for root in [own].into_iter().chain(named) {
         let mut checkpoints: BTreeMap<String, Vec<Case>> = BTreeMap::new();
         for case in cases(&root).unwrap() {
@@ -53,8 +54,24 @@ pub fn trials() -> Vec<Trial> {
     trials
 }
 
+/// Returns the checks for random weights in the sizes of a published model: in f32 alone, which says most. A tile takes
+/// seconds in a program that is not optimised, so that only the first check is for such a one.
+fn random_weights(root: &Path) -> [Trial; 2] {
+    let all = cases(root).unwrap();
+    let (two_images, rest): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|it| it.name.ends_with("/two_images"));
+    let slow = cfg!(debug_assertions).then(|| "an optimised build (cargo test --release)".to_owned());
+    [
+        check(None, "golden::random_weights_equal_the_reference", move || all_pass(DtypeChoice::F32, &rest)),
+        check(slow, "golden::random_weights_with_two_images_equal_the_reference", move || {
+            all_pass(DtypeChoice::F32, &two_images);
+        }),
+    ]
+}
+
 /// Runs the cases of one checkpoint.
 fn all_pass(dtype: DtypeChoice, cases: &[Case]) {
+    assert!(!cases.is_empty(), "no golden case");
     let mut runner = Runner::new(choose(DeviceChoice::Cpu, dtype).unwrap());
     let mut failed = Vec::new();
     for case in cases {

@@ -18,8 +18,7 @@ use camscribe::{
         prompt::{Message, Part, Prompt, Prompter, Role},
     },
     nn::{
-        device::ComputeTarget, error::LoadError, generate::GenerationRequest, observer::ActivationPoint,
-        sampler::TokenSampling,
+        device::ComputeTarget, generate::GenerationRequest, observer::ActivationPoint, sampler::TokenSampling,
     },
     resize::RgbImage,
 };
@@ -50,6 +49,8 @@ pub struct Case {
     pub name: String,
     /// The folder below `ckpt` whose weights it needs.
     pub checkpoint: String,
+    /// The seed of its weights, where they are not stored.
+    random_seed: Option<u64>,
     root: PathBuf,
     json: PathBuf,
 }
@@ -58,7 +59,9 @@ impl Case {
     /// Returns whether the weights that it needs are there.
     pub fn has_weights(&self) -> bool {
         let dir = self.weights();
-        dir.join("model.safetensors").exists() || dir.join("model.safetensors.index.json").exists()
+        self.random_seed.is_some()
+            || dir.join("model.safetensors").exists()
+            || dir.join("model.safetensors.index.json").exists()
     }
 
     fn weights(&self) -> PathBuf {
@@ -78,8 +81,8 @@ pub fn cases(root: &Path) -> Result<Vec<Case>> {
             if json.extension().is_some_and(|e| e == "json") && json.with_extension("safetensors").exists() {
                 let name = json.with_extension("");
                 let name = name.strip_prefix(&golden)?.display().to_string();
-                let checkpoint = expected(&json)?.checkpoint.shape;
-                found.push(Case { name, checkpoint, root: root.into(), json });
+                let Checkpoint { shape, random_seed, .. } = expected(&json)?.checkpoint;
+                found.push(Case { name, checkpoint: shape, random_seed, root: root.into(), json });
             }
         }
     }
@@ -104,6 +107,7 @@ struct Expected {
     messages: Vec<Vec<GivenMessage>>,
     media: Vec<Medium>,
     splitting: Option<bool>,
+    longest_edge: Option<usize>,
     prompt_text: Vec<String>,
     #[serde(default)]
     pixel_u8_sha256: Vec<Vec<String>>,
@@ -117,6 +121,7 @@ struct Expected {
 struct Checkpoint {
     shape: String,
     parameters: u64,
+    random_seed: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -171,22 +176,19 @@ impl Tolerance {
 /// Runs cases on one device, keeping the checkpoint of the last one.
 pub struct Runner {
     target: ComputeTarget,
-    load: Load,
+    change: fn(Network) -> Network,
     network: Option<(PathBuf, Network)>,
 }
 
-/// How a checkpoint becomes a network.
-type Load = fn(&Path, ModelConfig, ComputeTarget) -> Result<Network, LoadError>;
-
 impl Runner {
     pub fn new(target: ComputeTarget) -> Self {
-        Self { target, load: Network::load, network: None }
+        Self { target, change: |network| network, network: None }
     }
 
-    /// With networks that are loaded in another way.
+    /// With networks that are changed after they were loaded.
     #[allow(dead_code, reason = "not every program that has this file needs it")]
-    pub fn loading(self, load: Load) -> Self {
-        Self { load, ..self }
+    pub fn changing(self, change: fn(Network) -> Network) -> Self {
+        Self { change, ..self }
     }
 
     /// Runs every case of these roots, and says what became of each.
@@ -226,10 +228,16 @@ impl Runner {
         let config = ModelConfig::load(&dir)?;
         let mut processor = ProcessorConfig::load(&dir, &config)?;
         processor.video_edge = expected.video_edge;
+        processor.image_edge = expected.longest_edge.unwrap_or(processor.image_edge);
         let prompter = Prompter::load(&dir, &config, &processor)?;
         if self.network.as_ref().is_none_or(|(loaded, _)| *loaded != dir) {
             self.network = None;
-            self.network = Some((dir.clone(), (self.load)(&dir, config, self.target.clone())?));
+            let target = self.target.clone();
+            let network = match case.random_seed {
+                Some(seed) => Network::random(config, seed, target),
+                None => Network::load(&dir, config, target),
+            };
+            self.network = Some((dir.clone(), (self.change)(network?)));
         }
         let Some((_, network)) = &self.network else { bail!("no network") };
         if let Some(why) = &network.refused {

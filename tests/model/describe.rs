@@ -6,7 +6,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 use camscribe::{
     answer::DescribeError,
     clip::Clip,
-    describe::{self, Answers, Describer, LoadOptions, smolvlm::config::ModelConfig},
+    describe::{self, Answers, Describer, LoadOptions},
     device::DeviceChoice,
     event::ModelInfo,
     frame::{Clock, Frame},
@@ -14,23 +14,8 @@ use camscribe::{
     request::Request,
 };
 use chrono::{TimeDelta, Utc};
-use tempfile::TempDir;
 
 use crate::support::checkpoint;
-
-/// A directory with the built-in model's configuration and tokenizer, and random weights.
-fn folder() -> TempDir {
-    let dir = TempDir::new().unwrap();
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
-    for file in fs::read_dir(&shipped).unwrap().map(|entry| entry.unwrap().path()) {
-        if file.extension().is_some_and(|e| e == "json") {
-            fs::copy(&file, dir.path().join(file.file_name().unwrap())).unwrap();
-        }
-    }
-    let config = ModelConfig::load(dir.path()).unwrap();
-    checkpoint::write(&dir.path().join("model.safetensors"), &checkpoint::random(&config, 5));
-    dir
-}
 
 fn load(dir: &Path) -> Box<dyn Describer> {
     let options = LoadOptions { device: DeviceChoice::Cpu, id: "test".into(), ..LoadOptions::default() };
@@ -44,7 +29,7 @@ fn describe(model: &mut dyn Describer, clips: &[Clip]) -> Answers {
 
 #[test]
 fn describing_beats_the_heartbeat() {
-    let dir = folder();
+    let dir = checkpoint::random_shapes(5);
     let mut model = load(dir.path());
     let heartbeat = model.heartbeat();
     heartbeat.idle();
@@ -82,7 +67,7 @@ fn clip(frames: u64, width: u32, height: u32) -> Clip {
 
 #[test]
 fn a_clip_that_cannot_be_described_does_not_harm_the_others_of_its_batch() {
-    let dir = folder();
+    let dir = checkpoint::random_shapes(5);
     let mut model = load(dir.path());
     let good = [clip(3, 64, 48), clip(5, 31, 77)];
     let mut torn = clip(2, 16, 16);
@@ -108,7 +93,7 @@ fn a_clip_that_cannot_be_described_does_not_harm_the_others_of_its_batch() {
 
 #[test]
 fn a_batch_without_a_clip_that_can_be_described_is_answered_too() {
-    let dir = folder();
+    let dir = checkpoint::random_shapes(5);
     let mut model = load(dir.path());
     assert!(describe(&mut *model, &[]).is_empty());
     assert!(matches!(describe(&mut *model, &[clip(0, 8, 8)])[..], [Err(DescribeError::Request(_))]));
@@ -116,7 +101,7 @@ fn a_batch_without_a_clip_that_can_be_described_is_answered_too() {
 
 #[test]
 fn events_carry_the_model_info() {
-    let dir = folder();
+    let dir = checkpoint::random_shapes(5);
     let expected =
         ModelInfo { id: "test".into(), revision: String::new(), device: "cpu".into(), dtype: "f32".into() };
     assert_eq!(load(dir.path()).model(), expected);
@@ -125,7 +110,7 @@ fn events_carry_the_model_info() {
 #[cfg(not(feature = "cuda"))]
 #[test]
 fn a_missing_device_is_reported_before_the_weights_are_read() {
-    let dir = folder();
+    let dir = checkpoint::random_shapes(5);
     fs::remove_file(dir.path().join("model.safetensors")).unwrap();
     let error =
         describe::load(dir.path(), LoadOptions { device: DeviceChoice::Cuda(0), ..LoadOptions::default() });

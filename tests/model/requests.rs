@@ -1,5 +1,5 @@
 //! Requests of every kind are answered as by the reference, each alone and all in one batch: its answers are in
-//! `tests/golden-data/requests`.
+//! `tests/golden-data/requests`, those of the built-in model and, 1 to 96 tokens long, those of random weights.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,12 +20,22 @@ use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::support::picture::frame;
+use crate::support::{checkpoint, picture::frame};
 
 #[derive(Deserialize)]
 struct Golden {
-    weights_sha256: String,
+    #[serde(flatten)]
+    weights: Weights,
     cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Weights {
+    /// The digest of the built-in model's.
+    WeightsSha256(String),
+    /// The seed of random ones in the built-in model's sizes.
+    RandomSeed(u64),
 }
 
 #[derive(Deserialize)]
@@ -67,13 +77,22 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn golden() -> Golden {
-    let text = fs::read_to_string(root().join("tests/golden-data/requests/shapes.json")).unwrap();
-    let golden: Golden = serde_json::from_str(&text).unwrap();
-    let weights = fs::read(root().join("models/shapes/model.safetensors")).unwrap();
-    let digest: String = Sha256::digest(&weights).iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(digest, golden.weights_sha256, "the answers were made with other weights");
-    golden
+/// The cases of a file, and the model that they are for.
+fn golden(file: &str) -> (Vec<Case>, Box<dyn Describer>) {
+    let text = fs::read_to_string(root().join("tests/golden-data/requests").join(file)).unwrap();
+    let Golden { weights, cases } = serde_json::from_str(&text).unwrap();
+    assert!(!cases.is_empty());
+    let shapes = root().join("models/shapes");
+    let model = match weights {
+        Weights::WeightsSha256(expected) => {
+            let weights = fs::read(shapes.join("model.safetensors")).unwrap();
+            let digest: String = Sha256::digest(&weights).iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(digest, expected, "the answers were made with other weights");
+            load(&shapes)
+        }
+        Weights::RandomSeed(seed) => load(checkpoint::random_shapes(seed).path()),
+    };
+    (cases, model)
 }
 
 fn picture(w: u32, h: u32, t: u32) -> Picture {
@@ -121,10 +140,10 @@ impl Case {
     }
 }
 
-fn load() -> Box<dyn Describer> {
+fn load(dir: &Path) -> Box<dyn Describer> {
     let options =
         LoadOptions { device: DeviceChoice::Cpu, dtype: DtypeChoice::F32, ..LoadOptions::default() };
-    describe::load(&root().join("models/shapes"), options).unwrap()
+    describe::load(dir, options).unwrap()
 }
 
 /// The answers, and the texts that came as they were made.
@@ -134,23 +153,33 @@ fn answers(model: &mut dyn Describer, requests: &[Request]) -> Vec<(Description,
     answers.into_iter().map(Result::unwrap).zip(streamed).collect()
 }
 
-#[test]
-fn each_request_is_answered_alone_as_by_the_reference() {
-    let mut model = load();
-    for case in golden().cases {
+fn each_is_answered_alone(file: &str) {
+    let (cases, mut model) = golden(file);
+    for case in cases {
         let (answer, streamed) = answers(&mut *model, &[case.request()]).remove(0);
         case.check(&answer, &streamed, "alone");
     }
 }
 
 #[test]
+fn each_request_is_answered_alone_as_by_the_reference() {
+    each_is_answered_alone("shapes.json");
+}
+
+#[test]
+fn short_and_long_answers_are_those_of_the_reference() {
+    each_is_answered_alone("random.json");
+}
+
+#[test]
 fn requests_of_every_kind_are_answered_in_one_batch_as_alone() {
-    let mut model = load();
-    let cases = golden().cases;
-    for batch in [&cases[..], &cases[10..15]] {
-        let requests: Vec<_> = batch.iter().map(Case::request).collect();
-        for (case, (answer, streamed)) in batch.iter().zip(answers(&mut *model, &requests)) {
-            case.check(&answer, &streamed, "in a batch");
+    for (file, part) in [("shapes.json", 10..15), ("random.json", 0..5)] {
+        let (cases, mut model) = golden(file);
+        for batch in [&cases[..], &cases[part]] {
+            let requests: Vec<_> = batch.iter().map(Case::request).collect();
+            for (case, (answer, streamed)) in batch.iter().zip(answers(&mut *model, &requests)) {
+                case.check(&answer, &streamed, "in a batch");
+            }
         }
     }
 }

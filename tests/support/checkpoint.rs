@@ -1,6 +1,6 @@
 //! Checkpoints of random weights, for tests that do not depend on the values.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use camscribe::{
     describe::smolvlm::{
@@ -10,6 +10,7 @@ use camscribe::{
     nn::{decoder::DecoderConfig, weights::random::numbers},
 };
 use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
+use tempfile::TempDir;
 
 /// Returns the configuration of a very small SmolVLM2: 4 image tokens per tile, grouped-query attention.
 pub fn tiny() -> ModelConfig {
@@ -57,4 +58,18 @@ pub fn write(path: &Path, tensors: &BTreeMap<String, (Vec<usize>, Vec<u8>)>) {
     let view = |(shape, bytes)| TensorView::new(Dtype::F32, Vec::clone(shape), bytes).unwrap();
     let views: Vec<_> = tensors.iter().map(|(name, (s, b))| (name, view((s, b)))).collect();
     serialize_to_file(views, None, path).unwrap();
+}
+
+/// Makes a directory with the built-in model's configuration and tokenizer, and random weights.
+pub fn random_shapes(seed: u64) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
+    for file in fs::read_dir(&shipped).unwrap().map(|entry| entry.unwrap().path()) {
+        if file.extension().is_some_and(|e| e == "json") {
+            fs::copy(&file, dir.path().join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    let config = ModelConfig::load(dir.path()).unwrap();
+    write(&dir.path().join("model.safetensors"), &random(&config, seed));
+    dir
 }

@@ -14,7 +14,7 @@ CUDA = CUDA_COMPUTE_CAP=$(CUDA_COMPUTE_CAP) CUDA_HOME=$(or $(CUDA_HOME),$(CUDA_T
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test build lint deny chaos fuzz cuda gpu-bench install deb deb-cuda test-deb test-ha
+.PHONY: help demo test build lint deny chaos fuzz cuda gpu-bench install deb deb-cuda test-deb test-ha test-text
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -91,6 +91,9 @@ test-deb: deb ## install, upgrade, use and purge the package on a clean Debian 1
 test-ha: build ## what Home Assistant itself makes of the messages; installs it (250 MB) into target/home-assistant
 	@.ci/install-deps test
 	@tests/home-assistant/run
+
+test-text: build ## the answers of trained text weights against transformers; installs it (7 GB) into target/text-weights
+	@tests/text-weights/run
 
 install: ## the program that was built (PROGRAM, target/release/camscribe), and its configuration
 	@[ -x $(PROGRAM) ] || { echo "there is no $(PROGRAM): run 'make build' first, as yourself" >&2; exit 1; }

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -77,18 +77,22 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// The built-in model.
+fn shapes() -> PathBuf {
+    root().join("models/shapes")
+}
+
 /// The cases of a file, and the model that they are for.
 fn golden(file: &str) -> (Vec<Case>, Box<dyn Describer>) {
     let text = fs::read_to_string(root().join("tests/golden-data/requests").join(file)).unwrap();
     let Golden { weights, cases } = serde_json::from_str(&text).unwrap();
     assert!(!cases.is_empty());
-    let shapes = root().join("models/shapes");
     let model = match weights {
         Weights::WeightsSha256(expected) => {
-            let weights = fs::read(shapes.join("model.safetensors")).unwrap();
+            let weights = fs::read(shapes().join("model.safetensors")).unwrap();
             let digest: String = Sha256::digest(&weights).iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(digest, expected, "the answers were made with other weights");
-            load(&shapes)
+            load(&shapes())
         }
         Weights::RandomSeed(seed) => load(checkpoint::random_shapes(seed).path()),
     };
@@ -236,21 +240,21 @@ impl Work for Joining {
 
 #[test]
 fn requests_that_join_while_others_are_answered_are_answered_as_alone() {
-    let mut model = load();
-    let cases = golden().cases;
-    let mut work = Joining::new(cases.iter().map(Case::request), 6);
-    model.run(&mut work).unwrap();
-    assert!(work.together >= 4, "{} were answered together", work.together);
-    for (number, case) in cases.iter().enumerate() {
-        let streamed = work.texts.get(&number).map_or("", String::as_str);
-        case.check(&work.answers[&number], streamed, "joining others");
+    for file in ["shapes.json", "random.json"] {
+        let (cases, mut model) = golden(file);
+        let mut work = Joining::new(cases.iter().map(Case::request), 6);
+        model.run(&mut work).unwrap();
+        assert!(work.together >= 4, "{} were answered together", work.together);
+        for (number, case) in cases.iter().enumerate() {
+            let streamed = work.texts.get(&number).map_or("", String::as_str);
+            case.check(&work.answers[&number], streamed, "joining others");
+        }
     }
 }
 
 #[test]
 fn requests_that_nobody_wants_any_more_leave_and_the_others_are_answered_as_alone() {
-    let mut model = load();
-    let cases = golden().cases;
+    let (cases, mut model) = golden("shapes.json");
     let mut work = Joining::new(cases.iter().map(Case::request), 6);
     // Those whose answers are long enough to be given up.
     work.given_up = (0..cases.len()).filter(|i| i % 3 == 0 && cases[*i].ids.len() > 6).collect();
@@ -282,7 +286,7 @@ fn answer(model: &mut dyn Describer, request: Request) -> (Description, Vec<Piec
 
 #[test]
 fn an_answer_ends_before_a_stop_text() {
-    let mut model = load();
+    let mut model = load(&shapes());
     let (whole, _) = answer(&mut *model, question("What do you see?"));
     let middle: String = whole.text.chars().skip(4).take(5).collect();
     let request = Request { stop: vec!["never".into(), middle.clone()], ..question("What do you see?") };
@@ -295,7 +299,7 @@ fn an_answer_ends_before_a_stop_text() {
 
 #[test]
 fn each_token_comes_with_its_probability_and_those_of_the_most_likely() {
-    let mut model = load();
+    let mut model = load(&shapes());
     let request = Request { logprobs: Some(3), ..question("What do you see?") };
     let (told, pieces) = answer(&mut *model, request);
     assert_eq!(told.text, answer(&mut *model, question("What do you see?")).0.text);
@@ -314,7 +318,7 @@ fn each_token_comes_with_its_probability_and_those_of_the_most_likely() {
 
 #[test]
 fn an_answer_follows_a_json_schema() {
-    let mut model = load();
+    let mut model = load(&shapes());
     let schema = json!({
         "type": "object",
         "properties": {

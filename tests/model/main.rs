@@ -5,10 +5,12 @@
 #[path = "../support"]
 mod support {
     pub mod checkpoint;
+    pub mod given;
     pub mod picture;
 }
 
 mod bench;
+mod decisions;
 mod describe;
 mod generation;
 mod model_directory;

@@ -6,7 +6,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use camscribe::{
@@ -14,13 +13,16 @@ use camscribe::{
     describe::{self, Describer, LoadOptions, Work},
     device::{DeviceChoice, DtypeChoice},
     event::FinishReason,
-    request::{AnswerFormat, Content, ImageOptions, Message, Picture, Request, Role, Sampling, Video},
+    request::{AnswerFormat, Content, Message, Request, Role, Sampling},
 };
 use serde::Deserialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use crate::support::{checkpoint, picture::frame};
+use crate::support::{
+    checkpoint,
+    given::{GivenMessage, Options, conversation, picture},
+};
 
 #[derive(Deserialize)]
 struct Golden {
@@ -52,27 +54,6 @@ struct Case {
     text: String,
 }
 
-#[derive(Deserialize)]
-struct Options {
-    longest_edge: Option<usize>,
-    split: Option<bool>,
-    video_edge: Option<usize>,
-}
-
-#[derive(Deserialize)]
-struct GivenMessage {
-    role: String,
-    content: Vec<GivenContent>,
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-enum GivenContent {
-    Text { text: String },
-    Image { w: u32, h: u32, first: u32 },
-    Video { w: u32, h: u32, n: u32, first: u32, fps: f64, frames_indices: Vec<u32>, duration: f64 },
-}
-
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -99,36 +80,13 @@ fn golden(file: &str) -> (Vec<Case>, Box<dyn Describer>) {
     (cases, model)
 }
 
-fn picture(w: u32, h: u32, t: u32) -> Picture {
-    Picture { width: w, height: h, rgb: frame(t, w, h).into() }
-}
-
 impl Case {
     fn request(&self) -> Request {
-        let content = |content: &GivenContent| match content {
-            GivenContent::Text { text } => Content::Text(text.clone()),
-            GivenContent::Image { w, h, first } => Content::Image(picture(*w, *h, *first)),
-            GivenContent::Video { w, h, n, first, fps, frames_indices, duration } => {
-                let time = |i: u32| Duration::from_secs_f64(f64::from(frames_indices[i as usize]) / fps);
-                let frames = (0..*n).map(|i| (time(i), picture(*w, *h, first + i))).collect();
-                Content::Video(Video { frames, duration: Duration::from_secs_f64(*duration) })
-            }
-        };
-        let message = |message: &GivenMessage| Message {
-            role: match message.role.as_str() {
-                "system" => Role::System,
-                "user" => Role::User,
-                "assistant" => Role::Assistant,
-                other => panic!("unknown role {other}"),
-            },
-            content: message.content.iter().map(content).collect(),
-        };
-        let Options { longest_edge, split, video_edge } = self.options;
         Request {
-            messages: self.messages.iter().map(message).collect(),
+            messages: conversation(&self.messages),
             max_tokens: self.max_tokens,
             sampling: Sampling { repetition_penalty: self.repetition_penalty, ..Sampling::default() },
-            images: ImageOptions { longest_edge, split, video_edge },
+            images: self.options.images(),
             ..Request::default()
         }
     }

@@ -72,11 +72,16 @@ pub fn read(path: &Path) -> Result<Picture, ImageFileError> {
     decode(&bytes)
 }
 
-/// Decodes an image: the first one, of a file with several.
+/// Width and height of an image before it is decoded and turned.
 ///
 /// # Errors
-/// When it is no image that can be used.
-pub fn decode(bytes: &[u8]) -> Result<Picture, ImageFileError> {
+/// When it is no image that can be used, as far as its beginning tells.
+pub fn size(bytes: &[u8]) -> Result<(u32, u32), ImageFileError> {
+    open(bytes).map(|decoder| decoder.dimensions())
+}
+
+/// Begins to decode an image that is not too large.
+fn open(bytes: &[u8]) -> Result<impl ImageDecoder, ImageFileError> {
     let mut reader =
         ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(ImageFileError::Unreadable)?;
     if reader.format().is_none() {
@@ -87,12 +92,21 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, ImageFileError> {
     limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(MAX_MEMORY);
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(classify)?;
-    let orientation = decoder.orientation().map_err(classify)?;
+    let decoder = reader.into_decoder().map_err(classify)?;
     let (width, height) = decoder.dimensions();
     if u64::from(width) * u64::from(height) > MAX_PIXELS {
         return Err(ImageFileError::TooLarge);
     }
+    Ok(decoder)
+}
+
+/// Decodes an image: the first one, of a file with several.
+///
+/// # Errors
+/// When it is no image that can be used.
+pub fn decode(bytes: &[u8]) -> Result<Picture, ImageFileError> {
+    let mut decoder = open(bytes)?;
+    let orientation = decoder.orientation().map_err(classify)?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(classify)?;
     image.apply_orientation(orientation);
     let image = image.into_rgb8();

@@ -28,7 +28,7 @@
 | [`hub`] | model files: found on this machine, or downloaded |
 | [`app`] | the wiring of the daemon, and the order in which it stops |
 | [`lifecycle`], [`shutdown`], [`retry`] | the daemon's phase and health, signals, the one backoff |
-| [`image_file`] | still images: files in, pixels out |
+| [`chat_format`], [`image_file`] | conversations as JSON; still images: files in, pixels out |
 | [`ownership`] | whose files camscribe makes |
 | [`cli`] | the commands |"
 )]
@@ -77,6 +77,8 @@ pub mod resize;
 
 #[cfg(feature = "daemon")]
 pub mod app;
+#[cfg(feature = "daemon")]
+pub mod chat_format;
 #[cfg(feature = "daemon")]
 pub mod cli;
 #[cfg(feature = "daemon")]

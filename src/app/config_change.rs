@@ -125,8 +125,9 @@ fn revert_fixed_sections(old: &Config, new: &mut Config) -> Vec<&'static str> {
     if revert("[outbox]", new.outbox != old.outbox) {
         new.outbox = old.outbox.clone();
     }
-    if revert("[http]", new.http != old.http) {
-        new.http = old.http.clone();
+    let kept = old.http.with_token_of(&new.http);
+    if revert("[http]", new.http != kept) {
+        new.http = kept;
     }
     if revert("[log]", new.log != old.log) {
         new.log = old.log;

@@ -10,7 +10,8 @@
 //! | `worker.rs`, `instrumented.rs`, `delivery.rs` | the model's thread, its metrics, and what becomes of descriptions |
 //! | `active_config.rs`, `config_change.rs`, `overrides.rs`, `reload.rs` | what may change while the daemon runs |
 //! | `status_reporter.rs`, `retained_topics.rs` | what is published about node and cameras |
-//! | `monitoring.rs` | what the HTTP server answers |
+//! | `monitoring.rs`, `questions.rs` | what the HTTP server answers, and what it puts to the model |
+//! | `video_file.rs` | videos that a question is about |
 //! | `deps.rs` | what the model's thread and the cameras use |
 //! | `state_file.rs` | small files in the state directory |
 
@@ -23,15 +24,18 @@ mod instrumented;
 mod load;
 mod monitoring;
 mod overrides;
+mod questions;
 mod reload;
 mod retained_topics;
 mod run;
 mod settings;
 mod state_file;
 mod status_reporter;
+mod video_file;
 mod worker;
 
 pub use load::load_model;
 pub use reload::Reload;
 pub use run::run;
 pub use settings::{camera_config, enabled, overflow, pipeline_mistakes, publish_settings};
+pub use video_file::{ReadLimits, read_video};

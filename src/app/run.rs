@@ -1,8 +1,13 @@
 //! The life of the daemon: build its parts, spawn them, report ready, watch, drain.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
+use chrono::Utc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -11,6 +16,7 @@ use super::{
     cameras::{Cameras, camera_specs},
     deps::{CameraDeps, WorkerDeps},
     monitoring::{report_load, status_source},
+    questions::{ClientModel, api_source},
     reload::Reload,
     retained_topics::RetainedTopics,
     settings::display_names,
@@ -21,7 +27,7 @@ use crate::{
     camera::CameraId,
     config::{self, Config},
     describe::Describer,
-    http,
+    http::{self, Access, ServedModel, ServerTlsError},
     lifecycle::{Lifecycle, Phase},
     metrics::Metrics,
     plural::plural,
@@ -38,8 +44,8 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 /// How often the service manager is told how things are, if that has changed.
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Watches the cameras of `config` and publishes their descriptions, until `stop` or until every source has
-/// ended. `load` loads the model, on the thread that will own it. `reload` requests that the configuration is
+/// Watches the cameras of `config` and publishes their descriptions, until `stop` or, where no client may ask
+/// the model, until every source has ended. `load` loads the model, on the thread that will own it. `reload` requests that the configuration is
 /// read again.
 ///
 /// # Errors
@@ -51,17 +57,18 @@ pub async fn run(
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let commands = Arc::new(CommandInbox::default());
+    let access = access(&config.http)?;
     // The state directory is this process's from here on.
     let parts = Parts::build(&config)?;
     let mut active = ActiveConfig::new(config, Arc::clone(&commands));
     let prepared = active.prepare()?;
     let specs = camera_specs(active.config())?;
     // The services end when this function returns.
-    let _services = parts.spawn_services(active.config(), &commands).await?;
+    let _services = parts.spawn_services(active.config(), &commands, access.clone()).await?;
 
     parts.worker.lifecycle.enter(Phase::Loading);
     let mut worker = ModelWorker::start(load, active.config(), parts.worker.clone())?;
-    let Some(LoadedModel { info, gpu, frame_scaling, .. }) = wait_loaded(&mut worker, &stop).await? else {
+    let Some(model) = wait_loaded(&mut worker, &stop).await? else {
         parts.worker.lifecycle.enter(Phase::Stopping);
         return Ok(());
     };
@@ -71,14 +78,15 @@ pub async fn run(
     for (id, _) in active.config().cameras.iter().filter(|(_, camera)| !camera.enabled) {
         parts.reporter.disable(id);
     }
-    let deps = parts.camera_deps(frame_scaling);
+    let deps = parts.camera_deps(model.frame_scaling);
     active.publish_camera_settings(&deps);
     let mut cameras = Cameras::new(deps.clone(), stop.child_token());
     specs.into_values().for_each(|spec| cameras.start(spec));
-    parts.reporter.open(prepared, info, gpu, active.config().cameras.keys());
+    parts.serve_clients(&model);
+    parts.reporter.open(prepared, model.info, model.gpu, active.config().cameras.keys());
 
-    let mut main_loop =
-        MainLoop { active, reload, commands, deps, lifecycle: Arc::clone(&parts.worker.lifecycle) };
+    let lifecycle = Arc::clone(&parts.worker.lifecycle);
+    let mut main_loop = MainLoop { active, reload, commands, deps, lifecycle, access };
     let failure = main_loop.run(&mut cameras, &mut worker, &stop).await;
     let drained = parts.drain(&mut cameras, worker).await;
     // Nothing is received any more.
@@ -91,6 +99,15 @@ pub async fn run(
         }
         None => Ok(()),
     }
+}
+
+/// Who may use the HTTP server, if one is configured.
+///
+/// # Errors
+/// When its certificate and key cannot be used.
+fn access(http: &config::HttpSettings) -> Result<Option<Arc<Access>>, ServerTlsError> {
+    let access = |address| Access::new(address, http.token.clone(), http.tls.clone()).map(Arc::new);
+    http.listen.map(access).transpose()
 }
 
 /// Waits until the model is loaded and warm. None if `stop` comes first. Loading cannot be interrupted: the
@@ -117,6 +134,8 @@ async fn wait_loaded(
 struct Parts {
     worker: WorkerDeps,
     reporter: Arc<StatusReporter>,
+    /// The model that answers clients, once it is loaded.
+    client_model: Arc<OnceLock<ClientModel>>,
 }
 
 impl Parts {
@@ -131,7 +150,7 @@ impl Parts {
         let reporter = Arc::new(StatusReporter::new(Arc::clone(&metrics), Arc::clone(&outbox), topics));
         let queue = Arc::new(ClipQueue::new(CLIPS_PER_CAMERA));
         let worker = WorkerDeps { queue, outbox, metrics, lifecycle: Arc::default() };
-        Ok(Self { worker, reporter })
+        Ok(Self { worker, reporter, client_model: Arc::default() })
     }
 
     /// Starts the HTTP server, if one is configured, the watchdog, the reports of the node's load, and what tells the
@@ -143,11 +162,15 @@ impl Parts {
         &self,
         config: &Config,
         commands: &Arc<CommandInbox>,
+        access: Option<Arc<Access>>,
     ) -> Result<JoinSet<()>, http::BindError> {
         let mut services = JoinSet::new();
-        if let Some(address) = config.http.listen {
-            let listener = http::bind(address).await?;
-            services.spawn(http::serve(listener, status_source(&self.worker, &self.reporter, commands)));
+        if let Some((address, access)) = config.http.listen.zip(access) {
+            let status = status_source(&self.worker, &self.reporter, commands);
+            let api = config.http.api.then(|| api_source(&self.worker, &self.client_model));
+            let server = http::Server { status, api, access };
+            let listener = http::bind(address, &server).await?;
+            services.spawn(http::serve(listener, server));
         }
         services.spawn(Arc::clone(&self.worker.lifecycle).watchdog());
         let (lifecycle, reporter) = (Arc::clone(&self.worker.lifecycle), Arc::clone(&self.reporter));
@@ -161,6 +184,19 @@ impl Parts {
         });
         services.spawn(report_load(self.worker.clone(), Arc::clone(&self.reporter)));
         Ok(services)
+    }
+
+    /// Lets clients ask the model, which is loaded.
+    fn serve_clients(&self, model: &LoadedModel) {
+        let served = ServedModel {
+            id: model.info.id.clone(),
+            loaded_at: Utc::now().timestamp(),
+            max_tokens: model.context_length,
+            frame_scaling: model.frame_scaling,
+        };
+        let file_sampler = model.file_sampler.clone();
+        // There is one model, and it is loaded once.
+        let _ = self.client_model.set(ClientModel { served, file_sampler });
     }
 
     /// What every camera uses.
@@ -221,6 +257,7 @@ struct MainLoop {
     commands: Arc<CommandInbox>,
     deps: CameraDeps,
     lifecycle: Arc<Lifecycle>,
+    access: Option<Arc<Access>>,
 }
 
 impl MainLoop {
@@ -232,16 +269,19 @@ impl MainLoop {
         worker: &mut ModelWorker,
         stop: &CancellationToken,
     ) -> Option<anyhow::Error> {
-        let Self { active, reload, commands, deps, lifecycle } = self;
+        let Self { active, reload, commands, deps, lifecycle, access } = self;
         loop {
             lifecycle.enter(Phase::Watching(cameras.count()));
             tokio::select! {
-                () = cameras.wait_all_ended(active.more_may_start()) => return None,
+                () = cameras.wait_all_ended(active.more_may_start() || active.config().http.api) => return None,
                 () = stop.cancelled() => return None,
                 result = &mut worker.ended => return result.ok().and_then(Result::err),
                 file = Reload::requested(reload) => {
                     lifecycle.enter(Phase::Reloading);
                     active.reload(file, cameras, deps).await;
+                    if let Some(access) = access {
+                        access.refresh(active.config().http.token.clone());
+                    }
                 }
                 commands = commands.take() => active.apply_commands(commands, cameras, deps).await,
             }

@@ -45,6 +45,8 @@ pub struct LoadedModel {
     pub frame_scaling: Option<FrameScaling>,
     /// Which frames are taken of a whole file, if the model has a rule for that.
     pub file_sampler: Option<FileSampler>,
+    /// The longest question and answer together, in tokens, if that is known.
+    pub context_length: Option<usize>,
 }
 
 /// The running thread.
@@ -69,7 +71,7 @@ impl ModelWorker {
         let batching = Batching {
             max_batch: NonZeroUsize::new(config.model.max_batch).context("max_batch is 0")?,
             linger: config.model.linger,
-            client_share: 0.25,
+            client_share: config.http.api_share,
         };
         let (settings, node) = (config.model.clone(), config.node.id.clone());
         let (send_loaded, loaded) = oneshot::channel();
@@ -138,6 +140,7 @@ fn describe(
         gpu: model.gpu(),
         frame_scaling: model.frame_scaling(),
         file_sampler: model.file_sampler(),
+        context_length: model.context_length(),
     };
     let mut model = InstrumentedDescriber::new(model, loaded.info.device.clone(), &deps.metrics);
     on_loaded(loaded);

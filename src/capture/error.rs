@@ -39,6 +39,9 @@ pub enum CaptureError {
          by: ffmpeg -framerate 25 -i FILE -c copy FILE.mkv"
     )]
     NoTimes(String),
+    /// It could not be read in the time that there was.
+    #[error("{0}: reading it takes too long; cut it shorter")]
+    TooLong(String),
     /// It holds no video.
     #[error("{0}: there is no video in it")]
     NoVideo(String),

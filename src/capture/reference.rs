@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use gstreamer as gst;
@@ -26,7 +26,13 @@ use super::{
     survey::Survey,
     timestamper::Timestamper,
 };
-use crate::frame::Frame;
+use crate::{
+    frame::Frame,
+    resize::{FrameScaler, RgbImage},
+};
+
+/// How often the bus is left to see whether frames still come.
+const PAUSE: gst::ClockTime = gst::ClockTime::from_seconds(1);
 
 /// What a whole file holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,10 +55,22 @@ pub fn read_frames_at(
     config: &CameraConfig,
     choose: impl FnOnce(VideoInfo) -> Vec<usize>,
 ) -> Result<(Vec<Frame>, VideoInfo), CaptureError> {
+    read_frames_before(config, None, choose)
+}
+
+/// As [`read_frames_at`], but gives up at `end`. Frames are scaled down as `config` says.
+///
+/// # Errors
+/// If the file cannot be played, or not until then.
+pub fn read_frames_before(
+    config: &CameraConfig,
+    end: Option<Instant>,
+    choose: impl FnOnce(VideoInfo) -> Vec<usize>,
+) -> Result<(Vec<Frame>, VideoInfo), CaptureError> {
     init()?;
     preflight(&config.source)?;
-    let survey = Survey::of(&config.source, || false)?;
-    let info = count(config, &survey)?;
+    let survey = Survey::of(&config.source, || is_over(end))?;
+    let info = count(config, &survey, end)?;
     let wanted = choose(info);
     let length = Duration::from_secs_f64(info.duration);
     let timestamper = Timestamper::for_source_of_length(&config.source, &survey, length);
@@ -63,12 +81,16 @@ pub fn read_frames_at(
         n += 1;
         numbers.binary_search(&(n - 1)).is_ok()
     };
+    let scaler = config.scaling.map(FrameScaler::new);
     let keep = move |sample: &gst::SampleRef| {
-        let pixels = rgb_pixels(sample.buffer()?, sample.caps()?)?;
-        lock(&kept).push(pixels);
+        let (rgb, width, height) = rgb_pixels(sample.buffer()?, sample.caps()?)?;
+        let small = scaler.as_ref().and_then(|it| it.scale(RgbImage::new(&rgb, width, height).ok()?));
+        // The sides of what is smaller fit into u32, too.
+        let small = small.map(|small| (small.rgb().into(), small.width() as u32, small.height() as u32));
+        lock(&kept).push(small.unwrap_or((rgb, width, height)));
         Some(())
     };
-    play(config, &survey, pick, keep)?;
+    play(config, &survey, end, (pick, keep))?;
     let picked = std::mem::take(&mut *lock(&picked));
     let frame = |(number, (rgb, width, height)): (usize, _)| {
         let pts = Duration::from_secs_f64(number as f64 / info.fps);
@@ -88,7 +110,7 @@ struct Count {
 }
 
 /// Decodes the whole file once to count its frames.
-fn count(config: &CameraConfig, survey: &Survey) -> Result<VideoInfo, CaptureError> {
+fn count(config: &CameraConfig, survey: &Survey, end: Option<Instant>) -> Result<VideoInfo, CaptureError> {
     let counted = Arc::new(Mutex::new(Count::default()));
     let seen = counted.clone();
     let note = move |pad: &gst::Pad, pts: Option<gst::ClockTime>| {
@@ -103,7 +125,7 @@ fn count(config: &CameraConfig, survey: &Survey) -> Result<VideoInfo, CaptureErr
         }
         false
     };
-    play(config, survey, note, |_| Some(()))?;
+    play(config, survey, end, (note, |_: &gst::SampleRef| Some(())))?;
     let seen = lock(&counted);
     let span = seen.last.zip(seen.first).map_or(0.0, |(last, first)| (last - first).seconds_f64());
     let measured = (seen.frames > 1 && span > 0.0).then(|| (seen.frames - 1) as f64 / span);
@@ -116,13 +138,20 @@ fn count(config: &CameraConfig, survey: &Survey) -> Result<VideoInfo, CaptureErr
     }
 }
 
-/// Plays a file to its end. `wanted` is called with every decoded frame, in order; `keep` gets the frames
+fn is_over(end: Option<Instant>) -> bool {
+    end.is_some_and(|end| Instant::now() >= end)
+}
+
+/// Plays a file to its end, until `end`. `wanted` is called with every decoded frame, in order; `keep` gets the frames
 /// for which it returns true.
 fn play(
     config: &CameraConfig,
     survey: &Survey,
-    wanted: impl FnMut(&gst::Pad, Option<gst::ClockTime>) -> bool + Send + 'static,
-    mut keep: impl FnMut(&gst::SampleRef) -> Option<()> + Send + 'static,
+    end: Option<Instant>,
+    (wanted, mut keep): (
+        impl FnMut(&gst::Pad, Option<gst::ClockTime>) -> bool + Send + 'static,
+        impl FnMut(&gst::SampleRef) -> Option<()> + Send + 'static,
+    ),
 ) -> Result<(), CaptureError> {
     let BuiltPipeline { pipeline, frames, .. } = build(config, survey, None)?;
     let seen = Arc::new(AtomicUsize::new(0));
@@ -141,36 +170,43 @@ fn play(
         keep(&sample).map(|()| gst::FlowSuccess::Ok).ok_or(gst::FlowError::NotNegotiated)
     };
     frames.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(new_sample).build());
-    let ended = wait(&pipeline, &seen, config);
+    let ended = wait(&pipeline, &seen, config, end);
     let _ = pipeline.set_state(gst::State::Null);
     ended
 }
 
-/// Waits for the end of the stream, as long as frames keep coming.
-fn wait(pipeline: &gst::Pipeline, seen: &AtomicUsize, config: &CameraConfig) -> Result<(), CaptureError> {
+/// Waits for the end of the stream, as long as frames keep coming, and until `end`.
+fn wait(
+    pipeline: &gst::Pipeline,
+    seen: &AtomicUsize,
+    config: &CameraConfig,
+    end: Option<Instant>,
+) -> Result<(), CaptureError> {
     let Some(bus) = pipeline.bus() else { return Ok(()) };
     // A failure to start is reported on the bus as well.
     let _ = pipeline.set_state(gst::State::Playing);
-    let (mut missing, mut before) = (Vec::new(), None);
-    let limit = gst::ClockTime::try_from(config.connect_timeout).unwrap_or(gst::ClockTime::MAX);
+    let (mut missing, mut before, mut since) = (Vec::new(), 0, Instant::now());
     loop {
         let kinds = [gst::MessageType::Eos, gst::MessageType::Error, gst::MessageType::Element];
-        let message = bus.timed_pop_filtered(limit, &kinds);
+        let message = bus.timed_pop_filtered(PAUSE, &kinds);
         match message.as_ref().map(|m| m.view()) {
             Some(gst::MessageView::Error(e)) => {
                 return Err(explain(&config.source, BusError::from(e), &missing, Duration::ZERO));
             }
             Some(gst::MessageView::Element(e)) => missing.extend(MissingPlugin::of_message(e)),
             Some(_) => return Ok(()),
-            None => {
-                let now = seen.load(Ordering::Relaxed);
-                if before.replace(now) == Some(now) {
-                    return Err(CaptureError::Stalled {
-                        what: config.source.to_string(),
-                        after: config.connect_timeout,
-                    });
-                }
-            }
+            None => {}
+        }
+        let now = seen.load(Ordering::Relaxed);
+        if now != before {
+            (before, since) = (now, Instant::now());
+        }
+        let what = || config.source.to_string();
+        if since.elapsed() >= config.connect_timeout {
+            return Err(CaptureError::Stalled { what: what(), after: config.connect_timeout });
+        }
+        if is_over(end) {
+            return Err(CaptureError::TooLong(what()));
         }
     }
 }

@@ -12,6 +12,7 @@ use super::{as_service::run_as_service, probe};
 use crate::{
     app,
     config::{self, Loaded},
+    http,
     logging::tell,
     publish::Prepared,
 };
@@ -63,11 +64,13 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Checks the broker's certificates and keys, and the pipeline files of the user's own that enabled cameras use.
+/// Checks the certificates and keys of the broker and of the HTTP server, and the pipeline files of the user's own that enabled cameras use.
 fn check_files(loaded: &Loaded) -> Result<(), BadFiles> {
     let config = &loaded.config;
     let broker = Prepared::new(app::publish_settings(config, None)).err();
     let broker = broker.map(|error| format!("{:#}", anyhow::Error::new(error)));
-    let bad: Vec<_> = broker.into_iter().chain(app::pipeline_mistakes(loaded)).collect();
+    let server = config.http.tls.as_ref().and_then(|(cert, key)| http::server_config(cert, key).err());
+    let server = server.map(|error| error.to_string());
+    let bad: Vec<_> = broker.into_iter().chain(server).chain(app::pipeline_mistakes(loaded)).collect();
     if bad.is_empty() { Ok(()) } else { Err(BadFiles(bad)) }
 }

@@ -125,7 +125,7 @@ fn config(port: u16, source: Source) -> anyhow::Result<Config> {
             ..config::MqttSettings::default()
         },
         outbox: config::OutboxSettings { on_disk: false, max_bytes: 16 << 20, snapshot_bytes: 16 << 20 },
-        http: config::HttpSettings { listen: None },
+        http: config::HttpSettings { listen: None, ..config::HttpSettings::default() },
         log: config::LogSettings::default(),
         cameras: BTreeMap::from([(CAMERA.parse()?, camera)]),
         pipelines: PathBuf::new(),

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     config::ConfigError,
+    http::ServerTlsError,
     hub::HubError,
     logging::{tell, tell_error},
     publish::SettingsError,
@@ -63,7 +64,10 @@ fn fail(error: &anyhow::Error, serves: bool) -> ExitCode {
     for cause in error.chain().skip(1) {
         tell_error(format_args!("  because: {cause}"));
     }
-    let wrong = error.is::<ConfigError>() || error.is::<SettingsError>() || error.is::<BadFiles>();
+    let wrong = error.is::<ConfigError>()
+        || error.is::<SettingsError>()
+        || error.is::<ServerTlsError>()
+        || error.is::<BadFiles>();
     if wrong || serves && error.downcast_ref().is_some_and(lacks_model) {
         ExitCode::from(BAD_CONFIGURATION)
     } else if error.is::<UsageError>() {

@@ -5,7 +5,7 @@ use std::{
     env,
     io::{self, Write},
     net::SocketAddr,
-    path::{self, Path},
+    path::{self, Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -76,7 +76,7 @@ async fn probe(config: &Config) -> anyhow::Result<()> {
     probes.spawn_blocking(move || probe_model(&model));
     probes.spawn(probe_broker(app::publish_settings(config, None)));
     if let Some(address) = config.http.listen {
-        probes.spawn(probe_http(address));
+        probes.spawn(probe_http(address, config.http.clone(), config.node.state_dir.clone()));
     }
     if let Some(folder) = config.node.state_dir.clone() {
         probes.spawn_blocking(move || probe_state_dir(&folder));
@@ -130,10 +130,19 @@ async fn probe_broker(settings: publish::Settings) -> ProbeResult {
 }
 
 /// Listens for a moment, unless a camscribe does already.
-async fn probe_http(address: SocketAddr) -> ProbeResult {
+async fn probe_http(
+    address: SocketAddr,
+    http: config::HttpSettings,
+    state_dir: Option<PathBuf>,
+) -> ProbeResult {
+    let runs = async || match http.tls {
+        // Its certificate need not be for a name that is known here.
+        Some(_) => state_dir.is_some_and(|folder| outbox::is_in_use(&folder)),
+        None => is_camscribe(address, http.token.as_ref()).await,
+    };
     let outcome = match TcpListener::bind(address).await {
         Ok(_) => Ok("is free".into()),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_camscribe(address).await => {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && runs().await => {
             Ok("is in use by a camscribe that runs".into())
         }
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -145,10 +154,15 @@ async fn probe_http(address: SocketAddr) -> ProbeResult {
 }
 
 /// Whether a camscribe answers at this address.
-async fn is_camscribe(address: SocketAddr) -> bool {
+async fn is_camscribe(address: SocketAddr, token: Option<&config::Secret>) -> bool {
+    let token = token.map(|token| format!("Authorization: Bearer {}\r\n", token.expose()));
     let ask = async {
         let mut stream = TcpStream::connect(address).await?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await?;
+        let request = format!(
+            "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{}\r\n",
+            token.unwrap_or_default()
+        );
+        stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.take(MAX_METRICS).read_to_end(&mut answer).await?;
         Ok::<_, io::Error>(String::from_utf8_lossy(&answer).contains("camscribe_build_info"))
@@ -267,6 +281,7 @@ fn with_advice(error: CaptureError) -> String {
         | E::NoPictures { .. }
         | E::MissingPlugin { .. }
         | E::TooLarge { .. }
+        | E::TooLong(_)
         | E::UnknownLogin { .. }
         | E::HungUp { .. }
         | E::Tls { .. }

@@ -38,6 +38,8 @@ pub enum Kind {
     Bool,
     /// A whole number from .0 to .1.
     Int(u64, u64),
+    /// A number, from .0 to .1.
+    Fraction(f64, f64),
     /// Text such as `8s`, from .0 to .1.
     Duration(Duration, Duration),
     /// Text such as `512MiB`, from .0 to .1, in bytes.
@@ -53,6 +55,7 @@ impl fmt::Display for Kind {
             Self::Text => f.write_str("text"),
             Self::Bool => f.write_str("true or false"),
             Self::Int(min, max) => write!(f, "a whole number from {min} to {max}"),
+            Self::Fraction(min, max) => write!(f, "a number from {min} to {max}"),
             Self::Duration(min, max) => {
                 let (min, max) = (units::format_duration(*min), units::format_duration(*max));
                 write!(f, "a duration from \"{min}\" to \"{max}\"")

@@ -39,11 +39,11 @@ pub struct Config {
     pub mqtt: MqttSettings,
     /// The queue on disk for what the broker has not confirmed.
     pub outbox: OutboxSettings,
-    /// Metrics and health checks.
+    /// Metrics, health checks and questions to the model.
     pub http: HttpSettings,
     /// What is written to standard error.
     pub log: LogSettings,
-    /// All cameras, at least one, disabled ones included, with what they inherit from `[defaults]`.
+    /// All cameras, at least one unless clients may ask the model, disabled ones included, with what they inherit from `[defaults]`.
     pub cameras: BTreeMap<CameraId, CameraSettings>,
     /// The folder for pipeline files of the user's own; it may not exist.
     pub pipelines: PathBuf,
@@ -65,8 +65,8 @@ impl Loaded {
     /// Whether a password is a credential, which the service manager passes at the start.
     pub fn uses_credentials(&self) -> bool {
         self.sections.iter().any(|(_, schema, section)| {
-            let file = schema.find("password_file").and_then(|key| section.optional(key.name));
-            file.is_some_and(is_credential)
+            let mut files = ["password_file", "token_file"].into_iter().filter_map(|name| schema.find(name));
+            files.any(|key| section.optional(key.name).is_some_and(is_credential))
         })
     }
 
@@ -113,7 +113,7 @@ pub fn load_for_broker(file: Option<&Path>) -> Result<Loaded, ConfigError> {
 }
 
 /// Reads the configuration again, as [`load`] does, while `active` is active. What needs a credential that the service
-/// manager has not passed stays as it is in `active`, with a warning: the broker's settings, a camera.
+/// manager has not passed stays as it is in `active`, with a warning: the broker's settings, those of HTTP, a camera.
 ///
 /// # Errors
 /// All other errors in the configuration, each with its location.
@@ -127,20 +127,25 @@ fn read(file: Option<&Path>, active: Option<&Config>, needs_camera: bool) -> Res
     let Some(layers) = Layers::read(path, file.is_some(), &mut diagnostics) else {
         return Err(diagnostics.into_error());
     };
-    if needs_camera && layers.cameras.is_empty() && diagnostics.is_clean() {
-        let missing = if path.exists() { "" } else { "this file does not exist, and " };
-        let text = format!("{missing}there is no camera: write a [cameras.<id>] section with a uri");
-        diagnostics.error(&Location::Unset { key: String::new() }, text);
-    }
+    let was_read = diagnostics.is_clean();
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut sections = check_sections(&layers, folder, &mut diagnostics);
+    let has_work = !layers.cameras.is_empty() || sections["http"].bool("api");
+    if needs_camera && !has_work && was_read {
+        let missing = if path.exists() { "" } else { "this file does not exist, and " };
+        let text = format!(
+            "{missing}there is no camera: write a [cameras.<id>] section with a uri, or set http.api = true to serve \
+             the model alone"
+        );
+        diagnostics.error(&Location::Unset { key: String::new() }, text);
+    }
     let cameras = read_cameras(&layers, &sections[schema::DEFAULTS], folder, &mut diagnostics);
     let mut config = Config {
         node: NodeSettings::read(&sections["node"], folder, &mut diagnostics),
         model: ModelSettings::read(&sections["model"], folder, &mut diagnostics),
         mqtt: MqttSettings::read(&sections["mqtt"], folder, &mut diagnostics),
         outbox: OutboxSettings::read(&sections["outbox"]),
-        http: HttpSettings::read(&sections["http"], &mut diagnostics),
+        http: HttpSettings::read(&sections["http"], folder, &mut diagnostics),
         log: LogSettings::read(&sections["log"]),
         cameras: cameras.iter().map(|(id, (settings, _))| (id.clone(), settings.clone())).collect(),
         pipelines: folder.join(PIPELINES_DIR),
@@ -163,10 +168,13 @@ fn read(file: Option<&Path>, active: Option<&Config>, needs_camera: bool) -> Res
 }
 
 impl Config {
-    /// Sets the section `section`, which has a login, back to what it is in `active`.
+    /// Sets the section `section`, which has a secret, back to what it is in `active`.
     fn keep(&mut self, section: &str, active: &Self) {
         if section == "mqtt" {
             self.mqtt = active.mqtt.clone();
+        }
+        if section == "http" {
+            self.http = active.http.clone();
         }
         self.cameras.retain(|id, camera| {
             if schema::camera_path(id) != section {

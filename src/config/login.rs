@@ -1,4 +1,4 @@
-//! The keys `username` and `password_file` of a section.
+//! The keys of a section that name files of secrets: `username` with `password_file`, and others.
 
 use super::{
     diagnostic::Diagnostics,
@@ -9,9 +9,9 @@ use super::{
 /// The login of a checked section: `username` and the content of `password_file`. `None`: neither is
 /// set, or only one, which is an error.
 pub fn read(section: &Section, diagnostics: &mut Diagnostics) -> Option<Login> {
-    let (username, file) = match (section.optional("username"), section.optional("password_file")) {
+    let username = match (section.optional("username"), section.optional("password_file")) {
         (None, None) => return None,
-        (Some(username), Some(file)) => (username, file),
+        (Some(username), Some(_)) => username,
         (Some(_), None) => {
             diagnostics.error(&section.entry("username").location, "needs password_file beside it");
             return None;
@@ -21,20 +21,24 @@ pub fn read(section: &Section, diagnostics: &mut Diagnostics) -> Option<Login> {
             return None;
         }
     };
-    let location = &section.entry("password_file").location;
-    let password = match secret::find(file) {
-        Ok((password, warnings)) => {
-            warnings.into_iter().for_each(|warning| diagnostics.warning(location, warning));
-            password
-        }
-        Err(why) => {
-            if secret::is_credential(file) {
-                diagnostics.credential_error(section.path(), location, why);
-            } else {
-                diagnostics.error(location, why);
-            }
-            Secret::new("")
-        }
-    };
+    let password = secret(section, "password_file", diagnostics)?;
     Some(Login { username: username.into(), password })
+}
+
+/// The secret that the key `name` of a checked section names a file of; empty if that cannot be read, which is an
+/// error. `None`: the key is not set.
+pub fn secret(section: &Section, name: &str, diagnostics: &mut Diagnostics) -> Option<Secret> {
+    let file = section.optional(name)?;
+    let location = &section.entry(name).location;
+    match secret::find(file) {
+        Ok((secret, warnings)) => {
+            warnings.into_iter().for_each(|warning| diagnostics.warning(location, warning));
+            return Some(secret);
+        }
+        Err(why) if secret::is_credential(file) => {
+            diagnostics.credential_error(section.path(), location, why)
+        }
+        Err(why) => diagnostics.error(location, why),
+    }
+    Some(Secret::new(""))
 }

@@ -156,12 +156,7 @@ fn tls(section: &Section, secure: bool, folder: &Path, diagnostics: &mut Diagnos
     let ca_file = file("ca_file", "CERTIFICATE-----");
     let cert = file("client_cert_file", "CERTIFICATE-----");
     let key = file("client_key_file", "PRIVATE KEY-----");
-    for (set, other) in [("client_cert_file", "client_key_file"), ("client_key_file", "client_cert_file")] {
-        if section.optional(set).is_some() && section.optional(other).is_none() {
-            let why = format!("needs {other} beside it: a client shows both");
-            diagnostics.error(&section.entry(set).location, why);
-        }
-    }
+    pem::check_pair(section, ["client_cert_file", "client_key_file"], "a client shows both", diagnostics);
     secure.then(|| Tls { ca_file, client_cert_and_key: cert.zip(key) })
 }
 

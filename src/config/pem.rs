@@ -6,6 +6,8 @@ use std::{
     path::Path,
 };
 
+use super::{diagnostic::Diagnostics, section::Section};
+
 /// The most bytes of a certificate file that are read: more than any bundle of authorities has.
 const MAX_BYTES: u64 = 4 << 20;
 
@@ -26,4 +28,14 @@ pub fn check(path: &Path, label: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("holds no PEM block that ends in {label}"))
+}
+
+/// Adds an error where only one of two keys is set that name a certificate and its key. `why` ends its text.
+pub fn check_pair(section: &Section, names: [&str; 2], why: &str, diagnostics: &mut Diagnostics) {
+    let [certificate, key] = names;
+    for (set, other) in [(certificate, key), (key, certificate)] {
+        if section.optional(set).is_some() && section.optional(other).is_none() {
+            diagnostics.error(&section.entry(set).location, format!("needs {other} beside it: {why}"));
+        }
+    }
 }

@@ -37,7 +37,11 @@ pub const SECTIONS: &[SectionSchema] = &[
         doc: "The queue on disk for what the broker has not confirmed",
         keys: outbox::KEYS,
     },
-    SectionSchema { name: "http", doc: "Metrics for Prometheus and health checks", keys: http::KEYS },
+    SectionSchema {
+        name: "http",
+        doc: "Metrics for Prometheus, health checks and questions to the model",
+        keys: http::KEYS,
+    },
     SectionSchema { name: "log", doc: "What is written to standard error", keys: log::KEYS },
     SectionSchema {
         name: DEFAULTS,

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::text_file;
 
-/// The longest password file that is read: longer than any password that a camera or broker takes.
+/// The longest file of a secret that is read: longer than any password that a camera or broker takes.
 const MAX_BYTES: u64 = 4096;
 /// What some editors put before a text.
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -54,16 +54,16 @@ pub struct Login {
     pub password: Secret,
 }
 
-/// Whether a `password_file` names a credential: a file that the service manager has passed at the start.
+/// Whether a key such as `password_file` names a credential: a file that the service manager has passed at the start.
 pub fn is_credential(name: &str) -> bool {
     !Path::new(name).is_absolute() && !name.contains('/') && name != ".." && name != "."
 }
 
-/// Reads the secret of a `password_file`: in the file `name` if it is an absolute path, else in the credential of this
+/// Reads the secret that a key such as `password_file` names: in the file `name` if it is an absolute path, else in the credential of this
 /// name, under `$CREDENTIALS_DIRECTORY`. Otherwise as [`read`].
 ///
 /// # Errors
-/// What is wrong with `name`, without repeating it: somebody may have written the password there. What is wrong with
+/// What is wrong with `name`, without repeating it: somebody may have written the secret there. What is wrong with
 /// the file.
 pub fn find(name: &str) -> Result<(Secret, Vec<String>), String> {
     if Path::new(name).is_absolute() {
@@ -99,20 +99,25 @@ pub fn read(path: &Path) -> Result<(Secret, Vec<String>), String> {
     let secret = text.strip_suffix('\n').unwrap_or(&text);
     let secret = secret.strip_suffix('\r').unwrap_or(secret);
     if secret.is_empty() {
-        return Err(format!("{shown} is empty: it should hold the password"));
+        return Err(format!("{shown} is empty: it should hold the secret"));
     }
     if secret.starts_with(BYTE_ORDER_MARK) {
         return Err(format!("{shown} begins with a byte order mark: save it as UTF-8 without one"));
     }
     if secret.contains(char::is_control) {
-        return Err(format!("{shown} holds more than one line: it should hold the password alone"));
+        return Err(format!("{shown} holds more than one line: it should hold the secret alone"));
     }
-    let is_readable = fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0);
-    let readable = is_readable.then(|| format!("every user can read {shown}: run chmod o-r on it"));
+    let readable = readable_by_all(path);
     let has_blanks = secret.trim() != secret;
     let blanks = has_blanks
-        .then(|| format!("{shown} begins or ends with a blank, which counts as a part of the password"));
+        .then(|| format!("{shown} begins or ends with a blank, which counts as a part of the secret"));
     Ok((Secret::new(secret), readable.into_iter().chain(blanks).collect()))
+}
+
+/// A warning, if every user can read the file at `path`.
+pub fn readable_by_all(path: &Path) -> Option<String> {
+    let is_readable = fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o004 != 0);
+    is_readable.then(|| format!("every user can read {}: run chmod o-r on it", path.display()))
 }
 
 #[cfg(test)]

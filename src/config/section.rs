@@ -108,6 +108,14 @@ impl Section {
         }
     }
 
+    /// The value of a [`Kind::Fraction`](super::key::Kind::Fraction) key.
+    pub fn fraction(&self, name: &str) -> f64 {
+        match self.entry(name).value {
+            Value::Fraction(number) => number,
+            ref other => unreachable!("{name} is not a fraction in the schema but {other:?}"),
+        }
+    }
+
     /// The value of a [`Kind::Duration`](super::key::Kind::Duration) key.
     pub fn duration(&self, name: &str) -> Duration {
         match self.entry(name).value {

@@ -35,7 +35,7 @@ impl RawEntry {
 }
 
 /// A value of the right type, within its bounds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// Of [`Kind::Text`] and [`Kind::Choice`].
     Text(String),
@@ -43,6 +43,8 @@ pub enum Value {
     Bool(bool),
     /// Of [`Kind::Int`].
     Int(u64),
+    /// Of [`Kind::Fraction`].
+    Fraction(f64),
     /// Of [`Kind::Duration`].
     Duration(Duration),
     /// Of [`Kind::Size`], in bytes.
@@ -56,6 +58,7 @@ impl fmt::Display for Value {
             Self::Text(text) => toml::Value::from(text.as_str()).fmt(f),
             Self::Bool(yes) => yes.fmt(f),
             Self::Int(number) => number.fmt(f),
+            Self::Fraction(number) => toml::Value::from(*number).fmt(f),
             Self::Duration(time) => write!(f, "\"{}\"", units::format_duration(*time)),
             Self::Size(bytes) => write!(f, "\"{}\"", units::format_size(*bytes)),
         }
@@ -84,6 +87,10 @@ pub fn convert(kind: Kind, raw: &RawEntry) -> Result<Value, String> {
         (Kind::Int(min, max), ValueKind::String(text)) if raw.is_untyped() => {
             in_bounds(whole_number(text), min, max).map(Value::Int).map_or_else(|| wrong(""), Ok)
         }
+        (Kind::Fraction(min, max), value) => match fraction(value, raw.is_untyped()) {
+            Some(number) if (min..=max).contains(&number) => Ok(Value::Fraction(number)),
+            _ => wrong(""),
+        },
         (Kind::Int(..), ValueKind::String(text)) if whole_number(text).is_some() => {
             wrong(": write it without quotes")
         }
@@ -116,6 +123,16 @@ pub fn mismatch(kind: Kind, found: &str) -> String {
 
 fn in_bounds<T: PartialOrd>(value: Option<T>, min: T, max: T) -> Option<T> {
     value.filter(|value| (min..=max).contains(value))
+}
+
+/// The number that a value is; text counts only where the layer is `untyped`.
+fn fraction(value: &ValueKind, untyped: bool) -> Option<f64> {
+    match value {
+        ValueKind::Float(number) => Some(*number),
+        ValueKind::I64(number) => Some(*number as f64),
+        ValueKind::String(text) if untyped => text.parse().ok(),
+        _ => None,
+    }
 }
 
 fn whole_number(text: &str) -> Option<u64> {

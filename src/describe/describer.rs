@@ -74,6 +74,11 @@ pub trait Describer: Send {
         None
     }
 
+    /// The longest question and answer together, in tokens. None if that is not known.
+    fn context_length(&self) -> Option<usize> {
+        None
+    }
+
     /// The GPU that it runs on. None on the CPU.
     fn gpu(&self) -> Option<GpuInfo> {
         None

@@ -1,15 +1,30 @@
-//! The HTTP server. It knows no answers itself: `app/` passes it the functions that do ([`StatusSource`]).
+//! The HTTP server. It knows no answers itself: `app/` passes it the functions that do ([`StatusSource`],
+//! [`ApiSource`]).
 //!
-//! | file | what it serves |
+//! | file | what it holds |
 //! |---|---|
-//! | `server.rs`, `connection_limit.rs` | the port, the router, how many connections may be open |
+//! | `server.rs`, `connections.rs` | the port, the router, how many connections may be open |
+//! | `access.rs`, `tls.rs` | who may come in |
 //! | `status.rs` | `/metrics`, `/healthz`, `/readyz` |
+//! | `openai/` | `/v1`: questions to the model |
+//! | `api_error.rs` | errors as OpenAI's API shapes them |
 //!
-//! Each further group of routes is a file beside `status.rs` with a `router` of its own.
+//! Each further group of routes is a file or folder beside `status.rs` with a `router` of its own.
 
-mod connection_limit;
+mod access;
+mod api_error;
+mod connections;
+mod openai;
 mod server;
 mod status;
+mod tls;
 
-pub use server::{BindError, bind, serve};
+#[cfg(test)]
+mod tests;
+
+pub use access::Access;
+pub use api_error::ApiError;
+pub use openai::{ApiSource, FilmReader, NotAsked, ServedModel, read_request};
+pub use server::{BindError, Server, bind, serve};
 pub use status::StatusSource;
+pub use tls::{ServerTlsError, server_config};

@@ -34,6 +34,21 @@ fn each_error_in_the_file_is_reported_with_its_line_and_a_remedy() {
         ("[http]\nlisten = \"localhost\"\n", "c.toml:2: http.listen: ", "write an IP address and a port"),
         ("[http]\nlisten = \"127.0.0.1\"\n", "c.toml:2: http.listen: ", "such as 127.0.0.1:9180"),
         ("[http]\nlisten = 9180\n", "c.toml:2: http.listen: ", "text, not a number: write it in quotes"),
+        (
+            "[http]\nlisten = \"0.0.0.0:9180\"\n",
+            "c.toml:2: http.listen: ",
+            "0.0.0.0:9180 lets other machines in without asking for anything: set http.token_file, or listen on loopback",
+        ),
+        ("[http]\nlisten = \"[::]:9180\"\n", "c.toml:2: http.listen: ", "set http.token_file"),
+        ("[http]\nlisten = \"\"\napi = true\n", "c.toml:3: http.api: ", "needs http.listen"),
+        (
+            "[http]\ntoken_file = \"/no/such/file\"\n",
+            "c.toml:2: http.token_file: ",
+            "/no/such/file cannot be read",
+        ),
+        ("[http]\napi_share = 0\n", "c.toml:2: http.api_share: ", "needs a number from 0.05 to 1, not 0"),
+        ("[http]\napi_share = \"0.5\"\n", "c.toml:2: http.api_share: ", "needs a number from 0.05 to 1"),
+        ("[http]\napi_share = nan\n", "c.toml:2: http.api_share: ", "needs a number from 0.05 to 1"),
         ("[node]\nstate_dir = 1\n", "c.toml:2: node.state_dir: ", "text, not a number: write it in quotes"),
         (
             "[mqtt]\nversion = \"3\"\n",

@@ -4,6 +4,7 @@
 
 #[path = "../support"]
 mod support {
+    pub mod api;
     pub mod broker;
     pub mod check;
     pub mod daemon;
@@ -18,6 +19,7 @@ mod support {
     pub mod video;
 }
 
+mod api;
 mod ask;
 mod chaos;
 mod clock;

@@ -14,6 +14,7 @@ pub const SEALED: &[(&str, &[&str])] = &[
     ("rumqttc", &["publish/mqtt/"]),
     ("rusqlite", &["publish/outbox/"]),
     ("axum", &["http/"]),
+    ("hyper*", &["http/"]),
 ];
 
 /// The modules directly below the crate, from the lowest layer to the highest. A module imports itself and
@@ -36,8 +37,8 @@ pub const LAYERS: &[&[&str]] = &[
     &["frame", "hub", "lifecycle", "shutdown"],
     &["clip", "config", "event"],
     &["answer", "gate", "metrics", "nn", "request", "runtime_settings"],
-    &["decision", "queue"],
-    &["capture", "describe", "http", "image_file", "publish"],
+    &["chat_format", "decision", "image_file", "queue"],
+    &["capture", "describe", "http", "publish"],
     &["bench", "events"],
     &["app"],
     &["cli"],

@@ -1,5 +1,4 @@
-//! Conversations as JSON: `messages` in the format of OpenAI's chat completions, or in that of transformers' chat
-//! templates. Images and videos are files of this machine, or data URLs; nothing is fetched.
+//! Conversations in a file. Their images and videos are files of this machine, or data URLs; nothing is fetched.
 
 use std::{
     fs,
@@ -8,79 +7,19 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use base64::{Engine, prelude::BASE64_STANDARD};
 use percent_encoding::percent_decode_str;
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::media;
 use crate::{
+    chat_format::{self, DataUrl, Part, Turn},
     describe::Describer,
     image_file,
-    request::{Content, Message, Role, VideoSampling},
+    request::{Content, Message, VideoSampling},
 };
 
 /// The longest document, bytes: images may stand in it.
 const MAX_BYTES: u64 = 512 << 20;
-
-#[derive(Deserialize)]
-struct ChatMessage {
-    role: ChatRole,
-    content: Value,
-}
-
-/// A message whose parts were read.
-struct Turn {
-    role: ChatRole,
-    parts: Vec<ChatPart>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum ChatRole {
-    System,
-    Developer,
-    User,
-    Assistant,
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum ChatPart {
-    Text {
-        text: String,
-    },
-    ImageUrl {
-        image_url: Address,
-    },
-    VideoUrl {
-        video_url: Address,
-    },
-    // As transformers' chat templates have them.
-    Image {
-        #[serde(alias = "path", alias = "image")]
-        url: String,
-    },
-    Video {
-        #[serde(alias = "path", alias = "video")]
-        url: String,
-    },
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Address {
-    Text(String),
-    Object { url: String },
-}
-
-impl Address {
-    fn into_url(self) -> String {
-        match self {
-            Self::Text(url) | Self::Object { url } => url,
-        }
-    }
-}
 
 /// Reads a conversation from `file`; `-` is standard input. Relative paths in it are taken from its folder.
 ///
@@ -105,22 +44,15 @@ pub fn read(file: &Path, sampling: VideoSampling, model: &dyn Describer) -> anyh
         )
     })?;
     let folder = if is_stdin { Path::new("") } else { file.parent().unwrap_or(Path::new("")) };
-    let part = |part: ChatPart| {
+    let part = |part: Part| {
         Ok(match part {
-            ChatPart::Text { text } => Content::Text(text),
-            ChatPart::ImageUrl { image_url } => image(&image_url.into_url(), folder)?,
-            ChatPart::Image { url } => image(&url, folder)?,
-            ChatPart::VideoUrl { video_url } => video(&video_url.into_url(), folder, sampling, model)?,
-            ChatPart::Video { url } => video(&url, folder, sampling, model)?,
+            Part::Text(text) => Content::Text(text),
+            Part::Image { url, .. } => image(&url, folder)?,
+            Part::Video { url } => video(&url, folder, sampling, model)?,
         })
     };
-    let message = |message: Turn| {
-        let role = match message.role {
-            ChatRole::System | ChatRole::Developer => Role::System,
-            ChatRole::User => Role::User,
-            ChatRole::Assistant => Role::Assistant,
-        };
-        Ok(Message { role, content: message.parts.into_iter().map(&part).collect::<anyhow::Result<_>>()? })
+    let message = |Turn { role, parts }: Turn| {
+        Ok(Message { role, content: parts.into_iter().map(&part).collect::<anyhow::Result<_>>()? })
     };
     messages.into_iter().map(message).collect()
 }
@@ -135,24 +67,7 @@ fn messages(text: &str) -> Result<Vec<Turn>, String> {
         Value::Object(mut object) => object.remove("messages").unwrap_or_default(),
         list => list,
     };
-    let Value::Array(list) = list else { return Err("it has no list of messages".into()) };
-    if list.is_empty() {
-        return Err("its list of messages is empty".into());
-    }
-    let turn = |(i, message): (usize, Value)| {
-        let at = |why: &dyn std::fmt::Display| format!("message {}: {why}", i + 1);
-        let ChatMessage { role, content } = serde_json::from_value(message).map_err(|error| at(&error))?;
-        let parts = match content {
-            Value::String(text) => vec![ChatPart::Text { text }],
-            Value::Array(parts) => {
-                let parts = parts.into_iter().map(serde_json::from_value);
-                parts.collect::<Result<_, _>>().map_err(|error: serde_json::Error| at(&error))?
-            }
-            _ => return Err(at(&"content is neither text nor a list of parts")),
-        };
-        Ok(Turn { role, parts })
-    };
-    list.into_iter().enumerate().map(turn).collect()
+    chat_format::turns(list)
 }
 
 fn named(file: &Path) -> String {
@@ -166,12 +81,8 @@ enum Place {
 }
 
 fn place(url: &str, folder: &Path) -> anyhow::Result<Place> {
-    if let Some(data) = url.strip_prefix("data:") {
-        let (kind, data) = data.split_once(',').context("a data URL has no comma before its data")?;
-        if !kind.ends_with(";base64") {
-            bail!("a data URL is not base64: write data:image/jpeg;base64,…");
-        }
-        return Ok(Place::Data(BASE64_STANDARD.decode(data).context("a data URL is not valid base64")?));
+    if let Some(data) = DataUrl::parse(url) {
+        return Ok(Place::Data(data.and_then(|data| data.decode()).map_err(anyhow::Error::msg)?));
     }
     match url.split_once("://") {
         Some(("file", path)) => Ok(Place::File(percent_decode_str(path).decode_utf8()?.into_owned().into())),

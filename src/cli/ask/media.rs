@@ -1,15 +1,12 @@
 //! Images and videos of a question: read and checked before the model is asked.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use crate::{
-    app,
-    camera::CameraId,
-    capture,
-    config::{CameraSettings, Source},
-    describe::{Describer, Footage},
+    app::{self, ReadLimits},
+    describe::Describer,
     image_file,
     request::{Picture, Video, VideoSampling},
 };
@@ -27,20 +24,5 @@ pub fn image(path: &Path) -> anyhow::Result<Picture> {
 /// # Errors
 /// When it cannot be read, or the model has no rule for videos.
 pub fn video(path: &Path, sampling: VideoSampling, model: &dyn Describer) -> anyhow::Result<Video> {
-    let id: CameraId = "video".parse().context("a good name")?;
-    let config = app::camera_config(&id, &CameraSettings::new(Source::file(path)), Path::new(""));
-    let sampler = model.file_sampler().context("the reference of this model has no rule for videos")?;
-    let (frames, file) = capture::read_frames_at(&config, |file| {
-        let footage = Footage { frames: file.frames as u64, fps: file.fps, duration: file.duration };
-        sampler(footage, sampling).into_iter().map(|i| i as usize).collect()
-    })?;
-    if frames.is_empty() {
-        bail!("{}: the video has no frames", path.display());
-    }
-    let frames = frames
-        .into_iter()
-        .map(|frame| (frame.pts, Picture { width: frame.width, height: frame.height, rgb: frame.rgb }));
-    let duration = Duration::try_from_secs_f64(file.duration)
-        .context("the duration that the file states is not valid")?;
-    Ok(Video { frames: frames.collect(), duration })
+    app::read_video(path, model.file_sampler(), sampling, ReadLimits::default())
 }

@@ -322,6 +322,10 @@ impl Describer for SmolVlm {
         }))
     }
 
+    fn context_length(&self) -> Option<usize> {
+        Some(self.network.config.text.max_position_embeddings)
+    }
+
     fn gpu(&self) -> Option<GpuInfo> {
         self.network.target.gpu.clone()
     }

@@ -1,0 +1,244 @@
+//! Who may come in: the token, the names under which browsers may ask for this server, and TLS.
+//!
+//! A page in a browser of this machine can send requests to loopback, and by DNS rebinding even read the answers. So
+//! whoever has no token must ask for this machine by a name of its own (`Host`), and what a page of another origin asks
+//! (`Origin`) is refused.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use axum::{
+    extract::{Request, State},
+    http::{
+        HeaderMap, StatusCode,
+        header::{AUTHORIZATION, HOST, ORIGIN},
+        uri::Authority,
+    },
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use rustls::ServerConfig;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use tokio_rustls::TlsAcceptor;
+
+use super::{
+    api_error::ApiError,
+    tls::{ServerTlsError, server_config},
+};
+use crate::config::Secret;
+
+/// Who may come in, and how. Token and certificate may change while the server runs.
+pub struct Access {
+    /// What clients have to send; none: nothing.
+    token: RwLock<Option<Secret>>,
+    /// Only this machine can connect.
+    is_loopback: bool,
+    tls: Option<Tls>,
+}
+
+struct Tls {
+    certificate: PathBuf,
+    key: PathBuf,
+    config: RwLock<Arc<ServerConfig>>,
+}
+
+impl Access {
+    /// Access to a server at `address`, for who has the token if there is one. `tls` are the PEM files of certificate
+    /// and key.
+    ///
+    /// # Errors
+    /// When certificate and key cannot be used.
+    pub fn new(
+        address: SocketAddr,
+        token: Option<Secret>,
+        tls: Option<(PathBuf, PathBuf)>,
+    ) -> Result<Self, ServerTlsError> {
+        let tls = tls.map(|(certificate, key)| {
+            let config = RwLock::new(Arc::new(server_config(&certificate, &key)?));
+            Ok::<_, ServerTlsError>(Tls { certificate, key, config })
+        });
+        let is_loopback = address.ip().to_canonical().is_loopback();
+        Ok(Self { token: RwLock::new(token), is_loopback, tls: tls.transpose()? })
+    }
+
+    /// Takes another token, and reads certificate and key again, which may have been renewed.
+    pub fn refresh(&self, token: Option<Secret>) {
+        let old = std::mem::replace(
+            &mut *self.token.write().unwrap_or_else(PoisonError::into_inner),
+            token.clone(),
+        );
+        if old != token {
+            tracing::info!("HTTP asks for another token from now on");
+        }
+        let Some(tls) = &self.tls else { return };
+        match server_config(&tls.certificate, &tls.key) {
+            Ok(config) => *tls.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config),
+            Err(error) => tracing::error!("the certificate of HTTP stays as it was: {error}"),
+        }
+    }
+
+    pub(super) fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// What begins TLS; none: there is none.
+    pub(super) fn tls_acceptor(&self) -> Option<TlsAcceptor> {
+        let config = self.tls.as_ref()?.config.read().unwrap_or_else(PoisonError::into_inner);
+        Some(TlsAcceptor::from(Arc::clone(&config)))
+    }
+
+    /// Refuses a request that may not come in.
+    fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
+        if matches!(path, "/healthz" | "/readyz") {
+            return Ok(());
+        }
+        if !is_same_origin(headers) {
+            let why = "a page of another origin asks, which is not allowed";
+            return Err(ApiError::forbidden(why));
+        }
+        let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
+        let is_open = self.is_loopback && (token.is_none() || path == "/metrics");
+        match token.as_ref() {
+            Some(token) if sent_token(headers).is_some_and(|sent| is_same(sent, token.expose())) => Ok(()),
+            _ if is_open && names_this_machine(headers) => Ok(()),
+            _ if is_open => Err(ApiError::forbidden(
+                "the name in the header Host is none of this machine's loopback: ask for localhost or 127.0.0.1, or set \
+                 http.token_file, with which any name will do",
+            )),
+            _ => Err(ApiError::unauthorised()),
+        }
+    }
+}
+
+/// Lets a request in, or answers why not.
+pub(super) async fn check(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
+    match access.check(request.uri().path(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(error) => {
+            if error.status() == StatusCode::UNAUTHORIZED {
+                tracing::debug!("HTTP: a request without the right token");
+            }
+            error.into_response()
+        }
+    }
+}
+
+/// What a client sends as its token.
+fn sent_token(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
+}
+
+/// Compares in a time that tells nothing of how much is the same.
+fn is_same(sent: &str, token: &str) -> bool {
+    let hash = |text: &str| <[u8; 32]>::from(Sha256::digest(text));
+    hash(sent).ct_eq(&hash(token)).into()
+}
+
+/// Whether the header `Host` names this machine. HTTP/1.0, which no browser speaks, has no such header.
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(HOST) else { return true };
+    let Some(authority) = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) else {
+        return false;
+    };
+    let name = authority.host();
+    name.eq_ignore_ascii_case("localhost")
+        || name.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
+}
+
+/// Whether the request comes from no page, or from one of this server.
+fn is_same_origin(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else { return true };
+    let of_page = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    let asked = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let (Some((scheme, of_page)), Some(asked)) = (of_page, asked) else { return false };
+    let default = if scheme == "https" { ":443" } else { ":80" };
+    let plain = |host: &str| host.strip_suffix(default).unwrap_or(host).to_ascii_lowercase();
+    plain(of_page) == plain(asked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn access(address: &str, token: Option<&str>) -> Access {
+        Access::new(address.parse().unwrap(), token.map(Secret::new), None).unwrap()
+    }
+
+    fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
+        list.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
+    }
+
+    fn status(access: &Access, path: &str, list: &[(&'static str, &str)]) -> u16 {
+        access.check(path, &headers(list)).map_or_else(|error| error.status().as_u16(), |()| 200)
+    }
+
+    #[test]
+    fn a_token_is_asked_for_everything_but_health_and_metrics_on_loopback() {
+        let (near, far) =
+            (access("127.0.0.1:1", Some("s3cret-token")), access("0.0.0.0:1", Some("s3cret-token")));
+        let host = ("host", "localhost:1");
+        for (path, on_loopback, elsewhere) in
+            [("/healthz", 200, 200), ("/readyz", 200, 200), ("/metrics", 200, 401), ("/v1/models", 401, 401)]
+        {
+            assert_eq!(status(&near, path, &[host]), on_loopback, "{path}");
+            assert_eq!(status(&far, path, &[host]), elsewhere, "{path}");
+            let right = ("authorization", "bearer s3cret-token");
+            assert_eq!(status(&far, path, &[("host", "cam.example"), right]), 200, "{path}");
+        }
+        for wrong in
+            ["Bearer s3cret-toke", "Bearer s3cret-token2", "Bearer", "Basic s3cret-token", "s3cret-token"]
+        {
+            assert_eq!(status(&far, "/v1/models", &[host, ("authorization", wrong)]), 401, "{wrong}");
+        }
+        far.refresh(Some(Secret::new("another")));
+        assert_eq!(status(&far, "/metrics", &[host, ("authorization", "Bearer s3cret-token")]), 401);
+        assert_eq!(status(&far, "/metrics", &[host, ("authorization", "Bearer another")]), 200);
+    }
+
+    #[test]
+    fn without_a_token_only_names_of_loopback_are_served() {
+        let access = access("127.0.0.1:1", None);
+        for (host, wanted) in [
+            ("localhost", 200),
+            ("LOCALHOST:9180", 200),
+            ("127.0.0.1:9180", 200),
+            ("127.8.9.1", 200),
+            ("[::1]:9180", 200),
+            ("evil.example", 403),
+            ("localhost.evil.example", 403),
+            ("192.0.2.1", 403),
+            ("127.0.0.1.evil.example", 403),
+            ("a b", 403),
+        ] {
+            assert_eq!(status(&access, "/v1/models", &[("host", host)]), wanted, "{host}");
+            assert_eq!(status(&access, "/metrics", &[("host", host)]), wanted, "{host}");
+            assert_eq!(status(&access, "/healthz", &[("host", host)]), 200, "{host}");
+        }
+        assert_eq!(status(&access, "/metrics", &[]), 200);
+    }
+
+    #[test]
+    fn pages_of_another_origin_are_refused_with_and_without_a_token() {
+        let access = access("127.0.0.1:1", Some("t"));
+        let right = ("authorization", "Bearer t");
+        for (origin, host, wanted) in [
+            ("http://localhost:9180", "localhost:9180", 200),
+            ("https://cam.example", "cam.example", 200),
+            ("https://cam.example:443", "CAM.example", 200),
+            ("http://localhost:3000", "localhost:9180", 403),
+            ("http://evil.example", "localhost:9180", 403),
+            ("null", "localhost:9180", 403),
+        ] {
+            assert_eq!(
+                status(&access, "/v1/models", &[right, ("host", host), ("origin", origin)]),
+                wanted,
+                "{origin}"
+            );
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! The server as clients see it, with an answerer that does as each test says.
+#![allow(clippy::disallowed_methods, reason = "the bans are for the daemon")]
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::mpsc::{UnboundedSender, unbounded_channel},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::{Access, ApiSource, NotAsked, ServedModel, Server, StatusSource, bind, serve};
+use crate::{
+    answer::{DescribeError, Description, Part, Piece, StageTimes, Token, TokenScore},
+    event::{FinishReason, Tokens},
+    request::{Content, Request},
+};
+
+/// How long a test waits for anything.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A question that waits for the test to answer it.
+type Asked = (Request, UnboundedSender<Part>);
+
+/// A server whose questions the test answers.
+struct Served {
+    address: SocketAddr,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Served {
+    /// A server that answers each question with what `answer` makes of it, or takes note of it.
+    async fn start(
+        answer: impl Fn(&Request) -> Result<Option<Vec<Part>>, NotAsked> + Send + Sync + 'static,
+    ) -> Self {
+        let asked: Arc<Mutex<Vec<_>>> = Arc::default();
+        let noted = Arc::clone(&asked);
+        let ask = move |request: Request| {
+            let (reply, parts) = unbounded_channel();
+            match answer(&request)? {
+                Some(answer) => answer.into_iter().for_each(|part| reply.send(part).unwrap()),
+                None => noted.lock().unwrap().push((request, reply)),
+            }
+            Ok(parts)
+        };
+        let model =
+            ServedModel { id: "org/tiny".into(), loaded_at: 1, max_tokens: Some(2048), frame_scaling: None };
+        let address = "127.0.0.1:0".parse().unwrap();
+        let server = Server {
+            status: StatusSource {
+                metrics: Box::new(|_| "metrics".into()),
+                health: Box::new(|| Ok(())),
+                ready: Box::new(|| Ok(())),
+            },
+            api: Some(ApiSource {
+                model: Box::new(move || Some(model.clone())),
+                ask: Box::new(ask),
+                film: Box::new(|_, _| Err("this is not a video".into())),
+            }),
+            access: Arc::new(Access::new(address, None, None).unwrap()),
+        };
+        let listener: TcpListener = bind(address, &server).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        Self { address, asked, task: tokio::spawn(serve(listener, server)) }
+    }
+
+    /// One that answers each question with these parts.
+    async fn answering(parts: Vec<Part>) -> Self {
+        Self::start(move |_| Ok(Some(parts.clone()))).await
+    }
+
+    /// One whose questions wait for the test.
+    async fn waiting() -> Self {
+        Self::start(|_| Ok(None)).await
+    }
+
+    /// Waits until there are so many questions, and takes them.
+    async fn asked(&self, count: usize) -> Vec<Asked> {
+        let wait = async {
+            while self.asked.lock().unwrap().len() < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(LIMIT, wait).await.expect("so many questions");
+        std::mem::take(&mut self.asked.lock().unwrap())
+    }
+
+    /// Sends a request and leaves the answer to be read.
+    async fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // A server that refuses a request need not read it.
+        let _ = stream.write_all(body.as_bytes()).await;
+        stream
+    }
+
+    async fn exchange(&self, method: &str, path: &str, headers: &str, body: &str) -> Reply {
+        read(self.send(method, path, headers, body).await).await
+    }
+
+    async fn post(&self, body: &Value) -> Reply {
+        let path = "/v1/chat/completions";
+        self.exchange("POST", path, "Content-Type: application/json\r\n", &body.to_string()).await
+    }
+
+    async fn post_unread(&self, body: &Value) -> TcpStream {
+        let path = "/v1/chat/completions";
+        self.send("POST", path, "Content-Type: application/json\r\n", &body.to_string()).await
+    }
+}
+
+struct Reply {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Reply {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
+    }
+
+    fn error(&self) -> (u16, Value) {
+        (self.status, self.json()["error"]["message"].clone())
+    }
+
+    /// The documents of a stream, in order, and whether it was ended well.
+    fn events(&self) -> (Vec<Value>, bool) {
+        let data: Vec<&str> = self.body.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+        let documents = data.iter().filter(|line| **line != "[DONE]");
+        let documents = documents.map(|line| serde_json::from_str(line).unwrap()).collect();
+        (documents, data.last() == Some(&"[DONE]"))
+    }
+}
+
+async fn read(mut stream: TcpStream) -> Reply {
+    let mut answer = Vec::new();
+    timeout(LIMIT, stream.read_to_end(&mut answer)).await.expect("an answer").unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let body = if head.to_ascii_lowercase().contains("transfer-encoding: chunked") {
+        unchunked(body)
+    } else {
+        body.to_owned()
+    };
+    Reply { status, head: head.to_ascii_lowercase(), body }
+}
+
+fn unchunked(mut body: &str) -> String {
+    let mut text = String::new();
+    while let Some((length, rest)) = body.split_once("\r\n") {
+        let (chunk, rest) = rest.split_at(usize::from_str_radix(length, 16).unwrap());
+        text += chunk;
+        body = rest.trim_start_matches("\r\n");
+    }
+    text
+}
+
+fn piece(text: &str) -> Part {
+    let token = |text: &str| Token { text: text.into(), bytes: text.as_bytes().into() };
+    let top = vec![(token(text), -0.5), (token("x"), f32::NEG_INFINITY)];
+    Part::Piece(Piece {
+        text: text.into(),
+        scores: vec![TokenScore { token: token(text), logprob: -0.5, top }],
+    })
+}
+
+fn end(text: &str) -> Part {
+    Part::End(Ok(Description {
+        text: text.into(),
+        finish_reason: FinishReason::Stop,
+        tokens: Tokens { prompt: 9, image: 4, generated: 2 },
+        stages: StageTimes::default(),
+    }))
+}
+
+fn question(fields: &Value) -> Value {
+    let mut body = json!({"model": "org/tiny", "messages": [{"role": "user", "content": "Hi"}]});
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    body
+}
+
+#[tokio::test]
+async fn an_answer_has_its_text_its_tokens_and_their_probabilities() {
+    let server = Served::answering(vec![piece("A "), piece("cat."), end("A cat.")]).await;
+    let reply = server.post(&question(&json!({"logprobs": true, "top_logprobs": 2}))).await;
+    let document = reply.json();
+    assert_eq!((reply.status, &document["object"]), (200, &json!("chat.completion")));
+    let choice = &document["choices"][0];
+    assert_eq!(choice["message"], json!({"role": "assistant", "content": "A cat.", "refusal": null}));
+    assert_eq!(choice["finish_reason"], "stop");
+    let usage = json!({"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11});
+    assert_eq!((&document["usage"], &document["model"]), (&usage, &json!("org/tiny")));
+    let scores = choice["logprobs"]["content"].as_array().unwrap();
+    assert_eq!((scores.len(), &scores[0]["token"], &scores[0]["logprob"]), (2, &json!("A "), &json!(-0.5)));
+    assert_eq!(
+        (&scores[0]["bytes"], &scores[0]["top_logprobs"][1]["logprob"]),
+        (&json!([65, 32]), &json!(-9999.0))
+    );
+    let plain = server.post(&question(&json!({}))).await.json();
+    assert_eq!(plain["choices"][0]["logprobs"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_stream_begins_with_the_role_and_ends_with_the_reason_and_the_usage() {
+    let server = Served::answering(vec![piece("A "), piece("cat."), end("A cat.")]).await;
+    let options = json!({"stream": true, "stream_options": {"include_usage": true}});
+    let reply = server.post(&question(&options)).await;
+    assert!(reply.head.contains("content-type: text/event-stream"), "{}", reply.head);
+    let (events, ended) = reply.events();
+    assert!(ended && events.iter().all(|event| event["object"] == "chat.completion.chunk"));
+    let deltas: Vec<_> = events.iter().map(|event| event["choices"][0]["delta"].clone()).collect();
+    assert_eq!(
+        deltas,
+        [
+            json!({"role": "assistant", "content": ""}),
+            json!({"content": "A "}),
+            json!({"content": "cat."}),
+            json!({}),
+            Value::Null
+        ]
+    );
+    assert_eq!(events[3]["choices"][0]["finish_reason"], "stop");
+    assert_eq!((&events[4]["choices"], &events[4]["usage"]["total_tokens"]), (&json!([]), &json!(11)));
+    let (plain, _) = server.post(&question(&json!({"stream": true}))).await.events();
+    assert!(plain.len() == 4 && plain.iter().all(|event| event.get("usage").is_none()));
+}
+
+#[tokio::test]
+async fn what_fails_before_the_first_word_has_a_status_and_later_an_event() {
+    let failed = || Part::End(Err(DescribeError::Request("too long".into())));
+    for stream in [false, true] {
+        let server = Served::answering(vec![failed()]).await;
+        let reply = server.post(&question(&json!({"stream": stream}))).await;
+        assert_eq!(reply.error(), (400, "too long".into()));
+    }
+    let server = Served::answering(vec![piece("A "), failed()]).await;
+    let (events, ended) = server.post(&question(&json!({"stream": true}))).await.events();
+    assert_eq!((&events[2]["error"]["message"], ended), (&json!("too long"), true));
+    // The model's thread has ended.
+    let server = Served::answering(vec![piece("A ")]).await;
+    assert_eq!(server.post(&question(&json!({}))).await.status, 503);
+}
+
+#[tokio::test]
+async fn who_cannot_be_answered_now_is_told_when_to_ask_again() {
+    for (why, status) in [(NotAsked::Busy, 429), (NotAsked::NotReady("shutting down".into()), 503)] {
+        let server = Served::start(move |_| Err(why.clone())).await;
+        let reply = server.post(&question(&json!({}))).await;
+        assert_eq!(reply.status, status, "{}", reply.body);
+        assert!(reply.head.contains("\r\nretry-after: "), "{}", reply.head);
+    }
+}
+
+#[tokio::test]
+async fn requests_that_are_wrong_as_a_whole_get_the_right_status() {
+    let server = Served::answering(vec![end("Yes.")]).await;
+    let (chat, json) = ("/v1/chat/completions", "Content-Type: application/json\r\n");
+    for (method, path, headers, body, status) in [
+        ("POST", chat, json, "{", 400),
+        ("POST", chat, json, r#"{"messages": [{"role": "user", "content": "Hi"}]}"#, 200),
+        ("POST", chat, "Content-Type: application/json; charset=utf-8\r\n", "{", 400),
+        ("POST", chat, "Content-Type: text/plain\r\n", "{}", 415),
+        ("POST", chat, "", "{}", 415),
+        ("GET", chat, "", "", 405),
+        ("GET", "/v1/models", "", "", 200),
+        ("GET", "/v1/models/org/tiny", "", "", 200),
+        ("GET", "/v1/models/org/other", "", "", 404),
+        ("GET", "/v1/embeddings", "", "", 404),
+        ("GET", "/metrics", "", "", 200),
+        ("GET", "/metrics", "Origin: http://evil.example\r\n", "", 403),
+    ] {
+        let reply = server.exchange(method, path, headers, body).await;
+        assert_eq!(reply.status, status, "{method} {path}: {}", reply.body);
+        assert!(reply.status == 200 || reply.json()["error"]["message"].is_string(), "{}", reply.body);
+    }
+    let other = json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hi"}]});
+    let reply = server.post(&other).await;
+    assert_eq!((reply.status, &reply.json()["error"]["code"]), (404, &json!("model_not_found")));
+    assert!(reply.body.contains("org/tiny"), "{}", reply.body);
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "POST {chat} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n{json}Connection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    assert_eq!(read(stream).await.status, 413);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_takes_its_question_back() {
+    for stream in [false, true] {
+        let server = Served::waiting().await;
+        let client = server.post_unread(&question(&json!({"stream": stream}))).await;
+        let (_, reply) = server.asked(1).await.remove(0);
+        assert!(!reply.is_closed());
+        drop(client);
+        timeout(LIMIT, reply.closed()).await.expect("the question is taken back");
+    }
+}
+
+#[tokio::test]
+async fn many_clients_wait_at_once_and_neither_silent_ones_nor_they_keep_metrics_out() {
+    let server = Served::waiting().await;
+    let mut clients = Vec::new();
+    for _ in 0..128 {
+        clients.push(server.post_unread(&question(&json!({}))).await);
+    }
+    let asked = server.asked(128).await;
+    // Those that say nothing are closed for one another, and never one that waits for its answer.
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    assert_eq!(server.exchange("GET", "/metrics", "", "").await.body, "metrics");
+    assert_eq!(server.exchange("GET", "/healthz", "", "").await.status, 200);
+    let refused = server.post(&question(&json!({}))).await;
+    assert_eq!(refused.status, 429, "{}", refused.body);
+    for (_, reply) in asked {
+        reply.send(end("Yes.")).unwrap();
+    }
+    for client in clients {
+        assert_eq!(read(client).await.json()["choices"][0]["message"]["content"], "Yes.");
+    }
+}
+
+#[tokio::test]
+async fn images_reach_the_model_and_outside_ones_are_not_fetched() {
+    let server = Served::waiting().await;
+    let bmp = "Qk06AAAAAAAAADYAAAAoAAAAAQAAAAEAAAABABgAAAAAAAQAAAAAAAAAAAAAAAAAAAAAAAAAAAD/AA==";
+    let ask = |url: String| {
+        let image = json!({"type": "image_url", "image_url": {"url": url, "detail": "low"}});
+        json!({"messages": [{"role": "user", "content": [image, {"type": "text", "text": "What?"}]}]})
+    };
+    let client = server.post_unread(&ask(format!("data:image/bmp;base64,{bmp}"))).await;
+    let (request, reply) = server.asked(1).await.remove(0);
+    let [Content::Image(picture), Content::Text(text)] = &request.messages[0].content[..] else {
+        panic!("{request:?}")
+    };
+    assert_eq!(
+        (&picture.rgb[..], text.as_str(), request.images.split),
+        (&[255, 0, 0][..], "What?", Some(false))
+    );
+    reply.send(end("Red.")).unwrap();
+    assert_eq!(read(client).await.status, 200);
+    let (status, why) = server.post(&ask("http://127.0.0.1:1/a.png".into())).await.error();
+    assert!(status == 400 && why.as_str().unwrap().contains("nothing is fetched"), "{why}");
+}

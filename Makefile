@@ -14,7 +14,7 @@ CUDA = CUDA_COMPUTE_CAP=$(CUDA_COMPUTE_CAP) CUDA_HOME=$(or $(CUDA_HOME),$(CUDA_T
 
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo test build lint deny chaos fuzz cuda gpu-bench install deb deb-cuda test-deb test-ha test-text
+.PHONY: help demo test build lint deny chaos fuzz cuda gpu-bench install deb deb-cuda test-deb test-ha test-text test-openai
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' $(MAKEFILE_LIST)
@@ -94,6 +94,9 @@ test-ha: build ## what Home Assistant itself makes of the messages; installs it 
 
 test-text: build ## the answers of trained text weights against transformers; installs it (7 GB) into target/text-weights
 	@tests/text-weights/run
+
+test-openai: build ## what OpenAI's own Python client makes of the API; installs it (30 MB) into target/openai
+	@tests/openai/run
 
 install: ## the program that was built (PROGRAM, target/release/camscribe), and its configuration
 	@[ -x $(PROGRAM) ] || { echo "there is no $(PROGRAM): run 'make build' first, as yourself" >&2; exit 1; }

@@ -56,8 +56,17 @@ enum RawRole {
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum RawPart {
+    #[serde(alias = "input_text", alias = "output_text")]
     Text {
         text: String,
+    },
+    // As OpenAI's Decisions API has them.
+    InputImage {
+        image_url: String,
+        detail: Option<String>,
+    },
+    InputJson {
+        data: Value,
     },
     ImageUrl {
         image_url: Address,
@@ -96,6 +105,10 @@ impl From<RawPart> for Part {
     fn from(part: RawPart) -> Self {
         match part {
             RawPart::Text { text } => Self::Text(text),
+            RawPart::InputImage { image_url, detail } => {
+                Self::Image { url: image_url, low_detail: detail.as_deref() == Some("low") }
+            }
+            RawPart::InputJson { data } => Self::Text(data.to_string()),
             RawPart::ImageUrl { image_url } => {
                 let (url, low_detail) = image_url.into_parts();
                 Self::Image { url, low_detail }

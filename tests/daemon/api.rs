@@ -207,6 +207,89 @@ fn clients_that_go_away_hold_nobody_up() {
 
 /// As Frigate's provider `openai` asks: the models, descriptions of objects, and review summaries.
 #[test]
+fn typed_questions_are_answered_by_probabilities() {
+    let server = model_server("");
+    let decide = |body: Value| {
+        exchange(&server.http_address(), "POST", "/v1/decisions", JSON, body.to_string().as_bytes())
+    };
+    let image = data_url("image/png", &[picture(ImageFormat::Png, [200, 0, 0])]);
+    let questions = json!([
+        {"type": "predicate", "name": "red", "instructions": "Is there a red square?"},
+        {"type": "choice", "instructions": [{"type": "input_text", "text": "What colour is it?"}],
+         "choices": [{"value": "red"}, {"value": "blue", "description": "the colour of the sky"}, {"value": true}]},
+        {"type": "score", "name": "size", "instructions": "How large is it?",
+         "levels": [{"label": "small"}, {"label": "middling"}, {"label": "large"}]},
+    ]);
+    let input = json!([{"role": "user", "content": [
+        {"type": "input_image", "image_url": image, "detail": "low"}, {"type": "input_text", "text": "A picture."}]}]);
+    let reply = decide(json!({"model": "shapes", "input": input, "questions": questions}));
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let document = reply.json();
+    let answers = document["answers"].as_array().unwrap();
+    let kinds: Vec<_> = answers.iter().map(|it| (&it["type"], &it["name"])).collect();
+    assert_eq!(
+        json!(kinds),
+        json!([["predicate", "red"], ["choice", null], ["score", "size"]]),
+        "{document}"
+    );
+    let sum = |answer: &Value| {
+        let each = answer["probabilities"].as_array().unwrap().iter();
+        each.map(|it| it["probability"].as_f64().unwrap()).sum::<f64>()
+    };
+    let probability = answers[0]["probability"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&probability), "{document}");
+    assert!((sum(&answers[1]) - 1.0).abs() < 1e-6 && (sum(&answers[2]) - 1.0).abs() < 1e-6, "{document}");
+    // Choices are typed.
+    let values: Vec<_> =
+        answers[1]["probabilities"].as_array().unwrap().iter().map(|it| &it["value"]).collect();
+    assert_eq!(json!(values), json!(["red", "blue", true]));
+    assert!(values.contains(&&answers[1]["choice"]));
+    let expected: f64 = answers[2]["probabilities"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["value"].as_f64().unwrap() * it["probability"].as_f64().unwrap())
+        .sum();
+    assert!((answers[2]["score"].as_f64().unwrap() - expected).abs() < 1e-6, "{document}");
+    assert!(document["usage"]["input_tokens"].as_u64().unwrap() > 100, "{document}");
+    assert_eq!(document["usage"]["output_tokens"], 0);
+    // The same, asked alone.
+    let alone = decide(json!({"input": input, "questions": [questions[0]]})).json();
+    let alone = alone["answers"][0]["probability"].as_f64().unwrap();
+    assert!((alone - probability).abs() < 1e-4, "{alone} {probability}");
+    let text = decide(
+        json!({"input": "Hello", "questions": [{"type": "predicate", "instructions": "Is it a greeting?"}]}),
+    );
+    assert_eq!(text.status, 200, "{text:?}");
+    for (body, words) in [
+        (json!({"questions": questions}), "input: there is no list of messages"),
+        (json!({"input": "x", "questions": []}), "questions: there must be 1 to 64"),
+        (
+            json!({"input": "x", "questions": [{"type": "riddle", "instructions": "?"}]}),
+            "question 1: unknown variant",
+        ),
+        (
+            json!({"input": "x", "questions": [{"type": "choice", "instructions": "?", "choices": [{"value": "a"}]}]}),
+            "question 1: there must be 2 to 64",
+        ),
+        (
+            json!({"input": "x", "questions": [{"type": "score", "instructions": "?",
+                "levels": [{"label": "a"}, {"label": "a"}]}]}),
+            "stands twice",
+        ),
+        (
+            json!({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "https://x/y.png"}]}],
+                "questions": questions}),
+            "nothing is fetched",
+        ),
+    ] {
+        let reply = decide(body.clone());
+        assert_eq!(reply.status, 400, "{body}: {reply:?}");
+        assert!(reply.error().contains(words), "{body}: {}", reply.error());
+    }
+}
+
+#[test]
 fn frigate_is_answered() {
     let server = model_server("");
     let models: Value = serde_json::from_str(&server.get("/v1/models").1).unwrap();
@@ -483,7 +566,12 @@ fn the_curl_commands_of_the_guide_work() {
         let output = Command::new("sh").args(["-c", &command]).current_dir(folder).output().unwrap();
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{command}: {err}");
-        let answers = ["\"object\":\"list\"", "\"object\":\"chat.completion\"", "data: [DONE]"];
+        let answers = [
+            "\"object\":\"list\"",
+            "\"object\":\"chat.completion\"",
+            "data: [DONE]",
+            "\"object\":\"decision\"",
+        ];
         assert!(answers.iter().any(|answer| out.contains(answer)), "{command}: {out} {err}");
         assert!(!out.contains("\"error\""), "{command}: {out}");
     }

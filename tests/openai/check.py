@@ -98,6 +98,27 @@ def check_json_schema(client: openai.OpenAI) -> None:
     assert list(json.loads(choice.message.content)) == ["moves"], choice
 
 
+def check_decisions(client: openai.OpenAI) -> None:
+    decision = client.decisions.create(
+        model="shapes",
+        input=[{"role": "user", "content": [
+            {"type": "input_image", "image_url": f"data:image/png;base64,{png((200, 0, 0))}"},
+            {"type": "input_text", "text": "A picture."},
+        ]}],
+        questions=[
+            {"type": "predicate", "name": "red", "instructions": "Is it red?"},
+            {"type": "choice", "instructions": "Which colour is it?", "choices": [{"value": "red"}, {"value": "blue"}]},
+            {"type": "score", "instructions": "How large is it?", "levels": [{"label": "small"}, {"label": "large"}]},
+        ],
+    )
+    red, colour, size = decision.answers
+    assert (red.type, red.name, colour.name) == ("predicate", "red", None) and 0 <= red.probability <= 1, red
+    assert colour.choice in ("red", "blue") and 0 <= colour.confidence <= 1, colour
+    assert abs(sum(each.probability for each in colour.probabilities) - 1) < 1e-6, colour
+    assert abs(size.score - size.probabilities[1].probability) < 1e-6, size
+    assert decision.usage.input_tokens == decision.usage.total_tokens > 0, decision
+
+
 def check_errors(client: openai.OpenAI) -> None:
     def refused(kind, **options):
         try:
@@ -138,6 +159,7 @@ CHECKS = [
     check_stream,
     check_logprobs,
     check_json_schema,
+    check_decisions,
     check_errors,
     check_guide,
 ]

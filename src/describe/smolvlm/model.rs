@@ -239,7 +239,12 @@ impl SmolVlm {
             let mut messages = messages.clone();
             let text = Part::Text(question.text.clone());
             match messages.last_mut().filter(|message| message.role == Role::User) {
-                Some(last) => last.parts.push(text),
+                Some(last) => {
+                    if matches!(last.parts.last(), Some(Part::Text(_))) {
+                        last.parts.push(Part::Text("\n".into()));
+                    }
+                    last.parts.push(text);
+                }
                 None => messages.push(Message { role: Role::User, parts: vec![text] }),
             }
             let prompt = self.prompter.build(&messages).map_err(refused)?;

@@ -242,7 +242,7 @@ impl Body {
 }
 
 /// Whether all images are to be looked at as wholes only.
-fn is_low_detail(turns: &[Turn]) -> bool {
+pub fn is_low_detail(turns: &[Turn]) -> bool {
     let mut images = turns.iter().flat_map(|turn| &turn.parts).filter_map(|part| match part {
         Part::Image { low_detail, .. } => Some(*low_detail),
         Part::Text(_) | Part::Video { .. } => None,

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use super::{
     super::{api_error::ApiError, connections::Connection},
     answer::Answer,
+    body::Chat,
     documents::Head,
     intake::{Api, Question, discard},
     source::NotAsked,
@@ -37,7 +38,8 @@ pub async fn chat(
             return Err(busy);
         }
     };
-    let Question { model, delivery, request, pixels } = api.read(request).await?;
+    let parse = |body: &[u8]| Ok((Chat::parse(body)?, ()));
+    let (Question { model, delivery, request, pixels }, ()) = api.read(request, parse).await?;
     let has_scores = request.logprobs.is_some();
     let parts = (api.source.ask)(request).map_err(refused)?;
     let mut answer = Answer::new(parts, pixels, place);
@@ -54,7 +56,7 @@ pub async fn chat(
     Ok(sse::stream(answer, sse::Style { head, has_scores, with_usage: delivery.include_usage }))
 }
 
-fn refused(why: NotAsked) -> ApiError {
+pub(super) fn refused(why: NotAsked) -> ApiError {
     match why {
         NotAsked::Busy => ApiError::busy("the model has as many questions as may wait: ask again later"),
         NotAsked::NotReady(why) => {

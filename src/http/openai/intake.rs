@@ -104,22 +104,26 @@ impl Api {
         Ok(Place { _place: place.map_err(busy)?, _connection: connection.hold() })
     }
 
-    /// Reads a question.
+    /// Reads a question. `parse` reads its body, and gives what the route needs of it beside the question.
     ///
     /// # Errors
     /// What is wrong with it, or that there is too little memory for it now.
-    pub async fn read(self: &Arc<Self>, request: Request) -> Result<Question, ApiError> {
+    pub async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        request: Request,
+        parse: fn(&[u8]) -> Result<(Chat, T), ApiError>,
+    ) -> Result<(Question, T), ApiError> {
         check_type(request.headers())?;
         let expected = content_length(request.headers())?.unwrap_or(MAX_BODY);
         let room = memory(&self.bodies, expected.div_ceil(1024)).await?;
         let body = read_body(request.into_body()).await?;
         let model = self.model()?;
         let scaling = model.frame_scaling;
-        let (chat, encoded, needed) = work(&self.decoders, move || {
-            let mut chat = Chat::parse(&body)?;
+        let (chat, own, encoded, needed) = work(&self.decoders, move || {
+            let (mut chat, own) = parse(&body)?;
             let encoded = Encoded::read(std::mem::take(&mut chat.turns), &chat.video, scaling)?;
             let needed = encoded.pixel_bytes()?;
-            Ok((chat, encoded, needed))
+            Ok((chat, own, encoded, needed))
         })
         .await?;
         if let Some(asked) = chat.model.as_ref().filter(|asked| **asked != model.id) {
@@ -135,7 +139,7 @@ impl Api {
         })
         .await?;
         let request = request::Request { messages, ..chat.request };
-        Ok(Question { model, delivery: chat.delivery, request, pixels })
+        Ok((Question { model, delivery: chat.delivery, request, pixels }, own))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Questions to the model in the format of OpenAI's API: `/v1/chat/completions` and `/v1/models`.
+//! Questions to the model in the format of OpenAI's API: `/v1/chat/completions`, `/v1/decisions` and `/v1/models`.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -8,12 +8,14 @@
 //! | `media.rs` | data URLs in, pixels out |
 //! | `intake.rs` | how much is taken at a time: requests, bodies, pixels, decoders |
 //! | `chat.rs`, `answer.rs`, `sse.rs` | the route; answers as they are made, and as a stream of events |
+//! | `decisions.rs` | the route of typed questions, answered by probabilities |
 //! | `documents.rs` | the JSON of answers |
 //! | `models.rs` | the routes that tell the model |
 
 mod answer;
 mod body;
 mod chat;
+mod decisions;
 mod documents;
 mod intake;
 mod media;
@@ -45,6 +47,7 @@ pub(super) fn router(source: Option<ApiSource>) -> Router {
     let Some(source) = source else { return Router::new().fallback(no_api) };
     Router::new()
         .route("/v1/chat/completions", post(chat::chat))
+        .route("/v1/decisions", post(decisions::decide))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*model}", get(models::one))
         .with_state(Arc::new(Api::new(source)))

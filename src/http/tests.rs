@@ -186,6 +186,7 @@ fn piece(text: &str) -> Part {
 
 fn end(text: &str) -> Part {
     Part::End(Ok(Description {
+        labels: Vec::new(),
         text: text.into(),
         finish_reason: FinishReason::Stop,
         tokens: Tokens { prompt: 9, image: 4, generated: 2 },

@@ -41,6 +41,7 @@ pub enum Part {
 #[derive(Deserialize)]
 struct RawMessage {
     role: RawRole,
+    #[serde(default)]
     content: Value,
 }
 
@@ -143,6 +144,8 @@ pub fn turns(messages: Value) -> Result<Vec<Turn>, String> {
         };
         let parts = match content {
             Value::String(text) => vec![Part::Text(text)],
+            // What called a tool and said nothing.
+            Value::Null if role == Role::Assistant => Vec::new(),
             Value::Array(parts) => parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()?,
             _ => return Err(at(&"content is neither text nor a list of parts")),
         };

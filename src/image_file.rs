@@ -94,7 +94,7 @@ fn open(bytes: &[u8]) -> Result<impl ImageDecoder, ImageFileError> {
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(classify)?;
     let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > MAX_PIXELS {
+    if u64::from(width) * u64::from(height) > MAX_PIXELS || decoder.total_bytes() > MAX_MEMORY {
         return Err(ImageFileError::TooLarge);
     }
     Ok(decoder)

@@ -308,6 +308,11 @@ impl ClipQueue {
         self.lock().waiting
     }
 
+    /// Whether nothing is accepted any more.
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Whether no clip is in the queue.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -1,6 +1,6 @@
 //! Answers that follow a JSON schema: at each token, those that lead to a valid document.
 
-use std::sync::Arc;
+use std::{sync::Arc, thread};
 
 use llguidance::{
     JsonCompileOptions, Matcher, ParserFactory,
@@ -10,6 +10,9 @@ use llguidance::{
 use serde_json::{Value, json};
 
 use crate::{nn::sampler::TokenMask, request::AnswerFormat};
+
+/// The stack for compiling a schema, bytes.
+const STACK: usize = 64 << 20;
 
 /// Compiles formats for one vocabulary.
 pub struct FormatCompiler {
@@ -22,6 +25,8 @@ pub struct FormatMatcher {
     matcher: Matcher,
     /// Allows the end of the answer alone.
     end: TokenMask,
+    /// Why the answer cannot be followed any further.
+    error: Option<String>,
 }
 
 impl FormatCompiler {
@@ -55,12 +60,18 @@ impl FormatCompiler {
         JsonCompileOptions { whitespace_flexible: false, ..JsonCompileOptions::default() }
             .apply_to(&mut schema);
         let grammar = TopLevelGrammar::from_json_schema(schema);
-        let parser = self.factory.create_parser(grammar);
+        // It recurses along the schema's references.
+        let parser = thread::scope(|scope| {
+            let compiling = thread::Builder::new().name("schema".into()).stack_size(STACK);
+            let compiling = compiling.spawn_scoped(scope, || self.factory.create_parser(grammar));
+            compiling.map_err(|error| error.to_string())?.join().map_err(|_| "it is too complex".to_owned())
+        });
+        let parser = parser.and_then(|parser| parser.map_err(|error| error.to_string()));
         let matcher =
-            Matcher::new(Ok(parser.map_err(|error| format!("the JSON schema cannot be used: {error}"))?));
+            Matcher::new(Ok(parser.map_err(|why| format!("the JSON schema cannot be used: {why}"))?));
         let mut end = vec![0; self.end as usize / 32 + 1];
         end[self.end as usize / 32] |= 1 << (self.end % 32);
-        Ok(Some(FormatMatcher { matcher, end }))
+        Ok(Some(FormatMatcher { matcher, end, error: None }))
     }
 }
 
@@ -68,15 +79,23 @@ impl FormatMatcher {
     /// The tokens that may follow. When the document is complete, or nothing leads to one, it is the end alone.
     pub fn mask(&mut self) -> TokenMask {
         match self.matcher.compute_mask_or_eos() {
-            Ok(mask) if mask.as_slice().iter().any(|word| *word != 0) => mask.as_slice().to_vec(),
-            Ok(_) | Err(_) => self.end.clone(),
+            Ok(mask) if mask.as_slice().iter().any(|word| *word != 0) => return mask.as_slice().to_vec(),
+            Ok(_) => self.error = Some("no token leads to a document".into()),
+            Err(error) => self.error = Some(error.to_string()),
         }
+        self.end.clone()
+    }
+
+    /// Why the answer is no such document, if it came to that.
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref()
     }
 
     /// Takes the token that follows.
     pub fn push(&mut self, id: u32) {
-        // After an error, the mask allows the end alone.
-        let _ = self.matcher.consume_token(id);
+        if let Err(error) = self.matcher.consume_token(id) {
+            self.error = Some(error.to_string());
+        }
     }
 }
 
@@ -122,6 +141,16 @@ mod tests {
         assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), json!({"person": false, "place": "yard"}));
         assert_eq!(follow(&AnswerFormat::Json, b" x{}"), "{}");
         assert!(compiler().compile(&AnswerFormat::Text).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_long_chain_of_references_does_not_use_up_the_stack() {
+        let link = |i: usize| (format!("a{i}"), json!({"$ref": format!("#/$defs/a{}", i + 1)}));
+        let mut chain: serde_json::Map<String, Value> = (0..2500).map(link).collect();
+        chain.insert("a2500".into(), json!({"type": "boolean"}));
+        let schema = json!({"$ref": "#/$defs/a0", "$defs": chain});
+        // Whether it is taken or refused: the process goes on.
+        let _ = compiler().compile(&AnswerFormat::Schema(Arc::new(schema)));
     }
 
     #[test]

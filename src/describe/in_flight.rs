@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::mpsc::UnboundedSender;
@@ -27,6 +27,9 @@ use crate::{
     queue::{Asked, Batch, ClipQueue, Queued, Room},
     request::Request,
 };
+
+/// When a client may ask again that was sent away at the end.
+const STOPPING: Duration = Duration::from_secs(30);
 
 /// See the module.
 pub struct InFlight<'a> {
@@ -140,8 +143,9 @@ impl<'a> InFlight<'a> {
     /// taken gets that error.
     pub fn answer_all(&mut self, describer: &mut dyn Describer) -> Result<(), DescribeError> {
         while !self.waiting.is_empty() {
-            let pictures =
-                self.waiting.iter().map(|entry| entry.request.pictures()).max().unwrap_or_default();
+            // What clients ask is as large as it likes: it does not set how much is done at once.
+            let clips = self.waiting.iter().filter(|entry| entry.camera().is_some());
+            let pictures = clips.map(|entry| entry.request.pictures()).max().unwrap_or(1);
             self.sizer.estimate(describer, pictures);
             // A GPU reads several prompts in little more time than one.
             self.joining = if describer.gpu().is_some() { self.sizer.batch_size().get() } else { 1 };
@@ -227,6 +231,21 @@ impl<'a> InFlight<'a> {
         }
     }
 
+    /// Ends the answers of clients, which can ask elsewhere or later, so that they do not hold up the end.
+    fn send_clients_away(&mut self) {
+        let is_client = |entry: &Entry| entry.camera().is_none();
+        let running = self.running.iter().filter(|(_, entry)| is_client(entry)).map(|(number, _)| *number);
+        let running: Vec<usize> = running.collect();
+        let mut sent: Vec<Entry> = running.iter().filter_map(|number| self.running.remove(number)).collect();
+        let (clients, clips): (VecDeque<_>, _) =
+            std::mem::take(&mut self.waiting).into_iter().partition(is_client);
+        self.waiting = clips;
+        sent.extend(clients);
+        let stopping =
+            DescribeError::Unavailable { reason: "it is being stopped".into(), retry_after: STOPPING };
+        sent.into_iter().for_each(|entry| self.answer(entry, Err(stopping.clone())));
+    }
+
     /// Answers all with an error.
     fn give_up(&mut self, error: DescribeError) -> DescribeError {
         self.begin_again();
@@ -270,6 +289,9 @@ impl Work for InFlight<'_> {
     fn more(&mut self, running: usize) -> Vec<Request> {
         self.running.retain(|_, entry| !entry.is_gone());
         self.waiting.retain(|entry| !entry.is_gone());
+        if self.queue.is_closed() {
+            self.send_clients_away();
+        }
         if !self.pace.lets_join(running) {
             return Vec::new();
         }

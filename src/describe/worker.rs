@@ -172,12 +172,32 @@ mod tests {
         let (gone, receiver) = ask("gone");
         queue.ask(gone).unwrap();
         drop(receiver);
-        queue.close();
         let mut device = SmallDevice::new(9);
-        run(&mut device, &queue, batching(4), |_| panic!("there is no clip")).unwrap();
-        assert!(matches!(answer.try_recv(), Ok(Part::Piece(piece)) if piece.text == "who?"));
-        assert!(matches!(answer.try_recv(), Ok(Part::End(Ok(description))) if description.text == "who?"));
+        thread::scope(|scope| {
+            let work = scope.spawn(|| run(&mut device, &queue, batching(4), |_| panic!("there is no clip")));
+            assert!(matches!(answer.blocking_recv(), Some(Part::Piece(piece)) if piece.text == "who?"));
+            assert!(matches!(answer.blocking_recv(), Some(Part::End(Ok(told))) if told.text == "who?"));
+            queue.close();
+            work.join().unwrap().unwrap();
+        });
         assert_eq!(device.batches, [1]);
+    }
+
+    #[test]
+    fn at_the_end_clients_are_sent_away_and_clips_are_described() {
+        let queue = ClipQueue::new(NonZeroUsize::MIN);
+        queue.push(clips(1).remove(0), Overflow::DropOldest).unwrap();
+        let (reply, mut answer) = tokio::sync::mpsc::unbounded_channel();
+        let messages = vec![Message { role: Role::User, content: vec![Content::Text("who?".into())] }];
+        queue.ask(Asked { request: Request { messages, ..Request::default() }, reply }).unwrap();
+        queue.close();
+        let mut described = 0;
+        run(&mut SmallDevice::new(9), &queue, batching(4), |outcome| {
+            described += usize::from(outcome.answer.is_ok())
+        })
+        .unwrap();
+        assert_eq!(described, 1);
+        assert!(matches!(answer.try_recv(), Ok(Part::End(Err(DescribeError::Unavailable { .. })))));
     }
 
     /// A closed queue with these clips.

@@ -26,9 +26,18 @@ pub struct ApiError {
     retry_after: Option<Duration>,
 }
 
+/// The longest message, in characters.
+const MAX_MESSAGE: usize = 500;
+
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
-        Self { status, message: message.into(), kind, param: None, code: None, retry_after: None }
+        let mut message = message.into();
+        // It may repeat what the client sent.
+        if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE) {
+            message.truncate(end);
+            message.push('…');
+        }
+        Self { status, message, kind, param: None, code: None, retry_after: None }
     }
 
     /// The field `param` of the request, or the request as a whole, is wrong.

@@ -30,6 +30,9 @@ const LEAVE_SHARE_GPU: usize = 2;
 const JOIN_STEPS_CPU: usize = 1;
 const JOIN_STEPS_GPU: usize = 8;
 
+/// Tokens of each sequence that there is room for at a time. Answers are seldom as long as they may be.
+const ROOM: usize = 256;
+
 /// One sequence of a batch.
 #[derive(Clone, Debug)]
 pub struct GenerationRequest {
@@ -184,6 +187,10 @@ pub fn generate(
             batch = batch.map(|batch| generator.leave(batch)).transpose()?;
         }
         if let Some(running) = &mut batch {
+            if running.cache.is_full()? {
+                batch = batch.map(|batch| generator.grow(batch)).transpose()?;
+                continue;
+            }
             generator.step(running, sequences, observe)?;
             steps += 1;
         }
@@ -212,7 +219,7 @@ impl<'a> Generator<'a> {
         let mut rows: Vec<Row> = requests.iter().zip(numbers.clone()).map(row).collect();
         let starts = requests.iter().map(|r| slots - r.ids.len()).collect();
         let longest = rows.iter().map(|row| row.max_tokens).max().unwrap_or(0);
-        let mut cache = self.decoder.cache(starts, if alone { slots + longest } else { slots })?;
+        let mut cache = self.decoder.cache(starts, if alone { slots + longest.min(ROOM) } else { slots })?;
         let padding = |ids: &[u32]| std::iter::repeat_n(self.special.pad, slots - ids.len());
         let ids: Vec<u32> =
             requests.iter().flat_map(|it| padding(&it.ids).chain(it.ids.iter().copied())).collect();
@@ -259,7 +266,7 @@ impl<'a> Generator<'a> {
                 rows = old_rows;
                 rows.retain(|row| !row.done);
                 let left = rows.iter().map(Row::tokens_left).max().unwrap_or(0);
-                cache = KvCache::join(parts, left)?;
+                cache = KvCache::join(parts, left.min(ROOM))?;
             }
             None if kept.is_empty() => return Ok(None),
             None => {
@@ -279,6 +286,18 @@ impl<'a> Generator<'a> {
         drop(decode);
         cache.keep(&going(&rows))?;
         rows.retain(|row| !row.done);
+        let decode = decode_loop(self.kernels, self.decoder, &cache)?;
+        Ok(Batch { rows, cache, decode })
+    }
+
+    /// The batch with room for more tokens, and without the sequences that are done.
+    fn grow(&self, Batch { mut rows, cache, decode }: Batch<'a>) -> Result<Batch<'a>> {
+        // The loop holds tensors of the old batch: they are freed before the cache is copied.
+        drop(decode);
+        let kept = going(&rows);
+        rows.retain(|row| !row.done);
+        let left = rows.iter().map(Row::tokens_left).max().unwrap_or(0);
+        let cache = KvCache::join(vec![(cache, kept)], left.min(ROOM))?;
         let decode = decode_loop(self.kernels, self.decoder, &cache)?;
         Ok(Batch { rows, cache, decode })
     }

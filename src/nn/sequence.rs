@@ -33,6 +33,14 @@ impl KvCache {
         Ok(())
     }
 
+    /// Whether there is no room for another token.
+    ///
+    /// # Errors
+    /// When the layers have another number of dimensions than expected.
+    pub fn is_full(&self) -> Result<bool> {
+        self.layers.first().map_or(Ok(false), |(keys, _)| Ok(keys.dim(2)? <= self.len))
+    }
+
     /// One cache of the sequences of several, with room for `room` more tokens of each. Of each cache only the sequences
     /// with these indices are kept, at least one. All end at the same slot, as those of one cache do.
     ///

@@ -262,6 +262,7 @@ fn typed_questions_are_answered_by_probabilities() {
     );
     assert_eq!(text.status, 200, "{text:?}");
     for (body, words) in [
+        (json!({"input": "long ".repeat(60_000), "questions": questions}), "more than 256 KB of text"),
         (json!({"questions": questions}), "input: there is no list of messages"),
         (json!({"input": "x", "questions": []}), "questions: there must be 1 to 64"),
         (

@@ -92,6 +92,20 @@ fn an_answer_ends_at_its_stop_token_at_its_longest_and_at_the_models_last_positi
 }
 
 #[test]
+fn an_answer_longer_than_the_room_that_is_made_at_a_time_goes_on() {
+    let mut config = checkpoint::tiny();
+    config.eos_token_ids = vec![];
+    config.text.max_position_embeddings = 700;
+    let network = network(config, DtypeChoice::F32);
+    let [short, long] = [40, 600].map(|tokens| prompt(&network.config, 3..9, 1, tokens));
+    let pictures = tiles(&network, 1, 0);
+    let together = answers(&network, &[short.clone(), long], &pictures.repeat(2));
+    assert_eq!(together[1].ids.len(), 600);
+    assert_eq!(together[1].ids[..40], together[0].ids);
+    assert_eq!(together[0], answers(&network, &[short], &pictures)[0]);
+}
+
+#[test]
 fn sampling_draws_the_same_for_the_same_seed_and_leaves_greedy_rows_alone() {
     let network = network(checkpoint::tiny(), DtypeChoice::F32);
     let greedy = prompt(&network.config, 3..9, 1, 24);

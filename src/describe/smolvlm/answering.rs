@@ -85,6 +85,9 @@ impl Open<'_> {
     fn description(self, completion: Result<Completion, NotFinite>) -> Result<Description, DescribeError> {
         let Completion { ids, finish_reason } =
             completion.map_err(|error| DescribeError::Request(error.to_string()))?;
+        if let Some(why) = self.format.as_ref().and_then(FormatMatcher::error) {
+            return Err(DescribeError::Request(format!("the JSON schema cannot be followed: {why}")));
+        }
         if let Some(error) = self.broken {
             return Err(DescribeError::Request(error.to_string()));
         }
@@ -135,7 +138,9 @@ impl<'a> Answering<'a> {
         self.taken += requests.len();
         let good = prepared.iter().enumerate().filter(|(_, prepared)| prepared.is_ok());
         let numbers: Vec<usize> = good.map(|(i, _)| first + i).collect();
-        self.work.spent(&numbers, stages);
+        // What cannot be answered has taken time, too.
+        let charged = if numbers.is_empty() { (first..self.taken).collect() } else { numbers };
+        self.work.spent(&charged, stages);
         // The features of all requests stand one after the other.
         let (mut generations, mut parts, mut next_row) = (Vec::new(), Vec::new(), 0);
         for ((request, prepared), number) in requests.iter().zip(prepared).zip(first..) {
@@ -221,6 +226,8 @@ impl<'a> Answering<'a> {
 
 impl Sequences for Answering<'_> {
     fn join(&mut self, running: usize) -> NetworkResult<Group> {
+        let work = &*self.work;
+        self.open.retain(|_, open| !work.is_cancelled(open.number));
         loop {
             let requests = self.work.more(running);
             if requests.is_empty() {

@@ -12,7 +12,7 @@ pub struct Answer {
     parts: UnboundedReceiver<Part>,
     /// A part that was received already.
     first: Option<Part>,
-    /// Held until the model has begun.
+    /// Held until the model is done: should the memory not be enough, it begins again.
     pixels: Option<OwnedSemaphorePermit>,
     _place: Place,
 }
@@ -33,11 +33,13 @@ impl Answer {
         if let Some(first) = self.first.take() {
             return first;
         }
-        let part = self.parts.recv().await;
-        self.pixels = None;
-        part.unwrap_or_else(|| {
+        let part = self.parts.recv().await.unwrap_or_else(|| {
             let retry_after = Duration::from_secs(10);
             Part::End(Err(DescribeError::Unavailable { reason: "it has been stopped".into(), retry_after }))
-        })
+        });
+        if matches!(part, Part::End(_)) {
+            self.pixels = None;
+        }
+        part
     }
 }

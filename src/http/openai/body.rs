@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::{
@@ -25,8 +25,16 @@ const MAX_STOP: usize = 4;
 const MAX_STOP_BYTES: usize = 256;
 /// The most tokens that are told beside the chosen one.
 const MAX_TOP_LOGPROBS: u64 = 20;
-/// The most parts of all messages together.
+/// The most messages, the most parts of all of them together, and their text in bytes. It is far above what any model
+/// here can read, and below what takes long to cut into tokens.
+const MAX_MESSAGES: usize = 1024;
 const MAX_PARTS: usize = 1024;
+const MAX_TEXT: usize = 256 << 10;
+/// The most values of a body. Each takes many times its length in memory.
+const MAX_VALUES: usize = 500_000;
+/// The longest JSON schema in bytes, and the most references in it: it is compiled on one stack.
+const MAX_SCHEMA: usize = 64 << 10;
+const MAX_REFERENCES: usize = 64;
 
 #[derive(Deserialize)]
 struct Body {
@@ -115,8 +123,7 @@ impl Chat {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        let body: Body = serde_json::from_slice(body)
-            .map_err(|error| ApiError::bad_request(None, format!("the body is no such JSON: {error}")))?;
+        let body: Body = from_json(body)?;
         body.refuse_unsupported()?;
         let wrong = |param| move |why: String| ApiError::bad_request(Some(param), format!("{param}: {why}"));
         let (sampling, stop, logprobs) = (body.sampling()?, body.stop()?, body.logprobs()?);
@@ -125,6 +132,7 @@ impl Chat {
             None | Some(ResponseFormat::Text) => AnswerFormat::Text,
             Some(ResponseFormat::JsonObject) => AnswerFormat::Json,
             Some(ResponseFormat::JsonSchema { json_schema: NamedSchema { schema: Some(schema) } }) => {
+                check_schema(&schema).map_err(wrong("response_format"))?;
                 AnswerFormat::Schema(Arc::new(schema))
             }
             Some(ResponseFormat::JsonSchema { .. }) => {
@@ -132,9 +140,7 @@ impl Chat {
             }
         };
         let turns = chat_format::turns(body.messages.unwrap_or_default()).map_err(wrong("messages"))?;
-        if turns.iter().map(|turn| turn.parts.len()).sum::<usize>() > MAX_PARTS {
-            return Err(wrong("messages")(format!("there are more than {MAX_PARTS} parts")));
-        }
+        check_length(&turns).map_err(wrong("messages"))?;
         let processor = body.mm_processor_kwargs.unwrap_or_default();
         let video = body.media_io_kwargs.unwrap_or_default().video();
         let images = processor.images(is_low_detail(&turns)).map_err(wrong("mm_processor_kwargs"))?;
@@ -241,6 +247,60 @@ impl Body {
     }
 }
 
+/// Reads JSON of a bounded number of values.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    // Commas in texts count, too: texts are short.
+    let values = body.iter().filter(|byte| matches!(byte, b',' | b':' | b'[' | b'{')).count();
+    if values > MAX_VALUES {
+        return Err(ApiError::bad_request(None, format!("the body holds more than {MAX_VALUES} values")));
+    }
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::bad_request(None, format!("the body is no such JSON: {error}")))
+}
+
+/// Checks how long a conversation is.
+///
+/// # Errors
+/// What there is too much of.
+pub fn check_length(turns: &[Turn]) -> Result<(), String> {
+    let parts = || turns.iter().flat_map(|turn| &turn.parts);
+    let text = |part: &Part| if let Part::Text(text) = part { text.len() } else { 0 };
+    if turns.len() > MAX_MESSAGES {
+        return Err(format!("there are more than {MAX_MESSAGES} messages"));
+    }
+    if parts().count() > MAX_PARTS {
+        return Err(format!("there are more than {MAX_PARTS} parts"));
+    }
+    if parts().map(text).sum::<usize>() > MAX_TEXT {
+        return Err(format!("there are more than {} KB of text", MAX_TEXT >> 10));
+    }
+    Ok(())
+}
+
+/// Checks that a schema takes little to compile.
+fn check_schema(schema: &Value) -> Result<(), String> {
+    fn references(value: &Value) -> usize {
+        match value {
+            Value::Object(fields) => {
+                let own = fields.keys().filter(|key| key.ends_with("Ref") || key.ends_with("ref")).count();
+                own + fields.values().map(references).sum::<usize>()
+            }
+            Value::Array(values) => values.iter().map(references).sum(),
+            _ => 0,
+        }
+    }
+    if schema.to_string().len() > MAX_SCHEMA {
+        return Err(format!("the schema is longer than {} KB", MAX_SCHEMA >> 10));
+    }
+    if references(schema) > MAX_REFERENCES {
+        return Err(format!("the schema has more than {MAX_REFERENCES} references"));
+    }
+    Ok(())
+}
+
 /// Whether all images are to be looked at as wholes only.
 pub fn is_low_detail(turns: &[Turn]) -> bool {
     let mut images = turns.iter().flat_map(|turn| &turn.parts).filter_map(|part| match part {
@@ -318,6 +378,21 @@ mod tests {
             (
                 json!({"messages": [{"role": "user", "content": vec![json!({"type": "text", "text": ""}); 1025]}]}),
                 "more than 1024 parts",
+            ),
+            (
+                json!({"messages": [{"role": "user", "content": "x".repeat(300_000)}]}),
+                "more than 256 KB of text",
+            ),
+            (json!({"tools": vec![0; 600_000]}), "more than 500000 values"),
+            (
+                json!({"response_format": {"type": "json_schema", "json_schema":
+                    {"schema": {"enum": vec!["x".repeat(100); 1000]}}}}),
+                "longer than 64 KB",
+            ),
+            (
+                json!({"response_format": {"type": "json_schema", "json_schema":
+                    {"schema": {"allOf": vec![json!({"$ref": "#"}); 65]}}}}),
+                "more than 64 references",
             ),
             (json!({"mm_processor_kwargs": {"size": {"longest_edge": 9999}}}), "from 1 to 4096"),
             (json!({"media_io_kwargs": {"video": {"fps": -1}}}), "fps must be above 0"),

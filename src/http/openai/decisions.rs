@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{
     super::{api_error::ApiError, connections::Connection},
     answer::Answer,
-    body::{Chat, Delivery, is_low_detail},
+    body::{Chat, Delivery, check_length, from_json, is_low_detail},
     chat::refused,
     intake::{Api, Question, discard},
     processor::{MediaOptions, ProcessorOptions},
@@ -32,6 +32,8 @@ const MAX_QUESTIONS: usize = 64;
 /// The most choices of a question, and levels of a score.
 const MAX_CHOICES: usize = 64;
 const MAX_LEVELS: usize = 10;
+/// The text of all questions, bytes: choices count twice.
+const MAX_TEXT: usize = 256 << 10;
 /// The longest label, bytes.
 const MAX_LABEL: usize = 256;
 
@@ -125,14 +127,14 @@ pub async fn decide(
 /// # Errors
 /// What is wrong with it.
 fn parse(body: &[u8]) -> Result<(Chat, Vec<Named>), ApiError> {
-    let body: Body = serde_json::from_slice(body)
-        .map_err(|error| ApiError::bad_request(None, format!("the body is no such JSON: {error}")))?;
+    let body: Body = from_json(body)?;
     let wrong = |param| move |why: String| ApiError::bad_request(Some(param), format!("{param}: {why}"));
     let messages = match body.input {
         Some(Value::String(text)) => json!([{"role": "user", "content": text}]),
         other => other.unwrap_or_default(),
     };
     let turns = chat_format::turns(messages).map_err(wrong("input"))?;
+    check_length(&turns).map_err(wrong("input"))?;
     if !(1..=MAX_QUESTIONS).contains(&body.questions.len()) {
         return Err(wrong("questions")(format!("there must be 1 to {MAX_QUESTIONS}")));
     }
@@ -144,11 +146,11 @@ fn parse(body: &[u8]) -> Result<(Chat, Vec<Named>), ApiError> {
     let video = body.media_io_kwargs.unwrap_or_default().video();
     let images = processor.images(is_low_detail(&turns)).map_err(wrong("mm_processor_kwargs"))?;
     let sampling: VideoSampling = video.sampling(&processor).map_err(wrong("media_io_kwargs"))?;
-    let request = request::Request {
-        questions: questions.iter().flat_map(|it| it.decision.questions()).collect(),
-        images,
-        ..request::Request::default()
-    };
+    let asked: Vec<request::Question> = questions.iter().flat_map(|it| it.decision.questions()).collect();
+    if asked.iter().map(|question| question.text.len()).sum::<usize>() > MAX_TEXT {
+        return Err(wrong("questions")(format!("they have more than {} KB of text", MAX_TEXT >> 10)));
+    }
+    let request = request::Request { questions: asked, images, ..request::Request::default() };
     let chat = Chat { model: body.model, delivery: Delivery::default(), turns, video, sampling, request };
     Ok((chat, questions))
 }

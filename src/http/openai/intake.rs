@@ -35,7 +35,7 @@ pub const MAX_QUESTIONS: usize = 128;
 const MAX_BODY: usize = 64 << 20;
 /// The bodies of all questions that are not decoded yet, KiB.
 const BODIES: usize = 256 << 10;
-/// The pixels of all questions that the model has not begun to answer, KiB.
+/// The pixels of all questions, KiB.
 const PIXELS: usize = 1 << 20;
 /// Threads that decode JSON, base64 and images at a time.
 const DECODERS: usize = 2;
@@ -67,7 +67,7 @@ pub struct Question {
     pub model: ServedModel,
     pub delivery: Delivery,
     pub request: request::Request,
-    /// To be dropped when the model has begun to answer.
+    /// To be dropped when the model has answered.
     pub pixels: OwnedSemaphorePermit,
 }
 

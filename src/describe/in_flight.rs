@@ -13,10 +13,10 @@ use super::{
     batch_sizer::BatchSizer,
     change_gate::ChangeGate,
     describer::{Describer, Work},
+    outcome::{Answer, Batching, Outcome, QueueTiming},
     pace::Pace,
     share::TimeShare,
     warm_up::warm_up,
-    worker::{Answer, Batching, Outcome, QueueTiming},
 };
 use crate::{
     answer::{DescribeError, Description, Part, Piece, StageTimes},

@@ -6,7 +6,7 @@
 //! | `describer.rs` | the trait, and what it exchanges |
 //! | `load.rs`, `options.rs` | which model family a checkpoint is of; how it is loaded |
 //! | `smolvlm/` | a model family; another one is a folder beside it |
-//! | `worker.rs`, `in_flight.rs` | from the queue to the describer; what is being answered |
+//! | `worker.rs`, `in_flight.rs`, `outcome.rs` | from the queue to the describer; what is being answered; what becomes of it |
 //! | `pace.rs` | when a prompt may join answers under way |
 //! | `share.rs` | how the device's time is shared between cameras and clients |
 //! | `batch_sizer.rs`, `small_device.rs` | how many clips fit into the memory; a device with little of it, for tests |
@@ -21,6 +21,7 @@ pub mod describer;
 mod in_flight;
 pub mod load;
 pub mod options;
+mod outcome;
 pub mod pace;
 mod share;
 #[cfg(test)]

@@ -1,64 +1,14 @@
 //! Gives the clips and requests of a queue to a describer, on the thread that owns it. They join those that are being
 //! answered as soon as there is room. Clips in which nothing has changed are left out.
 
-use std::{
-    num::NonZeroUsize,
-    sync::Arc,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, thread, time::Duration};
 
+pub use super::outcome::{Answer, Batching, Outcome, QueueTiming};
 use super::{describer::Describer, in_flight::InFlight};
-use crate::{
-    answer::{DescribeError, Description},
-    clip::Clip,
-    queue::ClipQueue,
-};
+use crate::{answer::DescribeError, queue::ClipQueue};
 
 /// Longest pause of a describer that is not available, so that it does not delay the end of the program.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
-
-/// How clips and requests are answered together.
-#[derive(Clone, Copy, Debug)]
-pub struct Batching {
-    /// Most of them at once.
-    pub max_batch: NonZeroUsize,
-    /// How long an incomplete batch waits for more before it begins.
-    pub linger: Duration,
-    /// The part of the model's time that requests of clients have while clips of cameras wait: 0 to 1.
-    pub client_share: f64,
-}
-
-/// A clip's time in the queue.
-#[derive(Clone, Copy, Debug)]
-pub struct QueueTiming {
-    /// When it was pushed.
-    pub queued_at: Instant,
-    /// How long it waited.
-    pub queued: Duration,
-    /// Clips of its camera that were dropped before it, since the last one that left the queue.
-    pub dropped_before: u64,
-}
-
-/// What became of a clip.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Answer {
-    /// The model described it.
-    Described(Description),
-    /// Nothing has changed since the last described clip of its camera, so the model was not asked.
-    Unchanged,
-}
-
-/// A clip that the worker is done with.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The clip.
-    pub clip: Clip,
-    /// Its time in the queue.
-    pub timing: QueueTiming,
-    /// What became of it, or why it was not described.
-    pub answer: Result<Answer, DescribeError>,
-}
 
 /// Answers clips and requests until the queue is closed and empty. `on_outcome` gets every clip, in order per camera.
 /// Pauses while the describer is not available.
@@ -91,6 +41,8 @@ pub fn run(
 
 #[cfg(test)]
 mod tests {
+    use std::{num::NonZeroUsize, time::Instant};
+
     use super::{
         super::{
             batch_sizer::GROW_AFTER,
@@ -101,6 +53,7 @@ mod tests {
     };
     use crate::{
         answer::Part,
+        clip::Clip,
         queue::{Asked, Overflow},
         request::{Content, Message, Request, Role},
     };
@@ -159,6 +112,7 @@ mod tests {
     fn a_client_is_answered_beside_cameras_and_one_that_is_gone_is_not() {
         let queue = queue(clips(3));
         let ask = |text: &str| {
+            #[expect(clippy::disallowed_methods, reason = "the daemon's answers come like this")]
             let (reply, answer) = tokio::sync::mpsc::unbounded_channel();
             let content = vec![Content::Text(text.into())];
             let messages = vec![Message { role: Role::User, content }];
@@ -187,6 +141,7 @@ mod tests {
     fn at_the_end_clients_are_sent_away_and_clips_are_described() {
         let queue = ClipQueue::new(NonZeroUsize::MIN);
         queue.push(clips(1).remove(0), Overflow::DropOldest).unwrap();
+        #[expect(clippy::disallowed_methods, reason = "the daemon's answers come like this")]
         let (reply, mut answer) = tokio::sync::mpsc::unbounded_channel();
         let messages = vec![Message { role: Role::User, content: vec![Content::Text("who?".into())] }];
         queue.ask(Asked { request: Request { messages, ..Request::default() }, reply }).unwrap();

@@ -398,7 +398,10 @@ fn hostile_bodies_get_one_clear_error_each_and_the_model_goes_on() {
         (image("data:image/png;base64,%%%"), "not valid base64"),
         (image(&data_url("image/png", &[claims])), "part 1: "),
         (question(json!(many_bombs), json!({})).to_string(), "MB of pixels"),
-        (video(data_url("application/vnd.apple.mpegurl", &[playlist.clone()])), "this is not a video"),
+        (
+            video(data_url("application/vnd.apple.mpegurl", std::slice::from_ref(&playlist))),
+            "this is not a video",
+        ),
         (video(data_url("video/mp4", &[playlist])), "this is not a video"),
         (video(data_url("video/mp4", &[b"<html>no video</html>".to_vec()])), "this is not a video"),
         (video(data_url("video/mp4", &[vec![0; 1 << 20]])), "this is not a video"),

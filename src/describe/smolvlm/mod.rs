@@ -3,7 +3,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `model.rs` | the describer: requests in, answers out |
+//! | `model.rs`, `describer.rs` | the model with what it needs for requests; as a describer: requests in, answers out |
 //! | `answering.rs` | one run of it: requests to sequences, tokens to text |
 //! | `label_scoring.rs` | questions with labels as sequences to be scored |
 //! | `network.rs` | the whole network: tiles and token ids in, token ids out |
@@ -18,6 +18,7 @@
 mod answering;
 pub mod config;
 pub mod connector;
+mod describer;
 mod label_scoring;
 pub mod layout;
 pub mod model;

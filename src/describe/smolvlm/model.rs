@@ -1,7 +1,6 @@
-//! The describer for a SmolVLM2 checkpoint.
+//! A loaded SmolVLM2 checkpoint, and what it makes of requests before the network sees them.
 
 use std::{
-    num::NonZeroUsize,
     path::Path,
     sync::{Arc, OnceLock},
     time::Instant,
@@ -10,21 +9,18 @@ use std::{
 use super::{
     super::{
         answer_format::{FormatCompiler, FormatMatcher},
-        describer::{Describer, FileSampler, Footage, Work},
         options::LoadOptions,
     },
-    answering::Answering,
     config::{ModelConfig, ProcessorConfig},
     label_scoring::LabelScoring,
     layout::layout,
     network::Network,
     preprocess::{Medium, Preprocessor},
     prompt::{Message, Part, Prompt, PromptError, Prompter, Role},
-    sampling::{FrameSampling, REFERENCE_SKIP},
 };
 use crate::{
     answer::DescribeError,
-    device::{DeviceChoice, DeviceMemory, DtypeChoice, GpuInfo},
+    device::{DeviceChoice, DtypeChoice},
     event::ModelInfo,
     heartbeat::Heartbeat,
     nn::{
@@ -34,17 +30,9 @@ use crate::{
         weights::Weights,
     },
     plural::plural,
-    request::{self, AnswerFormat, Content, ImageOptions, Picture, Request, VideoSampling},
-    resize::{FrameScaling, RgbImage},
+    request::{self, AnswerFormat, Content, ImageOptions, Picture, Request},
+    resize::RgbImage,
 };
-
-// Estimates for a usual request, in tokens.
-/// Tokens of a frame beside its image tokens: its time and the tokens around the image.
-const FRAME_TOKENS: usize = 13;
-/// Tokens of the rest of the prompt.
-const TEXT_TOKENS: usize = 64;
-/// Tokens of the answer.
-const ANSWER_TOKENS: usize = 96;
 
 /// A loaded SmolVLM2.
 pub struct SmolVlm {
@@ -52,9 +40,9 @@ pub struct SmolVlm {
     pub(super) prompter: Prompter,
     /// Made when a request first needs it.
     formats: OnceLock<Result<FormatCompiler, String>>,
-    preprocessor: Preprocessor,
-    processor: ProcessorConfig,
-    info: ModelInfo,
+    pub(super) preprocessor: Preprocessor,
+    pub(super) processor: ProcessorConfig,
+    pub(super) info: ModelInfo,
     pub(super) heartbeat: Arc<Heartbeat>,
 }
 
@@ -299,54 +287,5 @@ impl SmolVlm {
             }
             DeviceFailure::Broken(reason) => DescribeError::Device(reason),
         }
-    }
-}
-
-impl Describer for SmolVlm {
-    fn model(&self) -> ModelInfo {
-        self.info.clone()
-    }
-
-    fn heartbeat(&self) -> Arc<Heartbeat> {
-        Arc::clone(&self.heartbeat)
-    }
-
-    fn frame_scaling(&self) -> Option<FrameScaling> {
-        Some(self.preprocessor.frame_scaling())
-    }
-
-    fn file_sampler(&self) -> Option<FileSampler> {
-        let (fps, max_frames) = (self.processor.video_fps, self.processor.video_max_frames);
-        Some(Arc::new(move |footage: Footage, asked: VideoSampling| {
-            let sampling = FrameSampling {
-                fps: asked.fps.unwrap_or(fps),
-                max_frames: asked.max_frames.unwrap_or(max_frames),
-                skip: REFERENCE_SKIP,
-            };
-            sampling.indices(footage)
-        }))
-    }
-
-    fn context_length(&self) -> Option<usize> {
-        Some(self.network.config.text.max_position_embeddings)
-    }
-
-    fn gpu(&self) -> Option<GpuInfo> {
-        self.network.target.gpu.clone()
-    }
-
-    fn max_batch(&self, pictures: usize) -> Option<NonZeroUsize> {
-        let prompt = pictures * (self.network.config.tokens_per_tile() + FRAME_TOKENS) + TEXT_TOKENS;
-        let request = self.network.sequence_bytes(prompt + ANSWER_TOKENS);
-        let fit = self.network.target.free_memory()? / 4 * 3 / request;
-        NonZeroUsize::new(fit.max(1))
-    }
-
-    fn device_memory(&self) -> Option<DeviceMemory> {
-        self.network.target.memory()
-    }
-
-    fn run(&mut self, work: &mut dyn Work) -> Result<(), DescribeError> {
-        Answering::new(self, work).run()
     }
 }

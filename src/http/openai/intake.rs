@@ -71,6 +71,9 @@ pub struct Question {
     pub pixels: OwnedSemaphorePermit,
 }
 
+/// Reads a body: a conversation, and what a route needs beside it.
+pub type Parse<T> = fn(&[u8]) -> Result<(Chat, T), ApiError>;
+
 impl Api {
     pub fn new(source: ApiSource) -> Self {
         let permits = |count| Arc::new(Semaphore::new(count));
@@ -111,7 +114,7 @@ impl Api {
     pub async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         request: Request,
-        parse: fn(&[u8]) -> Result<(Chat, T), ApiError>,
+        parse: Parse<T>,
     ) -> Result<(Question, T), ApiError> {
         check_type(request.headers())?;
         let expected = content_length(request.headers())?.unwrap_or(MAX_BODY);

@@ -99,7 +99,7 @@ fn metrics_agree_with_what_was_published() {
         ("camscribe_stage_seconds_count{stage=\"preprocess\"}", batches),
         ("camscribe_stage_seconds_count{stage=\"vision\"}", batches),
         ("camscribe_stage_seconds_count{stage=\"prefill\"}", batches),
-        ("camscribe_stage_seconds_count{stage=\"decode\"}", batches),
+        ("camscribe_stage_seconds_count{stage=\"decode\"}", published),
         ("camscribe_queue_clips", 0.0),
         ("camscribe_queue_age_seconds", 0.0),
         ("camscribe_outbox_bytes", 0.0),
@@ -119,7 +119,10 @@ fn metrics_agree_with_what_was_published() {
     for stage in ["preprocess", "vision", "prefill", "decode"] {
         let all = number(&page, &format!("camscribe_stage_seconds_sum{{stage=\"{stage}\"}}")).unwrap();
         let of_scene = format!("camscribe_camera_model_seconds_total{{camera=\"scene\",stage=\"{stage}\"}}");
-        assert!((number(&page, &of_scene).unwrap() - all).abs() < 1e-6, "{stage}\n{page}");
+        let of_scene = number(&page, &of_scene).unwrap();
+        // Answers that were decoded together each waited for all of that time.
+        let is_right = if stage == "decode" { of_scene <= all + 1e-6 } else { (of_scene - all).abs() < 1e-6 };
+        assert!(of_scene > 0.0 && is_right, "{stage}\n{page}");
     }
     assert!(number(&page, "process_cpu_seconds_total").unwrap() > 0.1);
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();

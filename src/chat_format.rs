@@ -253,7 +253,8 @@ mod tests {
         for (messages, words) in [
             (json!("Hi"), "no list of messages"),
             (json!([]), "is empty"),
-            (json!([{"role": "user"}]), "message 1: missing field `content`"),
+            (json!([{"role": "user"}]), "message 1: content is neither"),
+            (json!([{"content": "a"}]), "message 1: missing field `role`"),
             (
                 json!([{"role": "user", "content": "a"}, {"role": "tool", "content": "b"}]),
                 "message 2: unknown",

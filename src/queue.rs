@@ -67,6 +67,8 @@ pub struct Busy;
 pub struct Room {
     /// Clips and requests together.
     pub total: usize,
+    /// Clips.
+    pub clips: usize,
     /// Requests, if no clip waits.
     pub asked: usize,
     /// Requests, if clips wait.
@@ -76,7 +78,7 @@ pub struct Room {
 impl Room {
     /// Room for so many clips or requests.
     pub fn of(total: usize) -> Self {
-        Self { total, asked: total, asked_beside_clips: total }
+        Self { total, clips: total, asked: total, asked_beside_clips: total }
     }
 }
 
@@ -245,7 +247,8 @@ impl ClipQueue {
         loop {
             let nothing = |i: &mut Inner| i.waiting == 0 && i.asked.is_empty() && !i.closed;
             inner = self.pushed.wait_while(inner, nothing).unwrap_or_else(unpoisoned);
-            let incomplete = |i: &mut Inner| i.waiting + i.asked.len() < room.total && !i.closed;
+            let incomplete =
+                |i: &mut Inner| i.waiting < room.clips && i.waiting + i.asked.len() < room.total && !i.closed;
             inner = self
                 .pushed
                 .wait_timeout_while(inner, linger, incomplete)
@@ -373,7 +376,7 @@ impl Inner {
         let asked = if self.waiting == 0 { room.asked } else { room.asked_beside_clips };
         let asked = asked.min(room.total).min(self.asked.len());
         let asked: Vec<Asked> = self.asked.drain(..asked).collect();
-        Batch { clips: self.clips(room.total - asked.len(), except), asked }
+        Batch { clips: self.clips(room.clips.min(room.total - asked.len()), except), asked }
     }
 
     /// At most `max` clips, of other cameras than these.

@@ -1,11 +1,11 @@
 //! A describer whose work is counted in the metrics.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     answer::{DescribeError, Description, Piece, StageTimes},
     camera::CameraId,
-    describe::{Describer, Work},
+    describe::{Describer, RoomFor, Work},
     device::{DeviceMemory, GpuInfo},
     event::ModelInfo,
     heartbeat::Heartbeat,
@@ -50,10 +50,6 @@ impl Describer for InstrumentedDescriber<'_> {
         self.model.gpu()
     }
 
-    fn max_batch(&self, pictures: usize) -> Option<NonZeroUsize> {
-        self.model.max_batch(pictures)
-    }
-
     fn run(&mut self, work: &mut dyn Work) -> Result<(), DescribeError> {
         let Self { model, device, metrics } = self;
         let mut work = InstrumentedWork { work, metrics, cameras: Vec::new() };
@@ -75,8 +71,8 @@ struct InstrumentedWork<'a> {
 }
 
 impl Work for InstrumentedWork<'_> {
-    fn more(&mut self, running: usize) -> Vec<Request> {
-        let requests = self.work.more(running);
+    fn more(&mut self, running: usize, room_for: RoomFor<'_>) -> Vec<Request> {
+        let requests = self.work.more(running, room_for);
         if !requests.is_empty() {
             self.metrics.batch(running + requests.len());
             self.cameras.extend(requests.iter().map(|request| request.camera.clone()));

@@ -71,7 +71,7 @@ impl ModelWorker {
         let batching = Batching {
             max_batch: NonZeroUsize::new(config.model.max_batch).context("max_batch is 0")?,
             linger: config.model.linger,
-            client_share: config.http.api_share,
+            client_share: if config.http.api { config.http.api_share } else { 0.0 },
         };
         let (settings, node) = (config.model.clone(), config.node.id.clone());
         let (send_loaded, loaded) = oneshot::channel();

@@ -225,7 +225,7 @@ impl Describer for RandomModel {
     }
 
     fn run(&mut self, work: &mut dyn Work) -> Result<(), DescribeError> {
-        in_batches(work, |requests| {
+        in_batches(work, &|_| None, |requests| {
             let broken = |e: anyhow::Error| DescribeError::Device(format!("{e:#}"));
             let seconds = self.time(requests, &mut || self.heartbeat.beat()).map_err(broken)?.wall;
             let description = Description {

@@ -2,8 +2,6 @@
 
 use std::num::NonZeroUsize;
 
-use super::describer::Describer;
-
 /// How many clips to describe at once, as far as the device's memory is known.
 pub struct BatchSizer {
     /// The configured maximum.
@@ -32,9 +30,11 @@ impl BatchSizer {
         self.limit.min(self.estimate)
     }
 
-    /// Asks the describer how many requests of at most so many pictures fit at once.
-    pub fn estimate(&mut self, describer: &dyn Describer, pictures: usize) {
-        self.estimate = describer.max_batch(pictures).unwrap_or(self.max);
+    /// Learns how many requests of at most so many pictures fit at once: `running` ones, and those that there is room
+    /// for beside them; None if that is unknown. One always may, since memory may become free in time.
+    pub fn estimate(&mut self, running: usize, room: Option<usize>, pictures: usize) {
+        let fit = room.and_then(|room| NonZeroUsize::new(running + room));
+        self.estimate = if room.is_none() { self.max } else { fit.unwrap_or(NonZeroUsize::MIN) };
         if self.estimate < self.logged {
             self.logged = self.estimate;
             tracing::info!(

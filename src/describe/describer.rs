@@ -1,6 +1,6 @@
 //! The interface to whatever describes clips: a local model, or a deterministic stand-in in tests.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     answer::{DescribeError, Description, Piece, StageTimes},
@@ -31,12 +31,15 @@ pub type PieceObserver<'a> = &'a mut (dyn FnMut(usize, Piece) + Send);
 /// The answers to a batch, in the order of the requests.
 pub type Answers = Vec<Result<Description, DescribeError>>;
 
+/// How many more requests of so many pictures the device has memory for now. None if unknown.
+pub type RoomFor<'a> = &'a dyn Fn(usize) -> Option<usize>;
+
 /// What a describer works on: it gives requests and takes their answers. A request's number counts the requests that
 /// were given before it.
 pub trait Work: Send {
     /// The requests that the describer begins to answer now, beside `running` others. Never waits. When none are
     /// running and there are none, the work is done.
-    fn more(&mut self, running: usize) -> Vec<Request>;
+    fn more(&mut self, running: usize, room_for: RoomFor<'_>) -> Vec<Request>;
 
     /// Whether nobody wants this answer any more. It is not finished then.
     fn is_cancelled(&self, _number: usize) -> bool {
@@ -84,11 +87,6 @@ pub trait Describer: Send {
         None
     }
 
-    /// How many requests of so many pictures fit into the memory that is free now; at least one. None if unknown.
-    fn max_batch(&self, _pictures: usize) -> Option<NonZeroUsize> {
-        None
-    }
-
     /// The device's memory. None if the device has none of its own or does not report it.
     fn device_memory(&self) -> Option<DeviceMemory> {
         None
@@ -127,7 +125,7 @@ struct Batch<'a> {
 }
 
 impl Work for Batch<'_> {
-    fn more(&mut self, _running: usize) -> Vec<Request> {
+    fn more(&mut self, _running: usize, _room_for: RoomFor<'_>) -> Vec<Request> {
         std::mem::take(&mut self.waiting)
     }
 
@@ -146,11 +144,12 @@ impl Work for Batch<'_> {
 /// Those of `answer`.
 pub fn in_batches(
     work: &mut dyn Work,
+    room_for: RoomFor<'_>,
     mut answer: impl FnMut(&[Request]) -> Result<Answers, DescribeError>,
 ) -> Result<(), DescribeError> {
     let mut first = 0;
     loop {
-        let batch = work.more(0);
+        let batch = work.more(0, room_for);
         if batch.is_empty() {
             return Ok(());
         }

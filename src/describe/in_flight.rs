@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    num::NonZeroUsize,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,7 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::{
     batch_sizer::BatchSizer,
     change_gate::ChangeGate,
-    describer::{Describer, Work},
+    describer::{Describer, RoomFor, Work},
     outcome::{Answer, Batching, Outcome, QueueTiming},
     pace::Pace,
     share::TimeShare,
@@ -30,6 +31,16 @@ use crate::{
 
 /// When a client may ask again that was sent away at the end.
 const STOPPING: Duration = Duration::from_secs(30);
+/// When a client may ask again whose answer was begun again and became another one.
+const CHANGED: Duration = Duration::from_secs(1);
+/// The fewest places that cameras and clients share: a long answer of a client leaves one to the cameras.
+const SHARED_PLACES: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+
+/// Tells a client that the rest of its answer does not continue what it has.
+fn changed() -> DescribeError {
+    let reason = "memory ran short, and the answer, begun again, became another one".into();
+    DescribeError::Unavailable { reason, retry_after: CHANGED }
+}
 
 /// See the module.
 pub struct InFlight<'a> {
@@ -41,6 +52,8 @@ pub struct InFlight<'a> {
     share: TimeShare,
     sizer: BatchSizer,
     pace: Pace,
+    /// The most pictures of a clip lately.
+    pictures: usize,
     /// Most that join answers under way at a time.
     joining: usize,
     /// Taken, in order; not given to the describer yet.
@@ -79,10 +92,26 @@ struct Taken {
 /// A client that waits for an answer.
 struct Client {
     reply: UnboundedSender<Part>,
-    /// How many pieces of the answer it has.
-    sent: usize,
-    /// How many pieces come that it has already, because its answer was begun again.
+    /// The pieces of the answer that it has.
+    sent: Vec<Piece>,
+    /// How many of them came again, since its answer was begun again.
     repeated: usize,
+}
+
+impl Client {
+    /// Sends what continues the answer, unless it was sent before the answer was begun again. Returns false if the
+    /// answer does not go the same way: in bf16, the size of the batch can change a token.
+    fn send(&mut self, piece: Piece) -> bool {
+        if let Some(before) = self.sent.get(self.repeated) {
+            self.repeated += 1;
+            return before.text == piece.text;
+        }
+        self.sent.push(piece.clone());
+        self.repeated = self.sent.len();
+        // A client that is gone is noticed before the next step.
+        let _ = self.reply.send(Part::Piece(piece));
+        true
+    }
 }
 
 impl Entry {
@@ -91,6 +120,11 @@ impl Entry {
             Origin::Camera(taken) => Some(&taken.clip.camera),
             Origin::Client(_) => None,
         }
+    }
+
+    /// Whether a client has more than what came again.
+    fn is_cut_short(&self) -> bool {
+        matches!(&self.origin, Origin::Client(client) if client.repeated < client.sent.len())
     }
 
     fn is_gone(&self) -> bool {
@@ -106,6 +140,12 @@ impl<'a> InFlight<'a> {
         heartbeat: Arc<Heartbeat>,
         on_outcome: &'a mut (dyn FnMut(Outcome) + Send),
     ) -> Self {
+        // Where nobody but cameras may ask, they have all places.
+        let places = if batching.client_share > 0.0 {
+            batching.max_batch.max(SHARED_PLACES)
+        } else {
+            batching.max_batch
+        };
         Self {
             queue,
             batching,
@@ -113,8 +153,9 @@ impl<'a> InFlight<'a> {
             heartbeat,
             gate: ChangeGate::default(),
             share: TimeShare::new(batching.client_share),
-            sizer: BatchSizer::new(batching.max_batch),
+            sizer: BatchSizer::new(places),
             pace: Pace::default(),
+            pictures: 1,
             joining: 1,
             waiting: VecDeque::new(),
             running: BTreeMap::new(),
@@ -143,12 +184,8 @@ impl<'a> InFlight<'a> {
     /// taken gets that error.
     pub fn answer_all(&mut self, describer: &mut dyn Describer) -> Result<(), DescribeError> {
         while !self.waiting.is_empty() {
-            // What clients ask is as large as it likes: it does not set how much is done at once.
-            let clips = self.waiting.iter().filter(|entry| entry.camera().is_some());
-            let pictures = clips.map(|entry| entry.request.pictures()).max().unwrap_or(1);
-            self.sizer.estimate(describer, pictures);
             // A GPU reads several prompts in little more time than one.
-            self.joining = if describer.gpu().is_some() { self.sizer.batch_size().get() } else { 1 };
+            self.joining = if describer.gpu().is_some() { usize::MAX } else { 1 };
             self.given = 0;
             let error = match describer.run(self) {
                 Ok(()) => {
@@ -189,7 +226,21 @@ impl<'a> InFlight<'a> {
         let asked = most_clients.saturating_sub(clients);
         let (clips, requests) = self.queue.waiting();
         let due = self.share.clients_are_due(clips > 0, requests > 0);
-        Room { total: most.saturating_sub(count), asked, asked_beside_clips: if due { asked } else { 0 } }
+        Room {
+            total: most.saturating_sub(count),
+            clips: self.batching.max_batch.get().saturating_sub(count - clients),
+            asked,
+            asked_beside_clips: if due { asked } else { 0 },
+        }
+    }
+
+    /// Asks how much fits. What clients ask is as large as it likes: it does not set how much is done at once.
+    fn estimate(&mut self, running: usize, room_for: RoomFor<'_>) {
+        let clips = self.waiting.iter().chain(self.running.values()).filter(|entry| entry.camera().is_some());
+        if let Some(pictures) = clips.map(|entry| entry.request.pictures()).max() {
+            self.pictures = pictures;
+        }
+        self.sizer.estimate(running, room_for(self.pictures), self.pictures);
     }
 
     /// Adds what came out of the queue. Clips in which nothing has changed are answered at once.
@@ -211,7 +262,7 @@ impl<'a> InFlight<'a> {
             self.waiting.push_back(Entry { request, origin: Origin::Camera(taken) });
         }
         for Asked { request, reply } in asked {
-            let client = Client { reply, sent: 0, repeated: 0 };
+            let client = Client { reply, sent: Vec::new(), repeated: 0 };
             self.waiting.push_back(Entry { request, origin: Origin::Client(client) });
         }
     }
@@ -225,7 +276,7 @@ impl<'a> InFlight<'a> {
     fn begin_again(&mut self) {
         for mut entry in std::mem::take(&mut self.running).into_values().rev() {
             if let Origin::Client(client) = &mut entry.origin {
-                client.repeated = client.sent;
+                client.repeated = 0;
             }
             self.waiting.push_front(entry);
         }
@@ -286,15 +337,17 @@ impl<'a> InFlight<'a> {
 }
 
 impl Work for InFlight<'_> {
-    fn more(&mut self, running: usize) -> Vec<Request> {
+    fn more(&mut self, running: usize, room_for: RoomFor<'_>) -> Vec<Request> {
         self.running.retain(|_, entry| !entry.is_gone());
         self.waiting.retain(|entry| !entry.is_gone());
         if self.queue.is_closed() {
             self.send_clients_away();
         }
-        if !self.pace.lets_join(running) {
+        let nothing_waits = self.waiting.is_empty() && self.queue.waiting() == (0, 0);
+        if !self.pace.lets_join(running) || nothing_waits {
             return Vec::new();
         }
+        self.estimate(running, room_for);
         let most = if running == 0 { usize::MAX } else { self.joining };
         let places = self.sizer.batch_size().get().saturating_sub(self.running.len()).min(most);
         let room = Room { total: places.saturating_sub(self.waiting.len()), ..self.room() };
@@ -319,19 +372,17 @@ impl Work for InFlight<'_> {
         let Some(Entry { origin: Origin::Client(client), .. }) = self.running.get_mut(&number) else {
             return;
         };
-        match client.repeated.checked_sub(1) {
-            Some(left) => client.repeated = left,
-            None => {
-                client.sent += 1;
-                // A client that is gone is noticed before the next step.
-                let _ = client.reply.send(Part::Piece(piece));
-            }
+        if !client.send(piece)
+            && let Some(entry) = self.running.remove(&number)
+        {
+            self.answer(entry, Err(changed()));
         }
     }
 
     fn answered(&mut self, number: usize, answer: Result<Description, DescribeError>) {
         if let Some(entry) = self.running.remove(&number) {
             self.sizer.fitted();
+            let answer = answer.and_then(|told| if entry.is_cut_short() { Err(changed()) } else { Ok(told) });
             self.answer(entry, answer);
         }
     }
@@ -348,5 +399,103 @@ impl Work for InFlight<'_> {
         self.pace.continued(decode);
         let time = begin + decode;
         self.share.spent(time, cameras, clients);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::UnboundedReceiver;
+
+    use super::{
+        super::small_device::{clips, description},
+        *,
+    };
+    use crate::{
+        queue::{CLIPS_PER_CAMERA, Overflow},
+        request::{Content, Message, Role},
+    };
+
+    fn ask(queue: &ClipQueue) -> UnboundedReceiver<Part> {
+        #[expect(clippy::disallowed_methods, reason = "the daemon's answers come like this")]
+        let (reply, answer) = tokio::sync::mpsc::unbounded_channel();
+        let messages = vec![Message { role: Role::User, content: vec![Content::Text("who?".into())] }];
+        queue.ask(Asked { request: Request { messages, ..Request::default() }, reply }).unwrap();
+        answer
+    }
+
+    fn push(queue: &ClipQueue, camera: &str) {
+        let clip = Clip { camera: camera.parse().unwrap(), ..clips(1).remove(0) };
+        queue.push(clip, Overflow::DropOldest).unwrap();
+    }
+
+    fn piece(text: &str) -> Piece {
+        Piece { text: text.into(), ..Piece::default() }
+    }
+
+    /// What is done with an [`InFlight`] of so many places, and a queue of two cameras.
+    fn with_places(max_batch: usize, test: impl FnOnce(&ClipQueue, &mut InFlight<'_>)) {
+        let queue = ClipQueue::new(CLIPS_PER_CAMERA);
+        for camera in ["a", "b"] {
+            queue.register(&camera.parse().unwrap(), 1);
+        }
+        let max_batch = NonZeroUsize::new(max_batch).unwrap();
+        let batching = Batching { max_batch, linger: Duration::ZERO, client_share: 0.25 };
+        let mut on_outcome = |_: Outcome| {};
+        test(&queue, &mut InFlight::new(&queue, batching, Arc::default(), &mut on_outcome));
+    }
+
+    #[test]
+    fn a_clip_has_a_place_beside_a_client_even_if_clips_are_described_one_at_a_time() {
+        with_places(1, |queue, flight| {
+            let _answers = [ask(queue), ask(queue)];
+            assert_eq!(flight.more(0, &|_| None).len(), 1);
+            push(queue, "a");
+            push(queue, "b");
+            let joined = flight.more(1, &|_| None);
+            assert_eq!(
+                joined.iter().map(|request| request.camera.clone()).collect::<Vec<_>>(),
+                ["a".parse().ok()]
+            );
+            assert!(flight.more(2, &|_| None).is_empty(), "neither another client nor another clip");
+        });
+    }
+
+    #[test]
+    fn as_many_join_as_there_is_memory_for_now() {
+        with_places(4, |queue, flight| {
+            flight.joining = usize::MAX;
+            push(queue, "a");
+            assert_eq!(flight.more(0, &|_| Some(1)).len(), 1);
+            push(queue, "b");
+            assert!(flight.more(1, &|_| Some(0)).is_empty());
+            assert_eq!(flight.more(1, &|_| Some(1)).len(), 1);
+        });
+    }
+
+    #[test]
+    fn an_answer_that_is_begun_again_goes_on_where_it_was_or_ends_with_an_error() {
+        // What the answer becomes, what the client gets of it, and whether it is whole.
+        let cases: [(&[&str], &[&str], bool); 3] = [
+            (&["A", " red", " ball"], &["A", " red", " ball"], true),
+            (&["A", " blue"], &["A", " red"], false),
+            (&["A"], &["A", " red"], false),
+        ];
+        for (again, gets, is_whole) in cases {
+            with_places(4, |queue, flight| {
+                let mut answer = ask(queue);
+                assert_eq!(flight.more(0, &|_| None).len(), 1);
+                ["A", " red"].into_iter().for_each(|text| flight.piece(0, piece(text)));
+                flight.begin_again();
+                assert_eq!(flight.more(0, &|_| None).len(), 1);
+                again.iter().for_each(|text| flight.piece(1, piece(text)));
+                flight.answered(1, Ok(description(&again.concat())));
+                for text in gets {
+                    assert_eq!(answer.try_recv().ok(), Some(Part::Piece(piece(text))));
+                }
+                let end = answer.try_recv();
+                assert_eq!(matches!(end, Ok(Part::End(Ok(_)))), is_whole, "{end:?}");
+                assert_eq!(matches!(end, Ok(Part::End(Err(DescribeError::Unavailable { .. })))), !is_whole);
+            });
+        }
     }
 }

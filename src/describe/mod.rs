@@ -31,7 +31,7 @@ mod stop_texts;
 mod warm_up;
 pub mod worker;
 
-pub use describer::{Answers, Describer, FileSampler, Footage, PieceObserver, Work, in_batches};
+pub use describer::{Answers, Describer, FileSampler, Footage, PieceObserver, RoomFor, Work, in_batches};
 pub use load::{load, probe};
 pub use options::LoadOptions;
 pub use warm_up::warm_up;

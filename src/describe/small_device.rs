@@ -1,6 +1,6 @@
 //! A device with little memory, for unit tests.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     describer::{Describer, Work, in_batches},
@@ -42,12 +42,10 @@ impl Describer for SmallDevice {
         Arc::default()
     }
 
-    fn max_batch(&self, pictures: usize) -> Option<NonZeroUsize> {
-        NonZeroUsize::new(self.reported? / pictures)
-    }
-
     fn run(&mut self, work: &mut dyn Work) -> Result<(), DescribeError> {
-        in_batches(work, |requests| {
+        let reported = self.reported;
+        let room_for = |pictures| Some(reported? / pictures);
+        in_batches(work, &room_for, |requests| {
             self.batches.push(requests.len());
             if let Some(error) = self.next_error.take() {
                 return Err(error);
@@ -71,11 +69,16 @@ pub fn clips(count: u64) -> Vec<Clip> {
 
 fn repeat(request: &Request) -> Result<Description, DescribeError> {
     let Some(Content::Text(text)) = request.messages[0].content.last() else { panic!("a clip has a prompt") };
-    Ok(Description {
-        text: text.clone(),
+    Ok(description(text))
+}
+
+/// A description of these words.
+pub fn description(text: &str) -> Description {
+    Description {
+        text: text.into(),
         labels: Vec::new(),
         finish_reason: FinishReason::Stop,
         tokens: Tokens::default(),
         stages: StageTimes::default(),
-    })
+    }
 }

@@ -52,7 +52,7 @@ impl Describer for Slow {
     }
 
     fn run(&mut self, work: &mut dyn Work) -> Result<(), DescribeError> {
-        in_batches(work, |requests| {
+        in_batches(work, &|_| None, |requests| {
             thread::sleep(A_CLIP * requests.len() as u32);
             let description = Description {
                 text: "Something.".into(),

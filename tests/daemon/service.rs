@@ -285,7 +285,7 @@ impl Describer for Stuck {
     }
 
     fn run(&mut self, work: &mut dyn Work) -> Result<(), DescribeError> {
-        in_batches(work, |requests| {
+        in_batches(work, &|_| None, |requests| {
             self.release.recv().unwrap();
             let description = Description {
                 text: "nothing".into(),

@@ -137,7 +137,7 @@ impl Describer for Sluggish {
     }
 
     fn run(&mut self, work: &mut dyn Work) -> Result<(), DescribeError> {
-        in_batches(work, |requests| {
+        in_batches(work, &|_| None, |requests| {
             if std::mem::replace(&mut self.warm, true) {
                 thread::sleep(Duration::from_secs(600));
             }

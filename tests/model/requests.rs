@@ -10,7 +10,7 @@ use std::{
 
 use camscribe::{
     answer::{DescribeError, Description, Piece},
-    describe::{self, Describer, LoadOptions, Work},
+    describe::{self, Describer, LoadOptions, RoomFor, Work},
     device::{DeviceChoice, DtypeChoice},
     event::FinishReason,
     request::{AnswerFormat, Content, Message, Request, Role, Sampling},
@@ -170,7 +170,7 @@ impl Joining {
 }
 
 impl Work for Joining {
-    fn more(&mut self, running: usize) -> Vec<Request> {
+    fn more(&mut self, running: usize, _room_for: RoomFor<'_>) -> Vec<Request> {
         self.together = self.together.max(running);
         if running > 0 && (self.pause > 0 || running >= self.most) {
             self.pause = self.pause.saturating_sub(1);

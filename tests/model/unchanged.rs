@@ -36,7 +36,7 @@ impl Describer for Model {
     }
 
     fn run(&mut self, work: &mut dyn Work) -> Result<(), DescribeError> {
-        in_batches(work, |requests| {
+        in_batches(work, &|_| None, |requests| {
             let describe = |request: &Request| {
                 let Content::Video(video) = &request.messages[0].content[0] else {
                     panic!("a clip has frames")

@@ -27,6 +27,14 @@ use crate::{
     request::Request,
 };
 
+// Estimates for a usual request, in tokens.
+/// Tokens of a frame beside its image tokens: its time and the tokens around the image.
+const FRAME_TOKENS: usize = 13;
+/// Tokens of the rest of the prompt.
+const TEXT_TOKENS: usize = 64;
+/// Tokens of the answer.
+const ANSWER_TOKENS: usize = 96;
+
 /// Requests that are being answered.
 pub(super) struct Answering<'a> {
     model: &'a SmolVlm,
@@ -189,6 +197,13 @@ impl<'a> Answering<'a> {
         Ok(Group { requests: generations, features })
     }
 
+    /// How many requests of so many pictures fit into three quarters of the memory that is free now. None if unknown.
+    fn room_for(model: &SmolVlm, pictures: usize) -> Option<usize> {
+        let network = &model.network;
+        let prompt = pictures * (network.config.tokens_per_tile() + FRAME_TOKENS) + TEXT_TOKENS;
+        Some(network.target.free_memory()? / 4 * 3 / network.sequence_bytes(prompt + ANSWER_TOKENS))
+    }
+
     /// The labels' probabilities of a request's questions. `features` are those of its images.
     fn score_questions(
         &mut self,
@@ -226,10 +241,10 @@ impl<'a> Answering<'a> {
 
 impl Sequences for Answering<'_> {
     fn join(&mut self, running: usize) -> NetworkResult<Group> {
-        let work = &*self.work;
+        let (work, model) = (&*self.work, self.model);
         self.open.retain(|_, open| !work.is_cancelled(open.number));
         loop {
-            let requests = self.work.more(running);
+            let requests = self.work.more(running, &|pictures| Self::room_for(model, pictures));
             if requests.is_empty() {
                 return Ok(Group { requests: Vec::new(), features: None });
             }

@@ -1,6 +1,6 @@
 //! The model as a describer.
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     super::describer::{Describer, FileSampler, Footage, Work},
@@ -16,14 +16,6 @@ use crate::{
     request::VideoSampling,
     resize::FrameScaling,
 };
-
-// Estimates for a usual request, in tokens.
-/// Tokens of a frame beside its image tokens: its time and the tokens around the image.
-const FRAME_TOKENS: usize = 13;
-/// Tokens of the rest of the prompt.
-const TEXT_TOKENS: usize = 64;
-/// Tokens of the answer.
-const ANSWER_TOKENS: usize = 96;
 
 impl Describer for SmolVlm {
     fn model(&self) -> ModelInfo {
@@ -56,13 +48,6 @@ impl Describer for SmolVlm {
 
     fn gpu(&self) -> Option<GpuInfo> {
         self.network.target.gpu.clone()
-    }
-
-    fn max_batch(&self, pictures: usize) -> Option<NonZeroUsize> {
-        let prompt = pictures * (self.network.config.tokens_per_tile() + FRAME_TOKENS) + TEXT_TOKENS;
-        let request = self.network.sequence_bytes(prompt + ANSWER_TOKENS);
-        let fit = self.network.target.free_memory()? / 4 * 3 / request;
-        NonZeroUsize::new(fit.max(1))
     }
 
     fn device_memory(&self) -> Option<DeviceMemory> {

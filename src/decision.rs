@@ -1,7 +1,14 @@
 //! Typed questions about a conversation: is it true, which of these, how much. They become questions with labels, and
 //! the labels' probabilities become answers. Names and meanings are those of OpenAI's Decisions API.
 
-use crate::request::Question;
+/// A question with given labels. How likely is each of them as the answer?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// What is asked, after all that the last message of the user holds.
+    pub text: String,
+    /// The possible answers, as the model would write them.
+    pub labels: Vec<String>,
+}
 
 /// A typed question.
 #[derive(Clone, Debug, PartialEq, Eq)]

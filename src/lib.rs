@@ -12,8 +12,9 @@
 | [`capture`] | a source in, clips out; the only module that imports GStreamer |"
 )]
 //! | [`camera`], [`frame`], [`clip`], [`interval`] | what cameras give, and how it is cut into clips |
-//! | [`prompt_spec`], [`request`], [`answer`] | what the model is asked: about a clip, and in general; its answer |
 //! | [`decision`] | typed questions, answered by probabilities |
+//! | [`prompt_spec`], [`request`], [`answer`] | what the model is asked: about a clip, and in general; its answer |
+//! | [`alert`] | when answers switch an alert on and off, as configured |
 //! | [`queue`] | clips of all cameras in, fair batches out; bounded |
 //! | [`gate`] | whether a clip shows anything new |
 //! | [`describe`] | batches in, descriptions out: the worker, the trait of describers, the model families |
@@ -51,6 +52,7 @@ pub const VERSION: &str = env!("CAMSCRIBE_VERSION");
 #[cfg(test)]
 extern crate self as camscribe;
 
+pub mod alert;
 pub mod answer;
 pub mod bench;
 pub mod camera;

@@ -5,13 +5,19 @@
 
 use std::time::Duration;
 
-/// The prompt of a clip, and when the prompt need not be asked again.
+use crate::decision::Decision;
+
+/// What is asked about a clip, and when it need not be asked again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptSpec {
     /// The user's prompt, as configured.
     pub prompt: String,
     /// The longest answer, in tokens.
     pub max_tokens: usize,
+    /// Whether the prompt is asked. Without it there are only the questions.
+    pub describe: bool,
+    /// What is answered by probabilities.
+    pub questions: Vec<NamedQuestion>,
     /// When a clip is not worth a description. `None`: every clip is described.
     pub gate: Option<GateConfig>,
 }
@@ -19,8 +25,17 @@ pub struct PromptSpec {
 impl PromptSpec {
     /// A prompt that is asked about every clip.
     pub fn new(prompt: impl Into<String>, max_tokens: usize) -> Self {
-        Self { prompt: prompt.into(), max_tokens, gate: None }
+        Self { prompt: prompt.into(), max_tokens, describe: true, questions: Vec::new(), gate: None }
     }
+}
+
+/// A question about every clip, of `[questions.<name>]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedQuestion {
+    /// The name, one level of a topic.
+    pub name: String,
+    /// What is asked: a predicate or a choice.
+    pub decision: Decision,
 }
 
 /// When a clip shows nothing new, so that the last description still holds.

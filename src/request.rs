@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{camera::CameraId, clip::Clip};
+use crate::{camera::CameraId, clip::Clip, decision::Question};
 
 /// One question to the model.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -11,6 +11,9 @@ pub struct Request {
     pub messages: Vec<Message>,
     /// Whether the contents follow one another as they are, without the model's chat template: the model continues them.
     pub raw: bool,
+    /// What is asked for words, after all that the last message of the user holds. `None`: the messages say it. Like each
+    /// of the questions it is asked by itself.
+    pub prompt: Option<String>,
     /// Questions about the conversation that are answered by probabilities, each by itself.
     pub questions: Vec<Question>,
     /// The longest answer, in tokens. 0: there is none, and nothing but the questions is answered.
@@ -27,15 +30,6 @@ pub struct Request {
     pub format: AnswerFormat,
     /// The camera whose clip this is about, if it is about one.
     pub camera: Option<CameraId>,
-}
-
-/// A question with given labels. How likely is each of them as the answer?
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// What is asked, after all that the last message of the user holds.
-    pub text: String,
-    /// The possible answers, as the model would write them.
-    pub labels: Vec<String>,
 }
 
 /// A message of a conversation.
@@ -176,7 +170,7 @@ impl Request {
 }
 
 impl From<&Clip> for Request {
-    /// The frames of the clip with their times, then the camera's prompt.
+    /// The frames of the clip with their times. What is asked about them are the camera's prompt and questions.
     fn from(clip: &Clip) -> Self {
         let picture = |i: usize| {
             let frame = &clip.frames[i];
@@ -184,10 +178,12 @@ impl From<&Clip> for Request {
             (clip.offset(i), picture)
         };
         let video = Video { frames: (0..clip.frames.len()).map(picture).collect(), duration: clip.duration };
-        let text = Content::Text(clip.prompt_spec.prompt.clone());
+        let spec = &clip.prompt_spec;
         Self {
-            messages: vec![Message { role: Role::User, content: vec![Content::Video(video), text] }],
-            max_tokens: clip.prompt_spec.max_tokens,
+            messages: vec![Message { role: Role::User, content: vec![Content::Video(video)] }],
+            prompt: Some(spec.prompt.clone()),
+            questions: spec.questions.iter().flat_map(|asked| asked.decision.questions()).collect(),
+            max_tokens: if spec.describe { spec.max_tokens } else { 0 },
             camera: Some(clip.camera.clone()),
             ..Self::default()
         }

@@ -287,6 +287,8 @@ fn prompt_spec(section: &Section) -> PromptSpec {
     PromptSpec {
         prompt: section.text("prompt").trim().into(),
         max_tokens: section.number("max_tokens") as usize,
+        describe: true,
+        questions: Vec::new(),
         gate: Some(gate).filter(|gate| gate.threshold > 0),
     }
 }

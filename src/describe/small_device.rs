@@ -68,8 +68,11 @@ pub fn clips(count: u64) -> Vec<Clip> {
 }
 
 fn repeat(request: &Request) -> Result<Description, DescribeError> {
-    let Some(Content::Text(text)) = request.messages[0].content.last() else { panic!("a clip has a prompt") };
-    Ok(description(text))
+    let text = request.prompt.clone().or_else(|| match request.messages[0].content.last()? {
+        Content::Text(text) => Some(text.clone()),
+        _ => None,
+    });
+    Ok(description(&text.expect("a request has a prompt")))
 }
 
 /// A description of these words.

@@ -21,7 +21,9 @@ pub const SEALED: &[(&str, &[&str])] = &[
 /// modules of lower layers only, so that those of one layer never import each other.
 pub const LAYERS: &[&[&str]] = &[
     &[
+        "alert",
         "camera",
+        "decision",
         "device",
         "heartbeat",
         "interval",
@@ -29,15 +31,14 @@ pub const LAYERS: &[&[&str]] = &[
         "memory",
         "ownership",
         "plural",
-        "prompt_spec",
         "resize",
         "retry",
         "tls",
     ],
-    &["frame", "hub", "lifecycle", "shutdown"],
+    &["frame", "hub", "lifecycle", "prompt_spec", "shutdown"],
     &["clip", "config", "event"],
     &["answer", "gate", "metrics", "nn", "request", "runtime_settings"],
-    &["chat_format", "decision", "image_file", "queue"],
+    &["chat_format", "image_file", "queue"],
     &["capture", "describe", "http", "publish"],
     &["bench", "events"],
     &["app"],

@@ -4,9 +4,10 @@ use std::{fs, path::Path};
 
 use camscribe::{
     answer::DescribeError,
+    decision::Question,
     describe::{self, Describer, LoadOptions},
     device::{DeviceChoice, DtypeChoice},
-    request::{Content, Question, Request, Role},
+    request::{Content, Request, Role},
 };
 use serde::Deserialize;
 

@@ -171,7 +171,10 @@ impl SmolVlm {
 
     /// The prompt of a conversation with these images and frames.
     fn prompt(&self, request: &Request, media: &[Medium<'_>]) -> Result<Prompt, DescribeError> {
-        let messages = self.messages(&request.messages, media);
+        let mut messages = self.messages(&request.messages, media);
+        if let Some(text) = &request.prompt {
+            messages = asked(messages, text);
+        }
         let prompt =
             if request.raw { self.prompter.build_raw(&messages) } else { self.prompter.build(&messages) };
         let prompt = prompt.map_err(|e| DescribeError::Request(e.to_string()))?;
@@ -224,17 +227,7 @@ impl SmolVlm {
         let messages = self.messages(&request.messages, media);
         let mut scoring = LabelScoring::default();
         for question in &request.questions {
-            let mut messages = messages.clone();
-            let text = Part::Text(question.text.clone());
-            match messages.last_mut().filter(|message| message.role == Role::User) {
-                Some(last) => {
-                    if matches!(last.parts.last(), Some(Part::Text(_))) {
-                        last.parts.push(Part::Text("\n".into()));
-                    }
-                    last.parts.push(text);
-                }
-                None => messages.push(Message { role: Role::User, parts: vec![text] }),
-            }
+            let messages = asked(messages.clone(), &question.text);
             let prompt = self.prompter.build(&messages).map_err(refused)?;
             let labels = question.labels.iter().map(|label| self.prompter.answer(label));
             let labels: Vec<Vec<u32>> = labels.collect::<Result<_, _>>().map_err(refused)?;
@@ -288,4 +281,19 @@ impl SmolVlm {
             DeviceFailure::Broken(reason) => DescribeError::Device(reason),
         }
     }
+}
+
+/// The messages with `text` after all that the last message of the user holds.
+fn asked(mut messages: Vec<Message>, text: &str) -> Vec<Message> {
+    let text = Part::Text(text.into());
+    match messages.last_mut().filter(|message| message.role == Role::User) {
+        Some(last) => {
+            if matches!(last.parts.last(), Some(Part::Text(_))) {
+                last.parts.push(Part::Text("\n".into()));
+            }
+            last.parts.push(text);
+        }
+        None => messages.push(Message { role: Role::User, parts: vec![text] }),
+    }
+    messages
 }

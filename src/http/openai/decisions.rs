@@ -22,7 +22,7 @@ use super::{
 use crate::{
     answer::{Description, Part},
     chat_format,
-    decision::{Choice, Decided, Decision},
+    decision::{self, Choice, Decided, Decision},
     event::Tokens,
     request::{self, VideoSampling},
 };
@@ -146,7 +146,7 @@ fn parse(body: &[u8]) -> Result<(Chat, Vec<Named>), ApiError> {
     let video = body.media_io_kwargs.unwrap_or_default().video();
     let images = processor.images(is_low_detail(&turns)).map_err(wrong("mm_processor_kwargs"))?;
     let sampling: VideoSampling = video.sampling(&processor).map_err(wrong("media_io_kwargs"))?;
-    let asked: Vec<request::Question> = questions.iter().flat_map(|it| it.decision.questions()).collect();
+    let asked: Vec<decision::Question> = questions.iter().flat_map(|it| it.decision.questions()).collect();
     if asked.iter().map(|question| question.text.len()).sum::<usize>() > MAX_TEXT {
         return Err(wrong("questions")(format!("they have more than {} KB of text", MAX_TEXT >> 10)));
     }

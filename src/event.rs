@@ -1,6 +1,8 @@
 //! The event that subscribers read. A public contract: while [`SCHEMA`] stays the same, fields are only
 //! added.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use schemars::{JsonSchema, Schema, generate::SchemaSettings, transform::RecursiveTransform};
 use serde::{Deserialize, Serialize, Serializer};
@@ -43,9 +45,16 @@ pub struct Event {
     pub node: String,
     /// Which camera the clip is from.
     pub camera: CameraId,
-    /// The model's description. Of an unchanged clip: the description that still holds.
+    /// The model's description. Of an unchanged clip: the description that still holds. Empty where only questions are
+    /// asked.
     pub description: String,
-    /// Only in events of unchanged clips: id of the event whose description still holds. `prompt`,
+    /// The answers to the camera's questions, by the names of these. Of an unchanged clip: the answers that still hold.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub answers: BTreeMap<String, QuestionAnswer>,
+    /// The camera's alerts after this clip, by their names: those whose questions it answers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub alerts: BTreeMap<String, AlertInfo>,
+    /// Only in events of unchanged clips: id of the event whose description and answers still hold. `prompt`,
     /// `finish_reason` and `model` are those of that event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repeats: Option<Uuid>,
@@ -87,10 +96,106 @@ pub struct SourcePart {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EventKind {
-    /// The model described a clip.
+    /// The model described a clip, and answered the camera's questions about it.
     Description,
+    /// The model answered the camera's questions about a clip, and did not describe it.
+    Answers,
     /// Nothing has changed since the last described clip, so the model was not asked.
     Unchanged,
+}
+
+/// The answer to a question. Names and meanings are those of OpenAI's Decisions API.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum QuestionAnswer {
+    /// To a question for yes or no.
+    Predicate {
+        /// How likely yes is beside no: 0 to 1.
+        probability: f64,
+        /// The more likely one.
+        answer: YesNo,
+        /// The probability of the more likely one among all that the model could say: 0 to 1. When it is small, the model
+        /// wanted to say something else.
+        confidence: f64,
+        /// Whether `probability` was calibrated.
+        calibrated: bool,
+    },
+    /// To a question with answers to choose from.
+    Choice {
+        /// The most likely one.
+        choice: String,
+        /// How likely each is beside the others, in the question's order: together 1.
+        probabilities: Vec<ChoiceProbability>,
+        /// The probability of the most likely one among all that the model could say: 0 to 1.
+        confidence: f64,
+        /// Whether `probabilities` were calibrated.
+        calibrated: bool,
+    },
+}
+
+/// An alert after a clip.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct AlertInfo {
+    /// Whether it is on.
+    pub on: bool,
+    /// Whether this clip has switched it.
+    pub changed: bool,
+    /// `end` of the clip that last switched it, UTC; null: none has.
+    #[serde(serialize_with = "optional_millis")]
+    pub since: Option<DateTime<Utc>>,
+    /// How likely the answer is that it is about: 0 to 1.
+    pub probability: f64,
+}
+
+/// Yes or no.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum YesNo {
+    /// It is so.
+    Yes,
+    /// It is not.
+    No,
+}
+
+/// How likely an answer is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ChoiceProbability {
+    /// The answer.
+    pub value: String,
+    /// How likely it is: 0 to 1.
+    pub probability: f64,
+}
+
+impl QuestionAnswer {
+    /// What was answered: `yes`, `no`, or the choice.
+    pub fn answer(&self) -> &str {
+        match self {
+            Self::Predicate { answer: YesNo::Yes, .. } => "yes",
+            Self::Predicate { answer: YesNo::No, .. } => "no",
+            Self::Choice { choice, .. } => choice,
+        }
+    }
+
+    /// How likely this answer is. None: it is none of the possible ones.
+    pub fn probability_of(&self, answer: &str) -> Option<f64> {
+        match self {
+            Self::Predicate { probability, .. } => match answer {
+                "yes" => Some(*probability),
+                "no" => Some(1.0 - probability),
+                _ => None,
+            },
+            Self::Choice { probabilities, .. } => {
+                probabilities.iter().find(|it| it.value == answer).map(|it| it.probability)
+            }
+        }
+    }
+
+    /// See its field.
+    pub fn confidence(&self) -> f64 {
+        match self {
+            Self::Predicate { confidence, .. } | Self::Choice { confidence, .. } => *confidence,
+        }
+    }
 }
 
 /// The clip of an event.
@@ -194,6 +299,11 @@ pub struct Dropped {
 /// RFC 3339 in UTC with milliseconds.
 pub(crate) fn millis<S: Serializer>(t: &DateTime<Utc>, s: S) -> Result<S::Ok, S::Error> {
     s.serialize_str(&t.to_rfc3339_opts(SecondsFormat::Millis, true))
+}
+
+/// As [`millis`].
+fn optional_millis<S: Serializer>(t: &Option<DateTime<Utc>>, s: S) -> Result<S::Ok, S::Error> {
+    t.map(|t| t.to_rfc3339_opts(SecondsFormat::Millis, true)).serialize(s)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
 use super::deps::WorkerDeps;
 use crate::{
     describe::worker::Outcome,
-    event::EventKind,
+    event::{Event, EventKind},
     events::EventBuilder,
     frame::{Frame, Original},
     metrics::Reason,
@@ -32,6 +32,9 @@ pub fn deliver(outcome: Outcome, events: &mut EventBuilder, deps: &WorkerDeps) {
         EventKind::Description => {
             tracing::debug!(%camera, clip = clip.seq, ms = event.timing_ms.total, "{}", event.description);
         }
+        EventKind::Answers => {
+            tracing::debug!(%camera, clip = clip.seq, ms = event.timing_ms.total, "{}", spoken(&event));
+        }
         EventKind::Unchanged => tracing::debug!(%camera, clip = clip.seq, "unchanged"),
     }
     if event.dropped.clips > 0 {
@@ -40,7 +43,7 @@ pub fn deliver(outcome: Outcome, events: &mut EventBuilder, deps: &WorkerDeps) {
     // An unchanged clip needs no snapshot: the last one still shows the scene.
     let frame = clip.frames.iter().find(|frame| frame.has_original());
     let frame = frame.or_else(|| clip.frames.get(clip.frames.len() / 2));
-    let snapshot = frame.filter(|_| event.kind == EventKind::Description).and_then(|frame| {
+    let snapshot = frame.filter(|_| event.kind != EventKind::Unchanged).and_then(|frame| {
         jpeg(frame).inspect_err(|error| tracing::warn!(%camera, "no snapshot: {error}")).ok()
     });
     match Message::new(&event, snapshot) {
@@ -50,6 +53,12 @@ pub fn deliver(outcome: Outcome, events: &mut EventBuilder, deps: &WorkerDeps) {
         }
         Err(error) => tracing::error!(%camera, "an event cannot be written as JSON: {error}"),
     }
+}
+
+/// The answers of an event as a line.
+fn spoken(event: &Event) -> String {
+    let answers = event.answers.iter().map(|(name, answer)| format!("{name}: {}", answer.answer()));
+    answers.collect::<Vec<_>>().join(", ")
 }
 
 /// Encodes a frame as JPEG, in its original size where that is kept.

@@ -9,8 +9,13 @@ use crate::{
     answer::{DescribeError, Description},
     camera::CameraId,
     clip::Clip,
+    decision::{Decided, Decision},
     describe::worker::{Answer, Outcome, QueueTiming},
-    event::{ClipInfo, Dropped, Event, EventKind, FrameInfo, ModelInfo, SCHEMA, Timing, Tokens},
+    event::{
+        ChoiceProbability, ClipInfo, Dropped, Event, EventKind, FrameInfo, ModelInfo, QuestionAnswer, SCHEMA,
+        Timing, Tokens, YesNo,
+    },
+    prompt_spec::NamedQuestion,
 };
 
 /// Makes the events of one node and model.
@@ -44,7 +49,7 @@ impl EventBuilder {
             Answer::Unchanged => self.unchanged(&clip, &timing, dropped),
         });
         match &event {
-            Ok(event) if event.kind == EventKind::Description => {
+            Ok(event) if event.kind != EventKind::Unchanged => {
                 self.last.insert(clip.camera.clone(), event.clone());
             }
             Ok(_) => {}
@@ -65,6 +70,7 @@ impl EventBuilder {
         Ok(Event {
             id: Uuid::now_v7(),
             kind: EventKind::Unchanged,
+            alerts: BTreeMap::new(),
             repeats: Some(last.id),
             clip: clip_info(clip),
             tokens: Tokens::default(),
@@ -82,19 +88,27 @@ impl EventBuilder {
         &self,
         clip: &Clip,
         timing: &QueueTiming,
-        Description { text, finish_reason, tokens, stages, .. }: Description,
+        Description { text, labels, finish_reason, tokens, stages }: Description,
         dropped: Dropped,
     ) -> Event {
+        let spec = &clip.prompt_spec;
+        let (kind, prompt) = if spec.describe {
+            (EventKind::Description, spec.prompt.clone())
+        } else {
+            (EventKind::Answers, String::new())
+        };
         Event {
             schema: SCHEMA,
             id: Uuid::now_v7(),
-            kind: EventKind::Description,
+            kind,
             node: self.node.clone(),
             camera: clip.camera.clone(),
             description: text,
+            answers: answers(&spec.questions, &labels),
+            alerts: BTreeMap::new(),
             repeats: None,
             clip: clip_info(clip),
-            prompt: clip.prompt_spec.prompt.clone(),
+            prompt,
             finish_reason,
             model: self.model.clone(),
             tokens,
@@ -111,6 +125,39 @@ impl EventBuilder {
             part: None,
         }
     }
+}
+
+/// The answers to a camera's questions, by their names. `labels` are the logarithms of the labels' probabilities.
+fn answers(questions: &[NamedQuestion], mut labels: &[Vec<f32>]) -> BTreeMap<String, QuestionAnswer> {
+    let answer = |NamedQuestion { name, decision }: &NamedQuestion| {
+        let (own, rest) = labels.split_at(decision.questions().len().min(labels.len()));
+        labels = rest;
+        Some((name.clone(), answer(decision, &Decision::decide(own))?))
+    };
+    questions.iter().filter_map(answer).collect()
+}
+
+/// `None`: nothing was answered.
+fn answer(decision: &Decision, decided: &Decided) -> Option<QuestionAnswer> {
+    let Decided { probabilities, winner, confidence } = decided;
+    let (confidence, calibrated) = (*confidence, false);
+    Some(match decision {
+        Decision::Predicate { .. } => QuestionAnswer::Predicate {
+            probability: *probabilities.first()?,
+            answer: if *winner == 0 { YesNo::Yes } else { YesNo::No },
+            confidence,
+            calibrated,
+        },
+        Decision::Choice { options, .. } | Decision::Score { levels: options, .. } => {
+            let each = options.iter().zip(probabilities);
+            let each = each.map(|(it, probability)| ChoiceProbability {
+                value: it.label.clone(),
+                probability: *probability,
+            });
+            let choice = options.get(*winner)?.label.clone();
+            QuestionAnswer::Choice { choice, probabilities: each.collect(), confidence, calibrated }
+        }
+    })
 }
 
 fn clip_info(clip: &Clip) -> ClipInfo {

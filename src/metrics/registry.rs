@@ -173,7 +173,7 @@ impl Metrics {
     /// Counts a clip that has an event, its tokens and its times.
     pub fn described(&self, event: &Event) {
         let clips = match event.kind {
-            EventKind::Description => &self.descriptions,
+            EventKind::Description | EventKind::Answers => &self.descriptions,
             EventKind::Unchanged => &self.unchanged,
         };
         let tokens = &event.tokens;

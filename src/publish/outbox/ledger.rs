@@ -117,7 +117,7 @@ impl Ledger {
         let size = cost(event.len());
         // Events in flight may be with the broker already: the oldest waiting event is dropped.
         while size <= self.limits.events && self.bytes + size > self.limits.events {
-            let superseded = (kind == EventKind::Description).then_some(&camera);
+            let superseded = (kind != EventKind::Unchanged).then_some(&camera);
             let Some((row, oldest)) = self.first_to_drop(superseded) else { break };
             self.drop_event(row, &oldest);
         }
@@ -129,7 +129,7 @@ impl Ledger {
         self.next = row.next();
         self.rows += 1;
         self.bytes += size;
-        let description = kind == EventKind::Description;
+        let description = kind != EventKind::Unchanged;
         if description {
             self.newest.insert(camera.clone(), row);
         }

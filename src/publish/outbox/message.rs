@@ -16,7 +16,7 @@ pub struct Message {
     pub camera: CameraId,
     /// The event's id.
     pub id: Uuid,
-    /// The kind of event. Only a description becomes the camera's latest event.
+    /// The kind of event. An unchanged one does not become the camera's latest event.
     pub kind: EventKind,
     /// The event as JSON.
     pub event: Bytes,

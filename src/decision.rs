@@ -82,6 +82,16 @@ impl Decision {
         }
     }
 
+    /// What can be answered.
+    pub fn answers(&self) -> Vec<String> {
+        match self {
+            Self::Predicate { .. } => vec!["yes".into(), "no".into()],
+            Self::Choice { options, .. } | Self::Score { levels: options, .. } => {
+                options.iter().map(|option| option.label.clone()).collect()
+            }
+        }
+    }
+
     /// The answer. `labels` has, for each of [`Decision::questions`], the logarithms of its labels' probabilities.
     pub fn decide(labels: &[Vec<f32>]) -> Decided {
         let orders = labels.len().max(1) as f64;

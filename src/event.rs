@@ -302,7 +302,7 @@ pub(crate) fn millis<S: Serializer>(t: &DateTime<Utc>, s: S) -> Result<S::Ok, S:
 }
 
 /// As [`millis`].
-fn optional_millis<S: Serializer>(t: &Option<DateTime<Utc>>, s: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn optional_millis<S: Serializer>(t: &Option<DateTime<Utc>>, s: S) -> Result<S::Ok, S::Error> {
     t.map(|t| t.to_rfc3339_opts(SecondsFormat::Millis, true)).serialize(s)
 }
 

@@ -3,12 +3,12 @@
 //! The settings of a camera and each of its clips hold a [`PromptSpec`]: what is added here is read in
 //! `config/camera.rs` and is at hand wherever a clip is.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use crate::decision::Decision;
+use crate::{alert::AlertRule, decision::Decision};
 
 /// What is asked about a clip, and when it need not be asked again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PromptSpec {
     /// The user's prompt, as configured.
     pub prompt: String,
@@ -18,6 +18,8 @@ pub struct PromptSpec {
     pub describe: bool,
     /// What is answered by probabilities.
     pub questions: Vec<NamedQuestion>,
+    /// The alerts that go by its answers, by name.
+    pub alerts: BTreeMap<String, AlertRule>,
     /// When a clip is not worth a description. `None`: every clip is described.
     pub gate: Option<GateConfig>,
 }
@@ -25,7 +27,14 @@ pub struct PromptSpec {
 impl PromptSpec {
     /// A prompt that is asked about every clip.
     pub fn new(prompt: impl Into<String>, max_tokens: usize) -> Self {
-        Self { prompt: prompt.into(), max_tokens, describe: true, questions: Vec::new(), gate: None }
+        Self {
+            prompt: prompt.into(),
+            max_tokens,
+            describe: true,
+            questions: Vec::new(),
+            alerts: BTreeMap::new(),
+            gate: None,
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     config_change::ConfigChange,
     deps::CameraDeps,
     overrides::Overrides,
-    settings::{display_names, pipeline_mistakes, publish_settings},
+    settings::{camera_profiles, pipeline_mistakes, publish_settings},
     status_reporter::OldTopics,
 };
 use crate::{
@@ -184,7 +184,7 @@ impl ActiveConfig {
         let stopping: Vec<_> = change.removed.iter().chain(&change.disabled).chain(&change.started).collect();
         cameras.stop(&stopping).await;
         change.removed.iter().for_each(|id| deps.reporter.remove(id));
-        deps.reporter.set_names(display_names(&new));
+        deps.reporter.set_profiles(camera_profiles(&new));
         change.disabled.iter().for_each(|id| deps.reporter.disable(id));
         if let Some((prepared, old_topics)) = broker {
             deps.reporter.reconnect(prepared, old_topics).await;

@@ -37,6 +37,10 @@ pub fn deliver(outcome: Outcome, events: &mut EventBuilder, deps: &WorkerDeps) {
         }
         EventKind::Unchanged => tracing::debug!(%camera, clip = clip.seq, "unchanged"),
     }
+    for (alert, info) in event.alerts.iter().filter(|(_, info)| info.changed) {
+        let (state, probability) = (if info.on { "on" } else { "off" }, info.probability);
+        tracing::info!(%camera, clip = clip.seq, "the alert {alert} is {state} (probability {probability:.2})");
+    }
     if event.dropped.clips > 0 {
         tracing::warn!(%camera, "the model is slower than the cameras: dropped {}", plural(event.dropped.clips, "older clip"));
     }
@@ -46,7 +50,9 @@ pub fn deliver(outcome: Outcome, events: &mut EventBuilder, deps: &WorkerDeps) {
     let snapshot = frame.filter(|_| event.kind != EventKind::Unchanged).and_then(|frame| {
         jpeg(frame).inspect_err(|error| tracing::warn!(%camera, "no snapshot: {error}")).ok()
     });
-    match Message::new(&event, snapshot) {
+    // Text and numbers only: it can always be written.
+    let alerts = events.alerts(camera).and_then(|alerts| serde_json::to_vec(alerts).ok());
+    match Message::new(&event, snapshot, alerts) {
         Ok(message) => {
             deps.outbox.append(message);
             tracing::debug!(%camera, id = %event.id, "in the outbox");

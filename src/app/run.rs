@@ -19,7 +19,7 @@ use super::{
     questions::{ClientModel, api_source},
     reload::Reload,
     retained_topics::RetainedTopics,
-    settings::display_names,
+    settings::camera_profiles,
     status_reporter::StatusReporter,
     worker::{LoadedModel, ModelWorker},
 };
@@ -74,7 +74,7 @@ pub async fn run(
     };
     // A start that fails changes nothing.
     active.forget_removed();
-    parts.reporter.set_names(display_names(active.config()));
+    parts.reporter.set_profiles(camera_profiles(active.config()));
     for (id, _) in active.config().cameras.iter().filter(|(_, camera)| !camera.enabled) {
         parts.reporter.disable(id);
     }

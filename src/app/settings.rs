@@ -8,7 +8,7 @@ use crate::{
     capture::{self, CameraConfig},
     clip::{TimeRange, WindowConfig},
     config::{self, Config, Loaded, Source},
-    publish::{BrokerAddress, CommandInbox, Settings, TlsFiles},
+    publish::{BrokerAddress, CameraProfile, CommandInbox, Settings, TlsFiles},
     queue::Overflow,
 };
 
@@ -56,9 +56,16 @@ pub fn pipeline_mistakes(loaded: &Loaded) -> impl Iterator<Item = String> {
     enabled(&loaded.config).filter_map(check)
 }
 
-/// What people call each camera, disabled ones included.
-pub fn display_names(config: &Config) -> BTreeMap<CameraId, String> {
-    config.cameras.iter().map(|(id, camera)| (id.clone(), camera.display_name(id).into())).collect()
+/// What people and Home Assistant know of each camera.
+pub fn camera_profiles(config: &Config) -> BTreeMap<CameraId, CameraProfile> {
+    let profile = |(id, camera): (&CameraId, &config::CameraSettings)| {
+        let questions = &camera.prompt_spec.questions;
+        let questions = questions.iter().map(|it| (it.name.clone(), it.decision.answers())).collect();
+        let alerts = &camera.prompt_spec.alerts;
+        let alerts = alerts.iter().map(|(name, rule)| (name.clone(), rule.device_class.clone())).collect();
+        (id.clone(), CameraProfile { name: camera.display_name(id).into(), questions, alerts })
+    };
+    config.cameras.iter().map(profile).collect()
 }
 
 /// What happens to clips that the model is too slow for: live ones are dropped, recordings wait.
@@ -84,7 +91,7 @@ pub fn publish_settings(config: &Config, commands: Option<&Arc<CommandInbox>>) -
         node: config.node.id.clone(),
         topic_prefix: mqtt.topic_prefix.clone(),
         discovery_prefix: mqtt.discovery_prefix.clone().unwrap_or_default(),
-        cameras: display_names(config),
+        cameras: camera_profiles(config),
         commands: commands.filter(|_| mqtt.commands).cloned(),
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     metrics::{CameraCounts, CameraReading, Metrics},
     plural::plural,
     publish::{
-        BrokerState, CameraInfo, Info, Load, Newest, Prepared, Publisher, ReloadInfo,
+        BrokerState, CameraInfo, CameraProfile, Info, Load, Newest, Prepared, Publisher, ReloadInfo,
         outbox::{Outbox, Storage},
     },
     runtime_settings::Values,
@@ -38,7 +38,7 @@ struct Inner {
     gpu: Option<GpuInfo>,
     cameras: BTreeMap<CameraId, Camera>,
     /// What people call each camera.
-    names: BTreeMap<CameraId, String>,
+    profiles: BTreeMap<CameraId, CameraProfile>,
     /// How the node keeps up; `None` before it is known.
     load: Option<Load>,
     /// The run-time settings of each camera.
@@ -80,7 +80,7 @@ impl StatusReporter {
             model: None,
             gpu: None,
             cameras: BTreeMap::new(),
-            names: BTreeMap::new(),
+            profiles: BTreeMap::new(),
             load: None,
             settings: BTreeMap::new(),
             topics,
@@ -111,12 +111,16 @@ impl StatusReporter {
         inner.publish_all(publisher);
     }
 
-    /// Sets what people call each camera. The cameras that are named anew are announced again. To be called before
-    /// a camera is added.
-    pub fn set_names(&self, names: BTreeMap<CameraId, String>) {
+    /// Sets what people and Home Assistant know of each camera. Cameras of which this is another thing than before are
+    /// announced again. To be called before a camera is added.
+    pub fn set_profiles(&self, profiles: BTreeMap<CameraId, CameraProfile>) {
         let mut inner = self.lock();
-        inner.names = names;
+        inner.profiles = profiles;
         inner.cameras.keys().for_each(|id| inner.announce(id));
+        if let Some(publisher) = &inner.publisher {
+            let used = publisher.retained_topics();
+            inner.topics.add(used);
+        }
     }
 
     /// Adds a camera that is being watched, and whose status is `status`.
@@ -296,7 +300,7 @@ impl Inner {
     /// Hands everything to a new publisher, which then connects. Also clears topics that are no longer used: an
     /// earlier attempt may not have reached the broker.
     fn publish_all(&mut self, publisher: Publisher) {
-        self.cameras.keys().for_each(|id| publisher.announce(id, self.name(id)));
+        self.cameras.keys().for_each(|id| publisher.announce(id, self.profile(id)));
         let used = publisher.retained_topics();
         let unused = self.topics.unused(&used);
         if let Some(topic) = unused.first().filter(|_| unused != self.clearing) {
@@ -330,13 +334,12 @@ impl Inner {
 
     fn announce(&self, id: &CameraId) {
         if let Some(publisher) = &self.publisher {
-            publisher.announce(id, self.name(id));
+            publisher.announce(id, self.profile(id));
         }
     }
 
-    /// What people call a camera.
-    fn name<'a>(&'a self, id: &'a CameraId) -> &'a str {
-        self.names.get(id).map_or(id.as_str(), String::as_str)
+    fn profile(&self, id: &CameraId) -> CameraProfile {
+        self.profiles.get(id).cloned().unwrap_or_else(|| id.as_str().into())
     }
 
     fn publish_settings(&self, id: &CameraId) {

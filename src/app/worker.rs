@@ -135,6 +135,14 @@ fn describe(
     deps.lifecycle.enter(Phase::WarmingUp);
     describe::warm_up(&mut *model).context("the model does not work")?;
     let mut events = EventBuilder::new(node, model.model());
+    for (camera, alerts) in deps.outbox.alerts() {
+        match serde_json::from_slice(alerts) {
+            Ok(alerts) => events.resume(camera.clone(), alerts),
+            Err(error) => {
+                tracing::error!(%camera, "its alerts begin anew: what is stored of them is damaged: {error}")
+            }
+        }
+    }
     let loaded = LoadedModel {
         info: model.model(),
         gpu: model.gpu(),

@@ -1,6 +1,6 @@
 //! `[cameras.<id>]`: one camera, and `[defaults]`: the keys that every camera inherits.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use super::{
     diagnostic::{ConfigError, Diagnostics, Location},
@@ -289,6 +289,7 @@ fn prompt_spec(section: &Section) -> PromptSpec {
         max_tokens: section.number("max_tokens") as usize,
         describe: true,
         questions: Vec::new(),
+        alerts: BTreeMap::new(),
         gate: Some(gate).filter(|gate| gate.threshold > 0),
     }
 }

@@ -1,10 +1,11 @@
-//! Makes events of what the model's worker hands out. Remembers the last description of each camera, which its
-//! `unchanged` events repeat, and what a camera lost since its last event.
+//! Makes events of what the model's worker hands out. Remembers the last description and answers of each camera, which
+//! its `unchanged` events repeat, its alerts, and what it lost since its last event.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use uuid::Uuid;
 
+use super::rules::{self, AlertStates};
 use crate::{
     answer::{DescribeError, Description},
     camera::CameraId,
@@ -22,8 +23,10 @@ use crate::{
 pub struct EventBuilder {
     node: String,
     model: ModelInfo,
-    /// The last description of each camera.
+    /// The last event of each camera that was not of an unchanged clip.
     last: BTreeMap<CameraId, Event>,
+    /// The alerts of each camera.
+    alerts: BTreeMap<CameraId, AlertStates>,
     /// What each camera lost since its last event: clips that were dropped, and clips that could not be described.
     lost: BTreeMap<CameraId, Dropped>,
 }
@@ -31,7 +34,23 @@ pub struct EventBuilder {
 impl EventBuilder {
     /// A builder that remembers nothing yet.
     pub fn new(node: &str, model: ModelInfo) -> Self {
-        Self { node: node.to_owned(), model, last: BTreeMap::new(), lost: BTreeMap::new() }
+        Self {
+            node: node.to_owned(),
+            model,
+            last: BTreeMap::new(),
+            alerts: BTreeMap::new(),
+            lost: BTreeMap::new(),
+        }
+    }
+
+    /// Goes on with the alerts of a camera as an earlier process left them.
+    pub fn resume(&mut self, camera: CameraId, alerts: AlertStates) {
+        self.alerts.insert(camera, alerts);
+    }
+
+    /// What is to be remembered of a camera's alerts, for [`EventBuilder::resume`].
+    pub fn alerts(&self, camera: &CameraId) -> Option<&AlertStates> {
+        self.alerts.get(camera)
     }
 
     /// Makes the event of a clip. The outcomes of a camera must come in order. Also returns the clip.
@@ -44,10 +63,17 @@ impl EventBuilder {
     ) -> (Clip, Result<Event, DescribeError>) {
         let mut dropped = self.lost.remove(&clip.camera).unwrap_or_default();
         dropped.clips += timing.dropped_before;
-        let event = answer.and_then(|answer| match answer {
+        let mut event = answer.and_then(|answer| match answer {
             Answer::Described(description) => Ok(self.described(&clip, &timing, description, dropped)),
             Answer::Unchanged => self.unchanged(&clip, &timing, dropped),
         });
+        if let Ok(event) = &mut event {
+            let states = self.alerts.entry(clip.camera.clone()).or_default();
+            event.alerts = rules::judge(&clip.prompt_spec.alerts, states, event);
+            if states.is_empty() {
+                self.alerts.remove(&clip.camera);
+            }
+        }
         match &event {
             Ok(event) if event.kind != EventKind::Unchanged => {
                 self.last.insert(clip.camera.clone(), event.clone());

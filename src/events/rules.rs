@@ -65,7 +65,7 @@ impl AlertState {
         let votes = self.votes.iter().filter(|vote| **vote == wanted).count();
         let pause = TimeDelta::from_std(pause).unwrap_or(TimeDelta::MAX);
         let rests = self.since.is_some_and(|since| now.signed_duration_since(since) < pause);
-        if votes < rule.of || rests {
+        if vote != wanted || votes < rule.of || rests {
             return false;
         }
         // The clips that switched it have had their say.
@@ -86,4 +86,140 @@ pub fn judge(
         Some((name.clone(), info))
     });
     judged.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn rule(of: usize, last: usize) -> AlertRule {
+        AlertRule {
+            question: "gate".into(),
+            answer: "yes".into(),
+            on: 0.8,
+            off: 0.5,
+            of,
+            last,
+            min_confidence: 0.2,
+            min_duration: Duration::ZERO,
+            cool_down: Duration::ZERO,
+            device_class: None,
+        }
+    }
+
+    /// The event of the clip that ends after so many seconds, with this probability of yes.
+    fn event(second: i64, probability: f64, confidence: f64) -> Event {
+        let end = DateTime::UNIX_EPOCH + TimeDelta::seconds(second);
+        let answer = json!({"type": "predicate", "probability": probability, "answer": "yes",
+            "confidence": confidence, "calibrated": false});
+        let clip = json!({"seq": 0, "start": end, "end": end, "clock": "arrival", "frames": [], "width": 1, "height": 1,
+            "gap": false});
+        let model = json!({"id": "", "revision": "", "device": "", "dtype": ""});
+        serde_json::from_value(json!({
+            "schema": 1, "id": uuid::Uuid::nil(), "type": "answers", "node": "n", "camera": "c", "description": "",
+            "answers": {"gate": answer}, "clip": clip, "prompt": "", "finish_reason": "stop", "model": model,
+            "tokens": {"prompt": 0, "image": 0, "generated": 0},
+            "timing_ms": {"queued": 0, "preprocess": 0, "vision": 0, "prefill": 0, "decode": 0, "total": 0},
+            "dropped": {"clips": 0},
+        }))
+        .unwrap()
+    }
+
+    /// The seconds at which the alert is switched, by one clip a second with these probabilities of yes.
+    fn switched(rule: &AlertRule, probabilities: &[f64]) -> Vec<(i64, bool)> {
+        let mut state = AlertState::default();
+        let mut switched = Vec::new();
+        for (second, probability) in (0..).zip(probabilities) {
+            let info = state.judge(rule, &event(second, *probability, 1.0)).unwrap();
+            assert_eq!((info.on, info.probability), (state.is_on(), *probability));
+            if info.changed {
+                switched.push((second, info.on));
+            }
+        }
+        switched
+    }
+
+    #[test]
+    fn so_many_of_the_last_clips_switch_it() {
+        let probabilities = [0.9, 0.1, 0.6, 0.9, 0.8, 0.7, 0.6, 0.4, 0.9, 0.4, 0.1];
+        assert_eq!(switched(&rule(1, 1), &probabilities)[..3], [(0, true), (1, false), (3, true)]);
+        // Between the thresholds nothing is said.
+        assert_eq!(switched(&rule(2, 3), &probabilities), [(4, true), (9, false)]);
+        assert_eq!(switched(&rule(3, 3), &probabilities), []);
+        // What switched it on does not keep it on.
+        assert_eq!(switched(&rule(1, 5), &[0.9, 0.1, 0.6, 0.6]), [(0, true), (1, false)]);
+    }
+
+    #[test]
+    fn it_stays_on_and_off_for_as_long_as_it_must() {
+        let rule = AlertRule { min_duration: SECOND * 3, cool_down: SECOND * 2, ..rule(1, 1) };
+        let probabilities = [0.9, 0.1, 0.1, 0.1, 0.9, 0.9, 0.9];
+        assert_eq!(switched(&rule, &probabilities), [(0, true), (3, false), (5, true)]);
+    }
+
+    #[test]
+    fn neither_a_missing_answer_nor_one_without_confidence_switches_it() {
+        let rule = rule(1, 1);
+        let mut state = AlertState::default();
+        assert!(!state.judge(&rule, &event(0, 0.9, 0.1)).unwrap().on);
+        assert!(state.judge(&rule, &event(1, 0.9, 0.2)).unwrap().on);
+        assert!(state.judge(&rule, &event(2, 0.1, 0.1)).unwrap().on);
+        let none = Event { answers: BTreeMap::new(), ..event(3, 0.1, 1.0) };
+        assert_eq!(state.judge(&rule, &none), None);
+        assert!(state.is_on());
+    }
+
+    #[test]
+    fn a_rule_that_is_gone_is_forgotten_and_another_begins_off() {
+        let mut states = AlertStates::new();
+        let rules = BTreeMap::from([("a".to_owned(), rule(1, 1))]);
+        assert!(judge(&rules, &mut states, &event(0, 0.9, 1.0))["a"].changed);
+        let rules = BTreeMap::from([("b".to_owned(), rule(1, 1))]);
+        assert!(!judge(&rules, &mut states, &event(1, 0.1, 1.0))["b"].on);
+        assert_eq!(states.keys().collect::<Vec<_>>(), ["b"]);
+    }
+
+    proptest! {
+        #[test]
+        fn on_and_off_take_turns_whatever_is_answered_and_a_restart_changes_nothing(
+            clips in prop::collection::vec((0.0..=1.0, 0.0..=1.0), 0..80),
+            of in 1_usize..5,
+            more in 0_usize..5,
+            seconds in (0_u32..5, 0_u32..5),
+            restart in 0_usize..80,
+        ) {
+            let rule = AlertRule {
+                min_duration: SECOND * seconds.0,
+                cool_down: SECOND * seconds.1,
+                ..rule(of, of + more)
+            };
+            let (mut state, mut last) = (AlertState::default(), None::<(i64, bool)>);
+            for (second, (probability, confidence)) in (0..).zip(&clips) {
+                if second == restart as i64 {
+                    state = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
+                }
+                let info = state.judge(&rule, &event(second, *probability, *confidence)).unwrap();
+                if !info.changed {
+                    prop_assert_eq!(info.on, last.is_some_and(|(_, on)| on));
+                    continue;
+                }
+                prop_assert_eq!(info.on, last.is_none_or(|(_, on)| !on));
+                prop_assert!(*confidence >= rule.min_confidence);
+                let speaks = if info.on { *probability >= rule.on } else { *probability < rule.off };
+                prop_assert!(speaks);
+                if let Some((since, was_on)) = last {
+                    let pause = i64::from(if was_on { seconds.0 } else { seconds.1 });
+                    prop_assert!(second - since >= pause);
+                }
+                last = Some((second, info.on));
+            }
+        }
+    }
 }

@@ -13,16 +13,19 @@
 //! | `topics.rs`, `home_assistant/` | names of topics; discovery messages |
 //! | `commands.rs`, `command_inbox.rs` | commands of subscribers, and those that wait |
 //! | `retained.rs`, `info.rs` | retained messages; the payloads of `info` and `load` |
+//! | `profile.rs`, `findings.rs` | a camera's name, questions and alerts; answers and alerts on topics of their own |
 //! | `forget.rs` | `camscribe forget`: what a broker retains of a retired node |
 //! | `settings.rs`, `shared.rs` | which broker; what publisher and connection share |
 
 mod command_inbox;
 pub mod commands;
+mod findings;
 mod forget;
 pub mod home_assistant;
 mod info;
 pub mod mqtt;
 pub mod outbox;
+mod profile;
 mod publisher;
 mod retained;
 mod settings;
@@ -32,6 +35,7 @@ pub mod topics;
 pub use command_inbox::CommandInbox;
 pub use forget::{ForgetError, Kept, forget};
 pub use info::{CameraInfo, Info, Load, ReloadInfo};
+pub use profile::CameraProfile;
 pub use publisher::{Newest, Prepared, Publisher, SettingsError};
 pub use settings::{BrokerAddress, Settings, TlsFiles};
 pub use shared::BrokerState;

@@ -20,6 +20,7 @@ use super::{
     info::{Info, Load, state_name},
     mqtt::{self, Connector, TlsError},
     outbox::{Outbox, Snapshot},
+    profile::CameraProfile,
     retained::ContentType,
     settings::Settings,
     shared::{BrokerState, Shared, Stop},
@@ -49,6 +50,8 @@ pub enum SettingsError {
 pub struct Newest {
     camera: CameraId,
     event: Option<Bytes>,
+    /// By name.
+    alerts: BTreeMap<String, Bytes>,
     snapshot: Option<Snapshot>,
 }
 
@@ -58,7 +61,7 @@ pub struct Prepared {
     topics: Topics,
     discovery: Option<Discovery>,
     commands: Option<Arc<CommandInbox>>,
-    cameras: BTreeMap<CameraId, String>,
+    cameras: BTreeMap<CameraId, CameraProfile>,
 }
 
 impl Prepared {
@@ -102,10 +105,13 @@ impl Publisher {
         let Prepared { connector, topics, discovery, commands, cameras } = prepared;
         let shared = Arc::new(Shared::new(outbox, topics, discovery, commands));
         shared.retain(shared.topics.status(), ContentType::Text, "online");
-        let mut latest = Vec::new();
-        for Newest { camera, event, snapshot } in
+        let (mut latest, mut alerts) = (Vec::new(), Vec::new());
+        for Newest { camera, event, alerts: of_camera, snapshot } in
             newest.into_iter().filter(|it| cameras.contains_key(&it.camera))
         {
+            let topic = |(alert, payload)| (shared.topics.alert(&camera, alert), payload);
+            let known = cameras.get(&camera).into_iter().flat_map(|profile| profile.alerts.keys());
+            alerts.extend(known.filter_map(|alert| Some(topic((alert, of_camera.get(alert)?.clone())))));
             if let Some(snapshot) = snapshot {
                 shared.retain_snapshot(&camera, snapshot);
             }
@@ -114,9 +120,12 @@ impl Publisher {
         // Before anything is delivered: only events of announced cameras are retained. A snapshot that waits in the
         // outbox is retained here, and goes out before the event that speaks of it.
         shared.announce_node();
-        cameras.iter().for_each(|(camera, name)| shared.announce(camera, name));
+        cameras.iter().for_each(|(camera, profile)| shared.announce(camera, profile.clone()));
         for (camera, event) in latest {
-            shared.retain(shared.topics.latest(&camera), ContentType::Json, event);
+            shared.retain_newest(&camera, event);
+        }
+        for (topic, payload) in alerts {
+            shared.retain(topic, ContentType::Json, payload);
         }
         let flushing = tokio::spawn(flush_regularly(Arc::clone(&shared.outbox)));
         Self { shared, connector: Some(connector), connection: None, flushing }
@@ -130,16 +139,16 @@ impl Publisher {
         }
     }
 
-    /// Adds a camera: its newest event is retained from now on, and Home Assistant discovers it under `name`. A camera
-    /// that was added before is named anew.
-    pub fn announce(&self, camera: &CameraId, name: &str) {
-        self.shared.announce(camera, name);
+    /// Adds a camera: its newest event is retained from now on, and Home Assistant discovers it with its profile. A
+    /// camera that was added before has another profile from now on.
+    pub fn announce(&self, camera: &CameraId, profile: CameraProfile) {
+        self.shared.announce(camera, profile);
     }
 
     /// Removes a camera: the broker and Home Assistant forget it.
     pub fn erase(&self, camera: &CameraId) {
-        self.shared.cameras().remove(camera);
-        self.clear(self.shared.retained_topics(camera));
+        let profile = self.shared.cameras().remove(camera).unwrap_or_default();
+        self.clear(self.shared.retained_topics(camera, &profile));
     }
 
     /// Makes the broker forget what is retained on these topics.
@@ -151,7 +160,8 @@ impl Publisher {
     pub fn retained_topics(&self) -> BTreeSet<String> {
         let node = self.shared.retained_node_topics();
         let cameras = self.shared.cameras();
-        let of_cameras = cameras.keys().flat_map(|camera| self.shared.retained_topics(camera));
+        let of_cameras =
+            cameras.iter().flat_map(|(camera, profile)| self.shared.retained_topics(camera, profile));
         node.into_iter().chain([self.shared.topics.status()]).chain(of_cameras).collect()
     }
 
@@ -160,14 +170,19 @@ impl Publisher {
         // In the order in which the lock of the retained messages is taken elsewhere, too: after the cameras'.
         let (cameras, topics) = (self.shared.cameras(), &self.shared.topics);
         let retained = self.shared.retained();
-        let newest = |camera: &CameraId| {
+        let newest = |(camera, profile): (&CameraId, &CameraProfile)| {
+            let alert = |alert: &String| {
+                let message = retained.get(&topics.alert(camera, alert))?;
+                Some((alert.clone(), message.payload.clone()))
+            };
+            let alerts = profile.alerts.keys().filter_map(alert).collect();
             let event = retained.get(&topics.latest(camera)).map(|message| message.payload.clone());
             let snapshot = retained
                 .get(&topics.snapshot(camera))
                 .and_then(|message| Some(Snapshot { id: message.event?, jpeg: message.payload.clone() }));
-            Newest { camera: camera.clone(), event, snapshot }
+            Newest { camera: camera.clone(), event, alerts, snapshot }
         };
-        cameras.keys().map(newest).collect()
+        cameras.iter().map(newest).collect()
     }
 
     /// Publishes the run-time settings of a camera, unless commands are off.

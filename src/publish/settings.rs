@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
-use super::command_inbox::CommandInbox;
+use super::{command_inbox::CommandInbox, profile::CameraProfile};
 use crate::{
     camera::CameraId,
     config::{Login, MqttVersion},
@@ -24,7 +24,7 @@ pub struct Settings {
     /// The first level or levels of Home Assistant's discovery topics; empty: no discovery.
     pub discovery_prefix: String,
     /// The cameras, and what people call each. [`Publisher::announce`](super::Publisher::announce) adds more.
-    pub cameras: BTreeMap<CameraId, String>,
+    pub cameras: BTreeMap<CameraId, CameraProfile>,
     /// Takes the commands of subscribers; `None`: no command topic is subscribed to.
     pub commands: Option<Arc<CommandInbox>>,
 }

@@ -14,8 +14,10 @@ use tokio_util::bytes::Bytes;
 
 use super::{
     command_inbox::CommandInbox,
+    findings::Findings,
     home_assistant::{self, Discovery},
     outbox::{Outbox, Snapshot},
+    profile::CameraProfile,
     retained::{ContentType, RetainedMessage, RetainedStore, Turn},
     topics::Topics,
 };
@@ -45,9 +47,9 @@ pub(super) struct Shared {
     /// Takes the commands of subscribers; `None`: commands are off.
     pub commands: Option<Arc<CommandInbox>>,
     retained: Mutex<RetainedStore>,
-    /// The cameras that exist, and what people call each. Nothing is retained of others: an event of a camera that
+    /// The cameras that exist, with their profiles. Nothing is retained of others: an event of a camera that
     /// was removed may still be on its way.
-    cameras: Mutex<BTreeMap<CameraId, String>>,
+    cameras: Mutex<BTreeMap<CameraId, CameraProfile>>,
     /// Notified when a retained message is set.
     pub retained_changed: Notify,
     pub state: watch::Sender<BrokerState>,
@@ -88,7 +90,7 @@ impl Shared {
         self.retained.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn cameras(&self) -> MutexGuard<'_, BTreeMap<CameraId, String>> {
+    pub fn cameras(&self) -> MutexGuard<'_, BTreeMap<CameraId, CameraProfile>> {
         // As above.
         self.cameras.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -100,17 +102,21 @@ impl Shared {
         }
     }
 
-    /// Adds a camera, or names it anew: publishes its snapshot, if one was not delivered before the last process
-    /// ended, and its Home Assistant discovery.
-    pub fn announce(&self, camera: &CameraId, name: &str) {
-        let old_name = self.cameras().insert(camera.clone(), name.into());
-        match old_name {
-            Some(old) if old == name => return,
-            Some(_) => {}
+    /// Adds a camera, or changes its profile: publishes its snapshot, if one was not delivered before the last process
+    /// ended, and its Home Assistant discovery. What the old profile had and the new one has not is forgotten.
+    pub fn announce(&self, camera: &CameraId, profile: CameraProfile) {
+        let old = self.cameras().insert(camera.clone(), profile.clone());
+        match old {
+            Some(old) if old == profile => return,
+            Some(old) => {
+                let kept = self.retained_topics(camera, &profile);
+                let gone = self.retained_topics(camera, &old).into_iter().filter(|it| !kept.contains(it));
+                gone.for_each(|topic| self.retain(topic, ContentType::Text, ""));
+            }
             None => self.retain_waiting_snapshot(camera),
         }
         if let Some(discovery) = &self.discovery {
-            self.retain_configs(discovery.camera(&self.topics, camera, name));
+            self.retain_configs(discovery.camera(&self.topics, camera, &profile));
         }
     }
 
@@ -136,16 +142,38 @@ impl Shared {
         self.retained_changed.notify_one();
     }
 
-    /// Retains a camera's newest event, if the camera exists. Its snapshot goes first: who reads the event finds
-    /// the image that belongs to it.
+    /// Retains a camera's newest event and its answers, if the camera exists. Its snapshot goes first: who reads the
+    /// event finds the image that belongs to it.
     pub fn retain_newest(&self, camera: &CameraId, event: Bytes) {
         // Locked until the messages are set, so that they cannot come after those that erase the camera.
         let cameras = self.cameras();
-        if cameras.contains_key(camera) {
-            self.retain_waiting_snapshot(camera);
-            self.retain(self.topics.latest(camera), ContentType::Json, event);
-        } else {
-            self.outbox.keep_snapshots(|other| other != camera);
+        let Some(profile) = cameras.get(camera) else {
+            return self.outbox.keep_snapshots(|other| other != camera);
+        };
+        self.retain_waiting_snapshot(camera);
+        let known: Vec<String> =
+            profile.questions.keys().map(|question| self.topics.answer(camera, question)).collect();
+        for (topic, answer) in Findings::of(&self.topics, &event).answers {
+            // An event of before a reload may answer a question that is gone.
+            if known.contains(&topic) {
+                self.retain(topic, ContentType::Json, answer);
+            }
+        }
+        self.retain(self.topics.latest(camera), ContentType::Json, event);
+    }
+
+    /// Retains the states of a camera's alerts, if they exist: those that were switched, and those that are not retained
+    /// yet.
+    pub fn retain_alerts(&self, camera: &CameraId, alerts: Vec<(String, Bytes, bool)>) {
+        let cameras = self.cameras();
+        let Some(profile) = cameras.get(camera) else { return };
+        let known: Vec<String> =
+            profile.alerts.keys().map(|alert| self.topics.alert(camera, alert)).collect();
+        for (topic, state, changed) in alerts {
+            let is_new = changed || self.retained().get(&topic).is_none_or(|it| it.payload.is_empty());
+            if is_new && known.contains(&topic) {
+                self.retain(topic, ContentType::Json, state);
+            }
         }
     }
 
@@ -172,13 +200,15 @@ impl Shared {
 
     /// The topics on which something of a camera may be retained, those of Home Assistant first: they are cleared
     /// in this order.
-    pub fn retained_topics(&self, camera: &CameraId) -> Vec<String> {
+    pub fn retained_topics(&self, camera: &CameraId, profile: &CameraProfile) -> Vec<String> {
         let topics = &self.topics;
         let mut retained = Vec::new();
         if let Some(discovery) = &self.discovery {
-            retained.extend(discovery.camera(topics, camera, "").into_iter().map(|(topic, _)| topic));
+            retained.extend(discovery.camera(topics, camera, profile).into_iter().map(|(topic, _)| topic));
         }
         retained.extend([topics.camera_status(camera), topics.latest(camera), topics.snapshot(camera)]);
+        retained.extend(profile.questions.keys().map(|question| topics.answer(camera, question)));
+        retained.extend(profile.alerts.keys().map(|alert| topics.alert(camera, alert)));
         if self.commands.is_some() {
             retained.extend(SETTINGS.iter().map(|setting| topics.state(camera, setting.name)));
         }

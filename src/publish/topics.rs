@@ -84,6 +84,21 @@ impl Topics {
         format!("{}/{camera}/snapshot", self.root)
     }
 
+    /// The newest answer to a question of a camera: retained JSON.
+    pub fn answer(&self, camera: &CameraId, question: &str) -> String {
+        format!("{}/{camera}/answer/{question}", self.root)
+    }
+
+    /// The state of an alert of a camera: retained JSON.
+    pub fn alert(&self, camera: &CameraId, alert: &str) -> String {
+        format!("{}/{camera}/alert/{alert}", self.root)
+    }
+
+    /// Each time that an alert of a camera goes on or off: JSON.
+    pub fn alerts(&self, camera: &CameraId) -> String {
+        format!("{}/{camera}/alerts", self.root)
+    }
+
     /// The command topic of a run-time setting of a camera.
     pub fn set(&self, camera: &CameraId, setting: &str) -> String {
         format!("{}/{camera}/set/{setting}", self.root)
@@ -102,7 +117,7 @@ impl Topics {
     /// The topic filters that match everything that is retained of the node, and some of its neighbours' topics, which
     /// [`Topics::is_own`] tells apart.
     pub fn retained_filters(&self) -> Vec<String> {
-        ["+", "+/status", "+/latest", "+/snapshot", "+/state/+"]
+        ["+", "+/status", "+/latest", "+/snapshot", "+/state/+", "+/answer/+", "+/alert/+"]
             .map(|it| format!("{}/{it}", self.root))
             .into()
     }
@@ -114,7 +129,9 @@ impl Topics {
         let is_camera = |camera: &str| camera.parse::<CameraId>().is_ok();
         match levels[..] {
             ["status" | "info" | "load"] => true,
-            [camera, "status" | "description" | "latest" | "snapshot"] => is_camera(camera),
+            [camera, "status" | "description" | "latest" | "snapshot" | "alerts"] => is_camera(camera),
+            // Questions and alerts have names like those of cameras.
+            [camera, "answer" | "alert", name] => is_camera(camera) && is_camera(name),
             [camera, "set" | "state", setting] => {
                 is_camera(camera) && RuntimeSetting::find(setting).is_some()
             }

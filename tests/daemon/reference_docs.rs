@@ -13,7 +13,7 @@ use camscribe::{
         schema::{self, SectionSchema},
     },
     metrics::{Metrics, Readings, TextFormat},
-    publish::{home_assistant::Discovery, topics::Topics},
+    publish::{CameraProfile, home_assistant::Discovery, topics::Topics},
     runtime_settings::SETTINGS,
 };
 use clap::CommandFactory;
@@ -159,6 +159,9 @@ fn topics_md_lists_every_topic() {
         "description",
         "latest",
         "snapshot",
+        "answer",
+        "alert",
+        "alerts",
         "set",
         "state",
         "commands",
@@ -171,6 +174,9 @@ fn topics_md_lists_every_topic() {
         topics.description(&camera),
         topics.latest(&camera),
         topics.snapshot(&camera),
+        topics.answer(&camera, "question"),
+        topics.alert(&camera, "alert"),
+        topics.alerts(&camera),
         topics.commands(),
     ]);
     for setting in &SETTINGS {
@@ -183,13 +189,22 @@ fn topics_md_lists_every_topic() {
     );
     let discovery = Discovery::new("DISCOVERY", true).unwrap().unwrap();
     known.insert(discovery.birth_topic());
-    let configs = discovery.node(&topics).into_iter().chain(discovery.camera(&topics, &camera, "Camera"));
+    let profile = CameraProfile {
+        name: "Camera".into(),
+        questions: [("question".into(), vec!["yes".into(), "no".into()])].into(),
+        alerts: [("alert".into(), None)].into(),
+    };
+    let configs = discovery.node(&topics).into_iter().chain(discovery.camera(&topics, &camera, &profile));
     known.extend(configs.map(|(topic, _)| topic));
 
     let page = text("docs/reference/topics.md");
     let plain = |topic: &str| {
         let topic = topic.replace("<prefix>", "PREFIX").replace("<node>", "NODE");
-        topic.replace("<camera>", "camera").replace("<discovery>", "DISCOVERY")
+        topic
+            .replace("<camera>", "camera")
+            .replace("<discovery>", "DISCOVERY")
+            .replace("<question>", "question")
+            .replace("<alert>", "alert")
     };
     let cells = rows(&page).into_iter().map(|row| plain(row[0].trim_matches('`')));
     let listed = cells.filter(|topic| topic.contains('/')).collect();

@@ -50,6 +50,7 @@ fn message(text: &str) -> Message {
         kind: EventKind::Description,
         event,
         snapshot: Some(vec![0xff; 200_000].into()),
+        alerts: None,
     }
 }
 

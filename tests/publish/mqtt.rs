@@ -274,7 +274,7 @@ async fn an_event_that_makes_a_broker_disconnect_does_not_block_the_others_for_e
     let publisher = start(settings(port), &outbox);
     for (seq, text) in ["a cat", "a dog", "a basilisk", "a bird", "a fish"].into_iter().enumerate() {
         let event = event("porch", seq as u64, text);
-        outbox.append(Message::new(&event, None).expect("JSON"));
+        outbox.append(Message::new(&event, None, None).expect("JSON"));
     }
     wait_for_outbox(&outbox, Outbox::is_empty).await;
     assert_eq!(outbox.status().dead_lettered, BTreeMap::from([(camera("porch"), 1)]));

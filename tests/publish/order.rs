@@ -65,7 +65,7 @@ async fn configurations_that_are_no_longer_valid_are_cleared_before_anything_els
     let old = ["old/sensor/camscribe-edge1/gone-description/config", "camscribe/edge1/gone/status"];
     publisher.clear(old.map(String::from));
     publisher.erase(&camera("porch"));
-    publisher.announce(&camera("yard"), "yard");
+    publisher.announce(&camera("yard"), "yard".into());
     publisher.camera_status(&camera("yard"), CameraState::Connecting, None);
     proxy.set(Link::Pass);
     let seen = subscriber.until(|m| m.topic == STATUS && m.text() == "online");

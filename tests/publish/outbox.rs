@@ -21,6 +21,7 @@ fn message(text: &str) -> Message {
         kind: EventKind::Description,
         event: text.to_owned().into(),
         snapshot: None,
+        alerts: None,
     }
 }
 

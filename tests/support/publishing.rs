@@ -6,7 +6,7 @@ use camscribe::{
     camera::CameraId,
     event::{Event, ModelInfo, SCHEMA},
     publish::{
-        BrokerAddress, BrokerState, Publisher, Settings,
+        BrokerAddress, BrokerState, CameraProfile, Publisher, Settings,
         outbox::{Limits, Message, Outbox},
     },
 };
@@ -35,7 +35,7 @@ pub fn as_made(received: &Received) -> Value {
 }
 
 /// Cameras that people call by their ids.
-pub fn named(names: &[&str]) -> BTreeMap<CameraId, String> {
+pub fn named(names: &[&str]) -> BTreeMap<CameraId, CameraProfile> {
     names.iter().map(|name| (camera(name), (*name).into())).collect()
 }
 
@@ -73,7 +73,7 @@ pub fn model() -> ModelInfo {
 }
 
 pub fn message(event: &Event) -> Message {
-    Message::new(event, Some(JPEG.to_vec())).expect("JSON")
+    Message::new(event, Some(JPEG.to_vec()), None).expect("JSON")
 }
 
 pub fn outbox() -> Arc<Outbox> {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::entity::{Entity, MAX_STATE, template, while_node_is_online};
 use crate::{
     camera::{CameraId, CameraState},
-    publish::{info::state_name, topics::Topics},
+    publish::{info::state_name, profile::CameraProfile, topics::Topics},
     runtime_settings::{Kind, MAX_SHOWN, RuntimeSetting, SETTINGS},
 };
 
@@ -23,7 +23,7 @@ const DETAILS: &str = "'description': value_json.description, 'id': value_json.i
      'start': value_json.clip.start, 'end': value_json.clip.end";
 
 /// The entities of a camera, and its device trigger. `commands`: it takes commands.
-pub fn entities(topics: &Topics, camera: &CameraId, commands: bool) -> Vec<Entity> {
+pub fn entities(topics: &Topics, camera: &CameraId, profile: &CameraProfile, commands: bool) -> Vec<Entity> {
     let mut entities = vec![
         event(topics, camera),
         trigger(topics, camera),
@@ -32,6 +32,9 @@ pub fn entities(topics: &Topics, camera: &CameraId, commands: bool) -> Vec<Entit
         state(topics, camera),
         last_clip(topics, camera),
     ];
+    entities.extend(profile.questions.iter().map(|(name, answers)| answer(topics, camera, name, answers)));
+    entities.extend(profile.alerts.iter().map(|(name, class)| alert(topics, camera, name, class.as_deref())));
+    entities.extend((!profile.alerts.is_empty()).then(|| transitions(topics, camera, profile)));
     if commands {
         entities.extend(SETTINGS.iter().map(|setting| run_time_setting(topics, camera, setting)));
     }
@@ -51,7 +54,7 @@ fn event(topics: &Topics, camera: &CameraId) -> Entity {
         // What is empty is no event.
         "value_template": format!("{{% if {IS_NEWS} %}}{{{{ {attributes} | to_json }}}}{{% endif %}}"),
     });
-    Entity { component: "event", object: "new_description", config }
+    Entity { component: "event", object: "new_description".into(), config }
 }
 
 /// The device trigger of the same events.
@@ -64,7 +67,7 @@ fn trigger(topics: &Topics, camera: &CameraId) -> Entity {
         "payload": "new",
         "value_template": format!("{{% if {IS_NEWS} %}}new{{% endif %}}"),
     });
-    Entity { component: "device_automation", object: "new_description", config }
+    Entity { component: "device_automation", object: "new_description".into(), config }
 }
 
 /// A sensor for the newest description.
@@ -79,7 +82,80 @@ fn description(topics: &Topics, camera: &CameraId) -> Entity {
         "json_attributes_topic": latest,
         "json_attributes_template": template(&format!("{{ {DETAILS} }} | to_json"), "'{}'"),
     });
-    Entity { component: "sensor", object: "description", config }.available(&while_online(topics, camera))
+    Entity { component: "sensor", object: "description".into(), config }
+        .available(&while_online(topics, camera))
+}
+
+/// A sensor for the newest answer to a question.
+fn answer(topics: &Topics, camera: &CameraId, question: &str, answers: &[String]) -> Entity {
+    let topic = topics.answer(camera, question);
+    let said = "(value_json.answer if value_json.type == 'predicate' else value_json.choice)";
+    let attributes = "{ 'confidence': value_json.confidence, 'id': value_json.id, 'time': value_json.time, \
+         'probability': value_json.probability if value_json.type == 'predicate' else \
+         (value_json.probabilities | map(attribute='probability') | max) } | to_json";
+    let config = json!({
+        "name": words(question),
+        "icon": "mdi:comment-question-outline",
+        "device_class": "enum",
+        "options": answers,
+        "state_topic": topic,
+        // An answer that is none of the options would be an error.
+        "value_template": template(said, "none"),
+        "json_attributes_topic": topic,
+        "json_attributes_template": template(attributes, "'{}'"),
+    });
+    let object = format!("answer_{}", level(question));
+    Entity { component: "sensor", object, config }.available(&while_online(topics, camera))
+}
+
+/// A binary sensor for an alert. It keeps its state while the camera is offline: what is not seen neither switches an
+/// alert on nor off.
+fn alert(topics: &Topics, camera: &CameraId, alert: &str, class: Option<&str>) -> Entity {
+    let topic = topics.alert(camera, alert);
+    let attributes =
+        "{ 'probability': value_json.probability, 'since': value_json.since, 'id': value_json.id } | to_json";
+    let mut config = json!({
+        "name": words(alert),
+        "state_topic": topic,
+        "value_template": template("value_json.state", "none"),
+        "json_attributes_topic": topic,
+        "json_attributes_template": template(attributes, "'{}'"),
+    });
+    if let Some(class) = class {
+        config["device_class"] = json!(class);
+    }
+    let object = format!("alert_{}", level(alert));
+    Entity { component: "binary_sensor", object, config }.available(&[while_node_is_online(topics)])
+}
+
+/// An event each time that an alert of the camera goes on or off. As that of descriptions it has no availability, and its
+/// topic is not retained.
+fn transitions(topics: &Topics, camera: &CameraId, profile: &CameraProfile) -> Entity {
+    let types = profile.alerts.keys().flat_map(|alert| ["on", "off"].map(|state| format!("{alert}_{state}")));
+    let attributes = "{ 'event_type': value_json.alert ~ '_' ~ (value_json.state | lower), 'alert': value_json.alert, \
+         'state': value_json.state, 'probability': value_json.probability, 'since': value_json.since, \
+         'id': value_json.id } | to_json";
+    let config = json!({
+        "name": "Alert",
+        "icon": "mdi:alarm-light-outline",
+        "state_topic": topics.alerts(camera),
+        "event_types": types.collect::<Vec<_>>(),
+        "value_template": format!("{{{{ {attributes} }}}}"),
+    });
+    Entity { component: "event", object: "alerts".into(), config }
+}
+
+/// A name as people read it: `half_open` is `Half open`.
+fn words(name: &str) -> String {
+    let words = name.replace(['_', '-'], " ");
+    let mut letters = words.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// A name as the last word of a discovery topic, which has no `-`. No two names of a camera become the same: the
+/// configuration refuses those that differ by `-` and `_` only.
+fn level(name: &str) -> String {
+    name.replace('-', "_")
 }
 
 /// An image for the newest snapshot.
@@ -89,7 +165,7 @@ fn snapshot(topics: &Topics, camera: &CameraId) -> Entity {
         "image_topic": topics.snapshot(camera),
         "content_type": "image/jpeg",
     });
-    Entity { component: "image", object: "snapshot", config }.available(&while_online(topics, camera))
+    Entity { component: "image", object: "snapshot".into(), config }.available(&while_online(topics, camera))
 }
 
 /// The camera's state; the attribute `why` has the reason.
@@ -141,7 +217,7 @@ fn run_time_setting(topics: &Topics, camera: &CameraId, setting: &'static Runtim
         }
     };
     // A camera that is switched off must stay available, to be switched on again.
-    Entity { component, object: setting.name, config }.available(&[while_node_is_online(topics)])
+    Entity { component, object: setting.name.into(), config }.available(&[while_node_is_online(topics)])
 }
 
 /// Holds while node and camera are online.

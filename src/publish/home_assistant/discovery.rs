@@ -6,7 +6,10 @@ use super::{camera, entity::Entity, node};
 use crate::{
     camera::CameraId,
     config,
-    publish::topics::{BadTopic, Topics},
+    publish::{
+        profile::CameraProfile,
+        topics::{BadTopic, Topics},
+    },
 };
 
 /// The last level of a discovery topic.
@@ -59,16 +62,21 @@ impl Discovery {
         self.configs(topics, device, node::entities(topics), name)
     }
 
-    /// The discovery messages of a camera, topic and payload. `name` is what people call it.
-    pub fn camera(&self, topics: &Topics, camera: &CameraId, name: &str) -> Vec<(String, Value)> {
+    /// The discovery messages of a camera, topic and payload.
+    pub fn camera(
+        &self,
+        topics: &Topics,
+        camera: &CameraId,
+        profile: &CameraProfile,
+    ) -> Vec<(String, Value)> {
         let device = json!({
             "identifiers": [format!("{}/{camera}", node_id(topics))],
-            "name": name,
+            "name": profile.name,
             "model": "camera",
             "via_device": node_id(topics),
         });
         let name = |object: &str| format!("{camera}-{object}");
-        self.configs(topics, device, camera::entities(topics, camera, self.commands), name)
+        self.configs(topics, device, camera::entities(topics, camera, profile, self.commands), name)
     }
 
     /// The topics and payloads of the entities of a device. `name` names an entity among those of the node.
@@ -91,7 +99,7 @@ impl Discovery {
             if component != "device_automation" {
                 config["unique_id"] = json!(format!("{id}/{object}"));
             }
-            let topic = format!("{}/{component}/{}/{}/{CONFIG}", self.prefix, group(topics), name(object));
+            let topic = format!("{}/{component}/{}/{}/{CONFIG}", self.prefix, group(topics), name(&object));
             (topic, config)
         };
         entities.into_iter().map(config).collect()
@@ -141,7 +149,7 @@ mod tests {
 
     fn messages(node: &str, camera: &str, commands: bool) -> BTreeMap<String, Value> {
         let camera = camera.parse().expect("a good name");
-        discovery(commands).camera(&topics(node), &camera, "Front porch").into_iter().collect()
+        discovery(commands).camera(&topics(node), &camera, &"Front porch".into()).into_iter().collect()
     }
 
     #[test]

@@ -12,16 +12,16 @@ pub struct Entity {
     /// Its kind, a level of its discovery topic: `sensor`, for example.
     pub component: &'static str,
     /// Its name among those of its device, for topic and unique id.
-    pub object: &'static str,
+    pub object: String,
     /// Its configuration.
     pub config: Value,
 }
 
 impl Entity {
     /// An entity that tells how the node or a camera is doing.
-    pub fn diagnostic(component: &'static str, object: &'static str, mut config: Value) -> Self {
+    pub fn diagnostic(component: &'static str, object: &str, mut config: Value) -> Self {
         config["entity_category"] = json!("diagnostic");
-        Self { component, object, config }
+        Self { component, object: object.into(), config }
     }
 
     /// The same entity, available under these conditions only.

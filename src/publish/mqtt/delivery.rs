@@ -4,7 +4,10 @@
 //! broker allows. When the broker refuses a message, or the connection ends while messages are in
 //! flight, [`BrokerQuirks`] keeps what the next connection must know.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    time::Duration,
+};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use tokio::time::Instant;
@@ -18,7 +21,9 @@ use super::{
     reason_text::{CLOSED_AFTER_CONNACK, DisconnectReason, PubAckOutcome, TOO_LARGE},
     subscriptions::Subscriptions,
 };
+use crate::camera::CameraId;
 use crate::publish::{
+    findings::Findings,
     outbox::InFlight,
     retained::{ContentType, RetainedMessage},
     shared::Shared,
@@ -77,6 +82,21 @@ impl Backlog {
     }
 }
 
+/// A message of an event, and what is retained of the event once it was sent.
+struct Due {
+    message: Outgoing,
+    origin: Origin,
+    retain: Option<Retain>,
+}
+
+/// What is retained of an event.
+struct Retain {
+    camera: CameraId,
+    /// The event, if it is the newest of its camera.
+    newest: Option<Bytes>,
+    alerts: Vec<(String, Bytes, bool)>,
+}
+
 /// The delivery over an accepted connection.
 pub(super) struct Delivery<'a> {
     pub client: Client,
@@ -84,6 +104,8 @@ pub(super) struct Delivery<'a> {
     pub quirks: &'a mut BrokerQuirks,
     pub limits: BrokerLimits,
     in_flight: InFlightMessages,
+    /// The transitions of an event and the event itself, which are sent next.
+    due: VecDeque<Due>,
     backlog: Backlog,
     /// When the connection was accepted.
     began: Instant,
@@ -119,6 +141,7 @@ impl<'a> Delivery<'a> {
             quirks,
             limits,
             in_flight: InFlightMessages::default(),
+            due: VecDeque::new(),
             backlog: Backlog::new(shared.outbox.len()),
             began: Instant::now(),
             answered: false,
@@ -188,10 +211,12 @@ impl<'a> Delivery<'a> {
             let state = self.shared.retained().take();
             if let Some((number, message)) = state {
                 self.send_state(number, message)?;
+            } else if let Some(due) = self.due.pop_front() {
+                self.send_due(due)?;
             } else if closing {
                 break;
             } else if let Some(event) = self.shared.outbox.take() {
-                self.send_event(event)?;
+                self.due = self.messages_of(event);
             } else {
                 break;
             }
@@ -207,20 +232,39 @@ impl<'a> Delivery<'a> {
         self.send(message, origin).map(drop)
     }
 
-    fn send_event(&mut self, event: InFlight) -> Result<(), SessionEnd> {
+    /// The messages of an event. It goes last: its acknowledgement means that the broker has all of them.
+    fn messages_of(&self, event: InFlight) -> VecDeque<Due> {
         let InFlight { row, camera, event, newest, .. } = event;
+        let Findings { alerts, transitions, .. } = Findings::of(&self.shared.topics, &event);
         let event = with_published(&event, Utc::now());
-        let message = Outgoing {
-            topic: self.shared.topics.description(&camera),
+        let message = |topic, payload| Outgoing {
+            topic,
             qos1: self.quirks.qos1,
             retain: false,
-            payload: event.clone(),
+            payload,
             content: ContentType::Json,
             expiry: Some(EVENT_EXPIRY),
             event: None,
         };
-        if self.send(message, Origin::Event(row))? && newest {
-            self.shared.retain_newest(&camera, event);
+        let transition = |(topic, payload)| Due {
+            message: message(topic, payload),
+            origin: Origin::Transition(row),
+            retain: None,
+        };
+        let itself = message(self.shared.topics.description(&camera), event.clone());
+        let retain = Retain { camera, newest: newest.then_some(event), alerts };
+        let itself = Due { message: itself, origin: Origin::Event(row), retain: Some(retain) };
+        transitions.into_iter().map(transition).chain([itself]).collect()
+    }
+
+    fn send_due(&mut self, Due { message, origin, retain }: Due) -> Result<(), SessionEnd> {
+        if self.send(message, origin)?
+            && let Some(Retain { camera, newest, alerts }) = retain
+        {
+            self.shared.retain_alerts(&camera, alerts);
+            if let Some(event) = newest {
+                self.shared.retain_newest(&camera, event);
+            }
         }
         Ok(())
     }
@@ -308,6 +352,8 @@ impl<'a> Delivery<'a> {
                 self.progress = true;
                 self.quirks.unexplained_disconnects = 0;
             }
+            // The event behind it tells of progress.
+            Origin::Transition(_) => {}
             Origin::State { number, snapshot } => {
                 self.shared.retained().delivered(number);
                 self.forget_snapshot(snapshot);
@@ -320,7 +366,7 @@ impl<'a> Delivery<'a> {
     fn try_later(&mut self, sent: Sent, why: &str) -> Result<(), SessionEnd> {
         match sent.origin {
             // The events behind it would be refused, too, or overtake it: all wait.
-            Origin::Event(_) => {
+            Origin::Event(_) | Origin::Transition(_) => {
                 let why = format!("the broker does not take {} now: {why}", sent.topic);
                 self.quirks.quarantined.insert(sent.into_key());
                 Err(self.disconnected(why))
@@ -351,6 +397,14 @@ impl<'a> Delivery<'a> {
                     tracing::warn!(
                         "an event of {bytes} bytes for {topic} is discarded: {why}; further ones are counted \
                          (camscribe_outbox_set_aside_total)"
+                    );
+                }
+            }
+            Origin::Transition(_) => {
+                self.progress = true;
+                if self.logged.insert(topic.clone()) {
+                    tracing::warn!(
+                        "that an alert was switched is not told on {topic}: {why}; the event tells it, too"
                     );
                 }
             }

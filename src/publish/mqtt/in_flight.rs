@@ -24,6 +24,8 @@ pub(super) struct Sent {
 pub(super) enum Origin {
     /// The outbox.
     Event(Row),
+    /// What is told of an event of the outbox before the event itself: that an alert was switched.
+    Transition(Row),
     /// The retained messages.
     State {
         /// The message's number there.
@@ -34,10 +36,10 @@ pub(super) enum Origin {
 }
 
 impl Sent {
-    /// The row in the outbox, for an event.
+    /// The row in the outbox, for an event and what is told of it.
     pub fn row(&self) -> Option<Row> {
         match self.origin {
-            Origin::Event(row) => Some(row),
+            Origin::Event(row) | Origin::Transition(row) => Some(row),
             Origin::State { .. } => None,
         }
     }

@@ -1,9 +1,9 @@
-//! The database: two tables of payloads in one SQLite file.
+//! The database: two tables of payloads in one SQLite file, and one of what is remembered of alerts.
 //!
 //! One connection writes, another reads, so that a message can be taken while another is being
 //! written: in WAL mode neither waits for the other. A write is on disk when it returns.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use tokio_util::bytes::Bytes;
@@ -102,7 +102,7 @@ impl Writer {
             let sql = format!("DELETE FROM {} WHERE row = ?", table.name());
             transaction.prepare_cached(&sql)?.execute([row.0])?;
         }
-        for ((table, row), Item { camera, id, description, payload }) in &batch.insert {
+        for ((table, row), Item { camera, id, description, payload, alerts }) in &batch.insert {
             // REPLACE: a commit that failed may have left the very same row.
             let sql = format!(
                 "INSERT OR REPLACE INTO {} (row, camera, id, description, bytes, payload) \
@@ -118,6 +118,10 @@ impl Writer {
                 bytes,
                 &payload[..]
             ])?;
+            if let Some(alerts) = alerts {
+                let sql = "INSERT OR REPLACE INTO alerts (camera, states) VALUES (?, ?)";
+                transaction.prepare_cached(sql)?.execute(params![camera.as_str(), &alerts[..]])?;
+            }
         }
         transaction.commit()
     }
@@ -141,7 +145,13 @@ impl Reader {
         let mut statement = self.0.prepare_cached(&sql)?;
         let found = statement.query_row([from.0], |row| {
             let payload = Bytes::from(row.get::<_, Vec<u8>>(4)?);
-            let item = Item { camera: camera(row, 1)?, id: id(row, 2)?, description: row.get(3)?, payload };
+            let item = Item {
+                camera: camera(row, 1)?,
+                id: id(row, 2)?,
+                description: row.get(3)?,
+                payload,
+                alerts: None,
+            };
             Ok((Row(row.get(0)?), item))
         });
         Ok(found.optional()?)
@@ -158,6 +168,13 @@ impl Reader {
             Ok(RowMeta { row: Row(row.get(0)?), camera: camera(row, 1)?, bytes })
         });
         found.optional()
+    }
+
+    /// What is remembered of the alerts of each camera.
+    pub fn alerts(&self) -> rusqlite::Result<BTreeMap<CameraId, Bytes>> {
+        let mut statement = self.0.prepare("SELECT camera, states FROM alerts")?;
+        let rows = statement.query_map([], |row| Ok((camera(row, 0)?, row.get::<_, Vec<u8>>(1)?.into())))?;
+        rows.collect()
     }
 
     /// A summary of all rows: events by camera, then each snapshot.

@@ -1,6 +1,7 @@
 //! The outbox itself: one mutex for the disk, one for the bookkeeping.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -8,6 +9,7 @@ use std::{
 };
 
 use tokio::sync::Notify;
+use tokio_util::bytes::Bytes;
 use uuid::Uuid;
 
 use super::{
@@ -40,6 +42,8 @@ pub struct Outbox {
     /// the disk.
     ledger: Mutex<Ledger>,
     appended: Notify,
+    /// What the disk remembered of each camera's alerts when it was opened.
+    alerts: BTreeMap<CameraId, Bytes>,
     _lock: Option<File>,
 }
 
@@ -92,7 +96,13 @@ impl Outbox {
         let limits =
             Limits { events: limits.events.min(SPILL_BYTES), snapshots: limits.snapshots.min(SPILL_BYTES) };
         let ledger = Ledger::new(limits, Storage::Memory { why }, None, Vec::new());
-        Self { disk: Mutex::new(None), ledger: Mutex::new(ledger), appended: Notify::new(), _lock: lock }
+        Self {
+            disk: Mutex::new(None),
+            ledger: Mutex::new(ledger),
+            appended: Notify::new(),
+            alerts: BTreeMap::new(),
+            _lock: lock,
+        }
     }
 
     /// The outbox in `folder`, with every event that was not delivered when it was last used. If the
@@ -106,7 +116,7 @@ impl Outbox {
 
     /// As [`Outbox::open`], with these migrations.
     pub(super) fn open_with(folder: &Path, limits: Limits, migrations: &[Migration]) -> Result<Self, InUse> {
-        let Opened { writer, reader, contents, lock } = match folder::open(folder, migrations) {
+        let Opened { writer, reader, contents, alerts, lock } = match folder::open(folder, migrations) {
             Ok(opened) => opened,
             Err(OpenError::InUse) => return Err(InUse(folder.into())),
             Err(OpenError::Unusable(why)) => {
@@ -125,6 +135,7 @@ impl Outbox {
             disk: Mutex::new(Some(Disk { writer, folder: folder.into(), failed: None })),
             ledger: Mutex::new(ledger),
             appended: Notify::new(),
+            alerts,
             _lock: Some(lock),
         })
     }
@@ -152,6 +163,12 @@ impl Outbox {
         self.ledger().spill(left);
         drop(disk);
         self.appended.notify_one();
+    }
+
+    /// What was remembered of each camera's alerts when the outbox was opened: [`Message::alerts`] of its last event
+    /// that had them.
+    pub fn alerts(&self) -> &BTreeMap<CameraId, Bytes> {
+        &self.alerts
     }
 
     /// Waits until something was appended since the last wait. For one waiter.

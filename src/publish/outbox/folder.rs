@@ -1,6 +1,7 @@
 //! The state directory: who uses it, and the database in it.
 
 use std::{
+    collections::BTreeMap,
     fs::{DirBuilder, File, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -9,13 +10,14 @@ use std::{
 
 use chrono::Utc;
 use rustix::fs::{FlockOperation, flock};
+use tokio_util::bytes::Bytes;
 
 use super::{
     database::{self, CameraRows, Reader, Writer},
     fault::Fault,
     migrations::{self, Migration},
 };
-use crate::ownership::give_to_owner_of;
+use crate::{camera::CameraId, ownership::give_to_owner_of};
 
 /// The database's name in its folder.
 const DATABASE: &str = "outbox.db";
@@ -37,6 +39,8 @@ pub(super) struct Opened {
     pub reader: Reader,
     /// What the database holds, without payloads: events by camera, then each snapshot.
     pub contents: Vec<CameraRows>,
+    /// What is remembered of the alerts of each camera.
+    pub alerts: BTreeMap<CameraId, Bytes>,
     /// No other process can open the folder until this is dropped.
     pub lock: File,
 }
@@ -59,7 +63,7 @@ pub(super) fn open(folder: &Path, migrations: &[Migration]) -> Result<Opened, Op
         opened => opened,
     };
     match opened {
-        Ok((writer, reader, contents)) => Ok(Opened { writer, reader, contents, lock }),
+        Ok((writer, reader, contents, alerts)) => Ok(Opened { writer, reader, contents, alerts, lock }),
         Err(fault) => Err(OpenError::Unusable(fault.to_string())),
     }
 }
@@ -97,8 +101,11 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
     }
 }
 
+/// A writer, a reader, and what the database holds: as [`Opened`] has it.
+type Database = (Writer, Reader, Vec<CameraRows>, BTreeMap<CameraId, Bytes>);
+
 /// Opens a writer and a reader. A file that does not exist is created with mode 0600.
-fn open_database(file: &Path, migrations: &[Migration]) -> Result<(Writer, Reader, Vec<CameraRows>), Fault> {
+fn open_database(file: &Path, migrations: &[Migration]) -> Result<Database, Fault> {
     // SQLite takes an empty file for a new database, and its mode for the files beside it.
     create(file).map_err(Fault::Unusable)?;
     let mut connection = database::connect(file)?;
@@ -106,7 +113,8 @@ fn open_database(file: &Path, migrations: &[Migration]) -> Result<(Writer, Reade
     migrations::migrate(&mut connection, migrations)?;
     let reader = Reader::new(database::connect(file)?)?;
     let contents = reader.contents()?;
-    Ok((Writer::new(connection), reader, contents))
+    let alerts = reader.alerts()?;
+    Ok((Writer::new(connection), reader, contents, alerts))
 }
 
 /// Opens a file for writing, and makes it if it is missing.

@@ -113,7 +113,7 @@ impl Ledger {
     /// Counts a message and drops the oldest events to make room for it, each camera's newest description last: readers
     /// that come later depend on it. Returns the rows to store: none, an event, or an event and its snapshot.
     pub fn admit(&mut self, message: Message) -> Vec<(Key, Item)> {
-        let Message { camera, id, kind, event, snapshot } = message;
+        let Message { camera, id, kind, event, snapshot, alerts } = message;
         let size = cost(event.len());
         // Events in flight may be with the broker already: the oldest waiting event is dropped.
         while size <= self.limits.events && self.bytes + size > self.limits.events {
@@ -133,7 +133,7 @@ impl Ledger {
         if description {
             self.newest.insert(camera.clone(), row);
         }
-        let item = Item { camera: camera.clone(), id, description, payload: event };
+        let item = Item { camera: camera.clone(), id, description, payload: event, alerts };
         let mut items = vec![((Table::Events, row), item)];
         if let Some(jpeg) = snapshot {
             let size = cost(jpeg.len());
@@ -145,7 +145,10 @@ impl Ledger {
             while self.snapshot_bytes > self.limits.snapshots {
                 self.drop_oldest_snapshot();
             }
-            items.push(((Table::Snapshots, row), Item { camera, id, description, payload: jpeg }));
+            items.push((
+                (Table::Snapshots, row),
+                Item { camera, id, description, payload: jpeg, alerts: None },
+            ));
         }
         items
     }

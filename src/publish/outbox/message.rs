@@ -22,20 +22,28 @@ pub struct Message {
     pub event: Bytes,
     /// A frame that the model saw, as JPEG.
     pub snapshot: Option<Bytes>,
+    /// What is to be remembered of the camera's alerts once the event is in the outbox.
+    pub alerts: Option<Bytes>,
 }
 
 impl Message {
-    /// The message that carries `event` and, if there is one, its `snapshot` (a JPEG).
+    /// The message that carries `event` and, if there are any, its `snapshot` (a JPEG) and what is to be remembered of
+    /// the camera's `alerts`.
     ///
     /// # Errors
     /// When the event cannot be written as JSON.
-    pub fn new(event: &Event, snapshot: Option<Vec<u8>>) -> Result<Self, serde_json::Error> {
+    pub fn new(
+        event: &Event,
+        snapshot: Option<Vec<u8>>,
+        alerts: Option<Vec<u8>>,
+    ) -> Result<Self, serde_json::Error> {
         Ok(Self {
             camera: event.camera.clone(),
             id: event.id,
             kind: event.kind,
             event: serde_json::to_vec(event)?.into(),
             snapshot: snapshot.map(Bytes::from),
+            alerts: alerts.map(Bytes::from),
         })
     }
 }

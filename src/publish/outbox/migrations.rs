@@ -15,7 +15,7 @@ const APPLICATION_ID: i32 = 0x6361_6d6f;
 pub(super) struct Migration(pub &'static str);
 
 /// All migrations in order. The first makes layout 1 from an empty file.
-pub(super) const ALL: [Migration; 1] = [Migration(LAYOUT_1)];
+pub(super) const ALL: [Migration; 2] = [Migration(LAYOUT_1), Migration(LAYOUT_2)];
 
 /// A table of events and a table of snapshots. The indexes hold all that is read at the start, so that
 /// no payload has to be read then.
@@ -27,6 +27,10 @@ const LAYOUT_1: &str = "
         description INTEGER NOT NULL, bytes INTEGER NOT NULL, payload BLOB NOT NULL) STRICT;
     CREATE INDEX snapshots_by_camera ON snapshots (camera, row, description, bytes, id);
 ";
+
+/// A table of what is remembered of each camera's alerts. It is written together with the events that change it.
+const LAYOUT_2: &str =
+    "CREATE TABLE alerts (camera TEXT PRIMARY KEY, states BLOB NOT NULL) STRICT, WITHOUT ROWID;";
 
 /// Brings the database to the newest layout of `migrations`. Each step is one transaction, so that a
 /// step that is interrupted is done again at the next start. An empty database becomes an outbox.
@@ -75,9 +79,9 @@ mod tests {
     const LIMITS: Limits = Limits { events: 1 << 20, snapshots: 1 << 20 };
 
     /// The migrations of a later version: one step more than today.
-    fn later(step: &'static str) -> [Migration; 2] {
-        let [first] = ALL;
-        [first, Migration(step)]
+    fn later(step: &'static str) -> [Migration; 3] {
+        let [first, second] = ALL;
+        [first, second, Migration(step)]
     }
 
     /// A layout in which every event has a note.
@@ -95,6 +99,7 @@ mod tests {
             kind: EventKind::Description,
             event: event.into(),
             snapshot: Some("jpeg".into()),
+            alerts: None,
         });
         outbox.flush();
     }

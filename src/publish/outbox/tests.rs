@@ -62,6 +62,7 @@ fn message(number: u8, size: usize, snapshot: Option<usize>) -> Message {
         kind: EventKind::Description,
         event: vec![b'x'; size].into(),
         snapshot: snapshot.map(|size| vec![0xd8; size].into()),
+        alerts: None,
     }
 }
 

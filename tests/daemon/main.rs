@@ -32,6 +32,7 @@ mod forget;
 mod log;
 mod probe;
 mod pull;
+mod questions;
 mod reference_docs;
 mod reload;
 mod secrets;

@@ -114,20 +114,17 @@ fn questions_and_a_description_are_answered_together() {
     let cases = cases();
     let case = cases.iter().find(|case| case.name == "video_yes_no").unwrap();
     let (request, question) = case.request();
-    let described = |questions| {
-        let mut request = Request { questions, max_tokens: 40, ..request.clone() };
-        request.messages[0].content.push(Content::Text("What happens?".into()));
-        request
-    };
-    let plain = described(vec![]);
-    // The question comes after all that the message holds.
-    let both = described(vec![Question { text: " Answer yes or no.".into(), ..question }]);
+    let described = Request { max_tokens: 40, ..request };
+    let mut plain = described.clone();
+    plain.messages[0].content.push(Content::Text("What happens?".into()));
+    let both = Request { prompt: Some("What happens?".into()), questions: vec![question], ..described };
     let answers = model.answer(&[both, plain], &mut |_, _| ()).unwrap();
     let [both, plain] = answers.try_into().unwrap();
     let (both, plain) = (both.unwrap(), plain.unwrap());
     assert_eq!(both.text, plain.text);
     assert!(!both.text.is_empty());
     assert_eq!((both.labels.len(), plain.labels.len()), (1, 0));
+    case.check(&both.labels[0], "beside a description");
 }
 
 #[test]

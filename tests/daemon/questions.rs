@@ -72,10 +72,11 @@ fn answers_and_alerts_reach_the_broker_and_outlive_a_restart_of_both() {
     let mut broker = Mosquitto::start("");
     let all = Subscriber::to(broker.port(), "#");
     let mut daemon = Daemon::start(&toml(broker.port(), true));
+    // Once the fifth is there, the first ones have left the outbox, and are not delivered again.
     let mut count = 0;
     let seen = all.until(|message| {
         count += usize::from(message.topic == EVENTS);
-        count == 3
+        count == 5
     });
     let events: Vec<Value> = seen.iter().filter(|it| it.topic == EVENTS).map(Received::json).collect();
     for event in &events {
@@ -91,7 +92,9 @@ fn answers_and_alerts_reach_the_broker_and_outlive_a_restart_of_both() {
     let state = |event: &Value| {
         (event["alerts"]["always"]["on"] == true, event["alerts"]["always"]["changed"] == true)
     };
-    assert_eq!(events.iter().map(state).collect::<Vec<_>>(), [(false, false), (true, true), (true, false)]);
+    let states: Vec<_> = events.iter().map(state).collect();
+    assert_eq!(states[..3], [(false, false), (true, true), (true, false)]);
+    assert!(states[3..].iter().all(|state| *state == (true, false)));
 
     // The switching is told once, before its event.
     let at = |topic: &str| seen.iter().position(|it| it.topic == topic).unwrap();

@@ -14,9 +14,18 @@ use serde::{Deserialize, Serialize};
 #[schemars(with = "String", extend("pattern" = "^[a-z0-9_-]{1,64}$"))]
 pub struct CameraId(Arc<str>);
 
+/// What [`is_name`] allows.
+pub const NAME_RULE: &str = "1 to 64 of a-z, 0-9, '_' and '-'";
+
+/// Whether a text can name a camera, or what else is both a level of a topic and a part of a variable's name.
+pub fn is_name(text: &str) -> bool {
+    let allowed = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+    (1..=64).contains(&text.len()) && text.bytes().all(allowed)
+}
+
 /// A camera name that is too long, empty, or holds a character that is not allowed.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} cannot name a camera: use 1 to 64 of a-z, 0-9, '_' and '-'")]
+#[error("{0:?} cannot name a camera: use {NAME_RULE}")]
 pub struct BadCameraId(String);
 
 impl CameraId {
@@ -30,12 +39,7 @@ impl FromStr for CameraId {
     type Err = BadCameraId;
 
     fn from_str(s: &str) -> Result<Self, BadCameraId> {
-        let allowed = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
-        if (1..=64).contains(&s.len()) && s.bytes().all(allowed) {
-            Ok(Self(s.into()))
-        } else {
-            Err(BadCameraId(s.into()))
-        }
+        if is_name(s) { Ok(Self(s.into())) } else { Err(BadCameraId(s.into())) }
     }
 }
 

@@ -17,7 +17,8 @@ pub struct ConfigChange {
     pub disabled: BTreeSet<CameraId>,
     /// Cameras to start or restart.
     pub started: BTreeSet<CameraId>,
-    /// Cameras of which only what is asked about their clips has changed. They are not restarted.
+    /// Cameras of which only what is asked about their clips, or the alerts that go by the answers, have changed. They
+    /// are not restarted.
     pub asked: BTreeSet<CameraId>,
     /// Cameras of which the name for people has changed. That alone restarts none.
     pub renamed: BTreeSet<CameraId>,
@@ -42,7 +43,7 @@ impl ConfigChange {
             let which = match old.cameras.get(id) {
                 Some(old) if unnamed(old) == unnamed(camera) => continue,
                 _ if !camera.enabled => &mut change.disabled,
-                Some(old) if only_prompt_spec_differs(old, camera) => &mut change.asked,
+                Some(old) if only_asked_differs(old, camera) => &mut change.asked,
                 _ => &mut change.started,
             };
             which.insert(id.clone());
@@ -66,7 +67,7 @@ impl ConfigChange {
             |ids: &BTreeSet<CameraId>| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let cameras = [
             ("started", &self.started),
-            ("changed prompt or gate", &self.asked),
+            ("changed prompt, questions, alerts or gate", &self.asked),
             ("renamed", &self.renamed),
             ("disabled", &self.disabled),
             ("removed", &self.removed),
@@ -91,10 +92,11 @@ impl ConfigChange {
     }
 }
 
-/// Whether only what is asked about clips differs, so that the camera need not be restarted.
-fn only_prompt_spec_differs(old: &config::CameraSettings, new: &config::CameraSettings) -> bool {
-    let asked = config::CameraSettings { prompt_spec: new.prompt_spec.clone(), ..unnamed(old) };
-    asked == unnamed(new)
+/// Whether only what is asked about clips, or what follows from the answers, differs, so that the camera need not be
+/// restarted.
+fn only_asked_differs(old: &config::CameraSettings, new: &config::CameraSettings) -> bool {
+    let config::CameraSettings { prompt_spec, alerts, .. } = new.clone();
+    config::CameraSettings { prompt_spec, alerts, ..unnamed(old) } == unnamed(new)
 }
 
 /// The settings without the name for people.
@@ -154,6 +156,7 @@ mod tests {
         ids.iter().map(|id| id.parse().unwrap()).collect()
     }
 
+    const ALERT: &str = "[cameras.b.alerts.a]\nquestion = \"q\"\n";
     const TWO: &str = "[cameras.a]\nuri = \"test://shapes\"\n[cameras.b]\nuri = \"test://shapes\"\n";
 
     #[test]
@@ -167,6 +170,12 @@ mod tests {
         let asked = ConfigChange { asked: set(&["b"]), ..ConfigChange::default() };
         let mut new = config(&format!("{TWO}prompt = \"Why?\"\nheartbeat = \"1m\"\n"), "");
         assert_eq!(ConfigChange::between(&old, &mut new), asked);
+        for (rest, cameras) in [("questions.q.ask = \"Why?\"", ""), ("questions.q.ask = \"Who?\"", ALERT)] {
+            let asks = format!("{TWO}questions = [\"q\"]\n");
+            let old = config(&asks, "questions.q.ask = \"Who?\"");
+            let mut new = config(&format!("{asks}{cameras}"), rest);
+            assert_eq!(ConfigChange::between(&old, &mut new), asked, "{rest}{cameras}");
+        }
         for (cameras, rest, started, disabled, removed) in [
             (format!("{TWO}prompt = \"Why?\"\nframes = 4\n"), "", &["b"][..], &[][..], &[][..]),
             (format!("{TWO}window = \"3s\"\n"), "", &["b"], &[], &[]),

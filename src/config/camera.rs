@@ -15,6 +15,7 @@ use super::{
     value::Value,
 };
 use crate::{
+    alert::AlertRule,
     camera::CameraId,
     prompt_spec::{GateConfig, PromptSpec},
 };
@@ -117,6 +118,13 @@ pub const KEYS: &[Key] = &[
         "The prompt for each clip; unset: the one that the card of the model names, if it names one",
     ),
     Key::new("max_tokens", Kind::Int(1, 2048), "96", "The most tokens of an answer"),
+    Key::new("describe", Kind::Bool, "true", "Whether the prompt is asked; without it, only the questions"),
+    Key::new(
+        "questions",
+        Kind::List,
+        "",
+        "The questions about each clip, by the names of their sections; at most 32",
+    ),
     Key::new(
         "sampling",
         Kind::Choice(&names(&SAMPLINGS)),
@@ -182,6 +190,8 @@ pub struct CameraSettings {
     pub min_frames: usize,
     /// What to ask about each clip, and when.
     pub prompt_spec: PromptSpec,
+    /// What switches on and off with the answers to the questions, by name.
+    pub alerts: BTreeMap<String, AlertRule>,
     /// The frames that are decoded.
     pub sampling: FrameSampling,
     /// What dates the frames of a live source.
@@ -223,16 +233,11 @@ impl CameraSettings {
         self.name.as_deref().unwrap_or(id.as_str())
     }
 
-    /// The settings of a checked section; relative files are taken from `folder`. Defaults that follow
-    /// from other keys are put into `section`. `has_uri`: the section sets a URI, valid or not.
-    pub(super) fn read(
-        section: &mut Section,
-        has_uri: bool,
-        folder: &Path,
-        diagnostics: &mut Diagnostics,
-    ) -> Self {
+    /// The settings of a checked section, without questions and alerts; relative files are taken from `folder`.
+    /// Defaults that follow from other keys are put into `section`.
+    pub(super) fn read(section: &mut Section, folder: &Path, diagnostics: &mut Diagnostics) -> Self {
         check_clips(section, diagnostics);
-        let (source, login) = source_and_login(section, has_uri, diagnostics);
+        let (source, login) = source_and_login(section, diagnostics);
         check_name(section, diagnostics);
         check_pipeline(section, folder, diagnostics);
         let tls = rtsp_tls::read(section, folder, diagnostics);
@@ -272,6 +277,7 @@ impl CameraSettings {
             frames: section.number("frames") as usize,
             min_frames: section.number("min_frames") as usize,
             prompt_spec: prompt_spec(section),
+            alerts: BTreeMap::new(),
             sampling: section.choice("sampling", &SAMPLINGS),
             clock: section.choice("clock", &CLOCKS),
             priority: section.number("priority"),
@@ -287,7 +293,7 @@ fn prompt_spec(section: &Section) -> PromptSpec {
     PromptSpec {
         prompt: section.text("prompt").trim().into(),
         max_tokens: section.number("max_tokens") as usize,
-        describe: true,
+        describe: section.bool("describe"),
         questions: Vec::new(),
         alerts: BTreeMap::new(),
         gate: Some(gate).filter(|gate| gate.threshold > 0),
@@ -336,17 +342,9 @@ fn check_window(section: &Section, diagnostics: &mut Diagnostics) {
 
 /// The source that `uri` names, and the login from the URI or from `username` and `password_file`. An
 /// invalid URI gives an empty file path, so that further errors are found.
-fn source_and_login(
-    section: &Section,
-    has_uri: bool,
-    diagnostics: &mut Diagnostics,
-) -> (Source, Option<Login>) {
+fn source_and_login(section: &Section, diagnostics: &mut Diagnostics) -> (Source, Option<Login>) {
     let location = &section.entry("uri").location;
     let nothing = || ParsedSource { source: Source::file(""), login: None };
-    if !has_uri {
-        let why = "is missing: every camera needs one, such as uri = \"rtsp://192.0.2.10/stream1\"";
-        diagnostics.error(location, why);
-    }
     let parsed =
         if section.is_set("uri") { section.text("uri").parse::<ParsedSource>() } else { Ok(nothing()) };
     let ParsedSource { source, login: in_uri } = parsed.unwrap_or_else(|e| {

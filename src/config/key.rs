@@ -46,6 +46,8 @@ pub enum Kind {
     Size(u64, u64),
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// Texts; a comma stands between them where there is nothing but text.
+    List,
 }
 
 impl fmt::Display for Kind {
@@ -68,6 +70,7 @@ impl fmt::Display for Kind {
                 let quoted: Vec<_> = names.iter().map(|word| format!("{word:?}")).collect();
                 write!(f, "one of {}", quoted.join(", "))
             }
+            Self::List => f.write_str("a list of texts"),
         }
     }
 }

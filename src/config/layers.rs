@@ -2,22 +2,24 @@
 //! environment over all.
 //! The crate `config` merges them.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use ::config::{Config, Value, ValueKind};
 
-use super::{diagnostic::Diagnostics, environment, fragments, layer::Layer, schema, toml_file, value::Table};
-use crate::camera::CameraId;
+use super::{
+    diagnostic::Diagnostics,
+    environment, fragments,
+    layer::{Declared, Layer},
+    schema, toml_file,
+    value::Table,
+};
 
 /// All layers merged.
 #[derive(Debug)]
 pub struct Layers {
     merged: Value,
-    /// The cameras that any layer declares.
-    pub cameras: BTreeSet<CameraId>,
+    /// The sections that any layer declares.
+    pub declared: Declared,
     /// The fragments that were read after the main file.
     pub fragments: Vec<PathBuf>,
 }
@@ -32,22 +34,22 @@ impl Layers {
         files.extend(fragments.iter().map(|fragment| toml_file::read(fragment, true, diagnostics)));
         let mut layers = vec![defaults()];
         layers.extend(files.into_iter().collect::<Option<Vec<_>>>()?);
-        layers.push(environment::read(&cameras(&layers), diagnostics));
+        layers.push(environment::read(&declared(&layers), diagnostics));
         Some(Self { fragments, ..Self::merge(layers) })
     }
 
     /// Merges layers, the lowest first.
     fn merge(layers: Vec<Layer>) -> Self {
-        let cameras = cameras(&layers);
+        let declared = declared(&layers);
         let merged = Config::builder().add_source(layers).build();
         let merged = merged.expect("layers are in memory, and their paths are valid").cache;
-        Self { merged, cameras, fragments: Vec::new() }
+        Self { merged, declared, fragments: Vec::new() }
     }
 
-    /// What is set in the section at `path`, such as `["cameras", "porch"]`.
-    pub fn section(&self, path: &[&str]) -> Table {
-        let found = path.iter().try_fold(&self.merged, |section, name| match &section.kind {
-            ValueKind::Table(table) => table.get(*name),
+    /// What is set in the section at `path`, such as `cameras.porch`.
+    pub fn section(&self, path: &str) -> Table {
+        let found = path.split('.').try_fold(&self.merged, |section, name| match &section.kind {
+            ValueKind::Table(table) => table.get(name),
             _ => None,
         });
         found.cloned().and_then(|section| section.into_table().ok()).unwrap_or_default()
@@ -67,12 +69,16 @@ fn defaults() -> Layer {
     layer
 }
 
-fn cameras(layers: &[Layer]) -> BTreeSet<CameraId> {
-    layers.iter().flat_map(Layer::cameras).cloned().collect()
+fn declared(layers: &[Layer]) -> Declared {
+    let mut declared = Declared::default();
+    layers.iter().for_each(|layer| declared.extend(layer.declared()));
+    declared
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::{super::diagnostic::Location, *};
 
     fn file(line: usize) -> Location {
@@ -85,7 +91,7 @@ mod tests {
         lower.set("model", "id", file(1).value("lower"));
         lower.set("model", "max_batch", file(2).value(4_i64));
         higher.set("model", "id", file(3).value("higher"));
-        let model = Layers::merge(vec![defaults(), lower, higher]).section(&["model"]);
+        let model = Layers::merge(vec![defaults(), lower, higher]).section("model");
         let location = |key: &str| Location::of(&model[key], key);
         assert_eq!((&model["id"].kind, location("id")), (&ValueKind::String("higher".into()), file(3)));
         assert_eq!((&model["max_batch"].kind, location("max_batch")), (&ValueKind::I64(4), file(2)));
@@ -95,14 +101,29 @@ mod tests {
     #[test]
     fn any_camera_that_a_layer_declares_is_one_and_its_keys_come_from_all_layers() {
         let (mut lower, mut higher) = (Layer::default(), Layer::default());
-        let ids = ["a-b", "1", "_"].map(|id| id.parse::<CameraId>().unwrap());
-        ids.iter().for_each(|id| lower.add_camera(id));
+        ["a-b", "1", "_"].iter().for_each(|id| lower.declare(format!("cameras.{id}")));
+        higher.declare("cameras.a-b.alerts.x".into());
         lower.set("cameras.a-b", "frames", file(1).value(4_i64));
         higher.set("cameras.a-b", "enabled", file(2).value(false));
         let merged = Layers::merge(vec![lower, higher]);
-        assert!(merged.cameras.iter().eq(ids.iter().collect::<BTreeSet<_>>()));
-        let keys: BTreeSet<_> = merged.section(&["cameras", "a-b"]).into_keys().collect();
+        assert!(merged.declared.names("cameras").eq(["1", "_", "a-b"]));
+        assert!(merged.declared.names("cameras.a-b.alerts").eq(["x"]));
+        let keys: BTreeSet<_> = merged.section("cameras.a-b").into_keys().collect();
         assert_eq!(keys, ["enabled", "frames"].map(String::from).into());
-        assert!(merged.section(&["cameras", "1"]).is_empty());
+        assert!(merged.section("cameras.1").is_empty());
+    }
+
+    #[test]
+    fn a_list_is_overridden_as_a_whole() {
+        let (mut lower, mut higher) = (Layer::default(), Layer::default());
+        let list = |line, texts: &[&str]| {
+            let elements = texts.iter().map(|text| file(line).value(*text)).collect::<Vec<_>>();
+            file(line).value(ValueKind::Array(elements))
+        };
+        lower.set("defaults", "questions", list(1, &["a", "b", "c"]));
+        higher.set("defaults", "questions", list(2, &["d"]));
+        let merged = Layers::merge(vec![defaults(), lower, higher]).section("defaults");
+        assert_eq!(merged["questions"].kind, list(2, &["d"]).kind);
+        assert_eq!(Location::of(&merged["questions"], ""), file(2));
     }
 }

@@ -1,7 +1,7 @@
 //! Reads all layers, checks them section by section, and builds the [`Config`].
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
@@ -14,6 +14,7 @@ use super::{
     log::LogSettings,
     model::{self, ModelSettings},
     mqtt::MqttSettings,
+    named::{self, Named},
     node::NodeSettings,
     outbox::OutboxSettings,
     prompt::default_prompt,
@@ -58,13 +59,13 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// The files of `conf.d` that were read after the main file.
     pub fragments: Vec<PathBuf>,
-    sections: Vec<(String, &'static SectionSchema, Section)>,
+    sections: Vec<(&'static SectionSchema, Section)>,
 }
 
 impl Loaded {
     /// Whether a password is a credential, which the service manager passes at the start.
     pub fn uses_credentials(&self) -> bool {
-        self.sections.iter().any(|(_, schema, section)| {
+        self.sections.iter().any(|(schema, section)| {
             let mut files = ["password_file", "token_file"].into_iter().filter_map(|name| schema.find(name));
             files.any(|key| section.optional(key.name).is_some_and(is_credential))
         })
@@ -73,23 +74,23 @@ impl Loaded {
     /// Where the value of a camera's key was written; the camera's section if it has its default.
     pub fn locate(&self, camera: &CameraId, key: &str) -> String {
         let path = schema::camera_path(camera);
-        let section = self.sections.iter().find(|(name, ..)| *name == path);
-        match section.filter(|(.., section)| section.is_set(key)) {
-            Some((.., section)) => section.entry(key).location.to_string(),
+        let section = self.sections.iter().find(|(_, section)| section.path() == path);
+        match section.filter(|(_, section)| section.is_set(key)) {
+            Some((_, section)) => section.entry(key).location.to_string(),
             None => path,
         }
     }
 
     /// The effective configuration as TOML: every key, defaults applied, credentials masked.
     pub fn to_toml(&self) -> String {
-        let section = |(name, schema, section): &(String, &SectionSchema, Section)| {
+        let section = |(schema, section): &(&SectionSchema, Section)| {
             let line = |key: &Key| match &section.entry(key.name).value {
                 Value::Text(text) if key.name == URI.name => {
                     format!("{} = {}\n", key.name, Value::Text(mask(text)))
                 }
                 value => format!("{} = {value}\n", key.name),
             };
-            format!("[{name}]\n{}", schema.keys.iter().map(line).collect::<String>())
+            format!("[{}]\n{}", section.path(), schema.keys.iter().map(line).collect::<String>())
         };
         self.sections.iter().map(section).collect::<Vec<_>>().join("\n")
     }
@@ -130,7 +131,8 @@ fn read(file: Option<&Path>, active: Option<&Config>, needs_camera: bool) -> Res
     let was_read = diagnostics.is_clean();
     let folder = path.parent().unwrap_or(Path::new(""));
     let mut sections = check_sections(&layers, folder, &mut diagnostics);
-    let has_work = !layers.cameras.is_empty() || sections["http"].bool("api");
+    let has_camera = layers.declared.names(schema::CAMERAS.name).next().is_some();
+    let has_work = has_camera || sections["http"].bool("api");
     if needs_camera && !has_work && was_read {
         let missing = if path.exists() { "" } else { "this file does not exist, and " };
         let text = format!(
@@ -139,7 +141,8 @@ fn read(file: Option<&Path>, active: Option<&Config>, needs_camera: bool) -> Res
         );
         diagnostics.error(&Location::Unset { key: String::new() }, text);
     }
-    let cameras = read_cameras(&layers, &sections[schema::DEFAULTS], folder, &mut diagnostics);
+    let Named { cameras, sections: named } =
+        named::read(&layers, &sections[schema::DEFAULTS], folder, &mut diagnostics);
     let mut config = Config {
         node: NodeSettings::read(&sections["node"], folder, &mut diagnostics),
         model: ModelSettings::read(&sections["model"], folder, &mut diagnostics),
@@ -147,7 +150,7 @@ fn read(file: Option<&Path>, active: Option<&Config>, needs_camera: bool) -> Res
         outbox: OutboxSettings::read(&sections["outbox"]),
         http: HttpSettings::read(&sections["http"], folder, &mut diagnostics),
         log: LogSettings::read(&sections["log"]),
-        cameras: cameras.iter().map(|(id, (settings, _))| (id.clone(), settings.clone())).collect(),
+        cameras,
         pipelines: folder.join(PIPELINES_DIR),
     };
     if let Some(active) = active {
@@ -161,10 +164,8 @@ fn read(file: Option<&Path>, active: Option<&Config>, needs_camera: bool) -> Res
         }
     }
     let fixed = schema::SECTIONS.iter().filter(|schema| schema.name != schema::DEFAULTS);
-    let fixed = fixed.filter_map(|schema| Some((schema.name.into(), schema, sections.remove(schema.name)?)));
-    let cameras =
-        cameras.into_iter().map(|(id, (_, section))| (schema::camera_path(&id), &schema::CAMERA, section));
-    Ok(Loaded { config, warnings, fragments: layers.fragments, sections: fixed.chain(cameras).collect() })
+    let fixed = fixed.filter_map(|schema| Some((schema, sections.remove(schema.name)?)));
+    Ok(Loaded { config, warnings, fragments: layers.fragments, sections: fixed.chain(named).collect() })
 }
 
 impl Config {
@@ -193,7 +194,7 @@ fn check_sections(
     diagnostics: &mut Diagnostics,
 ) -> BTreeMap<&'static str, Section> {
     let mut check = |schema: &'static SectionSchema| {
-        Section::check(schema.name, schema.keys, &layers.section(&[schema.name]), None, diagnostics)
+        Section::check(schema.name, schema.keys, &layers.section(schema.name), None, diagnostics)
     };
     let mut sections: BTreeMap<_, _> =
         schema::SECTIONS.iter().map(|schema| (schema.name, check(schema))).collect();
@@ -202,47 +203,6 @@ fn check_sections(
         defaults.derive("prompt", Value::Text(prompt));
     }
     sections
-}
-
-/// The settings of all cameras and their checked sections, which inherit from `defaults`.
-fn read_cameras(
-    layers: &Layers,
-    defaults: &Section,
-    folder: &Path,
-    diagnostics: &mut Diagnostics,
-) -> BTreeMap<CameraId, (CameraSettings, Section)> {
-    let mut read = |id: &CameraId| {
-        let path = schema::camera_path(id);
-        let set = layers.section(&[schema::CAMERAS, id.as_str()]);
-        let mut section = Section::check(&path, schema::CAMERA.keys, &set, Some(defaults), diagnostics);
-        let has_uri = set.contains_key(URI.name);
-        let settings = CameraSettings::read(&mut section, has_uri, folder, diagnostics);
-        (id.clone(), (settings, section))
-    };
-    let cameras: BTreeMap<_, _> = layers.cameras.iter().map(&mut read).collect();
-    check_names(&layers.cameras, diagnostics);
-    if !cameras.is_empty() && cameras.values().all(|(camera, _)| !camera.enabled) {
-        let location = Location::Unset { key: schema::CAMERAS.into() };
-        diagnostics.warning(&location, "no camera is enabled: nothing is watched");
-    }
-    cameras
-}
-
-/// Refuses two cameras that a variable's name cannot tell apart, since it cannot hold `-`.
-fn check_names(cameras: &BTreeSet<CameraId>, diagnostics: &mut Diagnostics) {
-    for id in cameras {
-        let in_variable = |id: &CameraId| id.as_str().replace('-', "_");
-        let other = cameras.iter().find(|other| *other > id && in_variable(other) == in_variable(id));
-        if let Some(other) = other {
-            let location = Location::Unset { key: schema::camera_path(id) };
-            let text = format!(
-                "differs from {:?} by \"-\" and \"_\" only, which the environment cannot tell \
-                                apart: choose another name",
-                other.as_str()
-            );
-            diagnostics.error(&location, text);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -51,7 +51,15 @@ pub fn check_prompt(prompt: &str) -> Result<(), String> {
     if prompt.contains(|c: char| c.is_control() && c != '\n') {
         return Err("holds a control character: only line ends are allowed".into());
     }
-    match SPECIAL.iter().find(|token| prompt.contains(**token)) {
+    check_special_tokens(prompt)
+}
+
+/// Checks that `text` holds none of [`SPECIAL`].
+///
+/// # Errors
+/// As [`check_prompt`].
+pub(super) fn check_special_tokens(text: &str) -> Result<(), String> {
+    match SPECIAL.iter().find(|token| text.contains(**token)) {
         Some(token) => Err(format!("holds {token:?}, which is a special token of the model: remove it")),
         None => Ok(()),
     }

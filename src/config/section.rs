@@ -116,6 +116,14 @@ impl Section {
         }
     }
 
+    /// The texts of a [`Kind::List`](super::key::Kind::List) key.
+    pub fn list(&self, name: &str) -> &[String] {
+        match &self.entry(name).value {
+            Value::List(texts) => texts,
+            other => unreachable!("{name} is not a list in the schema but {other:?}"),
+        }
+    }
+
     /// The value of a [`Kind::Duration`](super::key::Kind::Duration) key.
     pub fn duration(&self, name: &str) -> Duration {
         match self.entry(name).value {

@@ -10,10 +10,9 @@ use super::{
     diagnostic::{Diagnostics, Location},
     hints,
     layer::Layer,
-    schema::{self, SectionSchema},
+    schema::{self, Group, SectionSchema},
     text_file, value,
 };
-use crate::camera::CameraId;
 
 /// The largest file that is read: far more than any real configuration needs.
 const MAX_BYTES: u64 = 1 << 20;
@@ -55,35 +54,47 @@ impl Reader<'_> {
         for (name, value) in root {
             let path = name.get_ref().as_ref();
             let location = self.location(name.span().start, path);
-            match (value.get_ref().as_table(), schema::find(path)) {
-                (None, _) => self.diagnostics.error(&location, hints::not_a_section(path)),
-                (Some(table), Some(section)) => self.section(path, table, section),
-                (Some(table), None) if path == schema::CAMERAS => self.cameras(table),
-                (Some(_), None) => self.diagnostics.error(&location, hints::unknown_section(path)),
+            match (value.get_ref().as_table(), schema::find(path), schema::group(path)) {
+                (None, ..) => self.diagnostics.error(&location, hints::not_a_section(path)),
+                (Some(table), Some(section), _) => self.section(path, table, section),
+                (Some(table), None, Some(group)) => self.group(path, table, group),
+                (Some(_), None, None) => self.diagnostics.error(&location, hints::unknown_section(path)),
             }
         }
     }
 
-    fn cameras(&mut self, cameras: &DeTable<'_>) {
-        for (name, value) in cameras {
-            let id = name.get_ref().as_ref();
-            let location = self.location(name.span().start, &format!("{}.{id}", schema::CAMERAS));
-            match (id.parse::<CameraId>(), value.get_ref().as_table()) {
-                (Err(e), _) => self.diagnostics.error(&location, e.to_string()),
-                (Ok(_), None) => self.diagnostics.error(&location, hints::not_a_camera(id)),
-                (Ok(camera), Some(table)) => {
-                    self.layer.add_camera(&camera);
-                    self.section(&schema::camera_path(&camera), table, &schema::CAMERA);
+    /// Reads the sections of the group at `path`, such as `cameras`.
+    fn group(&mut self, path: &str, table: &DeTable<'_>, group: &Group) {
+        for (name, value) in table {
+            let written = name.get_ref().as_ref();
+            let path_of_section = format!("{path}.{written}");
+            let location = self.location(name.span().start, &path_of_section);
+            match (group.check_name(written), value.get_ref().as_table()) {
+                (Err(why), _) => self.diagnostics.error(&location, why),
+                (Ok(()), None) => {
+                    self.diagnostics.error(&location, hints::not_in_group(path, written, group));
+                }
+                (Ok(()), Some(table)) => {
+                    self.section(&path_of_section, table, &group.section);
+                    self.layer.declare(path_of_section);
                 }
             }
         }
     }
 
-    /// Reads the keys of the section at `path`.
+    /// Reads the keys of the section at `path`, and the groups in it.
     fn section(&mut self, path: &str, table: &DeTable<'_>, section: &SectionSchema) {
         for (name, value) in table {
             let written = name.get_ref().as_ref();
-            let location = self.location(name.span().start, &format!("{path}.{written}"));
+            let path_of_key = format!("{path}.{written}");
+            let location = self.location(name.span().start, &path_of_key);
+            if let Some(group) = section.groups.iter().find(|group| group.name == written) {
+                match value.get_ref().as_table() {
+                    Some(table) => self.group(&path_of_key, table, group),
+                    None => self.diagnostics.error(&location, hints::not_a_group(group)),
+                }
+                continue;
+            }
             let Some(key) = section.find(written) else {
                 self.diagnostics.error(&location, hints::unknown_key(path, written, section));
                 continue;
@@ -138,8 +149,14 @@ fn value_of(value: &DeValue<'_>, location: &Location) -> Result<Value, String> {
             Err(_) => return Err(format!("the number {number}")),
         },
         DeValue::Boolean(yes) => ValueKind::Boolean(*yes),
-        // No key takes a list, so its elements do not matter.
-        DeValue::Array(_) => ValueKind::Array(Vec::new()),
+        // No key takes other elements than texts, so it does not matter what those are.
+        DeValue::Array(elements) => {
+            let kind = |element: &DeValue<'_>| match element {
+                DeValue::String(text) => ValueKind::String(text.to_string()),
+                _ => ValueKind::Nil,
+            };
+            ValueKind::Array(elements.iter().map(|element| location.value(kind(element.get_ref()))).collect())
+        }
         DeValue::Datetime(_) => return Err("a date".into()),
         DeValue::Table(_) => return Err("a section".into()),
     };

@@ -49,6 +49,8 @@ pub enum Value {
     Duration(Duration),
     /// Of [`Kind::Size`], in bytes.
     Size(u64),
+    /// Of [`Kind::List`].
+    List(Vec<String>),
 }
 
 impl fmt::Display for Value {
@@ -61,6 +63,7 @@ impl fmt::Display for Value {
             Self::Fraction(number) => toml::Value::from(*number).fmt(f),
             Self::Duration(time) => write!(f, "\"{}\"", units::format_duration(*time)),
             Self::Size(bytes) => write!(f, "\"{}\"", units::format_size(*bytes)),
+            Self::List(texts) => toml::Value::from(texts.clone()).fmt(f),
         }
     }
 }
@@ -72,6 +75,12 @@ impl fmt::Display for Value {
 pub fn convert(kind: Kind, raw: &RawEntry) -> Result<Value, String> {
     let wrong = |hint: &str| Err(mismatch(kind, &shown(&raw.value)) + hint);
     match (kind, &raw.value) {
+        (Kind::List, ValueKind::Array(elements)) => texts(elements).map(Value::List),
+        (Kind::List, ValueKind::String(text)) if raw.is_untyped() => {
+            let texts = text.split(',').map(|text| text.trim().to_owned());
+            Ok(Value::List(if text.trim().is_empty() { Vec::new() } else { texts.collect() }))
+        }
+        (Kind::List, ValueKind::String(_)) => wrong(": write it in brackets"),
         (Kind::Text, ValueKind::String(text)) => Ok(Value::Text(text.clone())),
         (Kind::Choice(names), ValueKind::String(text)) if names.contains(&text.as_str()) => {
             Ok(Value::Text(text.clone()))
@@ -123,6 +132,15 @@ pub fn mismatch(kind: Kind, found: &str) -> String {
 
 fn in_bounds<T: PartialOrd>(value: Option<T>, min: T, max: T) -> Option<T> {
     value.filter(|value| (min..=max).contains(value))
+}
+
+/// The elements of a list, each of which must be text.
+fn texts(elements: &[::config::Value]) -> Result<Vec<String>, String> {
+    let text = |(place, element): (usize, &::config::Value)| match &element.kind {
+        ValueKind::String(text) => Ok(text.clone()),
+        _ => Err(format!("needs {}; number {} of it is no text: write it in quotes", Kind::List, place + 1)),
+    };
+    elements.iter().enumerate().map(text).collect()
 }
 
 /// The number that a value is; text counts only where the layer is `untyped`.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
-use camscribe::config::schema;
+use camscribe::config::schema::{self, SectionSchema};
 
 use crate::support::check::{Check, PORCH};
 
@@ -225,30 +225,47 @@ fn the_reference_file_explains_every_key_gives_its_default_and_checks() {
     let answer = Check::of(&text).run();
     assert_eq!((answer.code, answer.err.as_str()), (Some(0), ""));
 
+    // What is commented out, with no space behind the "#", is right as well.
+    let used = |line: &str| match line.strip_prefix('#') {
+        Some(rest) if rest.starts_with(|c: char| c == '[' || c.is_ascii_lowercase()) => format!("{rest}\n"),
+        _ => format!("{line}\n"),
+    };
+    let text: String = text.lines().map(used).collect();
+    let answer = Check::of(&text).run();
+    assert_eq!((answer.code, answer.err.as_str()), (Some(0), ""));
+
     let toml: toml::Table = text.parse().unwrap();
-    let written: BTreeSet<String> = toml.keys().map(String::clone).collect();
-    let sections = schema::SECTIONS.iter().map(|section| section.name).chain([schema::CAMERAS]);
-    assert_eq!(written, sections.map(String::from).collect());
+    let written: BTreeSet<&str> = toml.keys().map(String::as_str).collect();
+    let groups = schema::GROUPS.iter().map(|group| group.name);
+    assert_eq!(written, schema::SECTIONS.iter().map(|section| section.name).chain(groups).collect());
     for section in schema::SECTIONS {
-        let table = toml[section.name].as_table().unwrap();
-        let written: BTreeSet<&str> = table.keys().map(String::as_str).collect();
-        assert_eq!(written, section.keys.iter().map(|key| key.name).collect(), "[{}]", section.name);
-        for key in section.keys {
-            let value = &table[key.name];
-            let value = value.as_str().map_or_else(|| value.to_string(), Into::into);
-            assert_eq!(Some(value.as_str()), key.default, "{}.{}", section.name, key.name);
-        }
+        assert_has_defaults(&toml[section.name], section);
     }
-    for (id, camera) in toml[schema::CAMERAS].as_table().unwrap() {
-        for key in schema::CAMERA.keys.iter().filter(|key| key.default.is_none()) {
-            assert!(camera.get(key.name).is_some(), "{id} lacks {}", key.name);
-        }
+    assert_has_defaults(&toml["questions"]["parcel"], &schema::QUESTIONS.section);
+    assert_has_defaults(&toml["cameras"]["porch"]["alerts"]["parcel"], &schema::ALERTS.section);
+    for (id, camera) in toml[schema::CAMERAS.name].as_table().unwrap() {
+        assert!(camera.get(schema::CAMERAS.required).is_some(), "{id} lacks {}", schema::CAMERAS.required);
     }
     // Each key has a comment above it, or above the keys just before it.
     let lines: Vec<_> = text.lines().collect();
     for (i, line) in lines.iter().enumerate().filter(|(_, l)| l.contains(" = ") && !l.starts_with('#')) {
         let explained = lines[..i].iter().rev().take_while(|l| !l.is_empty()).any(|l| l.starts_with("# "));
         assert!(explained, "nothing explains {line}");
+    }
+}
+
+/// Asserts that every key of the section is written, each with its default if it has one.
+fn assert_has_defaults(table: &toml::Value, section: &SectionSchema) {
+    let table = table.as_table().unwrap();
+    let written: BTreeSet<&str> = table.keys().map(String::as_str).collect();
+    assert_eq!(written, section.keys.iter().map(|key| key.name).collect(), "[{}]", section.name);
+    for key in section.keys.iter().filter(|key| key.default.is_some()) {
+        let value = match &table[key.name] {
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Array(texts) if texts.is_empty() => String::new(),
+            other => other.to_string(),
+        };
+        assert_eq!(Some(value.as_str()), key.default, "{}.{}", section.name, key.name);
     }
 }
 

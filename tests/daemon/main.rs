@@ -26,6 +26,7 @@ mod clock;
 mod commands;
 mod config;
 mod config_errors;
+mod config_questions;
 mod describe;
 mod end_to_end;
 mod forget;

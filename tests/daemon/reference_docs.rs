@@ -68,13 +68,13 @@ fn configuration_md_lists_every_key_with_its_default_and_bounds() {
     let (mut listed, mut known) = (BTreeMap::new(), BTreeMap::new());
     for (heading, section) in sections(&page).into_iter().filter(|(heading, _)| heading.starts_with('[')) {
         for row in rows(section) {
-            let (key, default) = (row[0].trim_matches('`'), row[1].trim_matches('`').trim_matches('"'));
+            let (key, default) = (row[0].trim_matches('`'), row[1].trim_matches(['`', '"', '[', ']']));
             listed.insert((heading.trim_matches(['[', ']']), key), (default, row[2]));
         }
     }
     for SectionSchema { name, keys, .. } in schema::all() {
         // The page names the keys that a camera shares with [defaults] once.
-        let is_shared = |key: &&Key| *name == schema::CAMERA.name && shared.contains(&key.name);
+        let is_shared = |key: &&Key| *name == schema::CAMERAS.section.name && shared.contains(&key.name);
         for key in keys.iter().filter(|key| !is_shared(key)) {
             known.insert((*name, key.name), (key.default.unwrap_or("required"), key.kind.to_string()));
         }

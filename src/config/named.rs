@@ -1,0 +1,512 @@
+//! Reads the sections that people name: questions, cameras, and the alerts of cameras.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use super::{
+    alert,
+    camera::CameraSettings,
+    diagnostic::{Diagnostics, Location},
+    layers::Layers,
+    question,
+    schema::{self, Group, SectionSchema},
+    section::Section,
+};
+use crate::{alert::AlertRule, camera::CameraId, decision::Decision, prompt_spec::NamedQuestion};
+
+/// The most alerts of a camera.
+const MAX_ALERTS: usize = 32;
+
+/// All of these sections, read.
+pub struct Named {
+    /// The settings of all cameras.
+    pub cameras: BTreeMap<CameraId, CameraSettings>,
+    /// The checked sections: the questions', then each camera's with those of its alerts.
+    pub sections: Vec<(&'static SectionSchema, Section)>,
+}
+
+/// Reads all sections that people name. Cameras inherit from `defaults`; relative files are taken from `folder`.
+pub fn read(layers: &Layers, defaults: &Section, folder: &Path, diagnostics: &mut Diagnostics) -> Named {
+    let mut reader = Reader { layers, diagnostics, sections: Vec::new() };
+    let questions = reader.questions();
+    let cameras = reader.cameras(defaults, folder, &questions);
+    reader.warn_of_idle(&questions, &cameras);
+    Named { cameras, sections: reader.sections }
+}
+
+struct Reader<'a> {
+    layers: &'a Layers,
+    diagnostics: &'a mut Diagnostics,
+    sections: Vec<(&'static SectionSchema, Section)>,
+}
+
+impl<'a> Reader<'a> {
+    fn questions(&mut self) -> BTreeMap<String, Decision> {
+        let mut questions = BTreeMap::new();
+        for name in self.names(schema::QUESTIONS.name) {
+            let section = self.section(&schema::QUESTIONS, schema::QUESTIONS.name, name, None);
+            questions.insert(name.into(), question::read(&section, self.diagnostics));
+            self.sections.push((&schema::QUESTIONS.section, section));
+        }
+        questions
+    }
+
+    fn cameras(
+        &mut self,
+        defaults: &Section,
+        folder: &Path,
+        questions: &BTreeMap<String, Decision>,
+    ) -> BTreeMap<CameraId, CameraSettings> {
+        let mut cameras = BTreeMap::new();
+        for name in self.names(schema::CAMERAS.name) {
+            let mut section = self.section(&schema::CAMERAS, schema::CAMERAS.name, name, Some(defaults));
+            let mut camera = CameraSettings::read(&mut section, folder, self.diagnostics);
+            camera.prompt_spec.questions = question::of_camera(&section, questions, self.diagnostics);
+            let path = section.path().to_owned();
+            self.sections.push((&schema::CAMERAS.section, section));
+            camera.alerts = self.alerts(&path, &camera.prompt_spec.questions);
+            // The layers have checked it.
+            if let Ok(id) = name.parse() {
+                cameras.insert(id, camera);
+            }
+        }
+        cameras
+    }
+
+    /// The alerts of the camera whose section is at `path`, and which asks `questions`.
+    fn alerts(&mut self, path: &str, questions: &[NamedQuestion]) -> BTreeMap<String, AlertRule> {
+        let table = format!("{path}.{}", schema::ALERTS.name);
+        let mut alerts = BTreeMap::new();
+        for name in self.names(&table) {
+            let section = self.section(&schema::ALERTS, &table, name, None);
+            if alerts.len() == MAX_ALERTS {
+                let location = &section.entry(alert::QUESTION.name).location;
+                let why = format!("the camera has more than {MAX_ALERTS} alerts: remove some");
+                self.diagnostics.error(location, why);
+            }
+            alerts.insert(name.into(), alert::read(&section, questions, self.diagnostics));
+            self.sections.push((&schema::ALERTS.section, section));
+        }
+        alerts
+    }
+
+    /// The names of the sections in the group at `table`. Refuses two that a variable's name cannot tell apart, since
+    /// it cannot hold `-`.
+    fn names(&mut self, table: &str) -> Vec<&'a str> {
+        let names: Vec<_> = self.layers.declared.names(table).collect();
+        let mut in_variables = BTreeMap::new();
+        for name in &names {
+            let Some(other) = in_variables.insert(name.replace('-', "_"), name) else { continue };
+            let text = format!(
+                "differs from {name:?} by \"-\" and \"_\" only, which the environment cannot tell apart: choose \
+                 another name"
+            );
+            self.diagnostics.error(&Location::Unset { key: format!("{table}.{other}") }, text);
+        }
+        names
+    }
+
+    /// The checked section `name` of the group at `table`, which inherits from `fallback`.
+    fn section(&mut self, group: &Group, table: &str, name: &str, fallback: Option<&Section>) -> Section {
+        let path = format!("{table}.{name}");
+        let set = self.layers.section(&path);
+        let section = Section::check(&path, group.section.keys, &set, fallback, self.diagnostics);
+        let Group { noun, required, required_example, .. } = *group;
+        if !set.contains_key(required) {
+            let why =
+                format!("is missing: every {noun} needs one, such as {required} = {required_example:?}");
+            self.diagnostics.error(&section.entry(required).location, why);
+        }
+        section
+    }
+
+    /// Warns of what is configured in vain.
+    fn warn_of_idle(
+        &mut self,
+        questions: &BTreeMap<String, Decision>,
+        cameras: &BTreeMap<CameraId, CameraSettings>,
+    ) {
+        let asked = cameras.values().flat_map(|camera| &camera.prompt_spec.questions);
+        let asked: BTreeSet<_> = asked.map(|question| &question.name).collect();
+        // The questions' sections come first, in the same order.
+        let sections = questions.keys().zip(&self.sections);
+        for (name, (_, section)) in sections.filter(|(name, _)| !asked.contains(name)) {
+            let location = &section.entry(question::ASK.name).location;
+            let why =
+                format!("no camera asks it: write {name:?} into the questions of one, or of [defaults]");
+            self.diagnostics.warning(location, why);
+        }
+        if !cameras.is_empty() && cameras.values().all(|camera| !camera.enabled) {
+            let location = Location::Unset { key: schema::CAMERAS.name.into() };
+            self.diagnostics.warning(&location, "no camera is enabled: nothing is watched");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use super::*;
+    use crate::{
+        config::{ConfigError, Loaded, load},
+        decision::Choice,
+    };
+
+    const PARCEL: &str = "[questions.parcel]\nask = \"Is there a parcel?\"\n";
+    const GATE: &str =
+        "[questions.gate]\nask = \"Is the gate open?\"\nanswers = [\"open\", \"half open\", \"closed\"]\n";
+    const PORCH: &str = "[cameras.porch]\nuri = \"test://shapes\"\n";
+
+    fn read(toml: &str) -> Result<Loaded, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("c.toml");
+        fs::write(&file, toml).unwrap();
+        load(Some(&file))
+    }
+
+    fn camera(toml: &str) -> CameraSettings {
+        read(toml).unwrap().config.cameras.into_values().next().unwrap()
+    }
+
+    #[test]
+    fn a_camera_asks_the_questions_of_its_list_else_those_of_the_defaults_in_their_order() {
+        let file =
+            |own: &str| format!("{GATE}{PARCEL}[defaults]\nquestions = [\"parcel\", \"gate\"]\n{PORCH}{own}");
+        let option = |label: &str| Choice { label: label.into(), description: None };
+        let parcel = NamedQuestion {
+            name: "parcel".into(),
+            decision: Decision::Predicate { instructions: "Is there a parcel?".into() },
+        };
+        let gate = NamedQuestion {
+            name: "gate".into(),
+            decision: Decision::Choice {
+                instructions: "Is the gate open?".into(),
+                options: ["open", "half open", "closed"].map(option).into(),
+            },
+        };
+        let spec = camera(&file("")).prompt_spec;
+        assert_eq!((spec.describe, spec.questions), (true, vec![parcel.clone(), gate.clone()]));
+        let spec = camera(&file("describe = false\nquestions = [\"gate\"]\n")).prompt_spec;
+        assert_eq!((spec.describe, spec.questions), (false, vec![gate]));
+        assert!(spec.prompt.starts_with("Describe"), "the prompt stays: {}", spec.prompt);
+        assert_eq!(camera(&file("questions = []\n")).prompt_spec.questions, []);
+    }
+
+    #[test]
+    fn an_alert_has_the_defaults_of_what_is_not_set() {
+        let file = |own: &str| {
+            format!(
+                "{PARCEL}{GATE}{PORCH}questions = [\"parcel\", \"gate\"]\n[cameras.porch.alerts.a-1]\n{own}"
+            )
+        };
+        let plain = AlertRule {
+            question: "parcel".into(),
+            answer: "yes".into(),
+            on: 0.8,
+            off: 0.5,
+            of: 2,
+            last: 3,
+            min_confidence: 0.2,
+            min_duration: Duration::ZERO,
+            cool_down: Duration::ZERO,
+            device_class: None,
+        };
+        let alerts = camera(&file("question = \"parcel\"\n")).alerts;
+        assert_eq!(alerts, BTreeMap::from([("a-1".into(), plain)]));
+        let all = "question = \"gate\"\nanswer = \"half open\"\non = 1\noff = 1.0\nof = \"1/20\"\n\
+                   min_confidence = 0\nmin_duration = \"1d\"\ncool_down = \"90s\"\ndevice_class = \"garage_door\"\n";
+        let rule = AlertRule {
+            question: "gate".into(),
+            answer: "half open".into(),
+            on: 1.0,
+            off: 1.0,
+            of: 1,
+            last: 20,
+            min_confidence: 0.0,
+            min_duration: Duration::from_secs(24 * 3600),
+            cool_down: Duration::from_secs(90),
+            device_class: Some("garage_door".into()),
+        };
+        assert_eq!(camera(&file(all)).alerts, BTreeMap::from([("a-1".into(), rule)]));
+    }
+
+    #[test]
+    fn each_error_in_a_question_is_told_with_its_line() {
+        let answers = |count: usize| (0..count).map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
+        let long = "x".repeat(101);
+        // The keys of a question that the camera asks, the key, and a part of the error.
+        for (keys, key, text) in [
+            (
+                "answers = []",
+                "c.toml: questions.q.ask",
+                "is missing: every question needs one, such as ask = \"Is a",
+            ),
+            ("ask = \" \"", "c.toml:2: questions.q.ask", "is empty: write what to ask"),
+            ("ask = 5", "c.toml:2: questions.q.ask", "needs text, not a number: write it in quotes"),
+            ("ask = \"a <image> b\"", "c.toml:2: questions.q.ask", "holds \"<image>\""),
+            ("ask = \"a\"\nanswer = [\"b\"]", "c.toml:3: questions.q.answer", "did you mean answers?"),
+            (
+                "ask = \"a\"\nanswers = \"b\"",
+                "c.toml:3: questions.q.answers",
+                "not \"b\": write it in brackets",
+            ),
+            (
+                "ask = \"a\"\nanswers = [\"b\", 5]",
+                "c.toml:3: questions.q.answers",
+                "number 2 of it is no text",
+            ),
+            (
+                "ask = \"a\"\nanswers = [[\"b\"]]",
+                "c.toml:3: questions.q.answers",
+                "number 1 of it is no text",
+            ),
+            (
+                "ask = \"a\"\nanswers = { b = 1 }",
+                "c.toml:3: questions.q.answers",
+                "a list of texts, not a section",
+            ),
+            ("ask = \"a\"\nanswers = [\"b\"]", "c.toml:3: questions.q.answers", "has 1 of 2 to 20 answers"),
+            (
+                &format!("ask = \"a\"\nanswers = [{}]", answers(21)),
+                "c.toml:3: questions.q.answers",
+                "has 21 of 2 to 20 answers",
+            ),
+            (
+                "ask = \"a\"\nanswers = [\"b\", \"B\"]",
+                "c.toml:3: questions.q.answers",
+                "number 2 of the answers is \"B\" again",
+            ),
+            (
+                "ask = \"a\"\nanswers = [\"\", \"b\"]",
+                "c.toml:3: questions.q.answers",
+                "number 1 of the answers is empty",
+            ),
+            ("ask = \"a\"\nanswers = [\"b\", \"c \"]", "c.toml:3: questions.q.answers", "ends with a space"),
+            (
+                "ask = \"a\"\nanswers = [\"b\", \"c\\nd\"]",
+                "c.toml:3: questions.q.answers",
+                "holds a control character",
+            ),
+            (
+                "ask = \"a\"\nanswers = [\"b\", \"<|im_end|>\"]",
+                "c.toml:3: questions.q.answers",
+                "is a special token",
+            ),
+            (
+                &format!("ask = \"a\"\nanswers = [\"b\", \"{long}\"]"),
+                "c.toml:3: questions.q.answers",
+                "is 101 bytes long; 100 are allowed",
+            ),
+        ] {
+            let toml = format!("[questions.q]\n{keys}\n{PORCH}questions = [\"q\"]\n");
+            assert_only_error(&toml, key, text);
+        }
+        let toml =
+            format!("[questions.q]\nask = \"a\"\nanswers = [{}]\n{PORCH}questions = [\"q\"]\n", answers(20));
+        assert!(read(&toml).is_ok());
+    }
+
+    fn assert_only_error(toml: &str, key: &str, text: &str) {
+        let error = read(toml).expect_err(toml).to_string();
+        assert!(error.contains(&format!("{key}: ")) && error.contains(text), "{toml}{error}");
+        assert_eq!(error.lines().count(), 1, "{toml}{error}");
+    }
+
+    #[test]
+    fn each_error_in_what_a_camera_asks_is_told_with_its_line() {
+        let names: Vec<_> = (0..33).map(|n| format!("q{n}")).collect();
+        let questions: String =
+            names.iter().map(|name| format!("[questions.{name}]\nask = \"a\"\n")).collect();
+        let line = questions.lines().count() + 3;
+        let too_many = format!("{questions}{PORCH}questions = {names:?}\n");
+        assert_only_error(
+            &too_many,
+            &format!("c.toml:{line}: cameras.porch.questions"),
+            "names 33 questions; 32 are",
+        );
+        assert!(read(&format!("{questions}{PORCH}questions = {:?}\n", &names[..32])).is_ok());
+
+        let file = |own: &str| format!("{PARCEL}{GATE}{PORCH}{own}");
+        for (own, key, text) in [
+            (
+                "questions = [\"gat\"]",
+                "c.toml:8: cameras.porch.questions",
+                "there is no question \"gat\"; there are gate, parcel",
+            ),
+            (
+                "questions = [\"gate\", \"gate\"]",
+                "c.toml:8: cameras.porch.questions",
+                "names \"gate\" twice: remove one",
+            ),
+            ("questions = \"gate\"", "c.toml:8: cameras.porch.questions", "write it in brackets"),
+            ("questions = true", "c.toml:8: cameras.porch.questions", "needs a list of texts, not true"),
+            (
+                "describe = false",
+                "c.toml:8: cameras.porch.describe",
+                "there is no question: name some in questions",
+            ),
+        ] {
+            assert_only_error(&file(own), key, text);
+        }
+        // Once, whatever number of cameras inherits it.
+        let yard = "[cameras.yard]\nuri = \"test://shapes\"\n";
+        let toml = format!("[defaults]\nquestions = [\"x\"]\n{PORCH}{yard}");
+        assert_only_error(
+            &toml,
+            "c.toml:2: defaults.questions",
+            "no question \"x\": write a section [questions.<name>]",
+        );
+    }
+
+    #[test]
+    fn each_error_in_an_alert_is_told_with_its_line() {
+        let file = |keys: &str| {
+            format!(
+                "{PARCEL}{GATE}{PORCH}questions = [\"gate\"]\n[defaults]\nquestions = [\"parcel\"]\n[cameras.porch.alerts.a]\n{keys}"
+            )
+        };
+        for (keys, key, text) in [
+            (
+                "on = 1",
+                "c.toml: cameras.porch.alerts.a.question",
+                "is missing: every alert needs one, such as question = \"parcel\"",
+            ),
+            (
+                "question = \"parcel\"",
+                "c.toml:12: cameras.porch.alerts.a.question",
+                "the camera does not ask \"parcel\": add it to the camera's questions, or write one of gate",
+            ),
+            (
+                "question = \"gate\"",
+                "c.toml: cameras.porch.alerts.a.answer",
+                "question \"gate\" has no answer \"yes\": write one of \"open\", \"half open\", \"closed\"",
+            ),
+            (
+                "question = \"gate\"\nanswer = \"Open\"",
+                "c.toml:13: cameras.porch.alerts.a.answer",
+                "no answer \"Open\"",
+            ),
+            (
+                "answer = \"open\"\nquestion = \"gate\"\noff = 0.9",
+                "c.toml:14: cameras.porch.alerts.a.off",
+                "off = 0.9 is more than on = 0.8",
+            ),
+            (
+                "answer = \"open\"\nquestion = \"gate\"\non = 0.4",
+                "c.toml:14: cameras.porch.alerts.a.on",
+                "off = 0.5 is more than on = 0.4",
+            ),
+            (
+                "answer = \"open\"\nquestion = \"gate\"\non = 1.1",
+                "c.toml:14: cameras.porch.alerts.a.on",
+                "a number from 0 to 1, not the number 1.1",
+            ),
+            (
+                "answer = \"open\"\nquestion = \"gate\"\nof = \"3/2\"",
+                "c.toml:14: cameras.porch.alerts.a.of",
+                "write such as \"2/3\"",
+            ),
+            (
+                "answer = \"open\"\nquestion = \"gate\"\nof = \"1/21\"",
+                "c.toml:14: cameras.porch.alerts.a.of",
+                "to \"20/20\"",
+            ),
+            (
+                "answer = \"open\"\nquestion = \"gate\"\nmin_confidence = -1",
+                "c.toml:14: cameras.porch.alerts.a.min_confidence",
+                "from 0 to 1, not -1",
+            ),
+            (
+                "answer = \"open\"\nquestion = \"gate\"\ncool_down = \"25h\"",
+                "c.toml:14: cameras.porch.alerts.a.cool_down",
+                "from \"0s\" to \"1d\"",
+            ),
+            (
+                "answer = \"open\"\nquestion = \"gate\"\ndevice_class = \"bell\"",
+                "c.toml:14: cameras.porch.alerts.a.device_class",
+                "\"vibration\", \"window\", not \"bell\"",
+            ),
+            (
+                "answer = \"open\"\nquestion = \"gate\"\ncooldown = \"1s\"",
+                "c.toml:14: cameras.porch.alerts.a.cooldown",
+                "did you mean cool_down?",
+            ),
+        ] {
+            let error = read(&file(keys)).expect_err(keys).to_string();
+            assert!(error.contains(&format!("{key}: ")) && error.contains(text), "{keys}\n{error}");
+            assert_eq!(error.lines().count(), 1, "{keys}\n{error}");
+        }
+        let alert =
+            |n: usize| format!("[cameras.porch.alerts.a{n:02}]\nquestion = \"gate\"\nanswer = \"open\"\n");
+        let alerts = |count: usize| {
+            format!("{GATE}{PORCH}questions = [\"gate\"]\n{}", (0..count).map(alert).collect::<String>())
+        };
+        assert!(read(&alerts(32)).is_ok());
+        assert_only_error(
+            &alerts(33),
+            "c.toml:104: cameras.porch.alerts.a32.question",
+            "more than 32 alerts",
+        );
+    }
+
+    #[test]
+    fn a_section_in_the_wrong_place_is_told_where_it_belongs() {
+        for (toml, key, text) in [
+            (
+                "questions = [\"gate\"]\n",
+                "c.toml:1: questions",
+                "write [questions.<name>] and its keys under it",
+            ),
+            (
+                "[questions]\ngate = \"Open?\"\n",
+                "c.toml:2: questions.gate",
+                "each question is a section: write [questions.gate]",
+            ),
+            (
+                "[questions]\nask = \"Open?\"\n",
+                "c.toml:2: questions.ask",
+                "write [questions.parcel] above ask",
+            ),
+            ("[questions.Gate]\n", "c.toml:1: questions.Gate", "cannot name a question: use 1 to 64 of a-z"),
+            ("[question.gate]\n", "c.toml:1: question", "did you mean questions?"),
+            ("[alerts.a]\n", "c.toml:1: alerts", "write [cameras.<id>.alerts.<name>]"),
+            ("[defaults.alerts.a]\n", "c.toml:1: defaults.alerts", "write [cameras.<id>.alerts.<name>]"),
+            ("[cameras.porch.alert.a]\n", "c.toml:1: cameras.porch.alert", "did you mean alerts?"),
+            (
+                "[cameras.porch.alerts]\na = 1\n",
+                "c.toml:2: cameras.porch.alerts.a",
+                "write [cameras.porch.alerts.a]",
+            ),
+            (
+                "[cameras.porch.alerts]\non = 1\n",
+                "c.toml:2: cameras.porch.alerts.on",
+                "write [cameras.porch.alerts.parcel] above on",
+            ),
+            ("[cameras.porch.alerts.A]\n", "c.toml:1: cameras.porch.alerts.A", "cannot name an alert"),
+            ("[model]\nanswers = []\n", "c.toml:2: model.answers", "belongs under [questions.<name>]"),
+            (
+                "[model]\ncool_down = \"1s\"\n",
+                "c.toml:2: model.cool_down",
+                "belongs under [cameras.<id>.alerts.<name>]",
+            ),
+        ] {
+            assert_only_error(&format!("{toml}{PORCH}"), key, text);
+        }
+        let toml = format!("{PORCH}alerts = 5\n");
+        assert_only_error(&toml, "c.toml:3: cameras.porch.alerts", "each alert is a section of its own");
+        let alert = |name: &str| format!("[cameras.porch.alerts.{name}]\nquestion = \"parcel\"\n");
+        let toml = format!("{PARCEL}{PORCH}questions = [\"parcel\"]\n{}{}", alert("a-b"), alert("a_b"));
+        assert_only_error(&toml, "cameras.porch.alerts.a-b", "differs from \"a_b\"");
+    }
+
+    #[test]
+    fn a_question_that_no_camera_asks_is_worth_a_warning() {
+        let toml = format!("{PARCEL}{GATE}{PORCH}questions = [\"parcel\"]\n");
+        let warnings = read(&toml).unwrap().warnings;
+        let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+        assert!(warning.contains("c.toml:4: questions.gate.ask: no camera asks it"), "{warning}");
+    }
+}

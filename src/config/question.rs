@@ -1,0 +1,127 @@
+//! `[questions.<name>]`: what cameras may ask about each clip, answered by probabilities; and which of these a camera
+//! asks.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
+
+use super::{
+    diagnostic::Diagnostics,
+    key::{Key, Kind},
+    prompt::{check_prompt, check_special_tokens},
+    section::Section,
+};
+use crate::{
+    decision::{Choice, Decision},
+    prompt_spec::NamedQuestion,
+};
+
+/// The most questions of a camera.
+const MAX_QUESTIONS: usize = 32;
+/// How many answers a question may name.
+const ANSWERS: RangeInclusive<usize> = 2..=20;
+/// The longest answer, bytes.
+const MAX_ANSWER_BYTES: usize = 100;
+
+/// The key that each question must set.
+pub const ASK: Key = Key::required("ask", Kind::Text, "What is asked about a clip");
+
+pub const KEYS: &[Key] =
+    &[ASK, Key::new("answers", Kind::List, "", "The possible answers, 2 to 20; empty: yes and no")];
+
+/// The question of a checked section.
+pub fn read(section: &Section, diagnostics: &mut Diagnostics) -> Decision {
+    let instructions = section.text(ASK.name).trim().to_owned();
+    if section.is_set(ASK.name)
+        && let Err(why) = check_prompt(&instructions)
+    {
+        diagnostics.error(&section.entry(ASK.name).location, why);
+    }
+    let answers = section.list("answers");
+    if answers.is_empty() {
+        return Decision::Predicate { instructions };
+    }
+    if let Err(why) = check_answers(answers) {
+        diagnostics.error(&section.entry("answers").location, why);
+    }
+    let option = |label: &String| Choice { label: label.clone(), description: None };
+    Decision::Choice { instructions, options: answers.iter().map(option).collect() }
+}
+
+fn check_answers(answers: &[String]) -> Result<(), String> {
+    if !ANSWERS.contains(&answers.len()) {
+        let (min, max) = (ANSWERS.start(), ANSWERS.end());
+        let yes_or_no = "leave answers out for a question that is answered by yes or no";
+        return Err(format!("has {} of {min} to {max} answers; {yes_or_no}", answers.len()));
+    }
+    let mut seen = BTreeSet::new();
+    for (place, answer) in (1..).zip(answers) {
+        // It may be long, or hold what disturbs a terminal.
+        let wrong = |why: &str| Err(format!("number {place} of the answers {why}"));
+        if answer.is_empty() || answer.trim() != answer {
+            return wrong("is empty, or begins or ends with a space: write one such as \"half open\"");
+        }
+        if answer.len() > MAX_ANSWER_BYTES {
+            return wrong(&format!("is {} bytes long; {MAX_ANSWER_BYTES} are allowed", answer.len()));
+        }
+        if answer.contains(char::is_control) {
+            return wrong("holds a control character: remove it");
+        }
+        check_special_tokens(answer).or_else(|why| wrong(&why))?;
+        if !seen.insert(answer.to_lowercase()) {
+            return wrong(&format!("is {answer:?} again, or differs in case only: remove it"));
+        }
+    }
+    Ok(())
+}
+
+/// The questions that the checked section of a camera names, in its order. `known`: all questions.
+pub fn of_camera(
+    section: &Section,
+    known: &BTreeMap<String, Decision>,
+    diagnostics: &mut Diagnostics,
+) -> Vec<NamedQuestion> {
+    let names = section.list("questions");
+    if names.is_empty() && !section.bool("describe") {
+        let why = "is false, and there is no question: name some in questions, or set describe = true";
+        diagnostics.error(&section.entry("describe").location, why);
+    }
+    let location = &section.entry("questions").location;
+    if names.len() > MAX_QUESTIONS {
+        let why = format!("names {} questions; {MAX_QUESTIONS} are allowed for a camera", names.len());
+        diagnostics.error(location, why);
+    }
+    let mut seen = BTreeSet::new();
+    let mut questions = Vec::new();
+    for name in names.iter().take(MAX_QUESTIONS) {
+        match known.get(name) {
+            _ if !seen.insert(name) => {
+                diagnostics.error(location, format!("names {name:?} twice: remove one"));
+            }
+            None => diagnostics.error(location, unknown_question(name, known)),
+            Some(decision) => {
+                questions.push(NamedQuestion { name: name.clone(), decision: decision.clone() });
+            }
+        }
+    }
+    questions
+}
+
+fn unknown_question(name: &str, known: &BTreeMap<String, Decision>) -> String {
+    if known.is_empty() {
+        return format!("there is no question {name:?}: write a section [questions.<name>] with its ask");
+    }
+    let known: Vec<_> = known.keys().map(String::as_str).collect();
+    format!("there is no question {name:?}; there are {}", known.join(", "))
+}
+
+/// The possible answers to a question, as an alert names them.
+pub fn answers(decision: &Decision) -> Vec<&str> {
+    match decision {
+        Decision::Predicate { .. } => vec!["yes", "no"],
+        Decision::Choice { options, .. } | Decision::Score { levels: options, .. } => {
+            options.iter().map(|option| option.label.as_str()).collect()
+        }
+    }
+}

@@ -43,7 +43,7 @@ impl ConfigChange {
             let which = match old.cameras.get(id) {
                 Some(old) if unnamed(old) == unnamed(camera) => continue,
                 _ if !camera.enabled => &mut change.disabled,
-                Some(old) if only_asked_differs(old, camera) => &mut change.asked,
+                Some(old) if only_prompt_spec_differs(old, camera) => &mut change.asked,
                 _ => &mut change.started,
             };
             which.insert(id.clone());
@@ -92,11 +92,10 @@ impl ConfigChange {
     }
 }
 
-/// Whether only what is asked about clips, or what follows from the answers, differs, so that the camera need not be
-/// restarted.
-fn only_asked_differs(old: &config::CameraSettings, new: &config::CameraSettings) -> bool {
-    let config::CameraSettings { prompt_spec, alerts, .. } = new.clone();
-    config::CameraSettings { prompt_spec, alerts, ..unnamed(old) } == unnamed(new)
+/// Whether only what is asked about clips differs, so that the camera need not be restarted.
+fn only_prompt_spec_differs(old: &config::CameraSettings, new: &config::CameraSettings) -> bool {
+    let asked = config::CameraSettings { prompt_spec: new.prompt_spec.clone(), ..unnamed(old) };
+    asked == unnamed(new)
 }
 
 /// The settings without the name for people.

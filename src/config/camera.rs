@@ -15,7 +15,6 @@ use super::{
     value::Value,
 };
 use crate::{
-    alert::AlertRule,
     camera::CameraId,
     prompt_spec::{GateConfig, PromptSpec},
 };
@@ -190,8 +189,6 @@ pub struct CameraSettings {
     pub min_frames: usize,
     /// What to ask about each clip, and when.
     pub prompt_spec: PromptSpec,
-    /// What switches on and off with the answers to the questions, by name.
-    pub alerts: BTreeMap<String, AlertRule>,
     /// The frames that are decoded.
     pub sampling: FrameSampling,
     /// What dates the frames of a live source.
@@ -277,7 +274,6 @@ impl CameraSettings {
             frames: section.number("frames") as usize,
             min_frames: section.number("min_frames") as usize,
             prompt_spec: prompt_spec(section),
-            alerts: BTreeMap::new(),
             sampling: section.choice("sampling", &SAMPLINGS),
             clock: section.choice("clock", &CLOCKS),
             priority: section.number("priority"),

@@ -66,7 +66,7 @@ impl<'a> Reader<'a> {
             camera.prompt_spec.questions = question::of_camera(&section, questions, self.diagnostics);
             let path = section.path().to_owned();
             self.sections.push((&schema::CAMERAS.section, section));
-            camera.alerts = self.alerts(&path, &camera.prompt_spec.questions);
+            camera.prompt_spec.alerts = self.alerts(&path, &camera.prompt_spec.questions);
             // The layers have checked it.
             if let Ok(id) = name.parse() {
                 cameras.insert(id, camera);
@@ -214,7 +214,7 @@ mod tests {
             cool_down: Duration::ZERO,
             device_class: None,
         };
-        let alerts = camera(&file("question = \"parcel\"\n")).alerts;
+        let alerts = camera(&file("question = \"parcel\"\n")).prompt_spec.alerts;
         assert_eq!(alerts, BTreeMap::from([("a-1".into(), plain)]));
         let all = "question = \"gate\"\nanswer = \"half open\"\non = 1\noff = 1.0\nof = \"1/20\"\n\
                    min_confidence = 0\nmin_duration = \"1d\"\ncool_down = \"90s\"\ndevice_class = \"garage_door\"\n";
@@ -230,7 +230,7 @@ mod tests {
             cool_down: Duration::from_secs(90),
             device_class: Some("garage_door".into()),
         };
-        assert_eq!(camera(&file(all)).alerts, BTreeMap::from([("a-1".into(), rule)]));
+        assert_eq!(camera(&file(all)).prompt_spec.alerts, BTreeMap::from([("a-1".into(), rule)]));
     }
 
     #[test]

@@ -24,7 +24,7 @@ const WIDTH: u32 = 640;
 const HEIGHT: u32 = 360;
 
 /// A picture of 96 x 64 pixels with a square of this colour, as the bytes of a file.
-fn picture(format: ImageFormat, colour: [u8; 3]) -> Vec<u8> {
+pub(crate) fn picture(format: ImageFormat, colour: [u8; 3]) -> Vec<u8> {
     let image = RgbImage::from_fn(96, 64, |x, y| {
         let inside = (20..44).contains(&x) && (20..44).contains(&y);
         image::Rgb(if inside { colour } else { [240; 3] })
@@ -53,7 +53,7 @@ fn data_url(media_type: &str, data: &[Vec<u8>]) -> String {
     format!("data:{media_type};base64,{}", data.join(","))
 }
 
-fn image_part(bytes: Vec<u8>) -> Value {
+pub(crate) fn image_part(bytes: Vec<u8>) -> Value {
     json!({"type": "image_url", "image_url": {"url": data_url("image/png", &[bytes])}})
 }
 
@@ -61,7 +61,7 @@ fn video_part(url: String) -> Value {
     json!({"type": "video_url", "video_url": {"url": url}})
 }
 
-fn text_part(text: &str) -> Value {
+pub(crate) fn text_part(text: &str) -> Value {
     json!({"type": "text", "text": text})
 }
 

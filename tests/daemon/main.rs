@@ -29,6 +29,7 @@ mod config_errors;
 mod describe;
 mod end_to_end;
 mod forget;
+mod load;
 mod log;
 mod probe;
 mod pull;

@@ -84,10 +84,12 @@ impl HttpSettings {
         }
     }
 
-    /// These settings with the token of `other`: the one thing that can change while camscribe runs.
+    /// These settings as far as `other` can change them while camscribe runs. Only the token can, and not beside the
+    /// address: it is for the one that it was set with, and may be missing for loopback.
     #[must_use]
-    pub fn with_token_of(&self, other: &Self) -> Self {
-        Self { token: other.token.clone(), ..self.clone() }
+    pub fn kept_beside(&self, other: &Self) -> Self {
+        let token = if self.listen == other.listen { &other.token } else { &self.token };
+        Self { token: token.clone(), ..self.clone() }
     }
 }
 

@@ -29,6 +29,11 @@ pub struct ApiError {
 /// The longest message, in characters.
 const MAX_MESSAGE: usize = 500;
 
+/// What to do when a single request does not fit.
+const TOO_LARGE: &str = "the request is too large for the device's memory: send fewer images or frames, ask for smaller \
+                         ones with mm_processor_kwargs.size.longest_edge, or leave them whole with \
+                         mm_processor_kwargs.do_image_splitting = false";
+
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
         let mut message = message.into();
@@ -134,6 +139,8 @@ impl From<DescribeError> for ApiError {
         let message = error.to_string();
         match error {
             DescribeError::Request(_) => Self::bad_request(None, message),
+            // It would not fit later, either.
+            DescribeError::TooLarge(why) => Self::bad_request(None, format!("{TOO_LARGE} ({why})")),
             DescribeError::OutOfMemory(_) => Self::unavailable(message, Duration::from_secs(5)),
             DescribeError::Unavailable { retry_after, .. } => Self::unavailable(message, retry_after),
             DescribeError::Device(_) => Self::internal(message),

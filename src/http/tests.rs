@@ -254,6 +254,10 @@ async fn what_fails_before_the_first_word_has_a_status_and_later_an_event() {
         let reply = server.post(&question(&json!({"stream": stream}))).await;
         assert_eq!(reply.error(), (400, "too long".into()));
     }
+    let large = Part::End(Err(DescribeError::TooLarge("2 GB are missing".into())));
+    let (status, why) = Served::answering(vec![large]).await.post(&question(&json!({}))).await.error();
+    let why = why.as_str().unwrap();
+    assert!(status == 400 && why.contains("fewer images") && why.ends_with("(2 GB are missing)"), "{why}");
     let server = Served::answering(vec![piece("A "), failed()]).await;
     let (events, ended) = server.post(&question(&json!({"stream": true}))).await.events();
     assert_eq!((&events[2]["error"]["message"], ended), (&json!("too long"), true));

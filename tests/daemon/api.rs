@@ -267,11 +267,11 @@ fn typed_questions_are_answered_by_probabilities() {
         (json!({"input": "x", "questions": []}), "questions: there must be 1 to 64"),
         (
             json!({"input": "x", "questions": [{"type": "riddle", "instructions": "?"}]}),
-            "question 1: unknown variant",
+            "questions[0]: unknown variant",
         ),
         (
             json!({"input": "x", "questions": [{"type": "choice", "instructions": "?", "choices": [{"value": "a"}]}]}),
-            "question 1: there must be 2 to 64",
+            "questions[0]: there must be 2 to 64",
         ),
         (
             json!({"input": "x", "questions": [{"type": "score", "instructions": "?",
@@ -397,7 +397,7 @@ fn hostile_bodies_get_one_clear_error_each_and_the_model_goes_on() {
         (image("data:text/html;base64,PGh0bWw+"), "this is no JPEG"),
         (image("data:image/png;base64,"), "this is no JPEG"),
         (image("data:image/png;base64,%%%"), "not valid base64"),
-        (image(&data_url("image/png", &[claims])), "part 1: "),
+        (image(&data_url("image/png", &[claims])), "messages[0].content[0]: "),
         (question(json!(many_bombs), json!({})).to_string(), "MB of pixels"),
         (
             video(data_url("application/vnd.apple.mpegurl", std::slice::from_ref(&playlist))),

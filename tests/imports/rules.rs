@@ -25,6 +25,7 @@ pub const LAYERS: &[&[&str]] = &[
         "device",
         "heartbeat",
         "interval",
+        "json_input",
         "logging",
         "memory",
         "ownership",

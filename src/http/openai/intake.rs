@@ -124,7 +124,7 @@ impl Api {
         let scaling = model.frame_scaling;
         let (chat, own, encoded, needed) = work(&self.decoders, move || {
             let (mut chat, own) = parse(&body)?;
-            let encoded = Encoded::read(std::mem::take(&mut chat.turns), &chat.video, scaling)?;
+            let encoded = Encoded::read(&mut chat, scaling)?;
             let needed = encoded.pixel_bytes()?;
             Ok((chat, own, encoded, needed))
         })
@@ -217,7 +217,7 @@ async fn read_body(mut body: Body) -> Result<Vec<u8>, ApiError> {
             None => return Ok(bytes),
             Some(Ok(frame)) => frame,
             Some(Err(error)) => {
-                return Err(ApiError::bad_request(None, format!("the body cannot be read: {error}")));
+                return Err(ApiError::bad_request(format!("the body cannot be read: {error}")));
             }
         };
         let data = frame.into_data().unwrap_or_default();

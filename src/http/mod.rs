@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `server.rs`, `connections.rs` | the port, the router, how many connections may be open |
 //! | `access.rs`, `tls.rs` | who may come in |
+//! | `unread.rs` | what clients still send when they are answered already |
 //! | `status.rs` | `/metrics`, `/healthz`, `/readyz` |
 //! | `openai/` | `/v1`: questions to the model |
 //! | `api_error.rs` | errors as OpenAI's API shapes them |
@@ -18,6 +19,7 @@ mod openai;
 mod server;
 mod status;
 mod tls;
+mod unread;
 
 #[cfg(test)]
 mod tests;

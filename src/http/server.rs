@@ -20,6 +20,7 @@ use super::{
     connections::{Connection, Connections, WatchedStream},
     openai::{self, ApiSource},
     status::{self, StatusSource},
+    unread,
 };
 
 /// How many connections may be open. Monitoring of one machine needs far fewer.
@@ -77,7 +78,8 @@ pub async fn serve(listener: TcpListener, server: Server) {
     let mut connections = Connections::new(most);
     let router = status::router(status)
         .merge(openai::router(api))
-        .layer(middleware::from_fn_with_state(Arc::clone(&access), access::check));
+        .layer(middleware::from_fn_with_state(Arc::clone(&access), access::check))
+        .layer(middleware::from_fn(unread::discard));
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {

@@ -19,6 +19,7 @@ use tokio::{
 use super::{Access, ApiSource, NotAsked, ServedModel, Server, StatusSource, bind, serve};
 use crate::{
     answer::{DescribeError, Description, Part, Piece, StageTimes, Token, TokenScore},
+    config::Secret,
     event::{FinishReason, Tokens},
     request::{Content, Request},
 };
@@ -47,6 +48,14 @@ impl Served {
     async fn start(
         answer: impl Fn(&Request) -> Result<Option<Vec<Part>>, NotAsked> + Send + Sync + 'static,
     ) -> Self {
+        Self::start_with_token(None, answer).await
+    }
+
+    /// The same for who has `token`.
+    async fn start_with_token(
+        token: Option<&str>,
+        answer: impl Fn(&Request) -> Result<Option<Vec<Part>>, NotAsked> + Send + Sync + 'static,
+    ) -> Self {
         let asked: Arc<Mutex<Vec<_>>> = Arc::default();
         let noted = Arc::clone(&asked);
         let ask = move |request: Request| {
@@ -60,6 +69,7 @@ impl Served {
         let model =
             ServedModel { id: "org/tiny".into(), loaded_at: 1, max_tokens: Some(2048), frame_scaling: None };
         let address = "127.0.0.1:0".parse().unwrap();
+        let token = token.map(Secret::new);
         let server = Server {
             status: StatusSource {
                 metrics: Box::new(|_| "metrics".into()),
@@ -71,7 +81,7 @@ impl Served {
                 ask: Box::new(ask),
                 film: Box::new(|_, _| Err("this is not a video".into())),
             }),
-            access: Arc::new(Access::new(address, None, None).unwrap()),
+            access: Arc::new(Access::new(address, token, None).unwrap()),
         };
         let listener: TcpListener = bind(address, &server).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -368,4 +378,59 @@ async fn images_reach_the_model_and_outside_ones_are_not_fetched() {
     assert_eq!(read(client).await.status, 200);
     let (status, why) = server.post(&ask("http://127.0.0.1:1/a.png".into())).await.error();
     assert!(status == 400 && why.as_str().unwrap().contains("nothing is fetched"), "{why}");
+}
+
+/// Sends a question of so many bytes all at once, as most clients do, and only then reads the answer.
+async fn send_all_then_read(server: &Served, headers: &str, length: usize) -> Result<u16, std::io::Error> {
+    let mut stream = TcpStream::connect(server.address).await?;
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n"
+    );
+    stream.write_all(head.as_bytes()).await?;
+    for _ in 0..length >> 16 {
+        stream.write_all(&[b'x'; 1 << 16]).await?;
+    }
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await?;
+    Ok(std::str::from_utf8(&answer[9..]).unwrap().parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_client_that_sends_all_before_it_reads_comes_to_read_why_it_is_refused() {
+    let server = Served::start_with_token(Some("right"), |_| Err(NotAsked::Busy)).await;
+    let (wrong, right) = ("Authorization: Bearer wrong\r\n", "Authorization: Bearer right\r\n");
+    let json = "Content-Type: application/json\r\n";
+    for (headers, length, wanted) in [
+        (format!("{wrong}{json}"), 5 << 20, 401),
+        (format!("{wrong}{json}Connection: close\r\n"), 5 << 20, 401),
+        (format!("{right}{json}Origin: http://evil.example\r\n"), 5 << 20, 403),
+        (right.to_owned(), 20 << 20, 415),
+        (format!("{right}Connection: close\r\n"), 20 << 20, 415),
+        (format!("{right}{json}"), (64 << 20) + (1 << 16), 413),
+    ] {
+        // A reset may come late: more than one try finds it.
+        for _ in 0..3 {
+            let answered = timeout(LIMIT, send_all_then_read(&server, &headers, length)).await.unwrap();
+            assert_eq!(answered.ok(), Some(wanted), "{headers}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_cannot_send_for_ever() {
+    let server = Served::start_with_token(Some("right"), |_| Err(NotAsked::Busy)).await;
+    let headers = "Authorization: Bearer wrong\r\n";
+    let sent = timeout(LIMIT, send_all_then_read(&server, headers, 1 << 30)).await.expect("an end");
+    assert!(sent.is_err(), "{sent:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_waits_to_be_told_to_go_on_is_refused_without_a_body() {
+    let server = Served::start_with_token(Some("right"), |_| Err(NotAsked::Busy)).await;
+    let headers = "Authorization: Bearer wrong\r\nExpect: 100-continue\r\n";
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let head = format!("POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n{headers}\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The end of the connection comes without one byte of the body.
+    assert_eq!(read(stream).await.status, 401);
 }

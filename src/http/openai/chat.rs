@@ -15,7 +15,7 @@ use super::{
     answer::Answer,
     body::Chat,
     documents::Head,
-    intake::{Api, Question, discard},
+    intake::{Api, Question},
     source::NotAsked,
     sse,
 };
@@ -31,13 +31,7 @@ pub async fn chat(
     Extension(connection): Extension<Arc<Connection>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let place = match api.place(connection) {
-        Ok(place) => place,
-        Err(busy) => {
-            discard(request).await;
-            return Err(busy);
-        }
-    };
+    let place = api.place(connection)?;
     let parse = |body: &[u8]| Ok((Chat::parse(body)?, ()));
     let (Question { model, delivery, request, pixels }, ()) = api.read(request, parse).await?;
     let has_scores = request.logprobs.is_some();

@@ -16,7 +16,7 @@ use super::{
     answer::Answer,
     body::{Chat, Delivery, check_length, from_json, is_low_detail},
     chat::refused,
-    intake::{Api, Question, discard},
+    intake::{Api, Question},
     processor::{MediaOptions, ProcessorOptions},
 };
 use crate::{
@@ -106,13 +106,7 @@ pub async fn decide(
     Extension(connection): Extension<Arc<Connection>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let place = match api.place(connection) {
-        Ok(place) => place,
-        Err(busy) => {
-            discard(request).await;
-            return Err(busy);
-        }
-    };
+    let place = api.place(connection)?;
     let (Question { model, request, pixels, .. }, questions) = api.read(request, parse).await?;
     let parts = (api.source.ask)(request).map_err(refused)?;
     let mut answer = Answer::new(parts, pixels, place);

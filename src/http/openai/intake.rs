@@ -146,21 +146,6 @@ impl Api {
     }
 }
 
-/// Reads the body of a question that is refused, so that the client comes to read why.
-pub async fn discard(request: Request) {
-    let mut body = request.into_body();
-    let read = async {
-        let mut left = MAX_BODY;
-        while let Ok(Some(Ok(frame))) = timeout(BODY_PAUSE, body.frame()).await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len()));
-            if left == 0 {
-                return;
-            }
-        }
-    };
-    let _ = timeout(BODY_LIMIT, read).await;
-}
-
 /// Does blocking work on a thread of its own, as many at a time as `lane` has room for.
 async fn work<T: Send + 'static>(
     lane: &Arc<Semaphore>,

@@ -1,21 +1,16 @@
 //! How much is taken at a time, so that clients cannot use up the memory and the processors that cameras need:
-//! questions, bytes of bodies, bytes of pixels, and threads that decode.
+//! questions, bytes of bodies (`upload.rs`), bytes of pixels, and threads that decode.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    body::Body,
     extract::Request,
-    http::{
-        HeaderMap,
-        header::{CONTENT_LENGTH, CONTENT_TYPE},
-    },
+    http::{HeaderMap, header::CONTENT_TYPE},
 };
-use http_body_util::BodyExt;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task,
-    time::{Instant, timeout, timeout_at},
+    time::timeout,
 };
 
 use super::{
@@ -26,22 +21,20 @@ use super::{
     body::{Chat, Delivery},
     media::Encoded,
     source::{ApiSource, ServedModel},
+    upload::{Upload, Uploads},
 };
 use crate::request;
 
 /// The most questions at a time, those that are still being sent among them.
 pub const MAX_QUESTIONS: usize = 128;
-/// The longest body, bytes.
-const MAX_BODY: usize = 64 << 20;
-/// The bodies of all questions that are not decoded yet, KiB.
-const BODIES: usize = 256 << 10;
 /// The pixels of all questions, KiB.
-const PIXELS: usize = 1 << 20;
+const PIXELS: usize = 768 << 10;
+/// The pixels of questions that have few of them, KiB, which those with many do not share, and what few is: a picture of
+/// 3840 x 2160 has 24 MB.
+const SMALL_PIXELS: usize = 256 << 10;
+const FEW_PIXELS: usize = 32 << 10;
 /// Threads that decode JSON, base64 and images at a time.
 const DECODERS: usize = 2;
-/// How long a body may take, and how long until something more of it comes.
-const BODY_LIMIT: Duration = Duration::from_secs(300);
-const BODY_PAUSE: Duration = Duration::from_secs(30);
 /// How long a question waits for memory.
 const MEMORY_WAIT: Duration = Duration::from_secs(30);
 
@@ -49,8 +42,9 @@ const MEMORY_WAIT: Duration = Duration::from_secs(30);
 pub struct Api {
     pub source: ApiSource,
     questions: Arc<Semaphore>,
-    bodies: Arc<Semaphore>,
+    uploads: Uploads,
     pixels: Arc<Semaphore>,
+    small_pixels: Arc<Semaphore>,
     decoders: Arc<Semaphore>,
     /// A video file is decoded by several threads: one at a time.
     films: Arc<Semaphore>,
@@ -80,8 +74,9 @@ impl Api {
         Self {
             source,
             questions: permits(MAX_QUESTIONS),
-            bodies: permits(BODIES),
+            uploads: Uploads::new(),
             pixels: permits(PIXELS),
+            small_pixels: permits(SMALL_PIXELS),
             decoders: permits(DECODERS),
             films: permits(1),
         }
@@ -117,9 +112,8 @@ impl Api {
         parse: Parse<T>,
     ) -> Result<(Question, T), ApiError> {
         check_type(request.headers())?;
-        let expected = content_length(request.headers())?.unwrap_or(MAX_BODY);
-        let room = memory(&self.bodies, expected.div_ceil(1024)).await?;
-        let body = read_body(request.into_body()).await?;
+        let (head, body) = request.into_parts();
+        let Upload { bytes: body, memory: of_body } = self.uploads.read(&head.headers, body).await?;
         let model = self.model()?;
         let scaling = model.frame_scaling;
         let (chat, own, encoded, needed) = work(&self.decoders, move || {
@@ -132,12 +126,14 @@ impl Api {
         if let Some(asked) = chat.model.as_ref().filter(|asked| **asked != model.id) {
             return Err(ApiError::no_model(asked, &model.id));
         }
-        let pixels = memory(&self.pixels, needed.div_ceil(1024) as usize).await?;
+        let needed = needed.div_ceil(1024) as usize;
+        let budget = if needed <= FEW_PIXELS { &self.small_pixels } else { &self.pixels };
+        let pixels = memory(budget, needed).await?;
         let lane = if encoded.has_film() { &self.films } else { &self.decoders };
         let api = Arc::clone(self);
         let (messages, pixels) = work(lane, move || {
             let messages = encoded.decode(chat.sampling, &*api.source.film);
-            drop(room);
+            drop(of_body);
             Ok((messages?, pixels))
         })
         .await?;
@@ -179,36 +175,4 @@ fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let stated = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = stated.split(';').next().unwrap_or_default().trim();
     if media_type.eq_ignore_ascii_case("application/json") { Ok(()) } else { Err(ApiError::not_json()) }
-}
-
-/// The stated length of the body.
-fn content_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
-    let Some(stated) = headers.get(CONTENT_LENGTH) else { return Ok(None) };
-    let length = stated.to_str().ok().and_then(|length| length.parse().ok());
-    length.filter(|length| *length <= MAX_BODY).map(Some).ok_or_else(too_long)
-}
-
-fn too_long() -> ApiError {
-    ApiError::too_large(format!("the body is longer than {} MB", MAX_BODY >> 20))
-}
-
-/// Reads a body that comes fast enough.
-async fn read_body(mut body: Body) -> Result<Vec<u8>, ApiError> {
-    let end = Instant::now() + BODY_LIMIT;
-    let mut bytes = Vec::new();
-    loop {
-        let next = timeout_at(end.min(Instant::now() + BODY_PAUSE), body.frame()).await;
-        let frame = match next.map_err(|_| ApiError::too_slow())? {
-            None => return Ok(bytes),
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => {
-                return Err(ApiError::bad_request(format!("the body cannot be read: {error}")));
-            }
-        };
-        let data = frame.into_data().unwrap_or_default();
-        if bytes.len() + data.len() > MAX_BODY {
-            return Err(too_long());
-        }
-        bytes.extend_from_slice(&data);
-    }
 }

@@ -26,7 +26,7 @@ mod tests;
 
 pub use access::Access;
 pub use api_error::ApiError;
-pub use openai::{ApiSource, FilmReader, NotAsked, ServedModel, read_request};
+pub use openai::{ApiSource, Film, FilmReader, NotAsked, ServedModel, read_request};
 pub use server::{BindError, Server, bind, serve};
 pub use status::StatusSource;
 pub use tls::{ServerTlsError, server_config};

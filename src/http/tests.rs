@@ -16,12 +16,12 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Access, ApiSource, NotAsked, ServedModel, Server, StatusSource, bind, serve};
+use super::{Access, ApiSource, Film, NotAsked, ServedModel, Server, StatusSource, bind, serve};
 use crate::{
     answer::{DescribeError, Description, Part, Piece, StageTimes, Token, TokenScore},
     config::Secret,
     event::{FinishReason, Tokens},
-    request::{Content, Request},
+    request::{Content, Request, Video},
 };
 
 /// How long a test waits for anything.
@@ -48,13 +48,19 @@ impl Served {
     async fn start(
         answer: impl Fn(&Request) -> Result<Option<Vec<Part>>, NotAsked> + Send + Sync + 'static,
     ) -> Self {
-        Self::start_with_token(None, answer).await
+        let film = |_: Film<'_>| Err("this is not a video".into());
+        Self::start_with(None, answer, film).await
     }
 
-    /// The same for who has `token`.
-    async fn start_with_token(
+    /// One that refuses all questions of who has the token `right`.
+    async fn with_token() -> Self {
+        Self::start_with(Some("right"), |_| Err(NotAsked::Busy), |_| Err("this is not a video".into())).await
+    }
+
+    async fn start_with(
         token: Option<&str>,
         answer: impl Fn(&Request) -> Result<Option<Vec<Part>>, NotAsked> + Send + Sync + 'static,
+        film: impl Fn(Film<'_>) -> Result<Video, String> + Send + Sync + 'static,
     ) -> Self {
         let asked: Arc<Mutex<Vec<_>>> = Arc::default();
         let noted = Arc::clone(&asked);
@@ -79,7 +85,7 @@ impl Served {
             api: Some(ApiSource {
                 model: Box::new(move || Some(model.clone())),
                 ask: Box::new(ask),
-                film: Box::new(|_, _| Err("this is not a video".into())),
+                film: Box::new(film),
             }),
             access: Arc::new(Access::new(address, token, None).unwrap()),
         };
@@ -397,7 +403,7 @@ async fn send_all_then_read(server: &Served, headers: &str, length: usize) -> Re
 
 #[tokio::test]
 async fn a_client_that_sends_all_before_it_reads_comes_to_read_why_it_is_refused() {
-    let server = Served::start_with_token(Some("right"), |_| Err(NotAsked::Busy)).await;
+    let server = Served::with_token().await;
     let (wrong, right) = ("Authorization: Bearer wrong\r\n", "Authorization: Bearer right\r\n");
     let json = "Content-Type: application/json\r\n";
     for (headers, length, wanted) in [
@@ -418,7 +424,7 @@ async fn a_client_that_sends_all_before_it_reads_comes_to_read_why_it_is_refused
 
 #[tokio::test]
 async fn a_stranger_cannot_send_for_ever() {
-    let server = Served::start_with_token(Some("right"), |_| Err(NotAsked::Busy)).await;
+    let server = Served::with_token().await;
     let headers = "Authorization: Bearer wrong\r\n";
     let sent = timeout(LIMIT, send_all_then_read(&server, headers, 1 << 30)).await.expect("an end");
     assert!(sent.is_err(), "{sent:?}");
@@ -426,11 +432,34 @@ async fn a_stranger_cannot_send_for_ever() {
 
 #[tokio::test]
 async fn a_client_that_waits_to_be_told_to_go_on_is_refused_without_a_body() {
-    let server = Served::start_with_token(Some("right"), |_| Err(NotAsked::Busy)).await;
+    let server = Served::with_token().await;
     let headers = "Authorization: Bearer wrong\r\nExpect: 100-continue\r\n";
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let head = format!("POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n{headers}\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     // The end of the connection comes without one byte of the body.
     assert_eq!(read(stream).await.status, 401);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_ends_the_reading_of_its_video() {
+    let (tell, mut told) = unbounded_channel();
+    let film = move |film: Film<'_>| {
+        tell.send("begun").unwrap();
+        while !(film.is_over)() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        tell.send("given up").unwrap();
+        Err("nobody waits for it".into())
+    };
+    let server = Served::start_with(None, |_| Ok(None), film).await;
+    let part = json!({"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}});
+    let body = json!({"messages": [{"role": "user", "content": [part]}]});
+    // The next one gets the lane that the first one leaves.
+    for _ in 0..2 {
+        let client = server.post_unread(&body).await;
+        assert_eq!(timeout(LIMIT, told.recv()).await.unwrap(), Some("begun"));
+        drop(client);
+        assert_eq!(timeout(LIMIT, told.recv()).await.unwrap(), Some("given up"));
+    }
 }

@@ -1,7 +1,10 @@
 //! How much is taken at a time, so that clients cannot use up the memory and the processors that cameras need:
 //! questions, bytes of bodies (`upload.rs`), bytes of pixels, and threads that decode.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::Request,
@@ -12,6 +15,7 @@ use tokio::{
     task,
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
@@ -35,8 +39,11 @@ const SMALL_PIXELS: usize = 256 << 10;
 const FEW_PIXELS: usize = 32 << 10;
 /// Threads that decode JSON, base64 and images at a time.
 const DECODERS: usize = 2;
-/// How long a question waits for memory.
+/// How long a question waits for memory, and for a thread that decodes.
 const MEMORY_WAIT: Duration = Duration::from_secs(30);
+const LANE_WAIT: Duration = Duration::from_secs(30);
+/// How long the video files of a question may take to decode.
+const FILM_LIMIT: Duration = Duration::from_secs(60);
 
 /// What the routes share.
 pub struct Api {
@@ -131,8 +138,13 @@ impl Api {
         let pixels = memory(budget, needed).await?;
         let lane = if encoded.has_film() { &self.films } else { &self.decoders };
         let api = Arc::clone(self);
+        // Where the client goes away, this is dropped, and the thread is told.
+        let gone = CancellationToken::new();
+        let _waiting = gone.clone().drop_guard();
         let (messages, pixels) = work(lane, move || {
-            let messages = encoded.decode(chat.sampling, &*api.source.film);
+            let end = Instant::now() + FILM_LIMIT;
+            let is_over = || gone.is_cancelled() || Instant::now() >= end;
+            let messages = encoded.decode(chat.sampling, &*api.source.film, &is_over);
             drop(of_body);
             Ok((messages?, pixels))
         })
@@ -147,8 +159,8 @@ async fn work<T: Send + 'static>(
     lane: &Arc<Semaphore>,
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    // Semaphores are never closed. The permit belongs to the thread, which goes on where the client goes away.
-    let permit = Arc::clone(lane).acquire_owned().await;
+    // The permit belongs to the thread, which goes on where the client goes away.
+    let permit = enter(lane, LANE_WAIT).await?;
     let done = task::spawn_blocking(move || {
         let _permit = permit;
         work()
@@ -159,6 +171,14 @@ async fn work<T: Send + 'static>(
             tracing::error!("a question could not be read: {panic}");
             Err(ApiError::internal("the question could not be read: the log says more"))
         }
+    }
+}
+
+/// Waits for a place in a lane.
+async fn enter(lane: &Arc<Semaphore>, wait: Duration) -> Result<OwnedSemaphorePermit, ApiError> {
+    match timeout(wait, Arc::clone(lane).acquire_owned()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        _ => Err(ApiError::busy("the images and videos of others are being read: ask again later")),
     }
 }
 
@@ -175,4 +195,19 @@ fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     let stated = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = stated.split(';').next().unwrap_or_default().trim();
     if media_type.eq_ignore_ascii_case("application/json") { Ok(()) } else { Err(ApiError::not_json()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waits_too_long_for_a_lane_is_told_to_ask_later() {
+        let lane = Arc::new(Semaphore::new(1));
+        let wait = Duration::from_millis(20);
+        let taken = enter(&lane, wait).await.unwrap();
+        assert_eq!(enter(&lane, wait).await.unwrap_err().status().as_u16(), 429);
+        drop(taken);
+        assert!(enter(&lane, wait).await.is_ok());
+    }
 }

@@ -2,7 +2,12 @@
 
 use std::{fmt::Display, time::Duration};
 
-use super::{super::api_error::ApiError, body::Chat, processor::VideoOptions, source::FilmReader};
+use super::{
+    super::api_error::ApiError,
+    body::Chat,
+    processor::VideoOptions,
+    source::{Film, FilmReader},
+};
 use crate::{
     chat_format::{DataUrl, Part, Turn},
     image_file::{self, ImageFileError},
@@ -16,8 +21,8 @@ const MAX_PICTURES: usize = 256;
 const MAX_PIXEL_BYTES: u64 = 512 << 20;
 /// The media type of a video that is sent as frames.
 const FRAMES: &str = "video/jpeg";
-/// What a video file is taken to need when it is decoded, bytes. Its frames are scaled down.
-const FILM_BYTES: u64 = 64 << 20;
+/// The most that the frames of a video file may have, bytes. They are scaled down: 128 of 512 x 512 pixels have 96 MB.
+const FILM_BYTES: u64 = 128 << 20;
 
 /// A conversation whose images and videos are still encoded.
 pub struct Encoded {
@@ -43,7 +48,7 @@ pub fn read_request(body: &[u8], film: &FilmReader) -> Result<Request, ApiError>
     let mut chat = Chat::parse(body)?;
     let encoded = Encoded::read(&mut chat, None)?;
     encoded.pixel_bytes()?;
-    Ok(Request { messages: encoded.decode(chat.sampling, film)?, ..chat.request })
+    Ok(Request { messages: encoded.decode(chat.sampling, film, &|| false)?, ..chat.request })
 }
 
 impl Encoded {
@@ -112,11 +117,16 @@ impl Encoded {
         Ok(kept + largest)
     }
 
-    /// Decodes them. Blocks.
+    /// Decodes them, or gives that up when it `is_over`. Blocks.
     ///
     /// # Errors
     /// Which part cannot be decoded.
-    pub fn decode(self, sampling: VideoSampling, film: &FilmReader) -> Result<Vec<Message>, ApiError> {
+    pub fn decode(
+        self,
+        sampling: VideoSampling,
+        film: &FilmReader,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<Vec<Message>, ApiError> {
         let scaler = self.scaling.map(FrameScaler::new);
         let content = |part: EncodedPart| {
             Ok(match part {
@@ -127,7 +137,10 @@ impl Encoded {
                     let frames = jpegs.into_iter().map(frame).collect::<Result<Vec<_>, String>>()?;
                     Content::Video(Video { frames: times.into_iter().zip(frames).collect(), duration })
                 }
-                EncodedPart::Film(bytes) => Content::Video(film(&bytes, sampling)?),
+                EncodedPart::Film(bytes) => {
+                    let most_bytes = FILM_BYTES as usize;
+                    Content::Video(film(Film { bytes: &bytes, sampling, most_bytes, is_over })?)
+                }
             })
         };
         let message = |(i, (role, parts)): (usize, (Role, Vec<EncodedPart>))| {
@@ -225,7 +238,7 @@ mod tests {
         BASE64_STANDARD.encode(bytes.into_inner())
     }
 
-    fn no_film(_: &[u8], _: VideoSampling) -> Result<Video, String> {
+    fn no_film(_: Film<'_>) -> Result<Video, String> {
         Err("no film".into())
     }
 
@@ -294,7 +307,7 @@ mod tests {
         let encoded = Encoded::read(&mut chat, Some(scaling)).unwrap();
         assert!(!encoded.has_film());
         assert_eq!(encoded.pixel_bytes().unwrap(), 300 + 2 * 16 * 8 * 3 + 64 * 32 * 3);
-        let messages = encoded.decode(VideoSampling::default(), &no_film).unwrap();
+        let messages = encoded.decode(VideoSampling::default(), &no_film, &|| false).unwrap();
         let Content::Video(video) = &messages[0].content[1] else { panic!("{messages:?}") };
         assert!(video.frames.iter().all(|(_, frame)| (frame.width, frame.height) == (16, 8)));
     }

@@ -40,7 +40,7 @@ use super::api_error::ApiError;
 pub(super) use self::intake::MAX_QUESTIONS;
 pub use self::{
     media::read_request,
-    source::{ApiSource, FilmReader, NotAsked, ServedModel},
+    source::{ApiSource, Film, FilmReader, NotAsked, ServedModel},
 };
 
 /// The routes of this module, and what is answered where there is none. Without a source they tell how to switch them

@@ -6,6 +6,7 @@
 //! | `server.rs`, `connections.rs` | the port, the router, how many connections may be open |
 //! | `access.rs`, `tls.rs` | who may come in |
 //! | `unread.rs` | what clients still send when they are answered already |
+//! | `exchange.rs` | what is counted and logged of each request |
 //! | `status.rs` | `/metrics`, `/healthz`, `/readyz` |
 //! | `openai/` | `/v1`: questions to the model |
 //! | `api_error.rs` | errors as OpenAI's API shapes them |
@@ -15,6 +16,7 @@
 mod access;
 mod api_error;
 mod connections;
+mod exchange;
 mod openai;
 mod server;
 mod status;

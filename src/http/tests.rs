@@ -21,6 +21,7 @@ use crate::{
     answer::{DescribeError, Description, Part, Piece, StageTimes, Token, TokenScore},
     config::Secret,
     event::{FinishReason, Tokens},
+    metrics::{Metrics, Readings, TextFormat},
     request::{Content, Request, Video},
 };
 
@@ -34,6 +35,7 @@ type Asked = (Request, UnboundedSender<Part>);
 struct Served {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
+    metrics: Arc<Metrics>,
     task: JoinHandle<()>,
 }
 
@@ -76,6 +78,7 @@ impl Served {
             ServedModel { id: "org/tiny".into(), loaded_at: 1, max_tokens: Some(2048), frame_scaling: None };
         let address = "127.0.0.1:0".parse().unwrap();
         let token = token.map(Secret::new);
+        let metrics = Arc::new(Metrics::new());
         let server = Server {
             status: StatusSource {
                 metrics: Box::new(|_| "metrics".into()),
@@ -88,10 +91,11 @@ impl Served {
                 film: Box::new(film),
             }),
             access: Arc::new(Access::new(address, token, None).unwrap()),
+            metrics: Arc::clone(&metrics),
         };
         let listener: TcpListener = bind(address, &server).await.unwrap();
         let address = listener.local_addr().unwrap();
-        Self { address, asked, task: tokio::spawn(serve(listener, server)) }
+        Self { address, asked, metrics, task: tokio::spawn(serve(listener, server)) }
     }
 
     /// One that answers each question with these parts.
@@ -461,5 +465,45 @@ async fn a_client_that_goes_away_ends_the_reading_of_its_video() {
         assert_eq!(timeout(LIMIT, told.recv()).await.unwrap(), Some("begun"));
         drop(client);
         assert_eq!(timeout(LIMIT, told.recv()).await.unwrap(), Some("given up"));
+    }
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_route_and_end_and_answers_by_their_tokens() {
+    let server = Served::answering(vec![piece("A "), piece("cat."), end("A cat.")]).await;
+    for stream in [false, true] {
+        assert_eq!(server.post(&question(&json!({"stream": stream}))).await.status, 200);
+    }
+    assert_eq!(server.post(&question(&json!({"n": 2}))).await.status, 400);
+    assert_eq!(server.exchange("GET", "/nothing", "", "").await.status, 404);
+    let waiting = Served::waiting().await;
+    drop(waiting.post_unread(&question(&json!({}))).await);
+    for (server, lines) in [
+        (
+            &server,
+            &[
+                "camscribe_http_requests_total{route=\"chat_completions\",status=\"2xx\"} 2",
+                "camscribe_http_requests_total{route=\"chat_completions\",status=\"4xx\"} 1",
+                "camscribe_http_requests_total{route=\"other\",status=\"4xx\"} 1",
+                "camscribe_http_refused_total{reason=\"invalid\"} 2",
+                "camscribe_client_tokens_total{kind=\"prompt\"} 18",
+                "camscribe_client_tokens_total{kind=\"generated\"} 4",
+                "camscribe_client_first_token_seconds_count 2",
+                "camscribe_client_answer_seconds_count 2",
+            ][..],
+        ),
+        (&waiting, &["camscribe_http_requests_total{route=\"chat_completions\",status=\"gone\"} 1"][..]),
+    ] {
+        // A request is counted when its answer was sent, which a client may come to know before.
+        let counted = async {
+            loop {
+                let page = server.metrics.page(&Readings::default(), TextFormat::Prometheus);
+                if lines.iter().all(|line| page.lines().any(|other| other == *line)) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(LIMIT, counted).await.unwrap_or_else(|_| panic!("{lines:?}"));
     }
 }

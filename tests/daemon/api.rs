@@ -466,6 +466,8 @@ fn a_token_is_asked_for_and_another_one_after_a_reload() {
     let (code, log) = server.stop();
     assert_eq!(code, Some(0));
     assert!(!log.contains(first) && !log.contains(second));
+    assert!(log.contains("HTTP: POST /v1/chat/completions: 401 after "), "{log}");
+    assert!(log.contains("HTTP: GET /v1/models: 200 after "), "{log}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    super::{api_error::ApiError, connections::Connection},
+    super::{api_error::ApiError, connections::Connection, exchange::Exchange},
     answer::Answer,
     body::{Chat, Delivery, check_length, from_json, is_low_detail},
     chat::refused,
@@ -104,12 +104,13 @@ struct Named {
 pub async fn decide(
     State(api): State<Arc<Api>>,
     Extension(connection): Extension<Arc<Connection>>,
+    Extension(exchange): Extension<Arc<Exchange>>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let place = api.place(connection)?;
     let (Question { model, request, pixels, .. }, questions) = api.read(request, parse).await?;
     let parts = (api.source.ask)(request).map_err(refused)?;
-    let mut answer = Answer::new(parts, pixels, place);
+    let mut answer = Answer::new(parts, pixels, exchange, place);
     let description = loop {
         if let Part::End(end) = answer.next().await {
             break end?;

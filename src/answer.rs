@@ -42,6 +42,9 @@ pub enum DescribeError {
     /// The device has too little memory for so many requests at once. Fewer may fit.
     #[error("the device has too little memory: {0}")]
     OutOfMemory(String),
+    /// This request alone is too large for the device's memory.
+    #[error("this request is too large for the device's memory: {0}")]
+    TooLarge(String),
     /// Nothing can be described now, but probably can after `retry_after`.
     #[error("the model is not available: {reason}; try again after {} s", retry_after.as_secs())]
     Unavailable {

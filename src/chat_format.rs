@@ -8,7 +8,10 @@ use base64::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::request::Role;
+use crate::{
+    json_input::{self, Mistake},
+    request::Role,
+};
 
 /// A message whose parts were read.
 #[derive(Debug, PartialEq)]
@@ -52,10 +55,13 @@ enum RawRole {
     Developer,
     User,
     Assistant,
+    Tool,
+    Function,
 }
 
+/// A part by its type, which is taken out of its fields first: so the path of a mistake goes into it.
 #[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 enum RawPart {
     #[serde(alias = "input_text", alias = "output_text")]
     Text {
@@ -87,7 +93,7 @@ enum RawPart {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected an address, or an object with it as its url")]
 enum Address {
     Text(String),
     Object { url: String, detail: Option<String> },
@@ -121,37 +127,59 @@ impl From<RawPart> for Part {
     }
 }
 
-/// Reads a list of messages.
+/// Reads a list of messages that stands at `path`.
 ///
 /// # Errors
 /// What is wrong with it, and where.
-pub fn turns(messages: Value) -> Result<Vec<Turn>, String> {
-    let Value::Array(list) = messages else { return Err("there is no list of messages".into()) };
+pub fn turns(messages: Value, path: &str) -> Result<Vec<Turn>, Mistake> {
+    let Value::Array(list) = messages else {
+        return Err(Mistake::new(path, "there is no list of messages"));
+    };
     if list.is_empty() {
-        return Err("the list of messages is empty".into());
+        return Err(Mistake::new(path, "the list of messages is empty"));
     }
     let turn = |(i, message): (usize, Value)| {
-        let at = |why: &dyn std::fmt::Display| format!("message {}: {why}", i + 1);
-        let RawMessage { role, content } = serde_json::from_value(message).map_err(|error| at(&error))?;
+        let path = format!("{path}[{i}]");
+        let RawMessage { role, content } = json_input::from_value(message, &path)?;
         let role = match role {
             RawRole::System | RawRole::Developer => Role::System,
             RawRole::User => Role::User,
             RawRole::Assistant => Role::Assistant,
+            RawRole::Tool | RawRole::Function => {
+                let why = "the model cannot call tools, so none has an answer: leave such messages out";
+                return Err(Mistake::new(format!("{path}.role"), why));
+            }
         };
-        let part = |(k, part): (usize, Value)| {
-            let part = serde_json::from_value::<RawPart>(part);
-            part.map(Part::from).map_err(|error| at(&format_args!("part {}: {error}", k + 1)))
-        };
+        let part = |(k, part): (usize, Value)| read_part(part, &format!("{path}.content[{k}]"));
         let parts = match content {
             Value::String(text) => vec![Part::Text(text)],
             // What called a tool and said nothing.
             Value::Null if role == Role::Assistant => Vec::new(),
             Value::Array(parts) => parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()?,
-            _ => return Err(at(&"content is neither text nor a list of parts")),
+            _ => {
+                let why = "it is neither text nor a list of parts";
+                return Err(Mistake::new(format!("{path}.content"), why));
+            }
         };
         Ok(Turn { role, parts })
     };
     list.into_iter().enumerate().map(turn).collect()
+}
+
+/// Reads the part of a message that stands at `path`.
+fn read_part(part: Value, path: &str) -> Result<Part, Mistake> {
+    let Value::Object(mut fields) = part else {
+        return Err(Mistake::new(path, "a part is an object with a type"));
+    };
+    let Some(Value::String(kind)) = fields.remove("type") else {
+        return Err(Mistake::new(path, "a part has a type, such as \"type\": \"text\""));
+    };
+    let tagged = Value::Object([(kind.clone(), Value::Object(fields))].into_iter().collect());
+    json_input::from_value::<RawPart>(tagged, "").map(Part::from).map_err(|Mistake { path: within, why }| {
+        // Within is `image_url`, the type, or `image_url.detail`, a field.
+        let field = within.strip_prefix(&kind).unwrap_or_default();
+        Mistake::new(format!("{path}{field}"), why)
+    })
 }
 
 /// A data URL: what it says of its data, and the data.
@@ -226,17 +254,20 @@ mod tests {
     #[test]
     fn messages_of_either_format_are_read() {
         let image = |url: &str, low_detail| Part::Image { url: url.into(), low_detail };
-        let read = turns(json!([
-            {"role": "developer", "content": "Be brief.", "name": "x"},
-            {"role": "user", "content": [
-                {"type": "image_url", "image_url": {"url": "a", "detail": "low"}},
-                {"type": "image_url", "image_url": "b"},
-                {"type": "image", "path": "c"},
-                {"type": "video_url", "video_url": {"url": "d"}},
-                {"type": "video", "video": "e"},
-            ]},
-            {"role": "assistant", "content": [{"type": "text", "text": "Yes."}]},
-        ]));
+        let read = turns(
+            json!([
+                {"role": "developer", "content": "Be brief.", "name": "x"},
+                {"role": "user", "content": [
+                    {"type": "image_url", "image_url": {"url": "a", "detail": "low"}},
+                    {"type": "image_url", "image_url": "b"},
+                    {"type": "image", "path": "c"},
+                    {"type": "video_url", "video_url": {"url": "d"}},
+                    {"type": "video", "video": "e"},
+                ]},
+                {"role": "assistant", "content": [{"type": "text", "text": "Yes."}]},
+            ]),
+            "messages",
+        );
         let video = |url: &str| Part::Video { url: url.into() };
         let user = vec![image("a", true), image("b", false), image("c", false), video("d"), video("e")];
         let turn = |role, parts| Turn { role, parts };
@@ -249,24 +280,36 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_told_with_its_number() {
+    fn what_is_no_message_is_told_with_its_place() {
         for (messages, words) in [
-            (json!("Hi"), "no list of messages"),
-            (json!([]), "is empty"),
-            (json!([{"role": "user"}]), "message 1: content is neither"),
-            (json!([{"content": "a"}]), "message 1: missing field `role`"),
+            (json!("Hi"), "messages: there is no list of messages"),
+            (json!([]), "messages: the list of messages is empty"),
+            (json!([{"role": "user"}]), "messages[0].content: it is neither text nor a list"),
+            (json!([{"content": "a"}]), "messages[0]: missing field `role`"),
+            (json!(["Hi"]), "messages[0]: invalid type: string \"Hi\""),
+            (json!([{"role": "bot", "content": "b"}]), "messages[0].role: unknown variant `bot`"),
             (
                 json!([{"role": "user", "content": "a"}, {"role": "tool", "content": "b"}]),
-                "message 2: unknown",
+                "messages[1].role: the model cannot call tools",
             ),
-            (json!([{"role": "user", "content": null}]), "neither text nor a list"),
-            (
-                json!([{"role": "user", "content": [{"type": "text", "text": ""}, {"type": "input_audio"}]}]),
-                "message 1: part 2: unknown variant `input_audio`",
-            ),
+            (json!([{"role": "function"}]), "messages[0].role: the model cannot call tools"),
+            (json!([{"role": "user", "content": null}]), "messages[0].content: it is neither"),
         ] {
-            let why = turns(messages).unwrap_err();
-            assert!(why.contains(words), "{why}");
+            let why = turns(messages, "messages").unwrap_err().to_string();
+            assert!(why.starts_with(words), "{why}");
+        }
+        for (part, words) in [
+            (json!({"type": "input_audio"}), ": unknown variant `input_audio`"),
+            (json!({"text": "a"}), ": a part has a type"),
+            (json!("a"), ": a part is an object"),
+            (json!({"type": "text"}), ": missing field `text`"),
+            (json!({"type": "text", "text": 1}), ".text: invalid type: integer `1`"),
+            (json!({"type": "image_url", "image_url": 1}), ".image_url: expected an address"),
+        ] {
+            let content = [json!({"type": "text", "text": ""}), part];
+            let why = turns(json!([{"role": "user", "content": content}]), "input").unwrap_err().to_string();
+            let why = why.strip_prefix("input[0].content[1]").unwrap_or_else(|| panic!("{why}"));
+            assert!(why.starts_with(words), "{why}");
         }
     }
 

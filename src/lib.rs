@@ -30,6 +30,7 @@
 | [`app`] | the wiring of the daemon, and the order in which it stops |
 | [`lifecycle`], [`shutdown`], [`retry`] | the daemon's phase and health, signals, the one backoff |
 | [`chat_format`], [`image_file`] | conversations as JSON; still images: files in, pixels out |
+| [`json_input`] | JSON of clients and files: what is wrong with it, and where |
 | [`ownership`] | whose files camscribe makes |
 | [`cli`] | the commands |"
 )]
@@ -91,6 +92,8 @@ pub mod http;
 pub mod hub;
 #[cfg(feature = "daemon")]
 pub mod image_file;
+#[cfg(feature = "daemon")]
+pub mod json_input;
 #[cfg(feature = "daemon")]
 pub mod lifecycle;
 #[cfg(feature = "daemon")]

@@ -2,13 +2,13 @@
 #![no_main]
 
 use camscribe::{
-    http::read_request,
-    request::{Video, VideoSampling},
+    http::{Film, read_request},
+    request::Video,
 };
 use libfuzzer_sys::fuzz_target;
 
 /// Videos are GStreamer's, which has fuzzers of its own.
-fn no_film(_: &[u8], _: VideoSampling) -> Result<Video, String> {
+fn no_film(_: Film<'_>) -> Result<Video, String> {
     Err("no film".into())
 }
 

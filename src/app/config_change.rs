@@ -92,6 +92,9 @@ impl ConfigChange {
     }
 }
 
+/// `[http]` where the token changes with the address, which stays until a restart.
+const HTTP_WITH_TOKEN: &str = "[http] (also the token, which the old address asks for until then)";
+
 /// Whether only what is asked about clips differs, so that the camera need not be restarted.
 fn only_prompt_spec_differs(old: &config::CameraSettings, new: &config::CameraSettings) -> bool {
     let asked = config::CameraSettings { prompt_spec: new.prompt_spec.clone(), ..unnamed(old) };
@@ -126,8 +129,9 @@ fn revert_fixed_sections(old: &Config, new: &mut Config) -> Vec<&'static str> {
     if revert("[outbox]", new.outbox != old.outbox) {
         new.outbox = old.outbox.clone();
     }
-    let kept = old.http.with_token_of(&new.http);
-    if revert("[http]", new.http != kept) {
+    let kept = old.http.kept_beside(&new.http);
+    let section = if new.http.token == kept.token { "[http]" } else { HTTP_WITH_TOKEN };
+    if revert(section, new.http != kept) {
         new.http = kept;
     }
     if revert("[log]", new.log != old.log) {
@@ -222,5 +226,24 @@ mod tests {
         assert_eq!(new.http, old.http);
         // The next reload reports it again.
         assert_eq!(ConfigChange::between(&new.clone(), &mut config(TWO, rest)).restart.len(), 3);
+    }
+
+    #[test]
+    fn an_address_that_waits_for_a_restart_keeps_its_token() {
+        let http = |listen: &str, token: Option<&str>| {
+            let mut config = config(TWO, &format!("http.listen = \"127.0.0.1:{listen}\""));
+            config.http.token = token.map(config::Secret::new);
+            config
+        };
+        for (old, new, kept, restart) in [
+            (http("1", Some("a")), http("1", Some("b")), Some("b"), &[][..]),
+            (http("1", Some("a")), http("2", Some("a")), Some("a"), &["[http]"]),
+            (http("1", Some("a")), http("2", None), Some("a"), &[HTTP_WITH_TOKEN]),
+            (http("1", None), http("2", Some("b")), None, &[HTTP_WITH_TOKEN]),
+        ] {
+            let mut new = new;
+            assert_eq!(ConfigChange::between(&old, &mut new).restart, restart);
+            assert_eq!(new.http, config::HttpSettings { token: kept.map(config::Secret::new), ..old.http });
+        }
     }
 }

@@ -38,4 +38,4 @@ pub use load::load_model;
 pub use reload::Reload;
 pub use run::run;
 pub use settings::{camera_config, enabled, overflow, pipeline_mistakes, publish_settings};
-pub use video_file::{ReadLimits, read_video};
+pub use video_file::read_video;

@@ -6,26 +6,19 @@ use std::{
     os::fd::AsRawFd,
     path::PathBuf,
     sync::{Arc, OnceLock},
-    time::{Duration, Instant},
 };
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::sync::mpsc;
 
-use super::{
-    deps::WorkerDeps,
-    video_file::{ReadLimits, read_video},
-};
+use super::{deps::WorkerDeps, video_file::read_video};
 use crate::{
-    capture,
+    capture::{self, ReadBounds},
     describe::FileSampler,
-    http::{ApiSource, NotAsked, ServedModel},
+    http::{ApiSource, Film, NotAsked, ServedModel},
     queue::{Asked, Busy},
-    request::{Request, Video, VideoSampling},
+    request::{Request, Video},
 };
-
-/// How long a video file may take to read.
-const VIDEO_LIMIT: Duration = Duration::from_secs(60);
 
 /// The model that answers clients.
 pub struct ClientModel {
@@ -49,22 +42,23 @@ pub fn api_source(deps: &WorkerDeps, model: &Arc<OnceLock<ClientModel>>) -> ApiS
             queue.ask(Asked { request, reply }).map_err(busy)?;
             Ok(parts)
         }),
-        film: Box::new(move |bytes, sampling| {
+        film: Box::new(move |film| {
             let model = of_film.get().ok_or("the model is being loaded")?;
-            read_film(model, bytes, sampling)
+            read_film(model, film)
         }),
     }
 }
 
 /// Reads a video out of its bytes, by way of a file that is in memory only.
-fn read_film(model: &ClientModel, bytes: &[u8], sampling: VideoSampling) -> Result<Video, String> {
+fn read_film(model: &ClientModel, film: Film<'_>) -> Result<Video, String> {
+    let Film { bytes, sampling, most_bytes, is_over } = film;
     let (file, path) = file_of(bytes).map_err(|error| format!("there is no place for the video: {error}"))?;
     // GStreamer is left alone with what is no video, such as a playlist.
     if !capture::is_video(&path).map_err(|error| error.to_string())? {
         return Err("this is not a video".into());
     }
-    let limits = ReadLimits { scaling: model.served.frame_scaling, end: Some(Instant::now() + VIDEO_LIMIT) };
-    let read = read_video(&path, model.file_sampler.clone(), sampling, limits);
+    let bounds = ReadBounds { most_bytes, is_over };
+    let read = read_video(&path, model.file_sampler.clone(), sampling, model.served.frame_scaling, bounds);
     drop(file);
     let shown = path.display().to_string();
     read.map_err(|error| error.to_string().replace(&format!("{shown}: "), "").replace(&shown, "the video"))

@@ -168,7 +168,8 @@ impl Parts {
         if let Some((address, access)) = config.http.listen.zip(access) {
             let status = status_source(&self.worker, &self.reporter, commands);
             let api = config.http.api.then(|| api_source(&self.worker, &self.client_model));
-            let server = http::Server { status, api, access };
+            let metrics = Arc::clone(&self.worker.metrics);
+            let server = http::Server { status, api, access, metrics };
             let listener = http::bind(address, &server).await?;
             services.spawn(http::serve(listener, server));
         }

@@ -42,6 +42,14 @@ pub enum CaptureError {
     /// It could not be read in the time that there was.
     #[error("{0}: reading it takes too long; cut it shorter")]
     TooLong(String),
+    /// The frames that were to be taken of it are too much for the memory that there was.
+    #[error("{what}: the frames to take have more than {} MB of pixels; take fewer", most >> 20)]
+    TooManyPixels {
+        /// Which source.
+        what: String,
+        /// Bytes.
+        most: usize,
+    },
     /// It holds no video.
     #[error("{0}: there is no video in it")]
     NoVideo(String),

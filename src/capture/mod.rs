@@ -68,6 +68,6 @@ pub use error::CaptureError;
 pub use pipeline::check_pipeline;
 pub use pipeline_files::PipelineError;
 pub use probe::{CameraFacts, probe};
-pub use reference::{VideoInfo, read_frames_at, read_frames_before};
+pub use reference::{ReadBounds, VideoInfo, read_frames_at, read_frames_within};
 pub use sniff::is_video;
 pub use supervise::{Summary, run};

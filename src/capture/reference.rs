@@ -31,8 +31,8 @@ use crate::{
     resize::{FrameScaler, RgbImage},
 };
 
-/// How often the bus is left to see whether frames still come.
-const PAUSE: gst::ClockTime = gst::ClockTime::from_seconds(1);
+/// How often the bus is left to see whether frames still come, and whether anybody waits for them.
+const PAUSE: gst::ClockTime = gst::ClockTime::from_mseconds(200);
 
 /// What a whole file holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,22 +55,36 @@ pub fn read_frames_at(
     config: &CameraConfig,
     choose: impl FnOnce(VideoInfo) -> Vec<usize>,
 ) -> Result<(Vec<Frame>, VideoInfo), CaptureError> {
-    read_frames_before(config, None, choose)
+    read_frames_within(config, ReadBounds::NONE, choose)
 }
 
-/// As [`read_frames_at`], but gives up at `end`. Frames are scaled down as `config` says.
+/// When the reading of a file is given up.
+#[derive(Clone, Copy)]
+pub struct ReadBounds<'a> {
+    /// The most bytes that the returned frames may have.
+    pub most_bytes: usize,
+    /// Tells when nobody waits for them any more. It is called several times a second.
+    pub is_over: &'a dyn Fn() -> bool,
+}
+
+impl ReadBounds<'_> {
+    /// It is never given up.
+    pub const NONE: ReadBounds<'static> = ReadBounds { most_bytes: usize::MAX, is_over: &|| false };
+}
+
+/// As [`read_frames_at`], but within `bounds`. Frames are scaled down as `config` says.
 ///
 /// # Errors
-/// If the file cannot be played, or not until then.
-pub fn read_frames_before(
+/// If the file cannot be played, or not within the bounds.
+pub fn read_frames_within(
     config: &CameraConfig,
-    end: Option<Instant>,
+    bounds: ReadBounds<'_>,
     choose: impl FnOnce(VideoInfo) -> Vec<usize>,
 ) -> Result<(Vec<Frame>, VideoInfo), CaptureError> {
     init()?;
     preflight(&config.source)?;
-    let survey = Survey::of(&config.source, || is_over(end))?;
-    let info = count(config, &survey, end)?;
+    let survey = Survey::of(&config.source, bounds.is_over)?;
+    let info = count(config, &survey, bounds.is_over)?;
     let wanted = choose(info);
     let length = Duration::from_secs_f64(info.duration);
     let timestamper = Timestamper::for_source_of_length(&config.source, &survey, length);
@@ -82,15 +96,25 @@ pub fn read_frames_before(
         numbers.binary_search(&(n - 1)).is_ok()
     };
     let scaler = config.scaling.map(FrameScaler::new);
+    let kept_bytes = Arc::new(AtomicUsize::new(0));
+    let bytes = kept_bytes.clone();
     let keep = move |sample: &gst::SampleRef| {
         let (rgb, width, height) = rgb_pixels(sample.buffer()?, sample.caps()?)?;
         let small = scaler.as_ref().and_then(|it| it.scale(RgbImage::new(&rgb, width, height).ok()?));
         // The sides of what is smaller fit into u32, too.
         let small = small.map(|small| (small.rgb().into(), small.width() as u32, small.height() as u32));
-        lock(&kept).push(small.unwrap_or((rgb, width, height)));
+        let frame = small.unwrap_or((rgb, width, height));
+        if bytes.fetch_add(frame.0.len(), Ordering::Relaxed) + frame.0.len() <= bounds.most_bytes {
+            lock(&kept).push(frame);
+        }
         Some(())
     };
-    play(config, &survey, end, (pick, keep))?;
+    let is_too_large = || kept_bytes.load(Ordering::Relaxed) > bounds.most_bytes;
+    let played = play(config, &survey, &|| is_too_large() || (bounds.is_over)(), (pick, keep));
+    if is_too_large() {
+        return Err(CaptureError::TooManyPixels { what: config.source.to_string(), most: bounds.most_bytes });
+    }
+    played?;
     let picked = std::mem::take(&mut *lock(&picked));
     let frame = |(number, (rgb, width, height)): (usize, _)| {
         let pts = Duration::from_secs_f64(number as f64 / info.fps);
@@ -110,7 +134,11 @@ struct Count {
 }
 
 /// Decodes the whole file once to count its frames.
-fn count(config: &CameraConfig, survey: &Survey, end: Option<Instant>) -> Result<VideoInfo, CaptureError> {
+fn count(
+    config: &CameraConfig,
+    survey: &Survey,
+    is_over: &dyn Fn() -> bool,
+) -> Result<VideoInfo, CaptureError> {
     let counted = Arc::new(Mutex::new(Count::default()));
     let seen = counted.clone();
     let note = move |pad: &gst::Pad, pts: Option<gst::ClockTime>| {
@@ -125,7 +153,7 @@ fn count(config: &CameraConfig, survey: &Survey, end: Option<Instant>) -> Result
         }
         false
     };
-    play(config, survey, end, (note, |_: &gst::SampleRef| Some(())))?;
+    play(config, survey, is_over, (note, |_: &gst::SampleRef| Some(())))?;
     let seen = lock(&counted);
     let span = seen.last.zip(seen.first).map_or(0.0, |(last, first)| (last - first).seconds_f64());
     let measured = (seen.frames > 1 && span > 0.0).then(|| (seen.frames - 1) as f64 / span);
@@ -138,16 +166,12 @@ fn count(config: &CameraConfig, survey: &Survey, end: Option<Instant>) -> Result
     }
 }
 
-fn is_over(end: Option<Instant>) -> bool {
-    end.is_some_and(|end| Instant::now() >= end)
-}
-
-/// Plays a file to its end, until `end`. `wanted` is called with every decoded frame, in order; `keep` gets the frames
+/// Plays a file to its end, or until `is_over`. `wanted` is called with every decoded frame, in order; `keep` gets the frames
 /// for which it returns true.
 fn play(
     config: &CameraConfig,
     survey: &Survey,
-    end: Option<Instant>,
+    is_over: &dyn Fn() -> bool,
     (wanted, mut keep): (
         impl FnMut(&gst::Pad, Option<gst::ClockTime>) -> bool + Send + 'static,
         impl FnMut(&gst::SampleRef) -> Option<()> + Send + 'static,
@@ -170,23 +194,27 @@ fn play(
         keep(&sample).map(|()| gst::FlowSuccess::Ok).ok_or(gst::FlowError::NotNegotiated)
     };
     frames.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(new_sample).build());
-    let ended = wait(&pipeline, &seen, config, end);
+    let ended = wait(&pipeline, &seen, config, is_over);
     let _ = pipeline.set_state(gst::State::Null);
     ended
 }
 
-/// Waits for the end of the stream, as long as frames keep coming, and until `end`.
+/// Waits for the end of the stream, as long as frames keep coming, or until `is_over`.
 fn wait(
     pipeline: &gst::Pipeline,
     seen: &AtomicUsize,
     config: &CameraConfig,
-    end: Option<Instant>,
+    is_over: &dyn Fn() -> bool,
 ) -> Result<(), CaptureError> {
     let Some(bus) = pipeline.bus() else { return Ok(()) };
     // A failure to start is reported on the bus as well.
     let _ = pipeline.set_state(gst::State::Playing);
     let (mut missing, mut before, mut since) = (Vec::new(), 0, Instant::now());
+    let what = || config.source.to_string();
     loop {
+        if is_over() {
+            return Err(CaptureError::TooLong(what()));
+        }
         let kinds = [gst::MessageType::Eos, gst::MessageType::Error, gst::MessageType::Element];
         let message = bus.timed_pop_filtered(PAUSE, &kinds);
         match message.as_ref().map(|m| m.view()) {
@@ -201,12 +229,8 @@ fn wait(
         if now != before {
             (before, since) = (now, Instant::now());
         }
-        let what = || config.source.to_string();
         if since.elapsed() >= config.connect_timeout {
             return Err(CaptureError::Stalled { what: what(), after: config.connect_timeout });
-        }
-        if is_over(end) {
-            return Err(CaptureError::TooLong(what()));
         }
     }
 }

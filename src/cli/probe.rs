@@ -280,6 +280,7 @@ fn with_advice(error: CaptureError) -> String {
         | E::MissingPlugin { .. }
         | E::TooLarge { .. }
         | E::TooLong(_)
+        | E::TooManyPixels { .. }
         | E::UnknownLogin { .. }
         | E::HungUp { .. }
         | E::Tls { .. }

@@ -63,8 +63,9 @@ impl HttpSettings {
             let error = |_| diagnostics.error(&section.entry("listen").location, format!("{text:?}: {why}"));
             text.parse::<SocketAddr>().map_err(error).ok()
         });
+        let open = listen.filter(|address| !address.ip().to_canonical().is_loopback());
         let has_token_file = section.optional("token_file").is_some();
-        if let Some(address) = listen.filter(|address| !address.ip().is_loopback() && !has_token_file) {
+        if let Some(address) = open.filter(|_| !has_token_file) {
             let why = "lets other machines in without asking for anything: set http.token_file, or listen on \
                        loopback, such as 127.0.0.1:9180";
             diagnostics.error(&section.entry("listen").location, format!("{address} {why}"));
@@ -76,17 +77,19 @@ impl HttpSettings {
         }
         Self {
             listen,
-            token: token(section, diagnostics),
+            token: token(section, open.is_some(), diagnostics),
             tls: tls(section, folder, diagnostics),
             api,
             api_share: section.fraction("api_share"),
         }
     }
 
-    /// These settings with the token of `other`: the one thing that can change while camscribe runs.
+    /// These settings as far as `other` can change them while camscribe runs. Only the token can, and not beside the
+    /// address: it is for the one that it was set with, and may be missing for loopback.
     #[must_use]
-    pub fn with_token_of(&self, other: &Self) -> Self {
-        Self { token: other.token.clone(), ..self.clone() }
+    pub fn kept_beside(&self, other: &Self) -> Self {
+        let token = if self.listen == other.listen { &other.token } else { &self.token };
+        Self { token: token.clone(), ..self.clone() }
     }
 }
 
@@ -96,16 +99,23 @@ impl Default for HttpSettings {
     }
 }
 
-/// The token in `token_file`.
-fn token(section: &Section, diagnostics: &mut Diagnostics) -> Option<Secret> {
+/// The token in `token_file`. `is_open`: other machines can try to guess it.
+fn token(section: &Section, is_open: bool, diagnostics: &mut Diagnostics) -> Option<Secret> {
     let token = login::secret(section, "token_file", diagnostics)?;
     let location = &section.entry("token_file").location;
     if !token.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
         diagnostics
             .error(location, "names a file whose token holds a space or a character that is not ASCII");
     } else if (1..GOOD_TOKEN).contains(&token.expose().len()) {
-        let why = "names a file whose token is short enough to be guessed: `openssl rand -hex 32` makes a better one";
-        diagnostics.warning(location, why);
+        let why = format!(
+            "names a file whose token has fewer than {GOOD_TOKEN} characters and can be guessed: `openssl rand -hex \
+             32` makes a better one"
+        );
+        if is_open {
+            diagnostics.error(location, why);
+        } else {
+            diagnostics.warning(location, why);
+        }
     }
     Some(token)
 }

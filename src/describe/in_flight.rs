@@ -205,8 +205,9 @@ impl<'a> InFlight<'a> {
                 if warm_up(describer).is_err() {
                     return Err(self.give_up(error));
                 }
+                let too_large = DescribeError::TooLarge(why.clone());
                 if let Some(entry) = self.waiting.pop_front() {
-                    self.answer(entry, Err(error));
+                    self.answer(entry, Err(too_large));
                 }
             }
         }

@@ -100,7 +100,7 @@ mod tests {
         };
         let mut device = SmallDevice::new(1);
         let (texts, ended) = outcomes(&mut device, [(0..4).map(large).collect(), clips(1)].concat(), 3);
-        assert!(texts[..4].iter().all(|it| matches!(it, Err(DescribeError::OutOfMemory(_)))));
+        assert!(texts[..4].iter().all(|it| matches!(it, Err(DescribeError::TooLarge(_)))));
         assert!(texts[4].is_ok() && ended.is_ok());
         device.memory = 0;
         let (texts, ended) = outcomes(&mut device, clips(2), 3);

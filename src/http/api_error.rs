@@ -1,6 +1,6 @@
 //! Errors as OpenAI's API shapes them: a status, and a JSON object with a sentence for people and words for programs.
 
-use std::time::Duration;
+use std::{borrow::Cow, fmt::Display, time::Duration};
 
 use axum::{
     http::{
@@ -11,7 +11,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use crate::answer::DescribeError;
+use crate::{answer::DescribeError, json_input::Mistake};
 
 /// Why a request is not answered.
 #[derive(Clone, Debug)]
@@ -20,14 +20,19 @@ pub struct ApiError {
     message: String,
     /// The kind of error.
     kind: &'static str,
-    /// The field of the request that is wrong.
-    param: Option<&'static str>,
+    /// The path of the field of the request that is wrong.
+    param: Option<Cow<'static, str>>,
     code: Option<&'static str>,
     retry_after: Option<Duration>,
 }
 
 /// The longest message, in characters.
 const MAX_MESSAGE: usize = 500;
+
+/// What to do when a single request does not fit.
+const TOO_LARGE: &str = "the request is too large for the device's memory: send fewer images or frames, ask for smaller \
+                         ones with mm_processor_kwargs.size.longest_edge, or leave them whole with \
+                         mm_processor_kwargs.do_image_splitting = false";
 
 impl ApiError {
     fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
@@ -40,10 +45,16 @@ impl ApiError {
         Self { status, message, kind, param: None, code: None, retry_after: None }
     }
 
-    /// The field `param` of the request, or the request as a whole, is wrong.
-    pub fn bad_request(param: impl Into<Option<&'static str>>, message: impl Into<String>) -> Self {
-        let error = Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message);
-        Self { param: param.into(), ..error }
+    /// The request as a whole is wrong.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message)
+    }
+
+    /// What stands at `path` in the request, such as `messages[0].role`, is wrong.
+    pub fn wrong_field(path: impl Into<Cow<'static, str>>, why: impl Display) -> Self {
+        let path = path.into();
+        let error = Self::bad_request(format!("{path}: {why}"));
+        Self { param: Some(path), ..error }
     }
 
     /// The request is larger than any that is taken.
@@ -67,7 +78,7 @@ impl ApiError {
     pub fn no_model(asked: &str, served: &str) -> Self {
         let message = format!("the model {asked:?} is not served here: ask for {served:?}, or name none");
         let error = Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message);
-        Self { param: Some("model"), code: Some("model_not_found"), ..error }
+        Self { param: Some("model".into()), code: Some("model_not_found"), ..error }
     }
 
     /// There is no such path.
@@ -129,11 +140,22 @@ impl ApiError {
     }
 }
 
+impl From<Mistake> for ApiError {
+    fn from(mistake: Mistake) -> Self {
+        if mistake.path.is_empty() {
+            return Self::bad_request(format!("the body is no such JSON: {}", mistake.why));
+        }
+        Self::wrong_field(mistake.path, mistake.why)
+    }
+}
+
 impl From<DescribeError> for ApiError {
     fn from(error: DescribeError) -> Self {
         let message = error.to_string();
         match error {
-            DescribeError::Request(_) => Self::bad_request(None, message),
+            DescribeError::Request(_) => Self::bad_request(message),
+            // It would not fit later, either.
+            DescribeError::TooLarge(why) => Self::bad_request(format!("{TOO_LARGE} ({why})")),
             DescribeError::OutOfMemory(_) => Self::unavailable(message, Duration::from_secs(5)),
             DescribeError::Unavailable { retry_after, .. } => Self::unavailable(message, retry_after),
             DescribeError::Device(_) => Self::internal(message),

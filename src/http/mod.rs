@@ -5,6 +5,8 @@
 //! |---|---|
 //! | `server.rs`, `connections.rs` | the port, the router, how many connections may be open |
 //! | `access.rs`, `tls.rs` | who may come in |
+//! | `unread.rs` | what clients still send when they are answered already |
+//! | `exchange.rs` | what is counted and logged of each request |
 //! | `status.rs` | `/metrics`, `/healthz`, `/readyz` |
 //! | `openai/` | `/v1`: questions to the model |
 //! | `api_error.rs` | errors as OpenAI's API shapes them |
@@ -14,17 +16,19 @@
 mod access;
 mod api_error;
 mod connections;
+mod exchange;
 mod openai;
 mod server;
 mod status;
 mod tls;
+mod unread;
 
 #[cfg(test)]
 mod tests;
 
 pub use access::Access;
 pub use api_error::ApiError;
-pub use openai::{ApiSource, FilmReader, NotAsked, ServedModel, read_request};
+pub use openai::{ApiSource, Film, FilmReader, NotAsked, ServedModel, read_request};
 pub use server::{BindError, Server, bind, serve};
 pub use status::StatusSource;
 pub use tls::{ServerTlsError, server_config};

@@ -18,9 +18,12 @@ use tokio::{
 use super::{
     access::{self, Access},
     connections::{Connection, Connections, WatchedStream},
+    exchange,
     openai::{self, ApiSource},
     status::{self, StatusSource},
+    unread,
 };
+use crate::metrics::Metrics;
 
 /// How many connections may be open. Monitoring of one machine needs far fewer.
 const MAX_CONNECTIONS: usize = 32;
@@ -52,6 +55,8 @@ pub struct Server {
     pub api: Option<ApiSource>,
     /// Who may come in, and how.
     pub access: Arc<Access>,
+    /// Where requests are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Listens on `address` for `server`.
@@ -72,12 +77,14 @@ pub async fn bind(address: SocketAddr, server: &Server) -> Result<TcpListener, B
 
 /// Answers requests until the task is aborted.
 pub async fn serve(listener: TcpListener, server: Server) {
-    let Server { status, api, access } = server;
+    let Server { status, api, access, metrics } = server;
     let most = if api.is_some() { MAX_CONNECTIONS_WITH_API } else { MAX_CONNECTIONS };
     let mut connections = Connections::new(most);
     let router = status::router(status)
         .merge(openai::router(api))
-        .layer(middleware::from_fn_with_state(Arc::clone(&access), access::check));
+        .layer(middleware::from_fn_with_state(Arc::clone(&access), access::check))
+        .layer(middleware::from_fn(unread::discard))
+        .layer(middleware::from_fn_with_state(metrics, exchange::note));
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {

@@ -16,11 +16,13 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Access, ApiSource, NotAsked, ServedModel, Server, StatusSource, bind, serve};
+use super::{Access, ApiSource, Film, NotAsked, ServedModel, Server, StatusSource, bind, serve};
 use crate::{
     answer::{DescribeError, Description, Part, Piece, StageTimes, Token, TokenScore},
+    config::Secret,
     event::{FinishReason, Tokens},
-    request::{Content, Request},
+    metrics::{Metrics, Readings, TextFormat},
+    request::{Content, Request, Video},
 };
 
 /// How long a test waits for anything.
@@ -33,6 +35,7 @@ type Asked = (Request, UnboundedSender<Part>);
 struct Served {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
+    metrics: Arc<Metrics>,
     task: JoinHandle<()>,
 }
 
@@ -47,6 +50,20 @@ impl Served {
     async fn start(
         answer: impl Fn(&Request) -> Result<Option<Vec<Part>>, NotAsked> + Send + Sync + 'static,
     ) -> Self {
+        let film = |_: Film<'_>| Err("this is not a video".into());
+        Self::start_with(None, answer, film).await
+    }
+
+    /// One that refuses all questions of who has the token `right`.
+    async fn with_token() -> Self {
+        Self::start_with(Some("right"), |_| Err(NotAsked::Busy), |_| Err("this is not a video".into())).await
+    }
+
+    async fn start_with(
+        token: Option<&str>,
+        answer: impl Fn(&Request) -> Result<Option<Vec<Part>>, NotAsked> + Send + Sync + 'static,
+        film: impl Fn(Film<'_>) -> Result<Video, String> + Send + Sync + 'static,
+    ) -> Self {
         let asked: Arc<Mutex<Vec<_>>> = Arc::default();
         let noted = Arc::clone(&asked);
         let ask = move |request: Request| {
@@ -60,6 +77,8 @@ impl Served {
         let model =
             ServedModel { id: "org/tiny".into(), loaded_at: 1, max_tokens: Some(2048), frame_scaling: None };
         let address = "127.0.0.1:0".parse().unwrap();
+        let token = token.map(Secret::new);
+        let metrics = Arc::new(Metrics::new());
         let server = Server {
             status: StatusSource {
                 metrics: Box::new(|_| "metrics".into()),
@@ -69,13 +88,14 @@ impl Served {
             api: Some(ApiSource {
                 model: Box::new(move || Some(model.clone())),
                 ask: Box::new(ask),
-                film: Box::new(|_, _| Err("this is not a video".into())),
+                film: Box::new(film),
             }),
-            access: Arc::new(Access::new(address, None, None).unwrap()),
+            access: Arc::new(Access::new(address, token, None).unwrap()),
+            metrics: Arc::clone(&metrics),
         };
         let listener: TcpListener = bind(address, &server).await.unwrap();
         let address = listener.local_addr().unwrap();
-        Self { address, asked, task: tokio::spawn(serve(listener, server)) }
+        Self { address, asked, metrics, task: tokio::spawn(serve(listener, server)) }
     }
 
     /// One that answers each question with these parts.
@@ -254,6 +274,10 @@ async fn what_fails_before_the_first_word_has_a_status_and_later_an_event() {
         let reply = server.post(&question(&json!({"stream": stream}))).await;
         assert_eq!(reply.error(), (400, "too long".into()));
     }
+    let large = Part::End(Err(DescribeError::TooLarge("2 GB are missing".into())));
+    let (status, why) = Served::answering(vec![large]).await.post(&question(&json!({}))).await.error();
+    let why = why.as_str().unwrap();
+    assert!(status == 400 && why.contains("fewer images") && why.ends_with("(2 GB are missing)"), "{why}");
     let server = Served::answering(vec![piece("A "), failed()]).await;
     let (events, ended) = server.post(&question(&json!({"stream": true}))).await.events();
     assert_eq!((&events[2]["error"]["message"], ended), (&json!("too long"), true));
@@ -364,4 +388,122 @@ async fn images_reach_the_model_and_outside_ones_are_not_fetched() {
     assert_eq!(read(client).await.status, 200);
     let (status, why) = server.post(&ask("http://127.0.0.1:1/a.png".into())).await.error();
     assert!(status == 400 && why.as_str().unwrap().contains("nothing is fetched"), "{why}");
+}
+
+/// Sends a question of so many bytes all at once, as most clients do, and only then reads the answer.
+async fn send_all_then_read(server: &Served, headers: &str, length: usize) -> Result<u16, std::io::Error> {
+    let mut stream = TcpStream::connect(server.address).await?;
+    let head = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n"
+    );
+    stream.write_all(head.as_bytes()).await?;
+    for _ in 0..length >> 16 {
+        stream.write_all(&[b'x'; 1 << 16]).await?;
+    }
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await?;
+    Ok(std::str::from_utf8(&answer[9..]).unwrap().parse().unwrap())
+}
+
+#[tokio::test]
+async fn a_client_that_sends_all_before_it_reads_comes_to_read_why_it_is_refused() {
+    let server = Served::with_token().await;
+    let (wrong, right) = ("Authorization: Bearer wrong\r\n", "Authorization: Bearer right\r\n");
+    let json = "Content-Type: application/json\r\n";
+    for (headers, length, wanted) in [
+        (format!("{wrong}{json}"), 5 << 20, 401),
+        (format!("{wrong}{json}Connection: close\r\n"), 5 << 20, 401),
+        (format!("{right}{json}Origin: http://evil.example\r\n"), 5 << 20, 403),
+        (right.to_owned(), 20 << 20, 415),
+        (format!("{right}Connection: close\r\n"), 20 << 20, 415),
+        (format!("{right}{json}"), (64 << 20) + (1 << 16), 413),
+    ] {
+        // A reset may come late: more than one try finds it.
+        for _ in 0..3 {
+            let answered = timeout(LIMIT, send_all_then_read(&server, &headers, length)).await.unwrap();
+            assert_eq!(answered.ok(), Some(wanted), "{headers}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_cannot_send_for_ever() {
+    let server = Served::with_token().await;
+    let headers = "Authorization: Bearer wrong\r\n";
+    let sent = timeout(LIMIT, send_all_then_read(&server, headers, 1 << 30)).await.expect("an end");
+    assert!(sent.is_err(), "{sent:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_waits_to_be_told_to_go_on_is_refused_without_a_body() {
+    let server = Served::with_token().await;
+    let headers = "Authorization: Bearer wrong\r\nExpect: 100-continue\r\n";
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let head = format!("POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n{headers}\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The end of the connection comes without one byte of the body.
+    assert_eq!(read(stream).await.status, 401);
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_ends_the_reading_of_its_video() {
+    let (tell, mut told) = unbounded_channel();
+    let film = move |film: Film<'_>| {
+        tell.send("begun").unwrap();
+        while !(film.is_over)() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        tell.send("given up").unwrap();
+        Err("nobody waits for it".into())
+    };
+    let server = Served::start_with(None, |_| Ok(None), film).await;
+    let part = json!({"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}});
+    let body = json!({"messages": [{"role": "user", "content": [part]}]});
+    // The next one gets the lane that the first one leaves.
+    for _ in 0..2 {
+        let client = server.post_unread(&body).await;
+        assert_eq!(timeout(LIMIT, told.recv()).await.unwrap(), Some("begun"));
+        drop(client);
+        assert_eq!(timeout(LIMIT, told.recv()).await.unwrap(), Some("given up"));
+    }
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_route_and_end_and_answers_by_their_tokens() {
+    let server = Served::answering(vec![piece("A "), piece("cat."), end("A cat.")]).await;
+    for stream in [false, true] {
+        assert_eq!(server.post(&question(&json!({"stream": stream}))).await.status, 200);
+    }
+    assert_eq!(server.post(&question(&json!({"n": 2}))).await.status, 400);
+    assert_eq!(server.exchange("GET", "/nothing", "", "").await.status, 404);
+    let waiting = Served::waiting().await;
+    drop(waiting.post_unread(&question(&json!({}))).await);
+    for (server, lines) in [
+        (
+            &server,
+            &[
+                "camscribe_http_requests_total{route=\"chat_completions\",status=\"2xx\"} 2",
+                "camscribe_http_requests_total{route=\"chat_completions\",status=\"4xx\"} 1",
+                "camscribe_http_requests_total{route=\"other\",status=\"4xx\"} 1",
+                "camscribe_http_refused_total{reason=\"invalid\"} 2",
+                "camscribe_client_tokens_total{kind=\"prompt\"} 18",
+                "camscribe_client_tokens_total{kind=\"generated\"} 4",
+                "camscribe_client_first_token_seconds_count 2",
+                "camscribe_client_answer_seconds_count 2",
+            ][..],
+        ),
+        (&waiting, &["camscribe_http_requests_total{route=\"chat_completions\",status=\"gone\"} 1"][..]),
+    ] {
+        // A request is counted when its answer was sent, which a client may come to know before.
+        let counted = async {
+            loop {
+                let page = server.metrics.page(&Readings::default(), TextFormat::Prometheus);
+                if lines.iter().all(|line| page.lines().any(|other| other == *line)) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(LIMIT, counted).await.unwrap_or_else(|_| panic!("{lines:?}"));
+    }
 }

@@ -81,6 +81,82 @@ label! {
     }
 }
 
+label! {
+    /// What a request over HTTP is for.
+    Route {
+        /// `/v1/chat/completions`.
+        Chat = "chat_completions",
+        /// `/v1/decisions`.
+        Decisions = "decisions",
+        /// `/v1/models`.
+        Models = "models",
+        /// Metrics and health.
+        Status = "status",
+        /// What there is no route for.
+        Other = "other",
+    }
+}
+
+label! {
+    /// How a request over HTTP ended.
+    StatusClass {
+        /// Answered.
+        Success = "2xx",
+        /// Refused for what the client did.
+        ClientError = "4xx",
+        /// Refused for the state of camscribe.
+        ServerError = "5xx",
+        /// The client went away before it was answered.
+        Gone = "gone",
+    }
+}
+
+label! {
+    /// Why a request over HTTP was refused.
+    Refusal {
+        /// 401.
+        Unauthorised = "unauthorised",
+        /// 403.
+        Forbidden = "forbidden",
+        /// 413.
+        TooLarge = "too_large",
+        /// 408.
+        TooSlow = "too_slow",
+        /// 429.
+        Busy = "busy",
+        /// 503.
+        Unavailable = "unavailable",
+        /// Any other 4xx.
+        Invalid = "invalid",
+        /// Any other 5xx.
+        Failed = "failed",
+    }
+}
+
+impl Route {
+    /// All routes.
+    pub const ALL: [Self; 5] = [Self::Chat, Self::Decisions, Self::Models, Self::Status, Self::Other];
+}
+
+impl StatusClass {
+    /// All classes.
+    pub const ALL: [Self; 4] = [Self::Success, Self::ClientError, Self::ServerError, Self::Gone];
+}
+
+impl Refusal {
+    /// All reasons.
+    pub const ALL: [Self; 8] = [
+        Self::Unauthorised,
+        Self::Forbidden,
+        Self::TooLarge,
+        Self::TooSlow,
+        Self::Busy,
+        Self::Unavailable,
+        Self::Invalid,
+        Self::Failed,
+    ];
+}
+
 impl EncodeLabelValue for CameraState {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
         encoder.write_str(self.as_str())
@@ -124,6 +200,22 @@ pub struct OfShare {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OfTokens {
     pub camera: CameraId,
+    pub kind: TokenKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfRequest {
+    pub route: Route,
+    pub status: StatusClass,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfRefusal {
+    pub reason: Refusal,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfClientTokens {
     pub kind: TokenKind,
 }
 

@@ -5,17 +5,20 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `registry.rs` | what is counted here, and the page |
+//! | `clients.rs` | what is counted of requests over HTTP |
 //! | `readings.rs`, `process.rs` | what other modules own, and what the system knows of the process |
 //! | `text_format.rs` | the formats of the page |
 //! | `labels.rs` | the labels and their values |
 
+mod clients;
 mod labels;
 mod process;
 mod readings;
 mod registry;
 mod text_format;
 
-pub use labels::{Reason, Stage, TokenKind};
+pub use clients::ClientMetrics;
+pub use labels::{Reason, Refusal, Route, Stage, StatusClass, TokenKind};
 pub use readings::{CameraCounts, CameraReading, Readings};
 pub use registry::Metrics;
 pub use text_format::TextFormat;

@@ -17,6 +17,7 @@ use prometheus_client::{
 };
 
 use super::{
+    clients::ClientMetrics,
     labels::{
         OfBuild, OfCamera, OfDevice, OfDrop, OfGpu, OfModel, OfShare, OfStage, OfTokens, Reason, Stage,
         TokenKind,
@@ -63,6 +64,8 @@ pub struct Metrics {
     reload_succeeded: Gauge,
     reload_time: Gauge<f64, AtomicU64>,
     readings: ReadingMetrics,
+    /// What is counted of requests over HTTP.
+    pub clients: ClientMetrics,
     /// The cameras that something was counted of.
     counted: Mutex<BTreeSet<CameraId>>,
 }
@@ -128,6 +131,7 @@ impl Metrics {
         let help = "Batches that did not fit into the memory of the model's device";
         r.register("camscribe_device_out_of_memory", help, metrics.out_of_memory.clone());
         metrics.readings.register(r);
+        metrics.clients.register(r);
         metrics.registry = registry;
         metrics.build.get_or_create(&OfBuild { version: crate::VERSION.into() }).set(1);
         metrics.reloaded(true);
@@ -332,10 +336,13 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::{
-        super::readings::{CameraCounts, CameraReading},
+        super::{
+            labels::{Refusal, Route, StatusClass},
+            readings::{CameraCounts, CameraReading},
+        },
         *,
     };
-    use crate::camera::CameraState;
+    use crate::{camera::CameraState, event::Tokens};
 
     fn camera(name: &str) -> CameraId {
         name.parse().unwrap()
@@ -390,6 +397,32 @@ mod tests {
         }
         assert!(line(&page, "process_resident_memory_bytes").unwrap() > 1e6);
         assert!(page.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn requests_of_clients_are_counted_from_zero() {
+        let metrics = Metrics::new();
+        let page = |metrics: &Metrics| metrics.page(&Readings::default(), TextFormat::OpenMetrics);
+        let chat = "camscribe_http_requests_total{route=\"chat_completions\",status=\"2xx\"}";
+        assert_eq!(line(&page(&metrics), chat), Some(0.0));
+        metrics.clients.request(Route::Chat, StatusClass::Success, None);
+        metrics.clients.request(Route::Chat, StatusClass::ClientError, Some(Refusal::Busy));
+        metrics.clients.began(Duration::from_millis(300));
+        metrics.clients.answered(Tokens { prompt: 9, image: 4, generated: 2 }, Duration::from_millis(1500));
+        let page = page(&metrics);
+        for (start, value) in [
+            (chat, 1.0),
+            ("camscribe_http_requests_total{route=\"chat_completions\",status=\"4xx\"}", 1.0),
+            ("camscribe_http_refused_total{reason=\"busy\"}", 1.0),
+            ("camscribe_http_refused_total{reason=\"too_slow\"}", 0.0),
+            ("camscribe_client_tokens_total{kind=\"prompt\"}", 9.0),
+            ("camscribe_client_tokens_total{kind=\"generated\"}", 2.0),
+            ("camscribe_client_first_token_seconds_bucket{le=\"0.25\"}", 0.0),
+            ("camscribe_client_first_token_seconds_bucket{le=\"0.5\"}", 1.0),
+            ("camscribe_client_answer_seconds_sum", 1.5),
+        ] {
+            assert_eq!(line(&page, start), Some(value), "{start}\n{page}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 
 use camscribe::{
     camera::CameraState,
-    capture::{self, CaptureError},
+    capture::{self, CaptureError, ReadBounds},
     clip::WindowConfig,
     config::{FrameSampling, Login, Origin, ParsedSource, Secret, Transport, mask, test_source::TestContent},
     frame::Clock,
@@ -537,6 +537,14 @@ async fn frames_can_be_read_by_index() {
         "{times:?}"
     );
     assert!(frames[0].rgb != frames[1].rgb && frames[1].rgb != frames[2].rgb);
+    // Two of the three have room.
+    let within = |most_bytes, is_over: &dyn Fn() -> bool| {
+        capture::read_frames_within(&config, ReadBounds { most_bytes, is_over }, |_| vec![0, 17, 59])
+    };
+    let frame = 320 * 240 * 3;
+    assert_eq!(within(3 * frame, &|| false).unwrap().0.len(), 3);
+    assert!(matches!(within(3 * frame - 1, &|| false), Err(CaptureError::TooManyPixels { .. })));
+    assert!(within(3 * frame, &|| true).is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]

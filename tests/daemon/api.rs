@@ -24,7 +24,7 @@ const WIDTH: u32 = 640;
 const HEIGHT: u32 = 360;
 
 /// A picture of 96 x 64 pixels with a square of this colour, as the bytes of a file.
-fn picture(format: ImageFormat, colour: [u8; 3]) -> Vec<u8> {
+pub(crate) fn picture(format: ImageFormat, colour: [u8; 3]) -> Vec<u8> {
     let image = RgbImage::from_fn(96, 64, |x, y| {
         let inside = (20..44).contains(&x) && (20..44).contains(&y);
         image::Rgb(if inside { colour } else { [240; 3] })
@@ -53,7 +53,7 @@ fn data_url(media_type: &str, data: &[Vec<u8>]) -> String {
     format!("data:{media_type};base64,{}", data.join(","))
 }
 
-fn image_part(bytes: Vec<u8>) -> Value {
+pub(crate) fn image_part(bytes: Vec<u8>) -> Value {
     json!({"type": "image_url", "image_url": {"url": data_url("image/png", &[bytes])}})
 }
 
@@ -61,7 +61,7 @@ fn video_part(url: String) -> Value {
     json!({"type": "video_url", "video_url": {"url": url}})
 }
 
-fn text_part(text: &str) -> Value {
+pub(crate) fn text_part(text: &str) -> Value {
     json!({"type": "text", "text": text})
 }
 
@@ -267,11 +267,11 @@ fn typed_questions_are_answered_by_probabilities() {
         (json!({"input": "x", "questions": []}), "questions: there must be 1 to 64"),
         (
             json!({"input": "x", "questions": [{"type": "riddle", "instructions": "?"}]}),
-            "question 1: unknown variant",
+            "questions[0]: unknown variant",
         ),
         (
             json!({"input": "x", "questions": [{"type": "choice", "instructions": "?", "choices": [{"value": "a"}]}]}),
-            "question 1: there must be 2 to 64",
+            "questions[0]: there must be 2 to 64",
         ),
         (
             json!({"input": "x", "questions": [{"type": "score", "instructions": "?",
@@ -397,7 +397,7 @@ fn hostile_bodies_get_one_clear_error_each_and_the_model_goes_on() {
         (image("data:text/html;base64,PGh0bWw+"), "this is no JPEG"),
         (image("data:image/png;base64,"), "this is no JPEG"),
         (image("data:image/png;base64,%%%"), "not valid base64"),
-        (image(&data_url("image/png", &[claims])), "part 1: "),
+        (image(&data_url("image/png", &[claims])), "messages[0].content[0]: "),
         (question(json!(many_bombs), json!({})).to_string(), "MB of pixels"),
         (
             video(data_url("application/vnd.apple.mpegurl", std::slice::from_ref(&playlist))),
@@ -466,6 +466,8 @@ fn a_token_is_asked_for_and_another_one_after_a_reload() {
     let (code, log) = server.stop();
     assert_eq!(code, Some(0));
     assert!(!log.contains(first) && !log.contains(second));
+    assert!(log.contains("HTTP: POST /v1/chat/completions: 401 after "), "{log}");
+    assert!(log.contains("HTTP: GET /v1/models: 200 after "), "{log}");
 }
 
 #[test]

@@ -383,3 +383,26 @@ fn all_errors_are_reported_at_once_in_the_order_of_the_file() {
         assert!(reported.contains(expected), "{}", answer.err);
     }
 }
+
+#[test]
+fn a_token_that_can_be_guessed_is_a_mistake_where_other_machines_can_connect_and_a_warning_on_loopback() {
+    let check = |listen: &str, token: &str| {
+        let config = format!("{PORCH}[http]\nlisten = \"{listen}\"\ntoken_file = \"/token\"\n");
+        let check = Check::of("").file("token", token, 0o600);
+        let path = check.path("token").display().to_string();
+        check.file("c.toml", &config.replace("/token", &path), 0o644).run()
+    };
+    let told = "http.token_file: names a file whose token has fewer than 16 characters";
+    for (listen, token, code, is_told) in [
+        ("0.0.0.0:9180", "fifteen-letters", Some(78), true),
+        ("[::]:9180", "fifteen-letters", Some(78), true),
+        ("0.0.0.0:9180", "sixteen--letters", Some(0), false),
+        ("127.0.0.1:9180", "fifteen-letters", Some(0), true),
+        ("[::1]:9180", "sixteen--letters", Some(0), false),
+    ] {
+        let answer = check(listen, token);
+        assert_eq!((answer.code, answer.err.contains(told)), (code, is_told), "{listen} {token}: {answer:?}");
+        assert!(!is_told || answer.err.contains("`openssl rand -hex 32`"), "{answer:?}");
+        assert!(!answer.err.contains(token), "{answer:?}");
+    }
+}

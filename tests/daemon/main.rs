@@ -30,6 +30,7 @@ mod config_questions;
 mod describe;
 mod end_to_end;
 mod forget;
+mod load;
 mod log;
 mod probe;
 mod pull;

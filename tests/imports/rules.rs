@@ -27,6 +27,7 @@ pub const LAYERS: &[&[&str]] = &[
         "device",
         "heartbeat",
         "interval",
+        "json_input",
         "logging",
         "memory",
         "ownership",

@@ -15,6 +15,7 @@ use crate::{
     chat_format::{self, DataUrl, Part, Turn},
     describe::Describer,
     image_file,
+    json_input::{self, Mistake},
     request::{Content, Message, VideoSampling},
 };
 
@@ -61,13 +62,13 @@ pub fn read(file: &Path, sampling: VideoSampling, model: &dyn Describer) -> anyh
 ///
 /// # Errors
 /// What is wrong with it, and where.
-fn messages(text: &str) -> Result<Vec<Turn>, String> {
-    let document: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+fn messages(text: &str) -> Result<Vec<Turn>, Mistake> {
+    let document: Value = json_input::from_slice(text.as_bytes())?;
     let list = match document {
         Value::Object(mut object) => object.remove("messages").unwrap_or_default(),
         list => list,
     };
-    chat_format::turns(list)
+    chat_format::turns(list, "messages")
 }
 
 fn named(file: &Path) -> String {

@@ -5,7 +5,8 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::{
-    app::{self, ReadLimits},
+    app,
+    capture::ReadBounds,
     describe::Describer,
     image_file,
     request::{Picture, Video, VideoSampling},
@@ -24,5 +25,5 @@ pub fn image(path: &Path) -> anyhow::Result<Picture> {
 /// # Errors
 /// When it cannot be read, or the model has no rule for videos.
 pub fn video(path: &Path, sampling: VideoSampling, model: &dyn Describer) -> anyhow::Result<Video> {
-    app::read_video(path, model.file_sampler(), sampling, ReadLimits::default())
+    app::read_video(path, model.file_sampler(), sampling, None, ReadBounds::NONE)
 }

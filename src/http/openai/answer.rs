@@ -1,10 +1,10 @@
 //! An answer as it comes from the model.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc::UnboundedReceiver};
 
-use super::intake::Place;
+use super::{super::exchange::Exchange, intake::Place};
 use crate::answer::{DescribeError, Part};
 
 /// An answer as it is made. Dropping it takes the question back.
@@ -14,13 +14,19 @@ pub struct Answer {
     first: Option<Part>,
     /// Held until the model is done: should the memory not be enough, it begins again.
     pixels: Option<OwnedSemaphorePermit>,
+    exchange: Arc<Exchange>,
     _place: Place,
 }
 
 impl Answer {
-    /// The answer whose `parts` will come. `pixels` are those of the question.
-    pub fn new(parts: UnboundedReceiver<Part>, pixels: OwnedSemaphorePermit, place: Place) -> Self {
-        Self { parts, first: None, pixels: Some(pixels), _place: place }
+    /// The answer whose `parts` will come. `pixels` are those of the question; `exchange` is what it belongs to.
+    pub fn new(
+        parts: UnboundedReceiver<Part>,
+        pixels: OwnedSemaphorePermit,
+        exchange: Arc<Exchange>,
+        place: Place,
+    ) -> Self {
+        Self { parts, first: None, pixels: Some(pixels), exchange, _place: place }
     }
 
     /// Makes `part` the next one again.
@@ -37,8 +43,14 @@ impl Answer {
             let retry_after = Duration::from_secs(10);
             Part::End(Err(DescribeError::Unavailable { reason: "it has been stopped".into(), retry_after }))
         });
-        if matches!(part, Part::End(_)) {
-            self.pixels = None;
+        match &part {
+            Part::Piece(_) => self.exchange.began(),
+            Part::End(end) => {
+                self.pixels = None;
+                if let Ok(answer) = end {
+                    self.exchange.answered(answer.tokens);
+                }
+            }
         }
         part
     }

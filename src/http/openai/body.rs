@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     chat_format::{self, Part, Turn},
+    json_input::{self, Whole},
     request::{AnswerFormat, Request, Sampling, VideoSampling},
 };
 
@@ -36,27 +37,30 @@ const MAX_VALUES: usize = 500_000;
 const MAX_SCHEMA: usize = 64 << 10;
 const MAX_REFERENCES: usize = 64;
 
+/// The field of the conversation.
+const MESSAGES: &str = "messages";
+
 #[derive(Deserialize)]
 struct Body {
     model: Option<String>,
     messages: Option<Value>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
-    max_tokens: Option<u64>,
-    max_completion_tokens: Option<u64>,
+    max_tokens: Option<Whole<u64>>,
+    max_completion_tokens: Option<Whole<u64>>,
     temperature: Option<f64>,
     top_p: Option<f64>,
-    top_k: Option<i64>,
+    top_k: Option<Whole<i64>>,
     min_p: Option<f64>,
-    seed: Option<i64>,
+    seed: Option<Whole<i64>>,
     repetition_penalty: Option<f64>,
     frequency_penalty: Option<f64>,
     presence_penalty: Option<f64>,
     logit_bias: Option<Map<String, Value>>,
     stop: Option<Stop>,
-    n: Option<u64>,
+    n: Option<Whole<u64>>,
     logprobs: Option<bool>,
-    top_logprobs: Option<u64>,
+    top_logprobs: Option<Whole<u64>>,
     response_format: Option<ResponseFormat>,
     tools: Option<Vec<Value>>,
     functions: Option<Vec<Value>>,
@@ -73,7 +77,7 @@ struct StreamOptions {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a text, or a list of texts")]
 enum Stop {
     One(String),
     Several(Vec<String>),
@@ -100,6 +104,8 @@ pub struct Chat {
     pub delivery: Delivery,
     /// The conversation.
     pub turns: Vec<Turn>,
+    /// The field of the body that it stands in.
+    pub path: &'static str,
     /// What frames are told of, and which frames of video files are taken.
     pub video: VideoOptions,
     /// Which frames of video files are taken.
@@ -125,7 +131,7 @@ impl Chat {
     pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
         let body: Body = from_json(body)?;
         body.refuse_unsupported()?;
-        let wrong = |param| move |why: String| ApiError::bad_request(Some(param), format!("{param}: {why}"));
+        let wrong = |field| move |why: String| ApiError::wrong_field(field, why);
         let (sampling, stop, logprobs) = (body.sampling()?, body.stop()?, body.logprobs()?);
         let max_tokens = body.max_tokens()?;
         let format = match body.response_format {
@@ -139,8 +145,8 @@ impl Chat {
                 return Err(wrong("response_format")("json_schema has no schema".into()));
             }
         };
-        let turns = chat_format::turns(body.messages.unwrap_or_default()).map_err(wrong("messages"))?;
-        check_length(&turns).map_err(wrong("messages"))?;
+        let turns = chat_format::turns(body.messages.unwrap_or_default(), MESSAGES)?;
+        check_length(&turns).map_err(wrong(MESSAGES))?;
         let processor = body.mm_processor_kwargs.unwrap_or_default();
         let video = body.media_io_kwargs.unwrap_or_default().video();
         let images = processor.images(is_low_detail(&turns)).map_err(wrong("mm_processor_kwargs"))?;
@@ -153,6 +159,7 @@ impl Chat {
                 include_usage: include_usage.unwrap_or(false),
             },
             turns,
+            path: MESSAGES,
             video,
             sampling: of_files,
             request: Request { max_tokens, sampling, images, stop, logprobs, format, ..Request::default() },
@@ -169,7 +176,7 @@ impl Body {
         let other_than_text =
             |list: &Vec<String>| list.iter().any(|modality| !modality.eq_ignore_ascii_case("text"));
         let refusals = [
-            (self.n.is_some_and(|n| n != 1), "n", "only one answer a request is possible"),
+            (self.n.is_some_and(|n| n != Whole(1)), "n", "only one answer a request is possible"),
             (
                 may_call && (has_tools(&self.tools) || has_tools(&self.functions)),
                 "tools",
@@ -194,15 +201,15 @@ impl Body {
             ),
         ];
         match refusals.into_iter().find(|(is_wrong, ..)| *is_wrong) {
-            Some((_, param, why)) => Err(ApiError::bad_request(Some(param), format!("{param}: {why}"))),
+            Some((_, field, why)) => Err(ApiError::wrong_field(field, why)),
             None => Ok(()),
         }
     }
 
     fn max_tokens(&self) -> Result<usize, ApiError> {
-        let asked = self.max_completion_tokens.or(self.max_tokens).unwrap_or(DEFAULT_MAX_TOKENS);
+        let asked = self.max_completion_tokens.or(self.max_tokens).map_or(DEFAULT_MAX_TOKENS, |it| it.0);
         if asked == 0 {
-            return Err(ApiError::bad_request(Some("max_tokens"), "max_tokens: it must be at least 1"));
+            return Err(ApiError::wrong_field("max_tokens", "it must be at least 1"));
         }
         Ok(asked.min(MAX_MAX_TOKENS) as usize)
     }
@@ -212,12 +219,12 @@ impl Body {
             temperature: self.temperature,
             top_p: self.top_p,
             // As vLLM has it, -1 is all, too.
-            top_k: self.top_k.map(|k| usize::try_from(k).unwrap_or(0)),
+            top_k: self.top_k.map(|k| usize::try_from(k.0).unwrap_or(0)),
             repetition_penalty: self.repetition_penalty,
             // Only to be the same again.
-            seed: self.seed.unwrap_or(0).cast_unsigned(),
+            seed: self.seed.map_or(0, |seed| seed.0).cast_unsigned(),
         };
-        sampling.check().map_err(|why| ApiError::bad_request(None, why))?;
+        sampling.check().map_err(ApiError::bad_request)?;
         Ok(sampling)
     }
 
@@ -229,15 +236,15 @@ impl Body {
         };
         let is_usable = |text: &String| (1..=MAX_STOP_BYTES).contains(&text.len());
         if stop.len() > MAX_STOP || !stop.iter().all(is_usable) {
-            let why = format!("stop: it must be up to {MAX_STOP} texts of 1 to {MAX_STOP_BYTES} bytes");
-            return Err(ApiError::bad_request(Some("stop"), why));
+            let why = format!("it must be up to {MAX_STOP} texts of 1 to {MAX_STOP_BYTES} bytes");
+            return Err(ApiError::wrong_field("stop", why));
         }
         Ok(stop)
     }
 
     fn logprobs(&self) -> Result<Option<usize>, ApiError> {
-        let wrong = |why: &str| ApiError::bad_request(Some("top_logprobs"), format!("top_logprobs: {why}"));
-        let top = self.top_logprobs.unwrap_or(0);
+        let wrong = |why: &str| ApiError::wrong_field("top_logprobs", why);
+        let top = self.top_logprobs.map_or(0, |top| top.0);
         match self.logprobs.unwrap_or(false) {
             false if top > 0 => Err(wrong("it needs logprobs = true beside it")),
             false => Ok(None),
@@ -255,10 +262,9 @@ pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     // Commas in texts count, too: texts are short.
     let values = body.iter().filter(|byte| matches!(byte, b',' | b':' | b'[' | b'{')).count();
     if values > MAX_VALUES {
-        return Err(ApiError::bad_request(None, format!("the body holds more than {MAX_VALUES} values")));
+        return Err(ApiError::bad_request(format!("the body holds more than {MAX_VALUES} values")));
     }
-    serde_json::from_slice(body)
-        .map_err(|error| ApiError::bad_request(None, format!("the body is no such JSON: {error}")))
+    Ok(json_input::from_slice(body)?)
 }
 
 /// Checks how long a conversation is.
@@ -353,6 +359,46 @@ mod tests {
     }
 
     #[test]
+    fn whole_numbers_may_be_written_as_fractions() {
+        let chat = parse(json!({
+            "max_tokens": 100.0, "n": 1.0, "top_k": 40.0, "seed": 7.0, "logprobs": true, "top_logprobs": 2.0,
+            "mm_processor_kwargs": {"size": {"longest_edge": 512.0}, "num_frames": 8.0},
+            "media_io_kwargs": {"video": {"num_frames": -1.0, "frames_indices": [0.0], "total_num_frames": 9.0}},
+        }))
+        .unwrap();
+        let Request { max_tokens, sampling, logprobs, images, .. } = chat.request;
+        assert_eq!((max_tokens, sampling.top_k, sampling.seed, logprobs), (100, Some(40), 7, Some(2)));
+        assert_eq!((images.longest_edge, chat.sampling.max_frames), (Some(512), Some(8)));
+        assert!(parse(json!({"n": 2.0})).err().unwrap().contains("n: only one answer"));
+    }
+
+    #[test]
+    fn what_has_the_wrong_type_is_told_with_its_path() {
+        let image = json!({"role": "user", "content": [{"type": "image_url", "image_url": {"link": "a"}}]});
+        for (fields, path) in [
+            (json!({"max_tokens": 1.5}), "max_tokens"),
+            (json!({"temperature": "x".repeat(100_000)}), "temperature"),
+            (json!({"stream_options": {"include_usage": 1}}), "stream_options.include_usage"),
+            (json!({"stop": 1}), "stop"),
+            (
+                json!({"mm_processor_kwargs": {"size": {"longest_edge": -1}}}),
+                "mm_processor_kwargs.size.longest_edge",
+            ),
+            (
+                json!({"media_io_kwargs": {"video": {"frames_indices": [0, "x"]}}}),
+                "media_io_kwargs.video.frames_indices[1]",
+            ),
+            (json!({"messages": [image]}), "messages[0].content[0].image_url"),
+            (json!({"messages": [{"role": "tool", "content": "a"}]}), "messages[0].role"),
+        ] {
+            let error = Chat::parse(fields.to_string().as_bytes()).err().unwrap();
+            assert_eq!(error.document()["error"]["param"], path);
+            assert!(error.message().starts_with(&format!("{path}: ")), "{}", error.message());
+            assert!(error.message().chars().count() <= 501, "{}", error.message());
+        }
+    }
+
+    #[test]
     fn what_cannot_be_done_is_refused_with_its_field() {
         for (fields, words) in [
             (json!({"n": 2}), "n: only one answer"),
@@ -365,7 +411,7 @@ mod tests {
             (json!({"modalities": ["text", "audio"]}), "text only"),
             (json!({"audio": {"voice": "x"}}), "text only"),
             (json!({"max_tokens": 0}), "at least 1"),
-            (json!({"max_tokens": -1}), "no such JSON: invalid value: integer `-1`"),
+            (json!({"max_tokens": -1}), "max_tokens: invalid value: integer `-1`, expected u64"),
             (json!({"temperature": -1}), "temperature is -1"),
             (json!({"top_p": 2}), "top_p is 2"),
             (json!({"stop": ["a", "b", "c", "d", "e"]}), "stop: it must be"),
@@ -373,7 +419,10 @@ mod tests {
             (json!({"top_logprobs": 2}), "needs logprobs"),
             (json!({"logprobs": true, "top_logprobs": 21}), "from 0 to 20"),
             (json!({"response_format": {"type": "json_schema", "json_schema": {}}}), "has no schema"),
-            (json!({"response_format": {"type": "grammar"}}), "unknown variant `grammar`"),
+            (
+                json!({"response_format": {"type": "grammar"}}),
+                "response_format.type: unknown variant `grammar`",
+            ),
             (json!({"messages": []}), "messages: the list of messages is empty"),
             (
                 json!({"messages": [{"role": "user", "content": vec![json!({"type": "text", "text": ""}); 1025]}]}),

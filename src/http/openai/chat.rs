@@ -11,11 +11,11 @@ use axum::{
 use tokio::time::timeout;
 
 use super::{
-    super::{api_error::ApiError, connections::Connection},
+    super::{api_error::ApiError, connections::Connection, exchange::Exchange},
     answer::Answer,
     body::Chat,
     documents::Head,
-    intake::{Api, Question, discard},
+    intake::{Api, Question},
     source::NotAsked,
     sse,
 };
@@ -29,20 +29,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub async fn chat(
     State(api): State<Arc<Api>>,
     Extension(connection): Extension<Arc<Connection>>,
+    Extension(exchange): Extension<Arc<Exchange>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let place = match api.place(connection) {
-        Ok(place) => place,
-        Err(busy) => {
-            discard(request).await;
-            return Err(busy);
-        }
-    };
+    let place = api.place(connection)?;
     let parse = |body: &[u8]| Ok((Chat::parse(body)?, ()));
     let (Question { model, delivery, request, pixels }, ()) = api.read(request, parse).await?;
     let has_scores = request.logprobs.is_some();
     let parts = (api.source.ask)(request).map_err(refused)?;
-    let mut answer = Answer::new(parts, pixels, place);
+    let mut answer = Answer::new(parts, pixels, exchange, place);
     let head = Head::new(model.id);
     if !delivery.stream {
         return whole(answer, &head, has_scores).await;

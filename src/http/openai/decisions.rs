@@ -12,11 +12,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    super::{api_error::ApiError, connections::Connection},
+    super::{api_error::ApiError, connections::Connection, exchange::Exchange},
     answer::Answer,
     body::{Chat, Delivery, check_length, from_json, is_low_detail},
     chat::refused,
-    intake::{Api, Question, discard},
+    intake::{Api, Question},
     processor::{MediaOptions, ProcessorOptions},
 };
 use crate::{
@@ -36,6 +36,9 @@ const MAX_LEVELS: usize = 10;
 const MAX_TEXT: usize = 256 << 10;
 /// The longest label, bytes.
 const MAX_LABEL: usize = 256;
+
+/// The field of the conversation.
+const INPUT: &str = "input";
 
 #[derive(Deserialize)]
 struct Body {
@@ -101,18 +104,13 @@ struct Named {
 pub async fn decide(
     State(api): State<Arc<Api>>,
     Extension(connection): Extension<Arc<Connection>>,
+    Extension(exchange): Extension<Arc<Exchange>>,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let place = match api.place(connection) {
-        Ok(place) => place,
-        Err(busy) => {
-            discard(request).await;
-            return Err(busy);
-        }
-    };
+    let place = api.place(connection)?;
     let (Question { model, request, pixels, .. }, questions) = api.read(request, parse).await?;
     let parts = (api.source.ask)(request).map_err(refused)?;
-    let mut answer = Answer::new(parts, pixels, place);
+    let mut answer = Answer::new(parts, pixels, exchange, place);
     let description = loop {
         if let Part::End(end) = answer.next().await {
             break end?;
@@ -128,18 +126,18 @@ pub async fn decide(
 /// What is wrong with it.
 fn parse(body: &[u8]) -> Result<(Chat, Vec<Named>), ApiError> {
     let body: Body = from_json(body)?;
-    let wrong = |param| move |why: String| ApiError::bad_request(Some(param), format!("{param}: {why}"));
+    let wrong = |field| move |why: String| ApiError::wrong_field(field, why);
     let messages = match body.input {
         Some(Value::String(text)) => json!([{"role": "user", "content": text}]),
         other => other.unwrap_or_default(),
     };
-    let turns = chat_format::turns(messages).map_err(wrong("input"))?;
-    check_length(&turns).map_err(wrong("input"))?;
+    let turns = chat_format::turns(messages, INPUT)?;
+    check_length(&turns).map_err(wrong(INPUT))?;
     if !(1..=MAX_QUESTIONS).contains(&body.questions.len()) {
         return Err(wrong("questions")(format!("there must be 1 to {MAX_QUESTIONS}")));
     }
     let named = |(i, question): (usize, Value)| {
-        Named::read(question).map_err(|why| wrong("questions")(format!("question {}: {why}", i + 1)))
+        Named::read(question).map_err(|why| ApiError::wrong_field(format!("questions[{i}]"), why))
     };
     let questions = body.questions.into_iter().enumerate().map(named).collect::<Result<Vec<_>, _>>()?;
     let processor = body.mm_processor_kwargs.unwrap_or_default();
@@ -151,7 +149,15 @@ fn parse(body: &[u8]) -> Result<(Chat, Vec<Named>), ApiError> {
         return Err(wrong("questions")(format!("they have more than {} KB of text", MAX_TEXT >> 10)));
     }
     let request = request::Request { questions: asked, images, ..request::Request::default() };
-    let chat = Chat { model: body.model, delivery: Delivery::default(), turns, video, sampling, request };
+    let chat = Chat {
+        model: body.model,
+        delivery: Delivery::default(),
+        turns,
+        path: INPUT,
+        video,
+        sampling,
+        request,
+    };
     Ok((chat, questions))
 }
 

@@ -1,22 +1,21 @@
 //! How much is taken at a time, so that clients cannot use up the memory and the processors that cameras need:
-//! questions, bytes of bodies, bytes of pixels, and threads that decode.
+//! questions, bytes of bodies (`upload.rs`), bytes of pixels, and threads that decode.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
-    body::Body,
     extract::Request,
-    http::{
-        HeaderMap,
-        header::{CONTENT_LENGTH, CONTENT_TYPE},
-    },
+    http::{HeaderMap, header::CONTENT_TYPE},
 };
-use http_body_util::BodyExt;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task,
-    time::{Instant, timeout, timeout_at},
+    time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
@@ -26,31 +25,33 @@ use super::{
     body::{Chat, Delivery},
     media::Encoded,
     source::{ApiSource, ServedModel},
+    upload::{Upload, Uploads},
 };
 use crate::request;
 
 /// The most questions at a time, those that are still being sent among them.
 pub const MAX_QUESTIONS: usize = 128;
-/// The longest body, bytes.
-const MAX_BODY: usize = 64 << 20;
-/// The bodies of all questions that are not decoded yet, KiB.
-const BODIES: usize = 256 << 10;
 /// The pixels of all questions, KiB.
-const PIXELS: usize = 1 << 20;
+const PIXELS: usize = 768 << 10;
+/// The pixels of questions that have few of them, KiB, which those with many do not share, and what few is: a picture of
+/// 3840 x 2160 has 24 MB.
+const SMALL_PIXELS: usize = 256 << 10;
+const FEW_PIXELS: usize = 32 << 10;
 /// Threads that decode JSON, base64 and images at a time.
 const DECODERS: usize = 2;
-/// How long a body may take, and how long until something more of it comes.
-const BODY_LIMIT: Duration = Duration::from_secs(300);
-const BODY_PAUSE: Duration = Duration::from_secs(30);
-/// How long a question waits for memory.
+/// How long a question waits for memory, and for a thread that decodes.
 const MEMORY_WAIT: Duration = Duration::from_secs(30);
+const LANE_WAIT: Duration = Duration::from_secs(30);
+/// How long the video files of a question may take to decode.
+const FILM_LIMIT: Duration = Duration::from_secs(60);
 
 /// What the routes share.
 pub struct Api {
     pub source: ApiSource,
     questions: Arc<Semaphore>,
-    bodies: Arc<Semaphore>,
+    uploads: Uploads,
     pixels: Arc<Semaphore>,
+    small_pixels: Arc<Semaphore>,
     decoders: Arc<Semaphore>,
     /// A video file is decoded by several threads: one at a time.
     films: Arc<Semaphore>,
@@ -80,8 +81,9 @@ impl Api {
         Self {
             source,
             questions: permits(MAX_QUESTIONS),
-            bodies: permits(BODIES),
+            uploads: Uploads::new(),
             pixels: permits(PIXELS),
+            small_pixels: permits(SMALL_PIXELS),
             decoders: permits(DECODERS),
             films: permits(1),
         }
@@ -117,14 +119,13 @@ impl Api {
         parse: Parse<T>,
     ) -> Result<(Question, T), ApiError> {
         check_type(request.headers())?;
-        let expected = content_length(request.headers())?.unwrap_or(MAX_BODY);
-        let room = memory(&self.bodies, expected.div_ceil(1024)).await?;
-        let body = read_body(request.into_body()).await?;
+        let (head, body) = request.into_parts();
+        let Upload { bytes: body, memory: of_body } = self.uploads.read(&head.headers, body).await?;
         let model = self.model()?;
         let scaling = model.frame_scaling;
         let (chat, own, encoded, needed) = work(&self.decoders, move || {
             let (mut chat, own) = parse(&body)?;
-            let encoded = Encoded::read(std::mem::take(&mut chat.turns), &chat.video, scaling)?;
+            let encoded = Encoded::read(&mut chat, scaling)?;
             let needed = encoded.pixel_bytes()?;
             Ok((chat, own, encoded, needed))
         })
@@ -132,12 +133,19 @@ impl Api {
         if let Some(asked) = chat.model.as_ref().filter(|asked| **asked != model.id) {
             return Err(ApiError::no_model(asked, &model.id));
         }
-        let pixels = memory(&self.pixels, needed.div_ceil(1024) as usize).await?;
+        let needed = needed.div_ceil(1024) as usize;
+        let budget = if needed <= FEW_PIXELS { &self.small_pixels } else { &self.pixels };
+        let pixels = memory(budget, needed).await?;
         let lane = if encoded.has_film() { &self.films } else { &self.decoders };
         let api = Arc::clone(self);
+        // Where the client goes away, this is dropped, and the thread is told.
+        let gone = CancellationToken::new();
+        let _waiting = gone.clone().drop_guard();
         let (messages, pixels) = work(lane, move || {
-            let messages = encoded.decode(chat.sampling, &*api.source.film);
-            drop(room);
+            let end = Instant::now() + FILM_LIMIT;
+            let is_over = || gone.is_cancelled() || Instant::now() >= end;
+            let messages = encoded.decode(chat.sampling, &*api.source.film, &is_over);
+            drop(of_body);
             Ok((messages?, pixels))
         })
         .await?;
@@ -146,28 +154,13 @@ impl Api {
     }
 }
 
-/// Reads the body of a question that is refused, so that the client comes to read why.
-pub async fn discard(request: Request) {
-    let mut body = request.into_body();
-    let read = async {
-        let mut left = MAX_BODY;
-        while let Ok(Some(Ok(frame))) = timeout(BODY_PAUSE, body.frame()).await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len()));
-            if left == 0 {
-                return;
-            }
-        }
-    };
-    let _ = timeout(BODY_LIMIT, read).await;
-}
-
 /// Does blocking work on a thread of its own, as many at a time as `lane` has room for.
 async fn work<T: Send + 'static>(
     lane: &Arc<Semaphore>,
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    // Semaphores are never closed. The permit belongs to the thread, which goes on where the client goes away.
-    let permit = Arc::clone(lane).acquire_owned().await;
+    // The permit belongs to the thread, which goes on where the client goes away.
+    let permit = enter(lane, LANE_WAIT).await?;
     let done = task::spawn_blocking(move || {
         let _permit = permit;
         work()
@@ -178,6 +171,14 @@ async fn work<T: Send + 'static>(
             tracing::error!("a question could not be read: {panic}");
             Err(ApiError::internal("the question could not be read: the log says more"))
         }
+    }
+}
+
+/// Waits for a place in a lane.
+async fn enter(lane: &Arc<Semaphore>, wait: Duration) -> Result<OwnedSemaphorePermit, ApiError> {
+    match timeout(wait, Arc::clone(lane).acquire_owned()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        _ => Err(ApiError::busy("the images and videos of others are being read: ask again later")),
     }
 }
 
@@ -196,34 +197,17 @@ fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
     if media_type.eq_ignore_ascii_case("application/json") { Ok(()) } else { Err(ApiError::not_json()) }
 }
 
-/// The stated length of the body.
-fn content_length(headers: &HeaderMap) -> Result<Option<usize>, ApiError> {
-    let Some(stated) = headers.get(CONTENT_LENGTH) else { return Ok(None) };
-    let length = stated.to_str().ok().and_then(|length| length.parse().ok());
-    length.filter(|length| *length <= MAX_BODY).map(Some).ok_or_else(too_long)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn too_long() -> ApiError {
-    ApiError::too_large(format!("the body is longer than {} MB", MAX_BODY >> 20))
-}
-
-/// Reads a body that comes fast enough.
-async fn read_body(mut body: Body) -> Result<Vec<u8>, ApiError> {
-    let end = Instant::now() + BODY_LIMIT;
-    let mut bytes = Vec::new();
-    loop {
-        let next = timeout_at(end.min(Instant::now() + BODY_PAUSE), body.frame()).await;
-        let frame = match next.map_err(|_| ApiError::too_slow())? {
-            None => return Ok(bytes),
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => {
-                return Err(ApiError::bad_request(None, format!("the body cannot be read: {error}")));
-            }
-        };
-        let data = frame.into_data().unwrap_or_default();
-        if bytes.len() + data.len() > MAX_BODY {
-            return Err(too_long());
-        }
-        bytes.extend_from_slice(&data);
+    #[tokio::test]
+    async fn who_waits_too_long_for_a_lane_is_told_to_ask_later() {
+        let lane = Arc::new(Semaphore::new(1));
+        let wait = Duration::from_millis(20);
+        let taken = enter(&lane, wait).await.unwrap();
+        assert_eq!(enter(&lane, wait).await.unwrap_err().status().as_u16(), 429);
+        drop(taken);
+        assert!(enter(&lane, wait).await.is_ok());
     }
 }

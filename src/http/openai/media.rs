@@ -2,7 +2,12 @@
 
 use std::{fmt::Display, time::Duration};
 
-use super::{super::api_error::ApiError, body::Chat, processor::VideoOptions, source::FilmReader};
+use super::{
+    super::api_error::ApiError,
+    body::Chat,
+    processor::VideoOptions,
+    source::{Film, FilmReader},
+};
 use crate::{
     chat_format::{DataUrl, Part, Turn},
     image_file::{self, ImageFileError},
@@ -16,12 +21,14 @@ const MAX_PICTURES: usize = 256;
 const MAX_PIXEL_BYTES: u64 = 512 << 20;
 /// The media type of a video that is sent as frames.
 const FRAMES: &str = "video/jpeg";
-/// What a video file is taken to need when it is decoded, bytes. Its frames are scaled down.
-const FILM_BYTES: u64 = 64 << 20;
+/// The most that the frames of a video file may have, bytes. They are scaled down: 128 of 512 x 512 pixels have 96 MB.
+const FILM_BYTES: u64 = 128 << 20;
 
 /// A conversation whose images and videos are still encoded.
 pub struct Encoded {
     turns: Vec<(Role, Vec<EncodedPart>)>,
+    /// The field of the body that it stands in.
+    path: &'static str,
     /// How the model scales frames down first.
     scaling: Option<FrameScaling>,
 }
@@ -38,40 +45,36 @@ enum EncodedPart {
 /// # Errors
 /// What is wrong with it.
 pub fn read_request(body: &[u8], film: &FilmReader) -> Result<Request, ApiError> {
-    let Chat { turns, video, sampling, request, .. } = Chat::parse(body)?;
-    let encoded = Encoded::read(turns, &video, None)?;
+    let mut chat = Chat::parse(body)?;
+    let encoded = Encoded::read(&mut chat, None)?;
     encoded.pixel_bytes()?;
-    Ok(Request { messages: encoded.decode(sampling, film)?, ..request })
+    Ok(Request { messages: encoded.decode(chat.sampling, film, &|| false)?, ..chat.request })
 }
 
 impl Encoded {
-    /// Takes the media of a conversation out of their data URLs. `scaling`: how the model scales frames down first.
+    /// Takes the conversation out of `chat`, and its media out of their data URLs. `scaling`: how the model scales
+    /// frames down first.
     ///
     /// # Errors
     /// Which part is wrong.
-    pub fn read(
-        turns: Vec<Turn>,
-        video: &VideoOptions,
-        scaling: Option<FrameScaling>,
-    ) -> Result<Self, ApiError> {
+    pub fn read(chat: &mut Chat, scaling: Option<FrameScaling>) -> Result<Self, ApiError> {
+        let (turns, video, path) = (std::mem::take(&mut chat.turns), &chat.video, chat.path);
         let mut pictures = 0;
         let mut read = |(i, turn): (usize, Turn)| {
             let mut part = |(k, part): (usize, Part)| {
-                let part = encoded(part, video).map_err(|why| wrong(i, k, &why))?;
+                let part = encoded(part, video).map_err(|why| wrong(path, i, k, why))?;
                 pictures += part.pictures();
                 if pictures > MAX_PICTURES {
-                    return Err(wrong(
-                        i,
-                        k,
-                        &format_args!("there are more than {MAX_PICTURES} images and frames"),
-                    ));
+                    let why = format_args!("there are more than {MAX_PICTURES} images and frames");
+                    return Err(wrong(path, i, k, why));
                 }
                 Ok(part)
             };
             let parts = turn.parts.into_iter().enumerate().map(&mut part).collect::<Result<_, _>>()?;
             Ok::<_, ApiError>((turn.role, parts))
         };
-        Ok(Self { turns: turns.into_iter().enumerate().map(&mut read).collect::<Result<_, _>>()?, scaling })
+        let turns = turns.into_iter().enumerate().map(&mut read).collect::<Result<_, _>>()?;
+        Ok(Self { turns, path, scaling })
     }
 
     /// Whether a video file is among them.
@@ -91,12 +94,12 @@ impl Encoded {
                 EncodedPart::Image(bytes) => image_file::size(bytes).map(rgb_bytes),
                 EncodedPart::Frames { jpegs, .. } => self.frame_bytes(jpegs),
             };
-            bytes.map_err(|why| wrong(i, k, &why))
+            bytes.map_err(|why| wrong(self.path, i, k, why))
         };
         let sum = self.parts().map(bytes).sum::<Result<u64, ApiError>>()?;
         if sum > MAX_PIXEL_BYTES {
-            let why = format!("messages: the images have more than {} MB of pixels", MAX_PIXEL_BYTES >> 20);
-            return Err(ApiError::bad_request(Some("messages"), why));
+            let why = format!("the images have more than {} MB of pixels", MAX_PIXEL_BYTES >> 20);
+            return Err(ApiError::wrong_field(self.path, why));
         }
         Ok(sum)
     }
@@ -114,11 +117,16 @@ impl Encoded {
         Ok(kept + largest)
     }
 
-    /// Decodes them. Blocks.
+    /// Decodes them, or gives that up when it `is_over`. Blocks.
     ///
     /// # Errors
     /// Which part cannot be decoded.
-    pub fn decode(self, sampling: VideoSampling, film: &FilmReader) -> Result<Vec<Message>, ApiError> {
+    pub fn decode(
+        self,
+        sampling: VideoSampling,
+        film: &FilmReader,
+        is_over: &dyn Fn() -> bool,
+    ) -> Result<Vec<Message>, ApiError> {
         let scaler = self.scaling.map(FrameScaler::new);
         let content = |part: EncodedPart| {
             Ok(match part {
@@ -129,11 +137,14 @@ impl Encoded {
                     let frames = jpegs.into_iter().map(frame).collect::<Result<Vec<_>, String>>()?;
                     Content::Video(Video { frames: times.into_iter().zip(frames).collect(), duration })
                 }
-                EncodedPart::Film(bytes) => Content::Video(film(&bytes, sampling)?),
+                EncodedPart::Film(bytes) => {
+                    let most_bytes = FILM_BYTES as usize;
+                    Content::Video(film(Film { bytes: &bytes, sampling, most_bytes, is_over })?)
+                }
             })
         };
         let message = |(i, (role, parts)): (usize, (Role, Vec<EncodedPart>))| {
-            let part = |(k, part)| content(part).map_err(|why: String| wrong(i, k, &why));
+            let part = |(k, part)| content(part).map_err(|why: String| wrong(self.path, i, k, why));
             let content = parts.into_iter().enumerate().map(part).collect::<Result<_, _>>()?;
             Ok(Message { role, content })
         };
@@ -159,9 +170,9 @@ impl EncodedPart {
     }
 }
 
-fn wrong(message: usize, part: usize, why: &dyn Display) -> ApiError {
-    let why = format!("message {}: part {}: {why}", message + 1, part + 1);
-    ApiError::bad_request(Some("messages"), why)
+/// What is wrong with a part of a message of the list at `path`.
+fn wrong(path: &str, message: usize, part: usize, why: impl Display) -> ApiError {
+    ApiError::wrong_field(format!("{path}[{message}].content[{part}]"), why)
 }
 
 fn encoded(part: Part, video: &VideoOptions) -> Result<EncodedPart, String> {
@@ -227,7 +238,7 @@ mod tests {
         BASE64_STANDARD.encode(bytes.into_inner())
     }
 
-    fn no_film(_: &[u8], _: VideoSampling) -> Result<Video, String> {
+    fn no_film(_: Film<'_>) -> Result<Video, String> {
         Err("no film".into())
     }
 
@@ -263,7 +274,7 @@ mod tests {
     fn hostile_media_get_one_sentence_each() {
         let data = |kind: &str, bytes: &[u8]| format!("data:{kind};base64,{}", BASE64_STANDARD.encode(bytes));
         for (content, words) in [
-            (image("https://example.org/a.png"), "part 1: nothing is fetched"),
+            (image("https://example.org/a.png"), "messages[0].content[0]: nothing is fetched"),
             (image("file:///etc/passwd"), "nothing is fetched, and no file is read"),
             (image("/etc/passwd"), "nothing is fetched"),
             (image("data:image/png;base64,!"), "not valid base64"),
@@ -291,12 +302,12 @@ mod tests {
         let content = [image(&format!("data:;base64,{}", jpeg(10, 10))), video(&frames)];
         let parts: Vec<_> = content.iter().flat_map(|list| list.as_array().unwrap()).collect();
         let body = json!({"messages": [{"role": "user", "content": parts}]}).to_string();
-        let chat = Chat::parse(body.as_bytes()).unwrap();
+        let mut chat = Chat::parse(body.as_bytes()).unwrap();
         let scaling = FrameScaling { edge: 16, interpolation: LANCZOS3 };
-        let encoded = Encoded::read(chat.turns, &chat.video, Some(scaling)).unwrap();
+        let encoded = Encoded::read(&mut chat, Some(scaling)).unwrap();
         assert!(!encoded.has_film());
         assert_eq!(encoded.pixel_bytes().unwrap(), 300 + 2 * 16 * 8 * 3 + 64 * 32 * 3);
-        let messages = encoded.decode(VideoSampling::default(), &no_film).unwrap();
+        let messages = encoded.decode(VideoSampling::default(), &no_film, &|| false).unwrap();
         let Content::Video(video) = &messages[0].content[1] else { panic!("{messages:?}") };
         assert!(video.frames.iter().all(|(_, frame)| (frame.width, frame.height) == (16, 8)));
     }

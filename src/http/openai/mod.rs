@@ -6,7 +6,8 @@
 //! | `body.rs` | JSON in, a checked request without its media out |
 //! | `processor.rs` | the fields by which vLLM lets clients say how images and videos are prepared |
 //! | `media.rs` | data URLs in, pixels out |
-//! | `intake.rs` | how much is taken at a time: requests, bodies, pixels, decoders |
+//! | `intake.rs` | how much is taken at a time: requests, pixels, decoders |
+//! | `upload.rs` | bodies as they arrive, and the memory that they take |
 //! | `chat.rs`, `answer.rs`, `sse.rs` | the route; answers as they are made, and as a stream of events |
 //! | `decisions.rs` | the route of typed questions, answered by probabilities |
 //! | `documents.rs` | the JSON of answers |
@@ -23,6 +24,7 @@ mod models;
 mod processor;
 mod source;
 mod sse;
+mod upload;
 
 use std::sync::Arc;
 
@@ -38,7 +40,7 @@ use super::api_error::ApiError;
 pub(super) use self::intake::MAX_QUESTIONS;
 pub use self::{
     media::read_request,
-    source::{ApiSource, FilmReader, NotAsked, ServedModel},
+    source::{ApiSource, Film, FilmReader, NotAsked, ServedModel},
 };
 
 /// The routes of this module, and what is answered where there is none. Without a source they tell how to switch them

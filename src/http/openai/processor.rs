@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::request::{ImageOptions, VideoSampling};
+use crate::{
+    json_input::Whole,
+    request::{ImageOptions, VideoSampling},
+};
 
 /// The most frames of a video file that are taken.
 const MAX_FRAMES: u64 = 128;
@@ -18,12 +21,12 @@ pub struct ProcessorOptions {
     size: Option<Size>,
     do_image_splitting: Option<bool>,
     fps: Option<f64>,
-    num_frames: Option<u64>,
+    num_frames: Option<Whole<u64>>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 struct Size {
-    longest_edge: Option<usize>,
+    longest_edge: Option<Whole<usize>>,
 }
 
 /// `media_io_kwargs`
@@ -36,11 +39,11 @@ pub struct MediaOptions {
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct VideoOptions {
     /// Most frames that are taken; -1: all.
-    num_frames: Option<i64>,
+    num_frames: Option<Whole<i64>>,
     /// Of a file, frames that are taken a second; else frames a second of what the frames were taken from.
     fps: Option<f64>,
-    frames_indices: Option<Vec<u64>>,
-    total_num_frames: Option<u64>,
+    frames_indices: Option<Vec<Whole<u64>>>,
+    total_num_frames: Option<Whole<u64>>,
     duration: Option<f64>,
 }
 
@@ -50,7 +53,7 @@ impl ProcessorOptions {
     /// # Errors
     /// What is out of its range.
     pub fn images(&self, low_detail: bool) -> Result<ImageOptions, String> {
-        let longest_edge = self.size.as_ref().and_then(|size| size.longest_edge);
+        let longest_edge = self.size.as_ref().and_then(|size| size.longest_edge).map(|it| it.0);
         if longest_edge.is_some_and(|edge| !(1..=ImageOptions::MAX_EDGE).contains(&edge)) {
             return Err(format!("size.longest_edge must be from 1 to {}", ImageOptions::MAX_EDGE));
         }
@@ -76,8 +79,8 @@ impl VideoOptions {
         if fps.is_some_and(|fps| !(fps > 0.0 && fps <= 1000.0)) {
             return Err("fps must be above 0 and at most 1000".into());
         }
-        let stated = self.num_frames.and_then(|number| u64::try_from(number).ok());
-        let most = processor.num_frames.or(stated);
+        let stated = self.num_frames.and_then(|number| u64::try_from(number.0).ok());
+        let most = processor.num_frames.map(|it| it.0).or(stated);
         if most.is_some_and(|most| !(1..=MAX_FRAMES).contains(&most)) {
             return Err(format!("num_frames must be from 1 to {MAX_FRAMES}"));
         }
@@ -86,7 +89,7 @@ impl VideoOptions {
 
     /// How many of `sent` frames are taken: the first ones.
     pub fn frames_taken(&self, sent: usize) -> usize {
-        let most = self.num_frames.and_then(|number| usize::try_from(number).ok()).filter(|most| *most > 0);
+        let most = self.num_frames.and_then(|number| usize::try_from(number.0).ok()).filter(|most| *most > 0);
         sent.min(most.unwrap_or(sent))
     }
 
@@ -108,11 +111,13 @@ impl VideoOptions {
             Some(indices) if indices.len() != count => {
                 return Err(format!("frames_indices names {} frames, and {count} were sent", indices.len()));
             }
-            Some(indices) if !indices.is_sorted() => return Err("frames_indices must ascend".into()),
-            Some(indices) => indices.clone(),
+            Some(indices) if !indices.is_sorted_by_key(|it| it.0) => {
+                return Err("frames_indices must ascend".into());
+            }
+            Some(indices) => indices.iter().map(|it| it.0).collect(),
             None => (0..count as u64).collect(),
         };
-        let frames = self.total_num_frames.unwrap_or(count as u64);
+        let frames = self.total_num_frames.map_or(count as u64, |it| it.0);
         if frames < count as u64 {
             return Err(format!("total_num_frames is {frames}, and {count} were sent"));
         }

@@ -8,9 +8,22 @@ use crate::{
     resize::FrameScaling,
 };
 
-/// Reads the frames of a video file: its bytes in, the frames that the reference would take out. Blocks. Its error is a
-/// sentence about the video.
-pub type FilmReader = dyn Fn(&[u8], VideoSampling) -> Result<Video, String> + Send + Sync;
+/// Reads the frames of a video file: those that the reference would take. Blocks. Its error is a sentence about the
+/// video.
+pub type FilmReader = dyn Fn(Film<'_>) -> Result<Video, String> + Send + Sync;
+
+/// A video file that is to be read.
+#[derive(Clone, Copy)]
+pub struct Film<'a> {
+    /// The file.
+    pub bytes: &'a [u8],
+    /// Which frames are taken.
+    pub sampling: VideoSampling,
+    /// The most bytes that these may have.
+    pub most_bytes: usize,
+    /// Tells when nobody waits for them any more: reading ends soon after, with an error.
+    pub is_over: &'a dyn Fn() -> bool,
+}
 
 /// The functions that know the model.
 pub struct ApiSource {

@@ -1,20 +1,16 @@
 //! `/v1`: questions to the model over HTTP, in OpenAI's format, as programs and hostile clients put them.
 
-use std::{
-    fs,
-    io::{Cursor, Read},
-    path::Path,
-    process::Command,
-    thread,
-};
+use std::{fs, io::Read, path::Path, process::Command, thread};
 
-use base64::{Engine, prelude::BASE64_STANDARD};
-use image::{DynamicImage, ImageFormat, RgbImage};
+use image::{ImageFormat, RgbImage};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
-    api::{CHAT, JSON, Reply, ask, ask_patiently, exchange, model_server, question, read, send, wait_ready},
+    api::{
+        CHAT, JSON, Reply, ask, ask_patiently, data_url, encoded, exchange, image_part, model_server,
+        picture, question, read, send, text_part, wait_ready,
+    },
     check::Check,
     daemon::{Daemon, camscribe},
     test_source,
@@ -22,21 +18,6 @@ use crate::support::{
 
 const WIDTH: u32 = 640;
 const HEIGHT: u32 = 360;
-
-/// A picture of 96 x 64 pixels with a square of this colour, as the bytes of a file.
-pub(crate) fn picture(format: ImageFormat, colour: [u8; 3]) -> Vec<u8> {
-    let image = RgbImage::from_fn(96, 64, |x, y| {
-        let inside = (20..44).contains(&x) && (20..44).contains(&y);
-        image::Rgb(if inside { colour } else { [240; 3] })
-    });
-    encoded(image, format)
-}
-
-fn encoded(image: RgbImage, format: ImageFormat) -> Vec<u8> {
-    let mut bytes = Cursor::new(Vec::new());
-    DynamicImage::ImageRgb8(image).write_to(&mut bytes, format).unwrap();
-    bytes.into_inner()
-}
 
 /// Every 12th frame of a scene, as JPEG, and their numbers.
 fn frames(folder: &Path, scene: &str) -> (Vec<Vec<u8>>, Vec<usize>) {
@@ -48,21 +29,8 @@ fn frames(folder: &Path, scene: &str) -> (Vec<Vec<u8>>, Vec<usize>) {
     (numbers.iter().map(jpeg).collect(), numbers)
 }
 
-fn data_url(media_type: &str, data: &[Vec<u8>]) -> String {
-    let data: Vec<_> = data.iter().map(|bytes| BASE64_STANDARD.encode(bytes)).collect();
-    format!("data:{media_type};base64,{}", data.join(","))
-}
-
-pub(crate) fn image_part(bytes: Vec<u8>) -> Value {
-    json!({"type": "image_url", "image_url": {"url": data_url("image/png", &[bytes])}})
-}
-
 fn video_part(url: String) -> Value {
     json!({"type": "video_url", "video_url": {"url": url}})
-}
-
-pub(crate) fn text_part(text: &str) -> Value {
-    json!({"type": "text", "text": text})
 }
 
 /// What `camscribe ask` answers.

@@ -13,13 +13,10 @@ use std::{
 use image::ImageFormat;
 use serde_json::{Value, json};
 
-use crate::{
-    api::{image_part, picture, text_part},
-    support::{
-        api::{ask, model_server, question, wait_ready},
-        broker::{Mosquitto, Subscriber},
-        daemon::{self, Daemon, wait},
-    },
+use crate::support::{
+    api::{ask, image_part, model_server, picture, question, text_part, wait_ready},
+    broker::{Mosquitto, Subscriber},
+    daemon::{self, Daemon, wait},
 };
 
 /// Seconds of the short run.

@@ -1,11 +1,13 @@
 //! A client of the HTTP server's API: one request a connection.
 
 use std::{
-    io::{Read, Write},
+    io::{Cursor, Read, Write},
     net::TcpStream,
     time::Duration,
 };
 
+use base64::{Engine, prelude::BASE64_STANDARD};
+use image::{DynamicImage, ImageFormat, RgbImage};
 use serde_json::{Value, json};
 
 use super::daemon::{Daemon, TIMEOUT, wait};
@@ -127,4 +129,32 @@ pub fn ask_patiently(daemon: &Daemon, body: &Value) -> Reply {
         }
         Some(reply)
     })
+}
+
+/// A picture of 96 x 64 pixels with a square of this colour, as the bytes of a file.
+pub fn picture(format: ImageFormat, colour: [u8; 3]) -> Vec<u8> {
+    let image = RgbImage::from_fn(96, 64, |x, y| {
+        let inside = (20..44).contains(&x) && (20..44).contains(&y);
+        image::Rgb(if inside { colour } else { [240; 3] })
+    });
+    encoded(image, format)
+}
+
+pub fn encoded(image: RgbImage, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    DynamicImage::ImageRgb8(image).write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+pub fn data_url(media_type: &str, data: &[Vec<u8>]) -> String {
+    let data: Vec<_> = data.iter().map(|bytes| BASE64_STANDARD.encode(bytes)).collect();
+    format!("data:{media_type};base64,{}", data.join(","))
+}
+
+pub fn image_part(bytes: Vec<u8>) -> Value {
+    json!({"type": "image_url", "image_url": {"url": data_url("image/png", &[bytes])}})
+}
+
+pub fn text_part(text: &str) -> Value {
+    json!({"type": "text", "text": text})
 }

@@ -78,6 +78,9 @@ mod tests {
 
     const LIMITS: Limits = Limits { events: 1 << 20, snapshots: 1 << 20 };
 
+    /// The number of today's layout.
+    const NEWEST: i32 = ALL.len() as i32;
+
     /// The migrations of a later version: one step more than today.
     fn later(step: &'static str) -> [Migration; 3] {
         let [first, second] = ALL;
@@ -92,15 +95,19 @@ mod tests {
         Outbox::open_with(folder, LIMITS, migrations).unwrap()
     }
 
-    fn append(outbox: &Outbox, event: &'static str) {
-        outbox.append(Message {
+    fn message(event: &'static str) -> Message {
+        Message {
             camera: "porch".parse().unwrap(),
             id: Uuid::now_v7(),
             kind: EventKind::Description,
             event: event.into(),
             snapshot: Some("jpeg".into()),
             alerts: None,
-        });
+        }
+    }
+
+    fn append(outbox: &Outbox, event: &'static str) {
+        outbox.append(message(event));
         outbox.flush();
     }
 
@@ -134,7 +141,7 @@ mod tests {
         append(&outbox, "one");
         append(&outbox, "two");
         drop(outbox);
-        assert_eq!(layout(&file), 1);
+        assert_eq!(layout(&file), NEWEST);
         // The step fails when it runs twice: the column exists then.
         for _ in 0..2 {
             let outbox = open(folder, &later(WITH_NOTES));
@@ -142,7 +149,7 @@ mod tests {
             assert!(outbox.snapshot(&"porch".parse().unwrap()).is_some());
             assert_eq!(outbox.status().storage, Storage::Disk);
         }
-        assert_eq!(layout(&file), 2);
+        assert_eq!(layout(&file), NEWEST + 1);
         append(&open(folder, &later(WITH_NOTES)), "three");
         let notes = Connection::open(&file).unwrap();
         let mut notes = notes.prepare("SELECT note FROM events ORDER BY row").unwrap();
@@ -151,12 +158,33 @@ mod tests {
     }
 
     #[test]
+    fn an_outbox_of_layout_1_remembers_alerts_from_now_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = Connection::open(folder.path().join("outbox.db")).unwrap();
+        migrate(&mut first, &ALL[..1]).unwrap();
+        drop(first);
+        let outbox = open(folder.path(), &ALL);
+        assert!(outbox.alerts().is_empty());
+        append(&outbox, "one");
+        for alerts in ["old", "new"] {
+            outbox.append(Message { alerts: Some(alerts.into()), ..message("two") });
+        }
+        append(&outbox, "three");
+        drop(outbox);
+        let outbox = open(folder.path(), &ALL);
+        let remembered: Vec<_> =
+            outbox.alerts().iter().map(|(camera, it)| (camera.as_str(), &it[..])).collect();
+        assert_eq!(remembered, [("porch", &b"new"[..])]);
+        assert_eq!(events(&outbox), ["one", "two", "two", "three"]);
+    }
+
+    #[test]
     fn a_new_outbox_goes_through_all_migrations() {
         let folder = tempfile::tempdir().unwrap();
         let outbox = open(folder.path(), &later(WITH_NOTES));
         append(&outbox, "one");
         assert_eq!(events(&outbox), ["one"]);
-        assert_eq!(layout(&folder.path().join("outbox.db")), 2);
+        assert_eq!(layout(&folder.path().join("outbox.db")), NEWEST + 1);
     }
 
     #[test]
@@ -168,7 +196,7 @@ mod tests {
             let outbox = open(folder.path(), &later(step));
             assert!(matches!(outbox.status().storage, Storage::Memory { .. }));
             drop(outbox);
-            assert_eq!(layout(&folder.path().join("outbox.db")), 1);
+            assert_eq!(layout(&folder.path().join("outbox.db")), NEWEST);
             assert_eq!(events(&open(folder.path(), &ALL)), ["one"]);
         }
     }

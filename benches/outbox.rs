@@ -154,7 +154,7 @@ async fn main() {
     let broker = Mosquitto::start("max_inflight_messages 0\nmax_queued_messages 0");
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder on the disk");
     let events: Vec<Message> =
-        (0..count as u64).map(|seq| Message::new(&event(seq), None).expect("JSON")).collect();
+        (0..count as u64).map(|seq| Message::new(&event(seq), None, None).expect("JSON")).collect();
     let lines = folder.path().join("events");
     let mut file = File::create(&lines).expect("a file");
     for event in &events {

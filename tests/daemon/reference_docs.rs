@@ -120,6 +120,13 @@ fn fields(schema: &Value, whole: &Value, path: &str, found: &mut BTreeSet<String
     if schema["items"].is_object() {
         fields(&schema["items"], whole, &format!("{path}[]"), found);
     }
+    // An object whose fields people name.
+    if schema["additionalProperties"].is_object() {
+        fields(&schema["additionalProperties"], whole, &format!("{path}.<name>"), found);
+    }
+    for variant in schema["oneOf"].as_array().into_iter().flatten() {
+        fields(variant, whole, path, found);
+    }
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         fields(field, whole, &path, found);

@@ -63,7 +63,8 @@ pub fn camera_profiles(config: &Config) -> BTreeMap<CameraId, CameraProfile> {
         let questions = questions.iter().map(|it| (it.name.clone(), it.decision.answers())).collect();
         let alerts = &camera.prompt_spec.alerts;
         let alerts = alerts.iter().map(|(name, rule)| (name.clone(), rule.device_class.clone())).collect();
-        (id.clone(), CameraProfile { name: camera.display_name(id).into(), questions, alerts })
+        let (name, questions_only) = (camera.display_name(id).into(), !camera.prompt_spec.describe);
+        (id.clone(), CameraProfile { name, questions_only, questions, alerts })
     };
     config.cameras.iter().map(profile).collect()
 }

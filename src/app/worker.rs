@@ -13,6 +13,7 @@ use tokio::{sync::oneshot, time};
 
 use super::{delivery::deliver, deps::WorkerDeps, instrumented::InstrumentedDescriber};
 use crate::{
+    camera::CameraId,
     config::{self, Config},
     describe::{
         self, Describer, FileSampler,
@@ -74,12 +75,14 @@ impl ModelWorker {
             client_share: if config.http.api { config.http.api_share } else { 0.0 },
         };
         let (settings, node) = (config.model.clone(), config.node.id.clone());
+        let cameras: Vec<CameraId> = config.cameras.keys().cloned().collect();
         let (send_loaded, loaded) = oneshot::channel();
         let (send_end, ended) = oneshot::channel();
         let work = move || {
             let _guard = CloseOnDrop(Arc::clone(&deps.queue));
             let on_loaded = |model| drop(send_loaded.send(model));
-            let result = load(&settings).and_then(|model| describe(model, on_loaded, batching, &node, &deps));
+            let result = load(&settings)
+                .and_then(|model| describe(model, on_loaded, batching, (&node, &cameras), &deps));
             let _ = send_end.send(result);
         };
         let thread = thread::Builder::new().name("model".into()).spawn(work)?;
@@ -128,14 +131,14 @@ fn describe(
     mut model: Box<dyn Describer>,
     on_loaded: impl FnOnce(LoadedModel),
     batching: Batching,
-    node: &str,
+    (node, cameras): (&str, &[CameraId]),
     deps: &WorkerDeps,
 ) -> anyhow::Result<()> {
     deps.lifecycle.monitor(model.heartbeat());
     deps.lifecycle.enter(Phase::WarmingUp);
     describe::warm_up(&mut *model).context("the model does not work")?;
     let mut events = EventBuilder::new(node, model.model());
-    for (camera, alerts) in deps.outbox.alerts() {
+    for (camera, alerts) in deps.outbox.alerts().iter().filter(|(camera, _)| cameras.contains(camera)) {
         match serde_json::from_slice(alerts) {
             Ok(alerts) => events.resume(camera.clone(), alerts),
             Err(error) => {

@@ -68,10 +68,14 @@ impl EventBuilder {
             Answer::Unchanged => self.unchanged(&clip, &timing, dropped),
         });
         if let Ok(event) = &mut event {
-            let states = self.alerts.entry(clip.camera.clone()).or_default();
-            event.alerts = rules::judge(&clip.prompt_spec.alerts, states, event);
-            if states.is_empty() {
+            let rules = &clip.prompt_spec.alerts;
+            // What is empty is remembered once, so that nothing of before comes back with the next process.
+            if rules.is_empty() && self.alerts.get(&clip.camera).is_some_and(AlertStates::is_empty) {
                 self.alerts.remove(&clip.camera);
+            }
+            if !rules.is_empty() || self.alerts.contains_key(&clip.camera) {
+                let states = self.alerts.entry(clip.camera.clone()).or_default();
+                event.alerts = rules::judge(rules, states, event);
             }
         }
         match &event {

@@ -17,6 +17,8 @@ pub type AlertStates = BTreeMap<String, AlertState>;
 /// What is remembered of an alert.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct AlertState {
+    /// The question and the answer that it was about.
+    about: (String, String),
     /// Whether it is on.
     on: bool,
     /// When it was last switched; `None`: never.
@@ -45,12 +47,23 @@ impl AlertState {
         let answer = event.answers.get(&rule.question)?;
         let probability = answer.probability_of(&rule.answer)?;
         let now = event.clip.end;
-        let changed = answer.confidence() >= rule.min_confidence && self.vote(rule, probability, now);
+        let about = (rule.question.clone(), rule.answer.clone());
+        let changed = if self.about != about {
+            // What was said of something else says nothing of this.
+            let was_on = std::mem::take(self).on;
+            (self.about, self.since) = (about, was_on.then_some(now));
+            was_on || self.vote(rule, answer.confidence(), probability, now)
+        } else {
+            self.vote(rule, answer.confidence(), probability, now)
+        };
         Some(AlertInfo { on: self.on, changed, since: self.since, probability })
     }
 
     /// Counts what a clip says. Returns whether that switches the alert.
-    fn vote(&mut self, rule: &AlertRule, probability: f64, now: DateTime<Utc>) -> bool {
+    fn vote(&mut self, rule: &AlertRule, confidence: f64, probability: f64, now: DateTime<Utc>) -> bool {
+        if confidence < rule.min_confidence {
+            return false;
+        }
         let vote = match probability {
             p if p >= rule.on => Vote::For,
             p if p < rule.off => Vote::Against,
@@ -64,12 +77,14 @@ impl AlertState {
             if self.on { (Vote::Against, rule.min_duration) } else { (Vote::For, rule.cool_down) };
         let votes = self.votes.iter().filter(|vote| **vote == wanted).count();
         let pause = TimeDelta::from_std(pause).unwrap_or(TimeDelta::MAX);
-        let rests = self.since.is_some_and(|since| now.signed_duration_since(since) < pause);
-        if vote != wanted || votes < rule.of || rests {
+        // A clock that was set back does not hold it up.
+        let rests = |since| (TimeDelta::zero()..pause).contains(&now.signed_duration_since(since));
+        if vote != wanted || votes < rule.of || self.since.is_some_and(rests) {
             return false;
         }
         // The clips that switched it have had their say.
-        *self = Self { on: !self.on, since: Some(now), votes: VecDeque::new() };
+        (self.on, self.since) = (!self.on, Some(now));
+        self.votes.clear();
         true
     }
 }
@@ -162,6 +177,20 @@ mod tests {
         let rule = AlertRule { min_duration: SECOND * 3, cool_down: SECOND * 2, ..rule(1, 1) };
         let probabilities = [0.9, 0.1, 0.1, 0.1, 0.9, 0.9, 0.9];
         assert_eq!(switched(&rule, &probabilities), [(0, true), (3, false), (5, true)]);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_hold_it_up_and_another_question_begins_anew() {
+        let mut of_gate = AlertRule { min_duration: SECOND * 3, ..rule(1, 1) };
+        let mut state = AlertState::default();
+        assert!(state.judge(&of_gate, &event(1000, 0.9, 1.0)).unwrap().on);
+        assert!(!state.judge(&of_gate, &event(10, 0.1, 1.0)).unwrap().on);
+        assert!(state.judge(&of_gate, &event(20, 0.9, 1.0)).unwrap().on);
+        of_gate.answer = "no".into();
+        let info = state.judge(&of_gate, &event(21, 0.9, 1.0)).unwrap();
+        assert!(!info.on && info.changed);
+        let info = state.judge(&of_gate, &event(22, 0.1, 1.0)).unwrap();
+        assert!(info.on && info.changed);
     }
 
     #[test]

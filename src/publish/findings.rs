@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::Value;
 use tokio_util::bytes::Bytes;
 use uuid::Uuid;
 
@@ -37,8 +38,8 @@ struct AlertMessage<'a> {
 pub struct Findings {
     /// Each answer, on the retained topic of its question.
     pub answers: Vec<(String, Bytes)>,
-    /// Each alert, on its retained topic, and whether the event has switched it.
-    pub alerts: Vec<(String, Bytes, bool)>,
+    /// Each alert, on its retained topic.
+    pub alerts: Vec<(String, Bytes)>,
     /// Each alert that the event has switched, on the topic of all transitions of its camera.
     pub transitions: Vec<(String, Bytes)>,
 }
@@ -61,9 +62,8 @@ impl Findings {
                 id: event.id,
             })
         };
-        let alert = |(alert, info): (&String, &AlertInfo)| {
-            (topics.alert(&event.camera, alert), message(alert, info), info.changed)
-        };
+        let alert =
+            |(alert, info): (&String, &AlertInfo)| (topics.alert(&event.camera, alert), message(alert, info));
         let transition = |(alert, info): (&String, &AlertInfo)| {
             info.changed.then(|| (topics.alerts(&event.camera), message(alert, info)))
         };
@@ -73,6 +73,15 @@ impl Findings {
             transitions: event.alerts.iter().filter_map(transition).collect(),
         }
     }
+}
+
+/// Whether two payloads of an alert's topic tell the same state since the same time.
+pub fn is_same_state(one: &Bytes, other: &Bytes) -> bool {
+    let state = |payload: &Bytes| {
+        let message: Value = serde_json::from_slice(payload).ok()?;
+        Some((message.get("state")?.clone(), message.get("since")?.clone()))
+    };
+    state(one).is_some_and(|one| state(other) == Some(one))
 }
 
 fn json(message: &impl Serialize) -> Bytes {

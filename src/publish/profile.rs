@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 pub struct CameraProfile {
     /// What people call it.
     pub name: String,
+    /// It is not described.
+    pub questions_only: bool,
     /// Its questions by name, and what each can be answered with.
     pub questions: BTreeMap<String, Vec<String>>,
     /// Its alerts by name, and the kind of binary sensor that each is for Home Assistant.

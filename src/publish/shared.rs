@@ -14,7 +14,7 @@ use tokio_util::bytes::Bytes;
 
 use super::{
     command_inbox::CommandInbox,
-    findings::Findings,
+    findings::{Findings, is_same_state},
     home_assistant::{self, Discovery},
     outbox::{Outbox, Snapshot},
     profile::CameraProfile,
@@ -162,15 +162,14 @@ impl Shared {
         self.retain(self.topics.latest(camera), ContentType::Json, event);
     }
 
-    /// Retains the states of a camera's alerts, if they exist: those that were switched, and those that are not retained
-    /// yet.
-    pub fn retain_alerts(&self, camera: &CameraId, alerts: Vec<(String, Bytes, bool)>) {
+    /// Retains the states of a camera's alerts, if they exist, where they are not what is retained already.
+    pub fn retain_alerts(&self, camera: &CameraId, alerts: Vec<(String, Bytes)>) {
         let cameras = self.cameras();
         let Some(profile) = cameras.get(camera) else { return };
         let known: Vec<String> =
             profile.alerts.keys().map(|alert| self.topics.alert(camera, alert)).collect();
-        for (topic, state, changed) in alerts {
-            let is_new = changed || self.retained().get(&topic).is_none_or(|it| it.payload.is_empty());
+        for (topic, state) in alerts {
+            let is_new = self.retained().get(&topic).is_none_or(|it| !is_same_state(&it.payload, &state));
             if is_new && known.contains(&topic) {
                 self.retain(topic, ContentType::Json, state);
             }

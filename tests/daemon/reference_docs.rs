@@ -198,6 +198,7 @@ fn topics_md_lists_every_topic() {
     known.insert(discovery.birth_topic());
     let profile = CameraProfile {
         name: "Camera".into(),
+        questions_only: false,
         questions: [("question".into(), vec!["yes".into(), "no".into()])].into(),
         alerts: [("alert".into(), None)].into(),
     };

@@ -10,6 +10,7 @@ mod support {
     pub mod tls;
 }
 
+mod alerts;
 mod broker_cycles;
 mod embedded_broker;
 mod mqtt;

@@ -164,6 +164,10 @@ impl<'a> Answering<'a> {
             let own = own.transpose()?;
             next_row += rows;
             let labels = self.score_questions(number, &questions, own.as_ref(), &mut stages, &mut observe)?;
+            if !labels.iter().all(|labels| is_sound(labels)) {
+                self.work.answered(number, Err(DescribeError::Request(NotFinite.to_string())));
+                continue;
+            }
             if request.max_tokens == 0 && !labels.is_empty() {
                 let tokens = Tokens { prompt: questions.prompt_tokens, image: rows, generated: 0 };
                 let finish_reason = FinishReason::Stop;
@@ -237,6 +241,11 @@ impl<'a> Answering<'a> {
     fn numbers(&self, sequences: impl Iterator<Item = usize>) -> Vec<usize> {
         sequences.filter_map(|sequence| Some(self.open.get(&sequence)?.number)).collect()
     }
+}
+
+/// Whether these are logarithms of probabilities, not all of them of 0.
+fn is_sound(labels: &[f32]) -> bool {
+    !labels.iter().any(|label| label.is_nan()) && labels.iter().any(|label| label.is_finite())
 }
 
 impl Sequences for Answering<'_> {

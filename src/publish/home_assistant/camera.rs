@@ -11,11 +11,18 @@ use crate::{
     runtime_settings::{Kind, MAX_SHOWN, RuntimeSetting, SETTINGS},
 };
 
+/// Whether the event of this id was made in the last five minutes.
+macro_rules! is_recent {
+    () => {
+        "now().timestamp() - ((value_json.id[:8] ~ value_json.id[9:13]) | int(0, 16)) / 1000 < 300"
+    };
+}
+
 /// Whether an event is a description that automations should act on: not one of an unchanged clip, and not one that
 /// waited for the broker for more than five minutes. The first 48 bits of the id are the time at which the event was
 /// made, in milliseconds (RFC 9562, UUIDv7).
-const IS_NEWS: &str = "value_json.type == 'description' and \
-     now().timestamp() - ((value_json.id[:8] ~ value_json.id[9:13]) | int(0, 16)) / 1000 < 300";
+const IS_NEWS: &str = concat!("value_json.type == 'description' and ", is_recent!());
+const IS_RECENT: &str = is_recent!();
 
 /// What automations and people need of an event. Home Assistant's recorder stores attributes with every state: they
 /// are kept small.
@@ -24,14 +31,11 @@ const DETAILS: &str = "'description': value_json.description, 'id': value_json.i
 
 /// The entities of a camera, and its device trigger. `commands`: it takes commands.
 pub fn entities(topics: &Topics, camera: &CameraId, profile: &CameraProfile, commands: bool) -> Vec<Entity> {
-    let mut entities = vec![
-        event(topics, camera),
-        trigger(topics, camera),
-        description(topics, camera),
-        snapshot(topics, camera),
-        state(topics, camera),
-        last_clip(topics, camera),
-    ];
+    let mut entities = Vec::new();
+    if !profile.questions_only {
+        entities.extend([event(topics, camera), trigger(topics, camera), description(topics, camera)]);
+    }
+    entities.extend([snapshot(topics, camera), state(topics, camera), last_clip(topics, camera)]);
     entities.extend(profile.questions.iter().map(|(name, answers)| answer(topics, camera, name, answers)));
     entities.extend(profile.alerts.iter().map(|(name, class)| alert(topics, camera, name, class.as_deref())));
     entities.extend((!profile.alerts.is_empty()).then(|| transitions(topics, camera, profile)));
@@ -140,7 +144,8 @@ fn transitions(topics: &Topics, camera: &CameraId, profile: &CameraProfile) -> E
         "icon": "mdi:alarm-light-outline",
         "state_topic": topics.alerts(camera),
         "event_types": types.collect::<Vec<_>>(),
-        "value_template": format!("{{{{ {attributes} }}}}"),
+        // What is empty is no event: neither is what waited for the broker for long.
+        "value_template": format!("{{% if {IS_RECENT} %}}{{{{ {attributes} }}}}{{% endif %}}"),
     });
     Entity { component: "event", object: "alerts".into(), config }
 }

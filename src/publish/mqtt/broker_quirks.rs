@@ -27,6 +27,8 @@ pub(super) struct BrokerQuirks {
     /// take now. While there are any, one message is sent at a time: the next rejection is about the
     /// message that is in flight then, and nothing overtakes a message that is not taken now.
     pub quarantined: BTreeSet<MessageKey>,
+    /// Topics of transitions that the broker does not take. Nothing more is told there: the events tell it, too.
+    pub untold: BTreeSet<String>,
     /// The size of the smallest packet that was too large for the broker, bytes.
     pub too_large: Option<usize>,
     /// Connections in a row that the broker closed without a reason, while messages were in flight and
@@ -37,8 +39,8 @@ pub(super) struct BrokerQuirks {
     /// No topic is subscribed to until then: the broker does not allow it, or somebody publishes
     /// messages that are too large.
     pub subscriptions_paused_until: Option<Instant>,
-    /// The last event that the broker refused without a clear reason, and how often in a row.
-    unclear: Option<(Row, u32)>,
+    /// The last message of an event that the broker refused without a clear reason, and how often in a row.
+    unclear: Option<(MessageKey, u32)>,
 }
 
 impl Default for BrokerQuirks {
@@ -48,6 +50,7 @@ impl Default for BrokerQuirks {
             qos1: true,
             v5: V5Support::Assumed,
             quarantined: BTreeSet::new(),
+            untold: BTreeSet::new(),
             too_large: None,
             unexplained_disconnects: 0,
             failed_subscriptions: 0,
@@ -58,11 +61,12 @@ impl Default for BrokerQuirks {
 }
 
 impl BrokerQuirks {
-    /// Counts that the broker refused an event without a clear reason. Returns whether that happened so
-    /// often that the event is to be dead-lettered.
-    pub fn refused_unclearly(&mut self, row: Row) -> bool {
-        let before = self.unclear.filter(|(last, _)| *last == row).map_or(0, |(_, times)| times);
-        self.unclear = Some((row, before + 1));
+    /// Counts that the broker refused a message of an event without a clear reason. Returns whether that happened so
+    /// often that the message is to be given up.
+    pub fn refused_unclearly(&mut self, message: MessageKey) -> bool {
+        let before =
+            self.unclear.as_ref().filter(|(last, _)| *last == message).map_or(0, |(_, times)| *times);
+        self.unclear = Some((message, before + 1));
         before + 1 >= MAX_UNCLEAR
     }
 }

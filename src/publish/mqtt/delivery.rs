@@ -94,7 +94,7 @@ struct Retain {
     camera: CameraId,
     /// The event, if it is the newest of its camera.
     newest: Option<Bytes>,
-    alerts: Vec<(String, Bytes, bool)>,
+    alerts: Vec<(String, Bytes)>,
 }
 
 /// The delivery over an accepted connection.
@@ -246,6 +246,7 @@ impl<'a> Delivery<'a> {
             expiry: Some(EVENT_EXPIRY),
             event: None,
         };
+        let untold = |(topic, _): &(String, Bytes)| !self.quirks.untold.contains(topic);
         let transition = |(topic, payload)| Due {
             message: message(topic, payload),
             origin: Origin::Transition(row),
@@ -254,15 +255,15 @@ impl<'a> Delivery<'a> {
         let itself = message(self.shared.topics.description(&camera), event.clone());
         let retain = Retain { camera, newest: newest.then_some(event), alerts };
         let itself = Due { message: itself, origin: Origin::Event(row), retain: Some(retain) };
-        transitions.into_iter().map(transition).chain([itself]).collect()
+        transitions.into_iter().filter(untold).map(transition).chain([itself]).collect()
     }
 
     fn send_due(&mut self, Due { message, origin, retain }: Due) -> Result<(), SessionEnd> {
-        if self.send(message, origin)?
-            && let Some(Retain { camera, newest, alerts }) = retain
-        {
+        let was_sent = self.send(message, origin)?;
+        if let Some(Retain { camera, newest, alerts }) = retain {
+            // Whether the broker takes the event or not: they are as they are.
             self.shared.retain_alerts(&camera, alerts);
-            if let Some(event) = newest {
+            if let Some(event) = newest.filter(|_| was_sent) {
                 self.shared.retain_newest(&camera, event);
             }
         }
@@ -333,7 +334,7 @@ impl<'a> Delivery<'a> {
             PubAckOutcome::Accepted => self.delivered(&sent),
             PubAckOutcome::TryLater(why) => self.try_later(sent, why)?,
             PubAckOutcome::Unclear(why) => {
-                if sent.row().is_some_and(|row| self.quirks.refused_unclearly(row)) {
+                if sent.row().is_some() && self.quirks.refused_unclearly(sent.key()) {
                     self.refused(sent, why);
                 } else {
                     self.try_later(sent, why)?;
@@ -368,7 +369,7 @@ impl<'a> Delivery<'a> {
             // The events behind it would be refused, too, or overtake it: all wait.
             Origin::Event(_) | Origin::Transition(_) => {
                 let why = format!("the broker does not take {} now: {why}", sent.topic);
-                self.quirks.quarantined.insert(sent.into_key());
+                self.quirks.quarantined.insert(sent.key());
                 Err(self.disconnected(why))
             }
             Origin::State { number, .. } => {
@@ -402,11 +403,8 @@ impl<'a> Delivery<'a> {
             }
             Origin::Transition(_) => {
                 self.progress = true;
-                if self.logged.insert(topic.clone()) {
-                    tracing::warn!(
-                        "that an alert was switched is not told on {topic}: {why}; the event tells it, too"
-                    );
-                }
+                self.quirks.untold.insert(topic.clone());
+                tracing::warn!("alerts are not told on {topic}, but in the events: {why}");
             }
             Origin::State { number, snapshot } => {
                 self.shared.retained().reject(number);
@@ -429,6 +427,11 @@ impl<'a> Delivery<'a> {
     /// Takes a message whose outcome is known out of quarantine. Events before it have left the outbox,
     /// so they leave the quarantine, too.
     fn leave_quarantine(&mut self, sent: &Sent) {
+        if let Origin::Transition(_) = sent.origin {
+            // Its event comes behind it.
+            self.quirks.quarantined.remove(&sent.key());
+            return;
+        }
         self.quirks.quarantined.retain(|(topic, row)| match (row, sent.row()) {
             (Some(quarantined), Some(row)) => *quarantined > row,
             (None, None) => *topic != sent.topic,
@@ -505,7 +508,7 @@ impl<'a> Delivery<'a> {
         self.quirks.unexplained_disconnects = 0;
         self.progress = true;
         if in_flight.len() > 1 {
-            self.quirks.quarantined = in_flight.into_iter().map(Sent::into_key).collect();
+            self.quirks.quarantined = in_flight.into_iter().map(|sent| sent.key()).collect();
         } else if let Some(culprit) = in_flight.pop() {
             if too_large {
                 self.quirks.too_large = Some(culprit.bytes);

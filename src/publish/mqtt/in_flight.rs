@@ -44,9 +44,8 @@ impl Sent {
         }
     }
 
-    pub fn into_key(self) -> MessageKey {
-        let row = self.row();
-        (self.topic, row)
+    pub fn key(&self) -> MessageKey {
+        (self.topic.clone(), self.row())
     }
 }
 

@@ -26,11 +26,20 @@ const UNSYNCED: &str = "normal";
 /// How long to wait for a lock. Nobody else writes, unless a person opens the file with another tool.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Rows to insert and rows to delete, in one transaction.
+/// Rows to insert, rows to delete, and alerts to remember, in one transaction.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub insert: Vec<(Key, Item)>,
     pub delete: Vec<Key>,
+    /// What is remembered of the alerts of cameras from now on.
+    pub alerts: Vec<(CameraId, Bytes)>,
+}
+
+impl Batch {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.insert.is_empty() && self.delete.is_empty() && self.alerts.is_empty()
+    }
 }
 
 /// A summary of the rows of one camera in one table.
@@ -95,14 +104,15 @@ impl Writer {
     /// Writes the whole batch or nothing of it. What it inserts is on disk when this returns.
     pub fn write(&mut self, batch: &Batch) -> rusqlite::Result<()> {
         // What was delivered need not be gone before a loss of power: its id tells it from what is new.
-        let synchronous = if batch.insert.is_empty() { UNSYNCED } else { SYNCED };
+        let adds = !batch.insert.is_empty() || !batch.alerts.is_empty();
+        let synchronous = if adds { SYNCED } else { UNSYNCED };
         self.0.pragma_update(None, "synchronous", synchronous)?;
         let transaction = self.0.transaction()?;
         for (table, row) in &batch.delete {
             let sql = format!("DELETE FROM {} WHERE row = ?", table.name());
             transaction.prepare_cached(&sql)?.execute([row.0])?;
         }
-        for ((table, row), Item { camera, id, description, payload, alerts }) in &batch.insert {
+        for ((table, row), Item { camera, id, description, payload }) in &batch.insert {
             // REPLACE: a commit that failed may have left the very same row.
             let sql = format!(
                 "INSERT OR REPLACE INTO {} (row, camera, id, description, bytes, payload) \
@@ -118,10 +128,10 @@ impl Writer {
                 bytes,
                 &payload[..]
             ])?;
-            if let Some(alerts) = alerts {
-                let sql = "INSERT OR REPLACE INTO alerts (camera, states) VALUES (?, ?)";
-                transaction.prepare_cached(sql)?.execute(params![camera.as_str(), &alerts[..]])?;
-            }
+        }
+        for (camera, alerts) in &batch.alerts {
+            let sql = "INSERT OR REPLACE INTO alerts (camera, states) VALUES (?, ?)";
+            transaction.prepare_cached(sql)?.execute(params![camera.as_str(), &alerts[..]])?;
         }
         transaction.commit()
     }
@@ -145,13 +155,7 @@ impl Reader {
         let mut statement = self.0.prepare_cached(&sql)?;
         let found = statement.query_row([from.0], |row| {
             let payload = Bytes::from(row.get::<_, Vec<u8>>(4)?);
-            let item = Item {
-                camera: camera(row, 1)?,
-                id: id(row, 2)?,
-                description: row.get(3)?,
-                payload,
-                alerts: None,
-            };
+            let item = Item { camera: camera(row, 1)?, id: id(row, 2)?, description: row.get(3)?, payload };
             Ok((Row(row.get(0)?), item))
         });
         Ok(found.optional()?)

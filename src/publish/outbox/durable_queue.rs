@@ -13,7 +13,7 @@ use tokio_util::bytes::Bytes;
 use uuid::Uuid;
 
 use super::{
-    database::{Batch, Writer},
+    database::Writer,
     folder::{self, OpenError, Opened},
     ledger::{Ledger, SPILL_BYTES},
     message::{InFlight, Message, Snapshot},
@@ -241,10 +241,10 @@ impl Outbox {
 
     /// Writes items that come after all rows on disk. Returns the items that the disk did not take.
     fn write(&self, disk: &mut Disk, items: Vec<(Key, Item)>) -> Vec<(Key, Item)> {
-        let batch = Batch { insert: items, delete: self.ledger().to_delete() };
+        let batch = self.ledger().batch(items);
         match disk.writer.write(&batch) {
             Ok(()) => {
-                self.ledger().deleted(&batch.delete);
+                self.ledger().settled(&batch);
                 Vec::new()
             }
             Err(error) => {
@@ -258,7 +258,7 @@ impl Outbox {
     fn catch_up(&self, disk: &mut Disk) {
         loop {
             let batch = self.ledger().pending();
-            if batch.insert.is_empty() && batch.delete.is_empty() {
+            if batch.is_empty() {
                 break;
             }
             if let Err(error) = disk.writer.write(&batch) {

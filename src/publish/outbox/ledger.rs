@@ -10,6 +10,7 @@ use std::{
 };
 
 use chrono::DateTime;
+use tokio_util::bytes::Bytes;
 use uuid::Uuid;
 
 use super::{
@@ -56,6 +57,8 @@ pub(super) struct Ledger {
     /// The one snapshot of each camera.
     snapshots: BTreeMap<CameraId, SnapshotMeta>,
     snapshot_bytes: u64,
+    /// What is to be remembered of the alerts of cameras, and is not on disk yet.
+    alerts: BTreeMap<CameraId, Bytes>,
     dropped: BTreeMap<CameraId, u64>,
     dropped_snapshots: BTreeMap<CameraId, u64>,
     dead_lettered: BTreeMap<CameraId, u64>,
@@ -88,6 +91,7 @@ impl Ledger {
             newest: BTreeMap::new(),
             snapshots: BTreeMap::new(),
             snapshot_bytes: 0,
+            alerts: BTreeMap::new(),
             dropped: BTreeMap::new(),
             dropped_snapshots: BTreeMap::new(),
             dead_lettered: BTreeMap::new(),
@@ -114,6 +118,7 @@ impl Ledger {
     /// that come later depend on it. Returns the rows to store: none, an event, or an event and its snapshot.
     pub fn admit(&mut self, message: Message) -> Vec<(Key, Item)> {
         let Message { camera, id, kind, event, snapshot, alerts } = message;
+        self.alerts.extend(alerts.map(|alerts| (camera.clone(), alerts)));
         let size = cost(event.len());
         // Events in flight may be with the broker already: the oldest waiting event is dropped.
         while size <= self.limits.events && self.bytes + size > self.limits.events {
@@ -133,7 +138,7 @@ impl Ledger {
         if description {
             self.newest.insert(camera.clone(), row);
         }
-        let item = Item { camera: camera.clone(), id, description, payload: event, alerts };
+        let item = Item { camera: camera.clone(), id, description, payload: event };
         let mut items = vec![((Table::Events, row), item)];
         if let Some(jpeg) = snapshot {
             let size = cost(jpeg.len());
@@ -145,10 +150,7 @@ impl Ledger {
             while self.snapshot_bytes > self.limits.snapshots {
                 self.drop_oldest_snapshot();
             }
-            items.push((
-                (Table::Snapshots, row),
-                Item { camera, id, description, payload: jpeg, alerts: None },
-            ));
+            items.push(((Table::Snapshots, row), Item { camera, id, description, payload: jpeg }));
         }
         items
     }
@@ -262,25 +264,36 @@ impl Ledger {
     }
 
     /// Rows to delete from the disk: at most a batch of them.
-    pub fn to_delete(&self) -> Vec<Key> {
+    fn to_delete(&self) -> Vec<Key> {
         self.deleted.iter().take(BATCH).copied().collect()
+    }
+
+    /// A batch that inserts these items: with what is to be deleted, and what is to be remembered.
+    pub fn batch(&self, insert: Vec<(Key, Item)>) -> Batch {
+        let alerts = self.alerts.iter().map(|(camera, alerts)| (camera.clone(), alerts.clone())).collect();
+        Batch { insert, delete: self.to_delete(), alerts }
     }
 
     /// What the disk lacks and what is to be deleted from it: at most a batch of each.
     pub fn pending(&self) -> Batch {
-        Batch { insert: self.spill.oldest(BATCH, BATCH_BYTES), delete: self.to_delete() }
+        self.batch(self.spill.oldest(BATCH, BATCH_BYTES))
     }
 
-    /// The disk has deleted these rows.
-    pub fn deleted(&mut self, keys: &[Key]) {
-        for key in keys {
+    /// The disk has deleted and remembers what the batch says.
+    pub fn settled(&mut self, batch: &Batch) {
+        for key in &batch.delete {
             self.deleted.remove(key);
+        }
+        for (camera, alerts) in &batch.alerts {
+            if self.alerts.get(camera) == Some(alerts) {
+                self.alerts.remove(camera);
+            }
         }
     }
 
     /// The disk has written a batch of [`Ledger::pending`].
     pub fn written(&mut self, batch: &Batch) {
-        self.deleted(&batch.delete);
+        self.settled(batch);
         for (key, _) in &batch.insert {
             // A row that was acknowledged or dropped meanwhile is deleted with the next write.
             if self.spill.remove(*key).is_none() {

@@ -50,8 +50,6 @@ pub(super) struct Item {
     /// The event, or the event that the snapshot belongs to, is a description.
     pub description: bool,
     pub payload: Bytes,
-    /// Of an event that is to be written: what is remembered of the camera's alerts after it.
-    pub alerts: Option<Bytes>,
 }
 
 /// The bytes that a payload of `payload` bytes counts as against the limits.

@@ -84,7 +84,8 @@ async fn a_connection_that_breaks_anywhere_loses_no_switching() {
     }
     wait_for_outbox(&outbox, Outbox::is_empty).await;
     assert_eq!(publisher.shutdown(TIMEOUT).await, 0);
-    let seen = subscriber.until(|m| m.topic == "camscribe/edge1/status" && m.text() == "offline");
+    // `offline` is told at each break.
+    let seen = subscriber.until(|m| m.topic == EVENTS && m.json()["clip"]["seq"] == 23);
     // At least once, with the same id.
     let mut told: Vec<String> =
         on(&seen, TOLD).iter().map(|m| m.json()["id"].as_str().unwrap().into()).collect();

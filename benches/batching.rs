@@ -1,5 +1,5 @@
 //! What continuous batching gives: answers of 8 to 96 tokens, so many in flight, once in batches that hold every place
-//! until their longest answer ends, once in a batch that answers leave and prompts join.
+//! until their longest answer ends, once in a batch that answers leave and prompts join at once, as clips do.
 //!
 //!     cargo bench --bench batching -- [FRAMES [IN_FLIGHT [REQUESTS]]]
 //!
@@ -15,10 +15,7 @@ use std::{
 
 use camscribe::{
     bench::shapes::Shape,
-    describe::{
-        pace::Pace,
-        smolvlm::{config::ModelConfig, network::Network},
-    },
+    describe::smolvlm::{config::ModelConfig, network::Network},
     device::{DeviceChoice, DtypeChoice},
     nn::{
         device::choose,
@@ -52,7 +49,6 @@ struct Clients<'a> {
     /// When each client that has a place has asked.
     running: BTreeMap<usize, Instant>,
     given: usize,
-    pace: Pace,
     /// How long each client waited for its answer.
     latencies: Vec<Duration>,
 }
@@ -78,7 +74,6 @@ impl Sequences for Clients<'_> {
                 std::mem::take(&mut self.running).into_values().for_each(|asked| self.have_answer(asked));
                 self.in_flight
             }
-            Way::Continuous if !self.pace.lets_join(running) => return Ok(none),
             Way::Continuous if running > 0 => 1.min(self.in_flight - running),
             Way::Continuous => self.in_flight,
         };
@@ -89,11 +84,7 @@ impl Sequences for Clients<'_> {
         let tiles: Vec<u8> = (0..joining.len() * self.frames * self.network.tile_bytes())
             .map(|i| (i * 31 % 251) as u8)
             .collect();
-        let start = Instant::now();
         let features = self.network.encode(&tiles, &mut no_observer)?;
-        if running > 0 {
-            self.pace.held_up(start.elapsed());
-        }
         let prompt = prompt(&self.network.config, self.frames);
         let request = |length: usize| GenerationRequest {
             ids: prompt.clone(),
@@ -123,15 +114,9 @@ impl Sequences for Clients<'_> {
         }
     }
 
-    fn prefilled(&mut self, numbers: Range<usize>, time: Duration) {
-        if self.running.len() > numbers.len() {
-            self.pace.held_up(time);
-        }
-    }
+    fn prefilled(&mut self, _numbers: Range<usize>, _time: Duration) {}
 
-    fn stepped(&mut self, _numbers: &[usize], time: Duration) {
-        self.pace.continued(time);
-    }
+    fn stepped(&mut self, _numbers: &[usize], _time: Duration) {}
 }
 
 /// The tokens of a prompt about so many frames.
@@ -158,7 +143,6 @@ fn measure(network: &Network, way: Way, (frames, in_flight, requests): (usize, u
         waiting: VecDeque::new(),
         running: BTreeMap::new(),
         given: 0,
-        pace: Pace::default(),
         latencies: Vec::new(),
     };
     (0..in_flight).for_each(|_| clients.ask());

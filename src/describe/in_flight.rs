@@ -344,8 +344,11 @@ impl Work for InFlight<'_> {
         if self.queue.is_closed() {
             self.send_clients_away();
         }
+        // Nobody reads along while a clip is described: only the answers of clients are not to be held up for long.
+        let holds_up_clients = self.running.values().any(|entry| entry.camera().is_none());
+        let may_join = self.pace.lets_join(running) || !holds_up_clients;
         let nothing_waits = self.waiting.is_empty() && self.queue.waiting() == (0, 0);
-        if !self.pace.lets_join(running) || nothing_waits {
+        if !may_join || nothing_waits {
             return Vec::new();
         }
         self.estimate(running, room_for);
@@ -458,6 +461,21 @@ mod tests {
                 ["a".parse().ok()]
             );
             assert!(flight.more(2, &|_| None).is_empty(), "neither another client nor another clip");
+        });
+    }
+
+    #[test]
+    fn a_prompt_waits_for_the_answers_of_clients_only() {
+        with_places(4, |queue, flight| {
+            push(queue, "a");
+            assert_eq!(flight.more(0, &|_| None).len(), 1);
+            flight.pace.held_up(Duration::from_secs(1));
+            let _answer = ask(queue);
+            assert_eq!(flight.more(1, &|_| None).len(), 1, "no client is held up");
+            push(queue, "b");
+            assert!(flight.more(2, &|_| None).is_empty(), "a client would be");
+            flight.pace.continued(Duration::from_secs(1));
+            assert_eq!(flight.more(2, &|_| None).len(), 1);
         });
     }
 

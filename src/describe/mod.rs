@@ -22,7 +22,7 @@ mod in_flight;
 pub mod load;
 pub mod options;
 mod outcome;
-pub mod pace;
+mod pace;
 mod share;
 #[cfg(test)]
 mod small_device;

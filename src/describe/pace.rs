@@ -1,4 +1,4 @@
-//! When a prompt may join answers that are under way. It holds them up for as long as it is read: on a CPU, seconds for
+//! When a prompt may join answers of clients that are under way. It holds them up for as long as it is read: on a CPU, seconds for
 //! the frames of a clip.
 
 use std::time::Duration;

@@ -15,6 +15,7 @@
 //! | [`decision`] | typed questions, answered by probabilities |
 //! | [`prompt_spec`], [`request`], [`answer`] | what the model is asked: about a clip, and in general; its answer |
 //! | [`alert`] | when answers switch an alert on and off, as configured |
+//! | [`look_back`], [`camera_ask`] | frames of the last seconds; what is asked about them, and the answer |
 //! | [`queue`] | clips of all cameras in, fair batches out; bounded |
 //! | [`gate`] | whether a clip shows anything new |
 //! | [`describe`] | batches in, descriptions out: the worker, the trait of describers, the model families |
@@ -58,6 +59,8 @@ pub mod answer;
 pub mod bench;
 pub mod camera;
 #[cfg(feature = "daemon")]
+pub mod camera_ask;
+#[cfg(feature = "daemon")]
 pub mod capture;
 pub mod clip;
 pub mod decision;
@@ -70,6 +73,7 @@ pub mod gate;
 pub mod heartbeat;
 pub mod interval;
 pub mod logging;
+pub mod look_back;
 pub mod memory;
 pub mod nn;
 pub mod plural;

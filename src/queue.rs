@@ -55,6 +55,8 @@ pub struct Asked {
     pub request: Request,
     /// Gets the answer. When its receiver is dropped, nobody wants the answer any more.
     pub reply: UnboundedSender<Part>,
+    /// It goes before those that are not. Whoever asks so bounds how many such requests there are.
+    pub is_urgent: bool,
 }
 
 /// As many requests wait as may.
@@ -225,10 +227,11 @@ impl ClipQueue {
     pub fn ask(&self, asked: Asked) -> Result<(), Busy> {
         let mut inner = self.lock();
         inner.forget_the_gone();
-        if inner.closed || inner.asked.len() >= REQUESTS_WAITING {
+        if inner.closed || !asked.is_urgent && inner.asked.len() >= REQUESTS_WAITING {
             return Err(Busy);
         }
-        inner.asked.push_back(asked);
+        let place = if asked.is_urgent { inner.first_patient() } else { inner.asked.len() };
+        inner.asked.insert(place, asked);
         drop(inner);
         self.pushed.notify_all();
         Ok(())
@@ -369,6 +372,11 @@ impl Inner {
     /// Forgets requests whose answers nobody wants any more.
     fn forget_the_gone(&mut self) {
         self.asked.retain(|asked| !asked.reply.is_closed());
+    }
+
+    /// The place of the first request that is not urgent.
+    fn first_patient(&self) -> usize {
+        self.asked.iter().position(|asked| !asked.is_urgent).unwrap_or(self.asked.len())
     }
 
     fn take(&mut self, room: Room, except: &BTreeSet<CameraId>) -> Batch {

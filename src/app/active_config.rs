@@ -1,7 +1,7 @@
 //! The configuration that is active, and how it changes while the daemon runs: the file is read again, or a
 //! subscriber sends a command. Only what differs is applied. A configuration with an error changes nothing.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{
     cameras::{CameraSpec, Cameras, camera_specs},
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     camera::CameraId,
     config::{self, Config, Loaded},
-    publish::{CommandInbox, Prepared, SettingsError, commands::CameraCommand},
+    publish::{Inboxes, Prepared, SettingsError, commands::CameraCommand},
     runtime_settings::{self, is_cut},
 };
 
@@ -25,16 +25,16 @@ pub struct ActiveConfig {
     overrides: Overrides,
     /// The file with the overrides applied.
     config: Config,
-    /// Takes the commands of subscribers.
-    command_inbox: Arc<CommandInbox>,
+    /// Take what subscribers send.
+    inboxes: Inboxes,
 }
 
 impl ActiveConfig {
-    /// The configuration at the start. `command_inbox` will take the commands of subscribers.
-    pub fn new(file: Config, command_inbox: Arc<CommandInbox>) -> Self {
+    /// The configuration at the start. `inboxes` will take what subscribers send.
+    pub fn new(file: Config, inboxes: Inboxes) -> Self {
         let overrides = Overrides::read(file.node.state_dir.as_deref());
         overrides.log(&file);
-        Self { config: overrides.over(&file), file, overrides, command_inbox }
+        Self { config: overrides.over(&file), file, overrides, inboxes }
     }
 
     /// The configuration that is active.
@@ -63,7 +63,7 @@ impl ActiveConfig {
     /// # Errors
     /// When the broker's settings cannot be used.
     pub fn prepare(&self) -> Result<Prepared, SettingsError> {
-        Prepared::new(publish_settings(&self.config, Some(&self.command_inbox)))
+        Prepared::new(publish_settings(&self.config, Some(&self.inboxes)))
     }
 
     /// Publishes the settings of each camera.
@@ -178,7 +178,7 @@ impl ActiveConfig {
     ) -> Result<(), String> {
         // Everything that can fail is done before anything is changed.
         let mut specs = camera_specs(&new).map_err(|error| format!("{error:#}"))?;
-        let settings = publish_settings(&new, Some(&self.command_inbox));
+        let settings = publish_settings(&new, Some(&self.inboxes));
         let broker = change.broker.map(|old_topics| Ok((Prepared::new(settings)?, old_topics)));
         let broker = broker.transpose().map_err(|error: SettingsError| error.to_string())?;
         let stopping: Vec<_> = change.removed.iter().chain(&change.disabled).chain(&change.started).collect();

@@ -11,6 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    asks::Askable,
     deps::CameraDeps,
     settings::{camera_config, enabled, overflow},
 };
@@ -19,6 +20,7 @@ use crate::{
     capture::{self, CameraConfig, CaptureError},
     clip::Clip,
     config::{self, Config},
+    look_back::LookBack,
     metrics::Reason,
     plural::plural,
     prompt_spec::PromptSpec,
@@ -40,7 +42,8 @@ pub struct CameraSpec {
 pub fn camera_specs(config: &Config) -> anyhow::Result<BTreeMap<CameraId, CameraSpec>> {
     let spec = |(id, camera): (&CameraId, &config::CameraSettings)| {
         let overflow = overflow(&camera.source);
-        let config = camera_config(id, camera, &config.pipelines);
+        let look_back = Some(Arc::new(LookBack::new(camera.look_back)));
+        let config = CameraConfig { look_back, ..camera_config(id, camera, &config.pipelines) };
         config.window.validate().with_context(|| format!("camera {id} cannot be watched"))?;
         Ok((id.clone(), CameraSpec { config, overflow, priority: camera.priority }))
     };
@@ -83,6 +86,10 @@ impl Cameras {
         let (prompt_spec, asked) = watch::channel(Arc::clone(&config.prompt_spec));
         let (status, changes) = watch::channel(CameraStatus::default());
         self.deps.reporter.watch(&id, changes);
+        if let Some(frames) = config.look_back.clone() {
+            let window = config.window.window;
+            self.deps.asks.watch(&id, Askable { frames, window, prompt_spec: asked.clone() });
+        }
         let watching = watch_camera(config, status, asked, overflow, self.deps.clone(), stop.clone());
         let task = self.tasks.spawn(watching).id();
         self.ended.remove(&id);
@@ -167,6 +174,7 @@ impl Cameras {
         };
         let id = self.running.iter().find(|(_, running)| running.task == task).map(|(id, _)| id.clone());
         let Some((id, running)) = id.and_then(|id| self.running.remove_entry(&id)) else { return };
+        self.deps.asks.forget(&id);
         if let Some(panic) = panic {
             tracing::error!(camera = %id, "the camera's task panicked: {panic}");
             self.deps.reporter.set_state(&id, CameraState::Offline, Some("internal error of camscribe"));

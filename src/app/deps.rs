@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::status_reporter::StatusReporter;
+use super::{asks::Asks, status_reporter::StatusReporter};
 use crate::{
     lifecycle::Lifecycle, metrics::Metrics, publish::outbox::Outbox, queue::ClipQueue, resize::FrameScaling,
 };
@@ -27,6 +27,8 @@ pub struct CameraDeps {
     pub queue: Arc<ClipQueue>,
     /// Takes the status.
     pub reporter: Arc<StatusReporter>,
+    /// Asks about what they show now.
+    pub asks: Arc<Asks>,
     /// Counts the clips.
     pub metrics: Arc<Metrics>,
     /// How the model scales frames down first.

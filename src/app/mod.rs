@@ -11,11 +11,13 @@
 //! | `active_config.rs`, `config_change.rs`, `overrides.rs`, `reload.rs` | what may change while the daemon runs |
 //! | `status_reporter.rs`, `retained_topics.rs` | what is published about node and cameras |
 //! | `monitoring.rs`, `questions.rs` | what the HTTP server answers, and what it puts to the model |
+//! | `asks.rs` | questions about what a camera shows now |
 //! | `video_file.rs` | videos that a question is about |
 //! | `deps.rs` | what the model's thread and the cameras use |
 //! | `state_file.rs` | small files in the state directory |
 
 mod active_config;
+mod asks;
 mod cameras;
 mod config_change;
 mod delivery;

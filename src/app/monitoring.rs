@@ -10,7 +10,7 @@ use crate::{
     http,
     metrics::Readings,
     publish::{
-        CommandInbox, Load,
+        Inboxes, Load,
         outbox::{Outbox, Storage},
     },
     queue::ClipQueue,
@@ -23,13 +23,13 @@ const LOAD_INTERVAL: Duration = Duration::from_secs(30);
 pub fn status_source(
     deps: &WorkerDeps,
     reporter: &Arc<StatusReporter>,
-    commands: &Arc<CommandInbox>,
+    inboxes: &Inboxes,
 ) -> http::StatusSource {
     let WorkerDeps { queue, outbox, metrics, lifecycle } = deps.clone();
-    let (reporter, commands, health) = (Arc::clone(reporter), Arc::clone(commands), Arc::clone(&lifecycle));
+    let (reporter, inboxes, health) = (Arc::clone(reporter), inboxes.clone(), Arc::clone(&lifecycle));
     http::StatusSource {
         metrics: Box::new(move |format| {
-            metrics.page(&readings(&queue, &outbox, &reporter, &commands), format)
+            metrics.page(&readings(&queue, &outbox, &reporter, &inboxes), format)
         }),
         health: Box::new(move || health.health()),
         ready: Box::new(move || lifecycle.ready()),
@@ -57,12 +57,7 @@ fn load(deps: &WorkerDeps, reporter: &StatusReporter) -> Load {
 }
 
 /// The metrics that other modules own.
-fn readings(
-    queue: &ClipQueue,
-    outbox: &Outbox,
-    reporter: &StatusReporter,
-    commands: &CommandInbox,
-) -> Readings {
+fn readings(queue: &ClipQueue, outbox: &Outbox, reporter: &StatusReporter, inboxes: &Inboxes) -> Readings {
     let outbox = outbox.status();
     let age = |made: DateTime<Utc>| (Utc::now() - made).to_std().unwrap_or_default();
     Readings {
@@ -78,6 +73,7 @@ fn readings(
         outbox_dropped: outbox.dropped,
         outbox_dead_lettered: outbox.dead_lettered,
         broker_connected: reporter.connected(),
-        unknown_camera_commands: commands.for_unknown_cameras(),
+        unknown_camera_commands: inboxes.commands.for_unknown_cameras(),
+        unanswered_asks: inboxes.asks.dropped(),
     }
 }

@@ -39,7 +39,7 @@ pub fn api_source(deps: &WorkerDeps, model: &Arc<OnceLock<ClientModel>>) -> ApiS
             #[expect(clippy::disallowed_methods, reason = "an answer is bounded by its number of tokens")]
             let (reply, parts) = mpsc::unbounded_channel();
             let busy = |Busy| NotAsked::Busy;
-            queue.ask(Asked { request, reply }).map_err(busy)?;
+            queue.ask(Asked { request, reply, is_urgent: false }).map_err(busy)?;
             Ok(parts)
         }),
         film: Box::new(move |film| {

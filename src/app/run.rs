@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     active_config::ActiveConfig,
+    asks::{self, Asks},
     cameras::{Cameras, camera_specs},
     deps::{CameraDeps, WorkerDeps},
     monitoring::{report_load, status_source},
@@ -32,7 +33,7 @@ use crate::{
     metrics::Metrics,
     plural::plural,
     publish::{
-        CommandInbox,
+        CommandInbox, Inboxes,
         outbox::{InUse, Limits, Outbox, Storage},
     },
     queue::{CLIPS_PER_CAMERA, ClipQueue},
@@ -56,15 +57,15 @@ pub async fn run(
     reload: Option<Reload>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let commands = Arc::new(CommandInbox::default());
+    let inboxes = Inboxes::default();
     let access = access(&config.http)?;
     // The state directory is this process's from here on.
     let parts = Parts::build(&config)?;
-    let mut active = ActiveConfig::new(config, Arc::clone(&commands));
+    let mut active = ActiveConfig::new(config, inboxes.clone());
     let prepared = active.prepare()?;
     let specs = camera_specs(active.config())?;
     // The services end when this function returns.
-    let _services = parts.spawn_services(active.config(), &commands, access.clone()).await?;
+    let _services = parts.spawn_services(active.config(), &inboxes, access.clone()).await?;
 
     parts.worker.lifecycle.enter(Phase::Loading);
     let mut worker = ModelWorker::start(load, active.config(), parts.worker.clone())?;
@@ -83,10 +84,11 @@ pub async fn run(
     let mut cameras = Cameras::new(deps.clone(), stop.child_token());
     specs.into_values().for_each(|spec| cameras.start(spec));
     parts.serve_clients(&model);
+    parts.asks.set_model(model.info.clone());
     parts.reporter.open(prepared, model.info, model.gpu, active.config().cameras.keys());
 
     let lifecycle = Arc::clone(&parts.worker.lifecycle);
-    let mut main_loop = MainLoop { active, reload, commands, deps, lifecycle, access };
+    let mut main_loop = MainLoop { active, reload, commands: inboxes.commands, deps, lifecycle, access };
     let failure = main_loop.run(&mut cameras, &mut worker, &stop).await;
     let drained = parts.drain(&mut cameras, worker).await;
     // Nothing is received any more.
@@ -134,6 +136,7 @@ async fn wait_loaded(
 struct Parts {
     worker: WorkerDeps,
     reporter: Arc<StatusReporter>,
+    asks: Arc<Asks>,
     /// The model that answers clients, once it is loaded.
     client_model: Arc<OnceLock<ClientModel>>,
 }
@@ -149,8 +152,15 @@ impl Parts {
         let topics = RetainedTopics::read(config.node.state_dir.as_deref());
         let reporter = Arc::new(StatusReporter::new(Arc::clone(&metrics), Arc::clone(&outbox), topics));
         let queue = Arc::new(ClipQueue::new(CLIPS_PER_CAMERA));
-        let worker = WorkerDeps { queue, outbox, metrics, lifecycle: Arc::default() };
-        Ok(Self { worker, reporter, client_model: Arc::default() })
+        let lifecycle = Arc::<Lifecycle>::default();
+        let asks = Asks::new(
+            Arc::clone(&queue),
+            Arc::clone(&reporter),
+            Arc::clone(&lifecycle),
+            Arc::clone(&metrics),
+        );
+        let worker = WorkerDeps { queue, outbox, metrics, lifecycle };
+        Ok(Self { worker, reporter, asks: Arc::new(asks), client_model: Arc::default() })
     }
 
     /// Starts the HTTP server, if one is configured, the watchdog, the reports of the node's load, and what tells the
@@ -161,18 +171,20 @@ impl Parts {
     async fn spawn_services(
         &self,
         config: &Config,
-        commands: &Arc<CommandInbox>,
+        inboxes: &Inboxes,
         access: Option<Arc<Access>>,
     ) -> Result<JoinSet<()>, http::BindError> {
         let mut services = JoinSet::new();
         if let Some((address, access)) = config.http.listen.zip(access) {
-            let status = status_source(&self.worker, &self.reporter, commands);
+            let status = status_source(&self.worker, &self.reporter, inboxes);
             let api = config.http.api.then(|| api_source(&self.worker, &self.client_model));
             let metrics = Arc::clone(&self.worker.metrics);
-            let server = http::Server { status, api, access, metrics };
+            let cameras = asks::camera_source(&self.asks);
+            let server = http::Server { status, cameras, api, access, metrics };
             let listener = http::bind(address, &server).await?;
             services.spawn(http::serve(listener, server));
         }
+        services.spawn(asks::answer_subscribers(Arc::clone(&self.asks), Arc::clone(&inboxes.asks)));
         services.spawn(Arc::clone(&self.worker.lifecycle).watchdog());
         let (lifecycle, reporter) = (Arc::clone(&self.worker.lifecycle), Arc::clone(&self.reporter));
         services.spawn(async move {
@@ -205,6 +217,7 @@ impl Parts {
         CameraDeps {
             queue: Arc::clone(&self.worker.queue),
             reporter: Arc::clone(&self.reporter),
+            asks: Arc::clone(&self.asks),
             metrics: Arc::clone(&self.worker.metrics),
             frame_scaling,
         }

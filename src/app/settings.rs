@@ -8,7 +8,7 @@ use crate::{
     capture::{self, CameraConfig},
     clip::{TimeRange, WindowConfig},
     config::{self, Config, Loaded, Source},
-    publish::{BrokerAddress, CameraProfile, CommandInbox, Settings, TlsFiles},
+    publish::{BrokerAddress, CameraProfile, Inboxes, Settings, TlsFiles},
     queue::Overflow,
 };
 
@@ -41,6 +41,7 @@ pub fn camera_config(id: &CameraId, camera: &config::CameraSettings, pipelines: 
         },
         range: TimeRange::default(),
         prompt_spec: Arc::new(camera.prompt_spec.clone()),
+        look_back: None,
         connect_timeout: CONNECT_TIMEOUT,
         retry: true,
     }
@@ -74,9 +75,9 @@ pub fn overflow(source: &Source) -> Overflow {
     if source.is_live() { Overflow::DropOldest } else { Overflow::Block }
 }
 
-/// What publishing needs to know. `commands` takes the commands of subscribers; they are ignored without
+/// What publishing needs to know. `inboxes` take what subscribers send; it is ignored without
 /// it, or where the configuration switches them off.
-pub fn publish_settings(config: &Config, commands: Option<&Arc<CommandInbox>>) -> Settings {
+pub fn publish_settings(config: &Config, inboxes: Option<&Inboxes>) -> Settings {
     let mqtt = &config.mqtt;
     Settings {
         broker: BrokerAddress {
@@ -93,7 +94,8 @@ pub fn publish_settings(config: &Config, commands: Option<&Arc<CommandInbox>>) -
         topic_prefix: mqtt.topic_prefix.clone(),
         discovery_prefix: mqtt.discovery_prefix.clone().unwrap_or_default(),
         cameras: camera_profiles(config),
-        commands: commands.filter(|_| mqtt.commands).cloned(),
+        inboxes: inboxes.filter(|_| mqtt.commands).cloned(),
+        response_topics: mqtt.response_topics.clone(),
     }
 }
 

@@ -165,6 +165,12 @@ impl StatusReporter {
         }
     }
 
+    /// The state of a camera, with the reason. None: there is no such camera.
+    pub fn state(&self, id: &CameraId) -> Option<(CameraState, Option<String>)> {
+        let inner = self.lock();
+        inner.cameras.get(id).map(|camera| (camera.state, camera.why.clone()))
+    }
+
     /// Marks a camera as disabled by configuration or command.
     pub fn disable(&self, id: &CameraId) {
         let off = Camera {

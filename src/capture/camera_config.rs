@@ -6,6 +6,7 @@ use crate::{
     camera::CameraId,
     clip::{TimeRange, WindowConfig},
     config::{ClockChoice, FrameSampling, Login, Source, StreamOptions, TlsVerify, Transport},
+    look_back::LookBack,
     prompt_spec::PromptSpec,
     resize::FrameScaling,
 };
@@ -39,6 +40,8 @@ pub struct CameraConfig {
     pub range: TimeRange,
     /// What to ask about each clip.
     pub prompt_spec: Arc<PromptSpec>,
+    /// Keeps the newest frames. `None`: nobody asks for them.
+    pub look_back: Option<Arc<LookBack>>,
     /// A source that gives no data within this time after it was opened has failed. Its first frame may take a
     /// multiple of it. Later on, the limit of a live source follows from its own frame intervals.
     pub connect_timeout: Duration,

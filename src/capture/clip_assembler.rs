@@ -1,10 +1,11 @@
 //! Frames in, clips out to the caller's sink. Outlives the pipelines of a camera.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     clip::{Clip, Windower},
     frame::Frame,
+    look_back::LookBack,
 };
 
 /// After this many windows without a clip, a camera is reported to give no clips.
@@ -13,6 +14,7 @@ const MAX_EMPTY_WINDOWS: u64 = 3;
 /// Cuts one camera's frames into clips, across reconnects.
 pub(super) struct ClipAssembler {
     windower: Windower,
+    look_back: Option<Arc<LookBack>>,
     sink: Box<dyn FnMut(Clip) + Send>,
     frames: u64,
     clips: u64,
@@ -44,10 +46,15 @@ pub(super) struct WindowReport {
 }
 
 impl ClipAssembler {
-    /// `sink` gets every clip, in order. It may block.
-    pub fn new(windower: Windower, sink: impl FnMut(Clip) + Send + 'static) -> Self {
+    /// `sink` gets every clip, in order. It may block. `look_back` gets every frame.
+    pub fn new(
+        windower: Windower,
+        look_back: Option<Arc<LookBack>>,
+        sink: impl FnMut(Clip) + Send + 'static,
+    ) -> Self {
         Self {
             windower,
+            look_back,
             sink: Box::new(sink),
             frames: 0,
             clips: 0,
@@ -74,6 +81,9 @@ impl ClipAssembler {
     /// Adds a frame, and hands the clips that it completes to the sink. Returns how windows fare.
     pub fn push(&mut self, frame: Frame) -> WindowReport {
         self.frames += 1;
+        if let Some(look_back) = &self.look_back {
+            look_back.push(&frame);
+        }
         let before = self.windower.too_few();
         let clips = self.windower.push(frame);
         let empty = self.consecutive_empty_windows + self.windower.too_few() - before;
@@ -91,6 +101,9 @@ impl ClipAssembler {
 
     /// The source failed: closes the open windows, and marks their clips.
     pub fn interrupt(&mut self) {
+        if let Some(look_back) = &self.look_back {
+            look_back.clear();
+        }
         let clips = self.windower.discontinuity();
         self.hand_over(clips);
     }

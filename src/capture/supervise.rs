@@ -75,7 +75,7 @@ pub async fn run(
 ) -> Result<Summary, CaptureError> {
     init()?;
     let windower = Windower::new(config.window.clone(), config.prompt_spec.clone())?.within(config.range);
-    let assembler = Arc::new(Mutex::new(ClipAssembler::new(windower, sink)));
+    let assembler = Arc::new(Mutex::new(ClipAssembler::new(windower, config.look_back.clone(), sink)));
     let backoff = Backoff::new(BACKOFF);
     let relay = RtspRelay::start(&config).await?;
     Supervisor { config, relay, assembler, status: Arc::new(status), cancel, backoff, told: None }.run().await

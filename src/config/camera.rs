@@ -138,6 +138,12 @@ pub const KEYS: &[Key] = &[
          camera's clock while it is within a minute of ours",
     ),
     Key::new(
+        "look_back",
+        Kind::Duration(SECOND, Duration::from_secs(300)),
+        "30s",
+        "How long frames are kept for questions about what the camera shows now; at most 32 frames",
+    ),
+    Key::new(
         "priority",
         Kind::Int(1, MAX_PRIORITY),
         "1",
@@ -193,6 +199,8 @@ pub struct CameraSettings {
     pub sampling: FrameSampling,
     /// What dates the frames of a live source.
     pub clock: ClockChoice,
+    /// How long frames are kept for questions about what the camera shows now.
+    pub look_back: Duration,
     /// The share of the model's time where a camera of priority 1 has one part: 1 to [`MAX_PRIORITY`].
     pub priority: u64,
 }
@@ -276,6 +284,7 @@ impl CameraSettings {
             prompt_spec: prompt_spec(section),
             sampling: section.choice("sampling", &SAMPLINGS),
             clock: section.choice("clock", &CLOCKS),
+            look_back: section.duration("look_back"),
             priority: section.number("priority"),
         }
     }

@@ -54,7 +54,13 @@ pub const KEYS: &[Key] = &[
         "commands",
         Kind::Bool,
         "true",
-        "Whether subscribers may switch cameras on and off and change their prompts",
+        "Whether subscribers may switch cameras on and off, change their prompts, and ask what they show",
+    ),
+    Key::new(
+        "response_topics",
+        Kind::List,
+        "",
+        "The topics that answers to questions may go to, where MQTT 5 names one; empty: <topic_prefix>/reply/#",
     ),
 ];
 
@@ -75,8 +81,10 @@ pub struct MqttSettings {
     pub topic_prefix: String,
     /// The first level or levels of the discovery topics; `None`: no discovery.
     pub discovery_prefix: Option<String>,
-    /// Whether subscribers may switch cameras and change their prompts.
+    /// Whether subscribers may switch cameras, change their prompts, and ask what they show.
     pub commands: bool,
+    /// The filters of the topics that answers to questions may go to.
+    pub response_topics: Vec<String>,
 }
 
 /// An MQTT version.
@@ -117,6 +125,7 @@ impl MqttSettings {
             topic_prefix: section.text("topic_prefix").into(),
             discovery_prefix: section.optional("discovery_prefix").map(Into::into),
             commands: section.bool("commands"),
+            response_topics: response_topics(section, diagnostics),
         }
     }
 }
@@ -137,6 +146,24 @@ fn check_prefixes(section: &Section, diagnostics: &mut Diagnostics) {
             diagnostics.error(&section.entry(name).location, why);
         }
     }
+}
+
+/// The filters of `response_topics`, or the usual one.
+fn response_topics(section: &Section, diagnostics: &mut Diagnostics) -> Vec<String> {
+    let filters = section.list("response_topics").to_vec();
+    for filter in &filters {
+        // A wildcard is a level of its own, and # the last one.
+        let levels = || filter.strip_suffix("/#").unwrap_or(filter).split('/');
+        let fixed: Vec<&str> = levels().filter(|level| *level != "+").collect();
+        if filter != "#"
+            && !fixed.is_empty()
+            && let Err(why) = check_prefix(&fixed.join("/"))
+        {
+            let why = format!("{why}, with + for one level and /# at the end for all below");
+            diagnostics.error(&section.entry("response_topics").location, why);
+        }
+    }
+    if filters.is_empty() { vec![format!("{}/reply/#", section.text("topic_prefix"))] } else { filters }
 }
 
 /// The certificates; `None` if the connection is not `secure`, where naming any is an error.

@@ -43,17 +43,21 @@ pub fn read(section: &Section, diagnostics: &mut Diagnostics) -> Decision {
         return Decision::Predicate { instructions };
     }
     if let Err(why) = check_answers(answers) {
-        diagnostics.error(&section.entry("answers").location, why);
+        let yes_or_no = "leave answers out for a question that is answered by yes or no";
+        diagnostics.error(&section.entry("answers").location, format!("{why}; {yes_or_no}"));
     }
     let option = |label: &String| Choice { label: label.clone(), description: None };
     Decision::Choice { instructions, options: answers.iter().map(option).collect() }
 }
 
-fn check_answers(answers: &[String]) -> Result<(), String> {
+/// Checks that a model can choose from `answers`.
+///
+/// # Errors
+/// What is wrong with them: the rest of a sentence that begins with their name.
+pub fn check_answers(answers: &[String]) -> Result<(), String> {
     if !ANSWERS.contains(&answers.len()) {
         let (min, max) = (ANSWERS.start(), ANSWERS.end());
-        let yes_or_no = "leave answers out for a question that is answered by yes or no";
-        return Err(format!("has {} of {min} to {max} answers; {yes_or_no}", answers.len()));
+        return Err(format!("has {} of {min} to {max} answers", answers.len()));
     }
     let mut seen = BTreeSet::new();
     for (place, answer) in (1..).zip(answers) {

@@ -262,7 +262,7 @@ impl<'a> InFlight<'a> {
             self.taken += 1;
             self.waiting.push_back(Entry { request, origin: Origin::Camera(taken) });
         }
-        for Asked { request, reply } in asked {
+        for Asked { request, reply, .. } in asked {
             let client = Client { reply, sent: Vec::new(), repeated: 0 };
             self.waiting.push_back(Entry { request, origin: Origin::Client(client) });
         }
@@ -423,7 +423,8 @@ mod tests {
         #[expect(clippy::disallowed_methods, reason = "the daemon's answers come like this")]
         let (reply, answer) = tokio::sync::mpsc::unbounded_channel();
         let messages = vec![Message { role: Role::User, content: vec![Content::Text("who?".into())] }];
-        queue.ask(Asked { request: Request { messages, ..Request::default() }, reply }).unwrap();
+        let request = Request { messages, ..Request::default() };
+        queue.ask(Asked { request, reply, is_urgent: false }).unwrap();
         answer
     }
 

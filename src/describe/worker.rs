@@ -117,7 +117,7 @@ mod tests {
             let content = vec![Content::Text(text.into())];
             let messages = vec![Message { role: Role::User, content }];
             let request = Request { messages, max_tokens: 1, ..Request::default() };
-            (Asked { request, reply }, answer)
+            (Asked { request, reply, is_urgent: false }, answer)
         };
         assert!(queue.ask(ask("closed").0).is_err(), "the queue is closed");
         let queue = ClipQueue::new(NonZeroUsize::MIN);
@@ -144,7 +144,8 @@ mod tests {
         #[expect(clippy::disallowed_methods, reason = "the daemon's answers come like this")]
         let (reply, mut answer) = tokio::sync::mpsc::unbounded_channel();
         let messages = vec![Message { role: Role::User, content: vec![Content::Text("who?".into())] }];
-        queue.ask(Asked { request: Request { messages, ..Request::default() }, reply }).unwrap();
+        let request = Request { messages, ..Request::default() };
+        queue.ask(Asked { request, reply, is_urgent: false }).unwrap();
         queue.close();
         let mut described = 0;
         run(&mut SmallDevice::new(9), &queue, batching(4), |outcome| {

@@ -167,8 +167,8 @@ fn answers(questions: &[NamedQuestion], mut labels: &[Vec<f32>]) -> BTreeMap<Str
     questions.iter().filter_map(answer).collect()
 }
 
-/// `None`: nothing was answered.
-fn answer(decision: &Decision, decided: &Decided) -> Option<QuestionAnswer> {
+/// The answer to a question, as events tell it. `None`: nothing was answered.
+pub fn answer(decision: &Decision, decided: &Decided) -> Option<QuestionAnswer> {
     let Decided { probabilities, winner, confidence } = decided;
     let (confidence, calibrated) = (*confidence, false);
     Some(match decision {

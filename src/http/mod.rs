@@ -8,6 +8,7 @@
 //! | `unread.rs` | what clients still send when they are answered already |
 //! | `exchange.rs` | what is counted and logged of each request |
 //! | `status.rs` | `/metrics`, `/healthz`, `/readyz` |
+//! | `cameras.rs` | `/api/cameras`: questions about what a camera shows now |
 //! | `openai/` | `/v1`: questions to the model |
 //! | `api_error.rs` | errors as OpenAI's API shapes them |
 //!
@@ -15,6 +16,7 @@
 
 mod access;
 mod api_error;
+mod cameras;
 mod connections;
 mod exchange;
 mod openai;
@@ -28,6 +30,7 @@ mod tests;
 
 pub use access::Access;
 pub use api_error::ApiError;
+pub use cameras::{Asking, CameraSource};
 pub use openai::{ApiSource, Film, FilmReader, NotAsked, ServedModel, read_request};
 pub use server::{BindError, Server, bind, serve};
 pub use status::StatusSource;

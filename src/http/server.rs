@@ -17,6 +17,7 @@ use tokio::{
 
 use super::{
     access::{self, Access},
+    cameras::{self, CameraSource},
     connections::{Connection, Connections, WatchedStream},
     exchange,
     openai::{self, ApiSource},
@@ -51,6 +52,8 @@ pub struct BindError {
 pub struct Server {
     /// Knows about metrics and health.
     pub status: StatusSource,
+    /// Answers questions about cameras.
+    pub cameras: CameraSource,
     /// Answers questions to the model. None: nobody may ask.
     pub api: Option<ApiSource>,
     /// Who may come in, and how.
@@ -77,10 +80,11 @@ pub async fn bind(address: SocketAddr, server: &Server) -> Result<TcpListener, B
 
 /// Answers requests until the task is aborted.
 pub async fn serve(listener: TcpListener, server: Server) {
-    let Server { status, api, access, metrics } = server;
+    let Server { status, cameras, api, access, metrics } = server;
     let most = if api.is_some() { MAX_CONNECTIONS_WITH_API } else { MAX_CONNECTIONS };
     let mut connections = Connections::new(most);
     let router = status::router(status)
+        .merge(cameras::router(cameras))
         .merge(openai::router(api))
         .layer(middleware::from_fn_with_state(Arc::clone(&access), access::check))
         .layer(middleware::from_fn(unread::discard))

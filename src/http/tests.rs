@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::DateTime;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -16,11 +17,15 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Access, ApiSource, Film, NotAsked, ServedModel, Server, StatusSource, bind, serve};
+use super::{
+    Access, ApiSource, CameraSource, Film, NotAsked, ServedModel, Server, StatusSource, bind, serve,
+};
 use crate::{
     answer::{DescribeError, Description, Part, Piece, StageTimes, Token, TokenScore},
+    camera::CameraId,
+    camera_ask::{Answered, CameraAsk, Refusal},
     config::Secret,
-    event::{FinishReason, Tokens},
+    event::{FinishReason, ModelInfo, Tokens},
     metrics::{Metrics, Readings, TextFormat},
     request::{Content, Request, Video},
 };
@@ -37,6 +42,33 @@ struct Served {
     asked: Arc<Mutex<Vec<Asked>>>,
     metrics: Arc<Metrics>,
     task: JoinHandle<()>,
+}
+
+/// What is answered about a camera.
+fn about(camera: &CameraId, ask: &CameraAsk) -> Result<Answered, Refusal> {
+    match camera.as_str() {
+        "porch" => Ok(Answered {
+            question: ask.question.clone().unwrap_or_default(),
+            text: "A dog.".into(),
+            answer: None,
+            finish_reason: FinishReason::Stop,
+            start: DateTime::UNIX_EPOCH,
+            end: DateTime::UNIX_EPOCH,
+            frames: 8,
+            model: ModelInfo {
+                id: "org/tiny".into(),
+                revision: String::new(),
+                device: "cpu".into(),
+                dtype: "f32".into(),
+            },
+            tokens: Tokens::default(),
+            total_ms: 7,
+        }),
+        "busy" => Err(Refusal::Busy),
+        "dark" => Err(Refusal::CameraOffline("the camera dark is offline".into())),
+        "slow" => Err(Refusal::Expired),
+        other => Err(Refusal::NoSuchCamera(other.into())),
+    }
 }
 
 impl Drop for Served {
@@ -84,6 +116,9 @@ impl Served {
                 metrics: Box::new(|_| "metrics".into()),
                 health: Box::new(|| Ok(())),
                 ready: Box::new(|| Ok(())),
+            },
+            cameras: CameraSource {
+                ask: Box::new(|camera, ask| Box::pin(async move { about(&camera, &ask) })),
             },
             api: Some(ApiSource {
                 model: Box::new(move || Some(model.clone())),
@@ -506,4 +541,37 @@ async fn requests_are_counted_by_route_and_end_and_answers_by_their_tokens() {
         };
         timeout(LIMIT, counted).await.unwrap_or_else(|_| panic!("{lines:?}"));
     }
+}
+
+#[tokio::test]
+async fn a_question_about_a_camera_is_answered_or_refused_with_the_same_document_and_a_status() {
+    let server = Served::waiting().await;
+    let ask = async |camera: &str, body: &str| {
+        server.exchange("POST", &format!("/api/cameras/{camera}/ask"), "", body).await
+    };
+    let reply = ask("porch", r#"{"question": "Who is there?", "request": "7"}"#).await;
+    let document = reply.json();
+    assert_eq!(reply.status, 200, "{document}");
+    for (field, value) in
+        [("camera", "porch"), ("request", "7"), ("text", "A dog."), ("question", "Who is there?")]
+    {
+        assert_eq!(document[field], value, "{document}");
+    }
+    for (camera, body, status, code) in [
+        ("busy", "{}", 429, "busy"),
+        ("dark", "{}", 503, "camera_offline"),
+        ("slow", "What?", 504, "expired"),
+        ("other", "", 404, "no_such_camera"),
+        ("porch", r#"{"qestion": "What?"}"#, 400, "invalid"),
+        ("porch", "\u{0}", 400, "invalid"),
+    ] {
+        let reply = ask(camera, body).await;
+        assert_eq!((reply.status, &reply.json()["error"]["code"]), (status, &json!(code)), "{}", reply.body);
+        assert_eq!(reply.head.contains("retry-after"), matches!(status, 429 | 503), "{}", reply.head);
+    }
+    assert_eq!(ask("Porch%2F..", "{}").await.status, 404);
+    assert_eq!(ask("porch", &"x".repeat(100 << 10)).await.status, 413);
+    assert_eq!(server.exchange("GET", "/api/cameras/porch/ask", "", "").await.status, 405);
+    let server = Served::with_token().await;
+    assert_eq!(server.exchange("POST", "/api/cameras/porch/ask", "", "{}").await.status, 401);
 }

@@ -1,5 +1,5 @@
-//! The labels of metrics. Each is a type with fixed values or a checked name, so that no text from a camera, a
-//! user or a library becomes a label.
+//! The labels of metrics. Each is a type with fixed values, or a name or an answer that the configuration has
+//! checked, so that no text from a camera or a library becomes a label.
 
 use std::fmt::{self, Write};
 
@@ -133,6 +133,40 @@ label! {
     }
 }
 
+label! {
+    /// How a question about what a camera shows now ended.
+    AskEnd {
+        /// It was answered.
+        Answered = "answered",
+        /// As many were being answered as may.
+        Busy = "busy",
+        /// The answer was not there in time.
+        Expired = "expired",
+        /// The camera showed nothing.
+        CameraOffline = "camera_offline",
+        /// It could not be read.
+        Invalid = "invalid",
+        /// The model could not answer it.
+        Failed = "failed",
+    }
+}
+
+label! {
+    /// What became of an alert.
+    Switched {
+        /// It went on.
+        On = "on",
+        /// It went off.
+        Off = "off",
+    }
+}
+
+impl AskEnd {
+    /// All ends.
+    pub const ALL: [Self; 6] =
+        [Self::Answered, Self::Busy, Self::Expired, Self::CameraOffline, Self::Invalid, Self::Failed];
+}
+
 impl Route {
     /// All routes.
     pub const ALL: [Self; 5] = [Self::Chat, Self::Decisions, Self::Models, Self::Status, Self::Other];
@@ -201,6 +235,32 @@ pub struct OfShare {
 pub struct OfTokens {
     pub camera: CameraId,
     pub kind: TokenKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
+pub struct OfQuestion {
+    pub camera: CameraId,
+    pub question: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
+pub struct OfAnswer {
+    pub camera: CameraId,
+    pub question: String,
+    pub answer: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, EncodeLabelSet)]
+pub struct OfTransition {
+    pub camera: CameraId,
+    pub alert: String,
+    pub state: Switched,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfAsk {
+    pub camera: CameraId,
+    pub end: AskEnd,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

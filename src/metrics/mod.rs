@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `registry.rs` | what is counted here, and the page |
 //! | `clients.rs` | what is counted of requests over HTTP |
+//! | `questions.rs` | what is counted of questions and alerts |
 //! | `readings.rs`, `process.rs` | what other modules own, and what the system knows of the process |
 //! | `text_format.rs` | the formats of the page |
 //! | `labels.rs` | the labels and their values |
@@ -13,12 +14,13 @@
 mod clients;
 mod labels;
 mod process;
+mod questions;
 mod readings;
 mod registry;
 mod text_format;
 
 pub use clients::ClientMetrics;
-pub use labels::{Reason, Refusal, Route, Stage, StatusClass, TokenKind};
+pub use labels::{AskEnd, Reason, Refusal, Route, Stage, StatusClass, TokenKind};
 pub use readings::{CameraCounts, CameraReading, Readings};
 pub use registry::Metrics;
 pub use text_format::TextFormat;

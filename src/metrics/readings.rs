@@ -52,6 +52,8 @@ pub struct Readings {
     pub broker_connected: bool,
     /// Commands for cameras that do not exist.
     pub unknown_camera_commands: u64,
+    /// Questions about cameras that got no reply, because too many came.
+    pub unanswered_asks: u64,
 }
 
 /// State and counters of a camera.
@@ -125,6 +127,7 @@ pub struct ReadingMetrics {
     outbox_on_disk: Gauge,
     broker_connected: Gauge,
     unknown_camera_commands: Counter,
+    unanswered_asks: Counter,
     resident: Gauge,
     cpu: Counter<f64, AtomicU64>,
     started: Gauge<f64, AtomicU64>,
@@ -164,6 +167,8 @@ impl ReadingMetrics {
         r.register("camscribe_broker_connected", help, self.broker_connected.clone());
         let help = "Commands over MQTT for cameras that do not exist";
         r.register("camscribe_unknown_camera_commands", help, self.unknown_camera_commands.clone());
+        let help = "Questions about cameras over MQTT that got no reply, because too many came";
+        r.register("camscribe_asks_unanswered", help, self.unanswered_asks.clone());
         let help = "Resident memory of this process";
         r.register("process_resident_memory_bytes", help, self.resident.clone());
         r.register("process_cpu_seconds", "CPU time of this process", self.cpu.clone());
@@ -217,6 +222,7 @@ impl ReadingMetrics {
         }
         self.broker_connected.set(readings.broker_connected.into());
         self.unknown_camera_commands.inner().store(readings.unknown_camera_commands, Ordering::Relaxed);
+        self.unanswered_asks.inner().store(readings.unanswered_asks, Ordering::Relaxed);
         if let Some(bytes) = process::resident() {
             self.resident.set(gauge(bytes));
         }

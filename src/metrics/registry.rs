@@ -19,9 +19,10 @@ use prometheus_client::{
 use super::{
     clients::ClientMetrics,
     labels::{
-        OfBuild, OfCamera, OfDevice, OfDrop, OfGpu, OfModel, OfShare, OfStage, OfTokens, Reason, Stage,
-        TokenKind,
+        AskEnd, OfBuild, OfCamera, OfDevice, OfDrop, OfGpu, OfModel, OfShare, OfStage, OfTokens, Reason,
+        Stage, TokenKind,
     },
+    questions::QuestionMetrics,
     readings::{Counters, Gauges, ReadingMetrics, Readings, gauge, set},
     text_format::{self, TextFormat},
 };
@@ -64,6 +65,7 @@ pub struct Metrics {
     reload_succeeded: Gauge,
     reload_time: Gauge<f64, AtomicU64>,
     readings: ReadingMetrics,
+    questions: QuestionMetrics,
     /// What is counted of requests over HTTP.
     pub clients: ClientMetrics,
     /// The cameras that something was counted of.
@@ -131,6 +133,7 @@ impl Metrics {
         let help = "Batches that did not fit into the memory of the model's device";
         r.register("camscribe_device_out_of_memory", help, metrics.out_of_memory.clone());
         metrics.readings.register(r);
+        metrics.questions.register(r);
         metrics.clients.register(r);
         metrics.registry = registry;
         metrics.build.get_or_create(&OfBuild { version: crate::VERSION.into() }).set(1);
@@ -182,6 +185,7 @@ impl Metrics {
         };
         let tokens = &event.tokens;
         self.count(&event.camera, |of| {
+            self.questions.event(event);
             clips.get_or_create(&of).inc();
             for (kind, count) in [
                 (TokenKind::Prompt, tokens.prompt),
@@ -251,6 +255,11 @@ impl Metrics {
         self.out_of_memory.get_or_create(&OfDevice { device: device.into() }).inc();
     }
 
+    /// Counts a question about what a camera shows now, which ended after this time.
+    pub fn asked(&self, camera: &CameraId, end: AskEnd, after: Duration) {
+        self.count(camera, |of| self.questions.asked(&of.camera, end, after));
+    }
+
     /// Counts that a camera came back.
     pub fn camera_reconnected(&self, camera: &CameraId) {
         self.count(camera, |of| {
@@ -269,6 +278,7 @@ impl Metrics {
             for counters in self.of_cameras() {
                 drop(counters.get_or_create(&of));
             }
+            self.questions.create(camera);
             for reason in Reason::ALL {
                 drop(self.dropped.get_or_create(&OfDrop { camera: camera.clone(), reason }));
             }
@@ -298,6 +308,7 @@ impl Metrics {
             for counters in self.of_cameras() {
                 counters.remove(&of);
             }
+            self.questions.remove(&camera);
             for reason in Reason::ALL {
                 self.dropped.remove(&OfDrop { camera: camera.clone(), reason });
             }

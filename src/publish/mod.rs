@@ -12,11 +12,13 @@
 //! | `mqtt/` | the connection |
 //! | `topics.rs`, `home_assistant/` | names of topics; discovery messages |
 //! | `commands.rs`, `command_inbox.rs` | commands of subscribers, and those that wait |
+//! | `ask_inbox.rs` | questions about cameras that wait, and their answers |
 //! | `retained.rs`, `info.rs` | retained messages; the payloads of `info` and `load` |
 //! | `profile.rs`, `findings.rs` | a camera's name, questions and alerts; answers and alerts on topics of their own |
 //! | `forget.rs` | `camscribe forget`: what a broker retains of a retired node |
 //! | `settings.rs`, `shared.rs` | which broker; what publisher and connection share |
 
+mod ask_inbox;
 mod command_inbox;
 pub mod commands;
 mod findings;
@@ -32,10 +34,11 @@ mod settings;
 mod shared;
 pub mod topics;
 
+pub use ask_inbox::{AskInbox, ReplyTo, WaitingAsk};
 pub use command_inbox::CommandInbox;
 pub use forget::{ForgetError, Kept, forget};
 pub use info::{CameraInfo, Info, Load, ReloadInfo};
 pub use profile::CameraProfile;
 pub use publisher::{Newest, Prepared, Publisher, SettingsError};
-pub use settings::{BrokerAddress, Settings, TlsFiles};
+pub use settings::{BrokerAddress, Inboxes, Settings, TlsFiles};
 pub use shared::BrokerState;

@@ -23,7 +23,7 @@ use super::{
     profile::CameraProfile,
     retained::ContentType,
     settings::Settings,
-    shared::{BrokerState, Shared, Stop},
+    shared::{Asks, BrokerState, Shared, Stop},
     topics::{BadTopic, Topics},
 };
 use crate::{
@@ -61,6 +61,7 @@ pub struct Prepared {
     topics: Topics,
     discovery: Option<Discovery>,
     commands: Option<Arc<CommandInbox>>,
+    asks: Option<Asks>,
     cameras: BTreeMap<CameraId, CameraProfile>,
 }
 
@@ -71,9 +72,12 @@ impl Prepared {
     /// When a name cannot be part of a topic, or a certificate or key cannot be used.
     pub fn new(settings: Settings) -> Result<Self, SettingsError> {
         let topics = Topics::new(&settings.topic_prefix, &settings.node)?;
-        let discovery = Discovery::new(&settings.discovery_prefix, settings.commands.is_some())?;
+        let discovery = Discovery::new(&settings.discovery_prefix, settings.inboxes.is_some())?;
         let connector = Connector::new(settings.broker, settings.version, settings.login, &topics)?;
-        Ok(Self { connector, topics, discovery, commands: settings.commands, cameras: settings.cameras })
+        let response_topics = settings.response_topics;
+        let (commands, asks) = settings.inboxes.map(|it| (it.commands, it.asks)).unzip();
+        let asks = asks.map(|inbox| Asks { inbox, response_topics });
+        Ok(Self { connector, topics, discovery, commands, asks, cameras: settings.cameras })
     }
 }
 
@@ -102,8 +106,8 @@ impl Publisher {
     /// A publisher that does not connect yet, with checked settings. `newest` comes from the publisher that this
     /// one replaces. Must be called inside a tokio runtime.
     pub fn new(prepared: Prepared, outbox: Arc<Outbox>, newest: Vec<Newest>) -> Self {
-        let Prepared { connector, topics, discovery, commands, cameras } = prepared;
-        let shared = Arc::new(Shared::new(outbox, topics, discovery, commands));
+        let Prepared { connector, topics, discovery, commands, asks, cameras } = prepared;
+        let shared = Arc::new(Shared::new(outbox, topics, discovery, commands, asks));
         shared.retain(shared.topics.status(), ContentType::Text, "online");
         let (mut latest, mut alerts) = (Vec::new(), Vec::new());
         for Newest { camera, event, alerts: of_camera, snapshot } in

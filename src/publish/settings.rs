@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
-use super::{command_inbox::CommandInbox, profile::CameraProfile};
+use super::{ask_inbox::AskInbox, command_inbox::CommandInbox, profile::CameraProfile};
 use crate::{
     camera::CameraId,
     config::{Login, MqttVersion},
@@ -25,8 +25,19 @@ pub struct Settings {
     pub discovery_prefix: String,
     /// The cameras, and what people call each. [`Publisher::announce`](super::Publisher::announce) adds more.
     pub cameras: BTreeMap<CameraId, CameraProfile>,
-    /// Takes the commands of subscribers; `None`: no command topic is subscribed to.
-    pub commands: Option<Arc<CommandInbox>>,
+    /// Takes what subscribers send; `None`: no topic for it is subscribed to.
+    pub inboxes: Option<Inboxes>,
+    /// The filters of the topics that the answers may go to.
+    pub response_topics: Vec<String>,
+}
+
+/// Where what subscribers send waits.
+#[derive(Clone, Debug, Default)]
+pub struct Inboxes {
+    /// Commands to cameras.
+    pub commands: Arc<CommandInbox>,
+    /// Questions about cameras.
+    pub asks: Arc<AskInbox>,
 }
 
 /// The address of a broker.

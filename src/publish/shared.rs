@@ -13,6 +13,7 @@ use tokio::{
 use tokio_util::bytes::Bytes;
 
 use super::{
+    ask_inbox::{AskInbox, Reply},
     command_inbox::CommandInbox,
     findings::{Findings, is_same_state},
     home_assistant::{self, Discovery},
@@ -46,6 +47,7 @@ pub(super) struct Shared {
     pub discovery: Option<Discovery>,
     /// Takes the commands of subscribers; `None`: commands are off.
     pub commands: Option<Arc<CommandInbox>>,
+    pub asks: Option<Asks>,
     retained: Mutex<RetainedStore>,
     /// The cameras that exist, with their profiles. Nothing is retained of others: an event of a camera that
     /// was removed may still be on its way.
@@ -54,6 +56,14 @@ pub(super) struct Shared {
     pub retained_changed: Notify,
     pub state: watch::Sender<BrokerState>,
     pub stop: watch::Sender<Option<Stop>>,
+}
+
+/// Takes questions of subscribers about cameras.
+#[derive(Clone, Debug)]
+pub(super) struct Asks {
+    pub inbox: Arc<AskInbox>,
+    /// The filters of the topics that the answers may go to.
+    pub response_topics: Vec<String>,
 }
 
 /// How to shut down.
@@ -71,17 +81,32 @@ impl Shared {
         topics: Topics,
         discovery: Option<Discovery>,
         commands: Option<Arc<CommandInbox>>,
+        asks: Option<Asks>,
     ) -> Self {
         Self {
             outbox,
             topics,
             discovery,
             commands,
+            asks,
             retained: Mutex::default(),
             cameras: Mutex::default(),
             retained_changed: Notify::new(),
             state: watch::Sender::new(BrokerState::Connecting),
             stop: watch::Sender::new(None),
+        }
+    }
+
+    /// The next answer to a question about a camera.
+    pub fn take_reply(&self) -> Option<Reply> {
+        self.asks.as_ref()?.inbox.take_reply()
+    }
+
+    /// Completes when such an answer has come.
+    pub async fn replied(&self) {
+        match &self.asks {
+            Some(asks) => asks.inbox.replied().await,
+            None => std::future::pending().await,
         }
     }
 

@@ -5,6 +5,9 @@
 
 use crate::{camera::CameraId, config, runtime_settings::RuntimeSetting};
 
+/// The longest topic of a caller's that an answer goes to, bytes.
+const MAX_RESPONSE_TOPIC: usize = 256;
+
 /// The topics of one node.
 #[derive(Clone, Debug)]
 pub struct Topics {
@@ -99,6 +102,36 @@ impl Topics {
         format!("{}/{camera}/alerts", self.root)
     }
 
+    /// Questions about what a camera shows now.
+    pub fn ask(&self, camera: &CameraId) -> String {
+        format!("{}/{camera}/ask", self.root)
+    }
+
+    /// The answers to these, where they go to no topic of the caller's.
+    pub fn ask_answer(&self, camera: &CameraId) -> String {
+        format!("{}/{camera}/ask/answer", self.root)
+    }
+
+    /// The topic filter that matches all questions about cameras.
+    pub fn asks(&self) -> String {
+        format!("{}/+/ask", self.root)
+    }
+
+    /// The camera that a question is about by its topic; `None` for another topic.
+    pub fn asked(&self, topic: &str) -> Option<CameraId> {
+        topic.strip_prefix(&self.root)?.strip_prefix('/')?.strip_suffix("/ask")?.parse().ok()
+    }
+
+    /// Whether an answer may go to a topic of the caller's: it lies under one of `filters`, and is no topic of this node.
+    pub fn may_reply(&self, topic: &str, filters: &[String]) -> bool {
+        let is_good = topic.len() <= MAX_RESPONSE_TOPIC
+            && !topic.is_empty()
+            && !topic.contains(|c: char| matches!(c, '+' | '#' | '$') || c.is_control());
+        let is_own =
+            topic.strip_prefix(&self.root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        is_good && !is_own && filters.iter().any(|filter| matches(topic, filter))
+    }
+
     /// The command topic of a run-time setting of a camera.
     pub fn set(&self, camera: &CameraId, setting: &str) -> String {
         format!("{}/{camera}/set/{setting}", self.root)
@@ -129,7 +162,10 @@ impl Topics {
         let is_camera = |camera: &str| camera.parse::<CameraId>().is_ok();
         match levels[..] {
             ["status" | "info" | "load"] => true,
-            [camera, "status" | "description" | "latest" | "snapshot" | "alerts"] => is_camera(camera),
+            [camera, "status" | "description" | "latest" | "snapshot" | "alerts" | "ask"] => {
+                is_camera(camera)
+            }
+            [camera, "ask", "answer"] => is_camera(camera),
             // Questions and alerts have names like those of cameras.
             [camera, "answer" | "alert", name] => is_camera(camera) && is_camera(name),
             [camera, "set" | "state", setting] => {
@@ -143,6 +179,19 @@ impl Topics {
     pub fn command<'a>(&self, topic: &'a str) -> Option<(CameraId, &'a str)> {
         let (camera, setting) = topic.strip_prefix(&self.root)?.strip_prefix('/')?.split_once("/set/")?;
         Some((camera.parse().ok()?, setting))
+    }
+}
+
+/// Whether a topic matches a filter: `+` stands for one level, `#` at the end for any number of them.
+fn matches(topic: &str, filter: &str) -> bool {
+    let (mut topic, mut filter) = (topic.split('/'), filter.split('/'));
+    loop {
+        match (topic.next(), filter.next()) {
+            (_, Some("#")) => return true,
+            (Some(level), Some(wanted)) if wanted == "+" || wanted == level => {}
+            (None, None) => return true,
+            _ => return false,
+        }
     }
 }
 
@@ -164,6 +213,29 @@ mod tests {
         assert_eq!(topics.description(&porch), "camscribe/edge1/porch/description");
         assert_eq!(topics.latest(&porch), "camscribe/edge1/porch/latest");
         assert_eq!(topics.snapshot(&porch), "camscribe/edge1/porch/snapshot");
+    }
+
+    #[test]
+    fn an_answer_goes_only_where_the_configuration_allows_it() {
+        let topics = Topics::new("camscribe", "edge1").expect("a good node");
+        let filters = ["camscribe/reply/#".to_owned(), "app/+/in".to_owned()];
+        for topic in ["camscribe/reply/x", "camscribe/reply/x/y", "camscribe/reply", "app/7/in"] {
+            assert!(topics.may_reply(topic, &filters), "{topic}");
+        }
+        let long = format!("camscribe/reply/{}", "x".repeat(300));
+        for topic in ["", "app/in", "app/7/8/in", "other", "$SYS/x", "camscribe/reply/+", "app/#", "ä", &long]
+        {
+            assert!(!topics.may_reply(topic, &filters), "{topic}");
+        }
+        let all = ["#".to_owned()];
+        assert!(topics.may_reply("ä/b", &all) && topics.may_reply("camscribe/edge10/x", &all));
+        for topic in ["camscribe/edge1", "camscribe/edge1/porch/ask", "$SYS/x", "a\0b"] {
+            assert!(!topics.may_reply(topic, &all), "{topic}");
+        }
+        assert_eq!(topics.asked("camscribe/edge1/porch/ask"), "porch".parse().ok());
+        for topic in ["camscribe/edge1/porch/ask/answer", "camscribe/edge1/ask", "camscribe/edge1/a/b/ask"] {
+            assert_eq!(topics.asked(topic), None, "{topic}");
+        }
     }
 
     #[test]

@@ -37,7 +37,8 @@ fn publisher(port: u16, outbox: &Arc<Outbox>) -> Publisher {
         topic_prefix: "camscribe".into(),
         discovery_prefix: String::new(),
         cameras: BTreeMap::from([(camera(), "Porch".into())]),
-        commands: None,
+        inboxes: None,
+        response_topics: Vec::new(),
     };
     Publisher::start(settings, Arc::clone(outbox)).expect("good settings")
 }

@@ -34,6 +34,7 @@ pub fn camera(uri: &str) -> CameraConfig {
         window: WindowConfig { window: s(2), stride: s(2), frames: 4, min_frames: 2 },
         range: TimeRange::default(),
         prompt_spec: Arc::new(PromptSpec::new("What happens?", 16)),
+        look_back: None,
         connect_timeout: s(10),
         retry: false,
     }

@@ -89,7 +89,8 @@ pub fn settings(port: u16) -> Settings {
         topic_prefix: "camscribe".into(),
         discovery_prefix: String::new(),
         cameras: named(&["porch"]),
-        commands: None,
+        inboxes: None,
+        response_topics: Vec::new(),
     }
 }
 

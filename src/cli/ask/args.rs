@@ -6,16 +6,40 @@ use clap::{Args, ValueEnum};
 
 use super::super::usage::UsageError;
 use crate::{
+    camera::CameraId,
     config,
     device::{DeviceChoice, DtypeChoice},
     request::{ImageOptions, Sampling, VideoSampling},
 };
 
+/// What a running camscribe is not asked with: it has its model, and its cameras the frames.
+const OF_A_MODEL: [&str; 19] = [
+    "images",
+    "videos",
+    "system",
+    "raw",
+    "chat",
+    "model",
+    "device",
+    "dtype",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "top_k",
+    "repetition_penalty",
+    "seed",
+    "split",
+    "no_split",
+    "longest_edge",
+    "video_edge",
+    "fps",
+];
+
 /// Arguments of `ask`.
 #[derive(Debug, Args)]
 pub struct AskArgs {
     /// The question
-    #[arg(value_name = "QUESTION", required_unless_present = "chat", conflicts_with = "chat")]
+    #[arg(value_name = "QUESTION", required_unless_present_any = ["chat", "camera"], conflicts_with = "chat")]
     pub question: Option<String>,
     /// Images that the question is about, in order
     #[arg(value_name = "IMAGE")]
@@ -23,6 +47,18 @@ pub struct AskArgs {
     /// A video that the question is about; may be given several times
     #[arg(long = "video", value_name = "FILE")]
     pub videos: Vec<PathBuf>,
+    /// Ask the running camscribe what this camera shows now; without a question, its own prompt
+    #[arg(long, value_name = "NAME", conflicts_with_all = OF_A_MODEL)]
+    pub camera: Option<CameraId>,
+    /// How much of the camera's newest frames the question is about, such as 8s [default: its window]
+    #[arg(long, value_name = "TIME", requires = "camera")]
+    pub last: Option<String>,
+    /// The possible answers, separated by commas, of which the most likely is printed
+    #[arg(long, value_name = "ANSWERS", value_delimiter = ',', requires = "camera")]
+    pub answers: Vec<String>,
+    /// The configuration file of the running camscribe [default: /etc/camscribe/camscribe.toml]
+    #[arg(long, value_name = "FILE", requires = "camera")]
+    pub config: Option<PathBuf>,
     /// Instructions that come before the question
     #[arg(long, value_name = "TEXT", conflicts_with = "chat")]
     pub system: Option<String>,

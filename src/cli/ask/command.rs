@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{
     args::{AnswerFormat, AskArgs},
-    chat, media,
+    camera, chat, media,
 };
 use crate::{
     answer::Piece,
@@ -25,6 +25,9 @@ use crate::{
 /// # Errors
 /// When an argument is wrong, a file cannot be read, the model cannot be used, or the answer cannot be written.
 pub fn run(args: &AskArgs) -> anyhow::Result<()> {
+    if let Some(camera) = &args.camera {
+        return camera::run(args, camera);
+    }
     logging::init("warn", logging::Format::Auto);
     let (sampling, images) = (args.sampling()?, args.image_options());
     args.video_sampling()?;

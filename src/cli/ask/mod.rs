@@ -3,11 +3,13 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `args.rs` | the arguments and their checks |
+//! | `camera.rs` | questions to the running daemon |
 //! | `chat.rs` | conversations as JSON |
 //! | `media.rs` | images and videos, read |
 //! | `command.rs` | the order of work |
 
 mod args;
+mod camera;
 mod chat;
 mod command;
 mod media;

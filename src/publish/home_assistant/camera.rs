@@ -41,6 +41,7 @@ pub fn entities(topics: &Topics, camera: &CameraId, profile: &CameraProfile, com
     entities.extend((!profile.alerts.is_empty()).then(|| transitions(topics, camera, profile)));
     if commands {
         entities.extend(SETTINGS.iter().map(|setting| run_time_setting(topics, camera, setting)));
+        entities.extend([describe_now(topics, camera), asked(topics, camera)]);
     }
     entities
 }
@@ -148,6 +149,38 @@ fn transitions(topics: &Topics, camera: &CameraId, profile: &CameraProfile) -> E
         "value_template": format!("{{% if {IS_RECENT} %}}{{{{ {attributes} }}}}{{% endif %}}"),
     });
     Entity { component: "event", object: "alerts".into(), config }
+}
+
+/// A button that asks the camera's prompt about what it shows now.
+fn describe_now(topics: &Topics, camera: &CameraId) -> Entity {
+    let config = json!({
+        "name": "Describe now",
+        "icon": "mdi:text-search",
+        "command_topic": topics.ask(camera),
+        "payload_press": "{}",
+    });
+    Entity { component: "button", object: "describe_now".into(), config }
+        .available(&while_online(topics, camera))
+}
+
+/// A sensor for the answer to the last question that went to no topic of its caller's.
+fn asked(topics: &Topics, camera: &CameraId) -> Entity {
+    let topic = topics.ask_answer(camera);
+    let attributes = "{ 'question': value_json.question | default(none), 'text': value_json.text | default(none), \
+         'request': value_json.request | default(none), 'end': value_json.end | default(none), \
+         'error': value_json.error.code if value_json.error is defined else none } | to_json";
+    let config = json!({
+        "name": "Asked",
+        "icon": "mdi:comment-text-outline",
+        "state_topic": topic,
+        // The whole text is an attribute.
+        "value_template": format!(
+            "{{{{ (value_json.text if value_json.text is defined else value_json.error.message)[:{MAX_STATE}] }}}}"
+        ),
+        "json_attributes_topic": topic,
+        "json_attributes_template": format!("{{{{ {attributes} }}}}"),
+    });
+    Entity { component: "sensor", object: "asked".into(), config }.available(&[while_node_is_online(topics)])
 }
 
 /// A name as people read it: `half_open` is `Half open`.

@@ -231,7 +231,8 @@ mod tests {
         let configs = configs("edge1", "porch", true);
         for (name, config) in configs.iter().filter(|(name, _)| !name.ends_with("/new_description")) {
             assert_eq!(config["availability_mode"], "all", "{name}");
-            let of_camera = matches!(name.as_str(), "sensor/description" | "image/snapshot");
+            let of_camera =
+                matches!(name.as_str(), "sensor/description" | "image/snapshot" | "button/describe_now");
             let wanted = if of_camera { json!([node, camera]) } else { json!([node]) };
             assert_eq!(config["availability"], wanted, "{name}");
         }

@@ -41,6 +41,8 @@ pub(super) struct Outgoing {
     pub expiry: Option<u32>,
     /// The user property `id`.
     pub event: Option<Uuid>,
+    /// What the message that this one answers calls it.
+    pub correlation: Option<Bytes>,
 }
 
 /// What the broker does with the retained messages that match a new subscription.
@@ -62,11 +64,26 @@ pub(super) enum BrokerEvent {
     /// PUBACK of the message with this packet id.
     Acknowledged(u16, PubAckOutcome),
     /// Another client's message.
-    Message { topic: Bytes, payload: Bytes, retained: bool },
+    Message(Incoming),
     /// SUBACK: whether each topic filter was granted, in their order.
     Subscribed(Vec<bool>),
     /// An event that does not matter here.
     Other,
+}
+
+/// Another client's message.
+#[derive(Debug, Default)]
+pub(super) struct Incoming {
+    pub topic: Bytes,
+    pub payload: Bytes,
+    /// The broker had kept it from before the subscription.
+    pub retained: bool,
+    /// Where its sender wants an answer. MQTT 3.1.1 has neither this nor the two below.
+    pub response_topic: Option<String>,
+    /// What the answer is to carry.
+    pub correlation: Option<Bytes>,
+    /// After so many seconds it is of no use.
+    pub expiry: Option<u32>,
 }
 
 /// What a broker allows, from its CONNACK. Before MQTT 5, a CONNACK does not say.
@@ -316,7 +333,15 @@ fn event_5(event: v5::Event) -> BrokerEvent {
             BrokerEvent::Acknowledged(ack.pkid, reason_text::pub_ack_outcome(ack.reason))
         }
         v5::Event::Incoming(Packet::Publish(it)) => {
-            BrokerEvent::Message { topic: it.topic, payload: it.payload, retained: it.retain }
+            let properties = it.properties.unwrap_or_default();
+            BrokerEvent::Message(Incoming {
+                topic: it.topic,
+                payload: it.payload,
+                retained: it.retain,
+                response_topic: properties.response_topic,
+                correlation: properties.correlation_data,
+                expiry: properties.message_expiry_interval,
+            })
         }
         v5::Event::Incoming(Packet::SubAck(ack)) => {
             let granted = |code: &_| matches!(code, SubscribeReasonCode::Success(_));
@@ -335,7 +360,8 @@ fn event_311(event: rumqttc::Event) -> BrokerEvent {
             BrokerEvent::Acknowledged(ack.pkid, PubAckOutcome::Accepted)
         }
         rumqttc::Event::Incoming(Packet::Publish(it)) => {
-            BrokerEvent::Message { topic: it.topic.into(), payload: it.payload, retained: it.retain }
+            let (topic, payload) = (it.topic.into(), it.payload);
+            BrokerEvent::Message(Incoming { topic, payload, retained: it.retain, ..Incoming::default() })
         }
         rumqttc::Event::Incoming(Packet::SubAck(ack)) => {
             let granted = |code: &_| matches!(code, SubscribeReasonCode::Success(_));
@@ -357,6 +383,7 @@ fn properties(message: &Outgoing) -> v5::mqttbytes::v5::PublishProperties {
         message_expiry_interval: message.expiry,
         user_properties: message.event.map(|id| ("id".into(), id.to_string())).into_iter().collect(),
         content_type: Some(content_type.into()),
+        correlation_data: message.correlation.clone(),
         ..v5::mqttbytes::v5::PublishProperties::default()
     }
 }

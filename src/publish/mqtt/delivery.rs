@@ -23,6 +23,7 @@ use super::{
 };
 use crate::camera::CameraId;
 use crate::publish::{
+    ask_inbox::Reply,
     findings::Findings,
     outbox::InFlight,
     retained::{ContentType, RetainedMessage},
@@ -34,6 +35,8 @@ pub(super) const STEADY: Duration = Duration::from_secs(30);
 
 /// The broker discards an event for a subscriber that is away longer than this, seconds: a day.
 const EVENT_EXPIRY: u32 = 24 * 60 * 60;
+/// The broker discards an answer to a question for a subscriber that is away longer than this, seconds.
+const REPLY_EXPIRY: u32 = 60;
 /// After so many unexplained disconnects in a row, a message that was in flight is taken for the cause.
 const MAX_UNEXPLAINED: u32 = 5;
 /// How long subscriptions are paused after they failed.
@@ -213,6 +216,8 @@ impl<'a> Delivery<'a> {
                 self.send_state(number, message)?;
             } else if let Some(due) = self.due.pop_front() {
                 self.send_due(due)?;
+            } else if let Some(reply) = self.shared.take_reply() {
+                self.send_reply(reply)?;
             } else if closing {
                 break;
             } else if let Some(event) = self.shared.outbox.take() {
@@ -228,8 +233,23 @@ impl<'a> Delivery<'a> {
         let RetainedMessage { topic, payload, content, event, .. } = message;
         let origin = Origin::State { number, snapshot: event };
         let (qos1, retain) = (self.quirks.qos1, self.quirks.retain);
-        let message = Outgoing { topic, qos1, retain, payload, content, expiry: None, event };
+        let message =
+            Outgoing { topic, qos1, retain, payload, content, expiry: None, event, correlation: None };
         self.send(message, origin).map(drop)
+    }
+
+    fn send_reply(&mut self, Reply { topic, payload, correlation }: Reply) -> Result<(), SessionEnd> {
+        let message = Outgoing {
+            topic,
+            qos1: self.quirks.qos1,
+            retain: false,
+            payload,
+            content: ContentType::Json,
+            expiry: Some(REPLY_EXPIRY),
+            event: None,
+            correlation,
+        };
+        self.send(message, Origin::Reply).map(drop)
     }
 
     /// The messages of an event. It goes last: its acknowledgement means that the broker has all of them.
@@ -245,6 +265,7 @@ impl<'a> Delivery<'a> {
             content: ContentType::Json,
             expiry: Some(EVENT_EXPIRY),
             event: None,
+            correlation: None,
         };
         let untold = |(topic, _): &(String, Bytes)| !self.quirks.untold.contains(topic);
         let transition = |(topic, payload)| Due {
@@ -315,9 +336,9 @@ impl<'a> Delivery<'a> {
                     self.acknowledged(sent, outcome)?;
                 }
             }
-            BrokerEvent::Message { topic, payload, retained } => {
+            BrokerEvent::Message(message) => {
                 self.answered = true;
-                self.subscriptions.on_message(&topic, &payload, retained);
+                self.subscriptions.on_message(message);
             }
             BrokerEvent::Subscribed(granted) => {
                 self.answered = true;
@@ -353,8 +374,8 @@ impl<'a> Delivery<'a> {
                 self.progress = true;
                 self.quirks.unexplained_disconnects = 0;
             }
-            // The event behind it tells of progress.
-            Origin::Transition(_) => {}
+            // The event behind a transition tells of progress.
+            Origin::Transition(_) | Origin::Reply => {}
             Origin::State { number, snapshot } => {
                 self.shared.retained().delivered(number);
                 self.forget_snapshot(snapshot);
@@ -371,6 +392,10 @@ impl<'a> Delivery<'a> {
                 let why = format!("the broker does not take {} now: {why}", sent.topic);
                 self.quirks.quarantined.insert(sent.key());
                 Err(self.disconnected(why))
+            }
+            Origin::Reply => {
+                self.reply_refused(&sent.topic, why);
+                Ok(())
             }
             Origin::State { number, .. } => {
                 self.shared.retained().postpone(number);
@@ -401,6 +426,7 @@ impl<'a> Delivery<'a> {
                     );
                 }
             }
+            Origin::Reply => self.reply_refused(topic, why),
             Origin::Transition(_) => {
                 self.progress = true;
                 self.quirks.untold.insert(topic.clone());
@@ -417,6 +443,11 @@ impl<'a> Delivery<'a> {
         self.leave_quarantine(&sent);
     }
 
+    /// The topic is the caller's choice: nobody may fill the log by naming others.
+    fn reply_refused(&self, topic: &str, why: &str) {
+        tracing::debug!("an answer about a camera is lost, the broker does not take {topic:?}: {why}");
+    }
+
     /// The outbox need not keep a snapshot that was delivered or refused.
     fn forget_snapshot(&self, snapshot: Option<Uuid>) {
         if let Some(id) = snapshot {
@@ -427,6 +458,9 @@ impl<'a> Delivery<'a> {
     /// Takes a message whose outcome is known out of quarantine. Events before it have left the outbox,
     /// so they leave the quarantine, too.
     fn leave_quarantine(&mut self, sent: &Sent) {
+        if let Origin::Reply = sent.origin {
+            return;
+        }
         if let Origin::Transition(_) = sent.origin {
             // Its event comes behind it.
             self.quirks.quarantined.remove(&sent.key());
@@ -508,7 +542,9 @@ impl<'a> Delivery<'a> {
         self.quirks.unexplained_disconnects = 0;
         self.progress = true;
         if in_flight.len() > 1 {
-            self.quirks.quarantined = in_flight.into_iter().map(|sent| sent.key()).collect();
+            // Replies are not sent again.
+            let again = in_flight.into_iter().filter(|sent| !matches!(sent.origin, Origin::Reply));
+            self.quirks.quarantined = again.map(|sent| sent.key()).collect();
         } else if let Some(culprit) = in_flight.pop() {
             if too_large {
                 self.quirks.too_large = Some(culprit.bytes);

@@ -26,6 +26,8 @@ pub(super) enum Origin {
     Event(Row),
     /// What is told of an event of the outbox before the event itself: that an alert was switched.
     Transition(Row),
+    /// The answers to questions about cameras. Whoever asked does not wait for long: none is sent again.
+    Reply,
     /// The retained messages.
     State {
         /// The message's number there.
@@ -40,7 +42,7 @@ impl Sent {
     pub fn row(&self) -> Option<Row> {
         match self.origin {
             Origin::Event(row) | Origin::Transition(row) => Some(row),
-            Origin::State { .. } => None,
+            Origin::Reply | Origin::State { .. } => None,
         }
     }
 

@@ -117,6 +117,7 @@ impl<'a> Session<'a> {
                 },
                 () = shared.outbox.appended() => {}
                 () = shared.retained_changed.notified() => {}
+                () = shared.replied() => {}
                 _ = stop.changed() => {}
                 _ = retry.tick() => if let Err(end) = self.delivery.retry() {
                     return end;

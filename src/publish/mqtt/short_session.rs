@@ -8,7 +8,10 @@ use tokio_util::bytes::Bytes;
 
 use super::{
     broker_quirks::{BrokerQuirks, V5Support},
-    client::{self, BrokerEvent, BrokerLimits, Client, DISCONNECT_TIMEOUT, Outgoing, Poll, QueueFull, poll},
+    client::{
+        self, BrokerEvent, BrokerLimits, Client, DISCONNECT_TIMEOUT, Incoming, Outgoing, Poll, QueueFull,
+        poll,
+    },
     connector::Connector,
     protocol::Protocol,
     reason_text::{CLOSED_BEFORE_CONNACK, DisconnectReason, NOT_MQTT, PubAckOutcome},
@@ -90,7 +93,9 @@ impl ShortSession {
                     subscribed = true;
                     until = Instant::now() + QUIET;
                 }
-                BrokerEvent::Message { topic, payload, retained: true } if !payload.is_empty() => {
+                BrokerEvent::Message(Incoming { topic, payload, retained: true, .. })
+                    if !payload.is_empty() =>
+                {
                     found.insert(String::from_utf8_lossy(&topic).into_owned(), payload);
                     until = until.max(Instant::now() + QUIET);
                 }
@@ -114,6 +119,7 @@ impl ShortSession {
             content: ContentType::Text,
             expiry: None,
             event: None,
+            correlation: None,
         };
         self.client.publish(message).map_err(|QueueFull| overfull())?;
         let until = Instant::now() + ANSWER_TIMEOUT;

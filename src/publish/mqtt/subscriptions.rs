@@ -1,7 +1,23 @@
-//! The topics that camscribe subscribes to: Home Assistant's status, and commands.
+//! The topics that camscribe subscribes to: Home Assistant's status, commands, and questions about cameras.
 
-use super::client::{Client, OnSubscribe, QueueFull};
-use crate::{camera::CameraId, publish::shared::Shared};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::client::{Client, Incoming, OnSubscribe, QueueFull};
+use crate::{
+    camera::CameraId,
+    camera_ask::{CameraAsk, Refusal},
+    publish::{
+        ask_inbox::{ReplyTo, WaitingAsk},
+        shared::{Asks, Shared},
+    },
+};
+
+/// An answer that comes later than this is of no use, if the question does not expire sooner.
+const ASK_LIMIT: Duration = Duration::from_secs(60);
+/// The longest correlation data that is sent back, bytes.
+const MAX_CORRELATION: usize = 1024;
 
 /// The subscriptions of one connection.
 pub(super) struct Subscriptions<'a> {
@@ -28,7 +44,12 @@ impl<'a> Subscriptions<'a> {
             topic: shared.topics.commands(),
             without: "camscribe will not receive commands",
         });
-        Self { shared, filters: birth.into_iter().chain(commands).collect(), pending: false }
+        let asks = shared.asks.as_ref().map(|_| Filter {
+            topic: shared.topics.asks(),
+            without: "camscribe will not receive questions about cameras",
+        });
+        let filters = birth.into_iter().chain(commands).chain(asks).collect();
+        Self { shared, filters, pending: false }
     }
 
     /// Requests the subscriptions, if there are any.
@@ -48,22 +69,52 @@ impl<'a> Subscriptions<'a> {
         }
     }
 
-    /// Handles a message of another client. `retained`: the broker had kept it from before the
-    /// subscription.
-    pub fn on_message(&self, topic: &[u8], payload: &[u8], retained: bool) {
+    /// Handles a message of another client.
+    pub fn on_message(&self, message: Incoming) {
+        let Incoming { topic, payload, retained, .. } = &message;
         let shared = self.shared;
         if let Some(discovery) = &shared.discovery
             && topic == discovery.birth_topic().as_bytes()
         {
-            if payload == b"online" {
+            if **payload == *b"online" {
                 shared.retained().resend_below(discovery.prefix());
             }
             return;
         }
-        // A retained command would be applied again at every start.
-        if let Some(commands) = shared.commands.as_ref().filter(|_| !retained) {
+        // A retained command or question would come again at every start.
+        if *retained {
+            return;
+        }
+        let camera = str::from_utf8(topic).ok().and_then(|topic| shared.topics.asked(topic));
+        if let (Some(camera), Some(asks)) = (camera, &shared.asks) {
+            return self.on_ask(asks, camera, message);
+        }
+        if let Some(commands) = &shared.commands {
             let exists = |camera: &CameraId| shared.cameras().contains_key(camera);
             commands.receive(&shared.topics, exists, topic, payload);
+        }
+    }
+
+    /// Takes in a question about a camera, or refuses it.
+    fn on_ask(&self, asks: &Asks, camera: CameraId, message: Incoming) {
+        let topics = &self.shared.topics;
+        let wanted = message.response_topic.filter(|topic| topics.may_reply(topic, &asks.response_topics));
+        // What the caller calls its question is for those who cannot name a topic of their own.
+        let correlation = message.correlation.filter(|it| wanted.is_some() && it.len() <= MAX_CORRELATION);
+        let topic = wanted.unwrap_or_else(|| topics.ask_answer(&camera));
+        let mut reply_to = ReplyTo { topic, correlation, request: None };
+        let refuse = |reply_to, refusal| asks.inbox.reply(&camera, reply_to, &Err(refusal));
+        match CameraAsk::parse(&message.payload) {
+            Err(why) => refuse(reply_to, Refusal::Invalid(why)),
+            Ok(_) if !self.shared.cameras().contains_key(&camera) => {
+                refuse(reply_to, Refusal::NoSuchCamera(camera.to_string()));
+            }
+            Ok(ask) => {
+                let seconds = message.expiry.map_or(ASK_LIMIT, |seconds| Duration::from_secs(seconds.into()));
+                let until = Instant::now() + seconds.min(ASK_LIMIT);
+                reply_to.request.clone_from(&ask.request);
+                asks.inbox.receive(WaitingAsk { camera, ask, until, reply_to });
+            }
         }
     }
 }

@@ -1,0 +1,255 @@
+//! Questions about what a camera shows now: its newest frames and the question make a request, which goes before those of
+//! other clients; its answer, or why there is none, goes to whoever asked.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+use super::status_reporter::StatusReporter;
+use crate::{
+    answer::{DescribeError, Description, Part},
+    camera::{CameraId, CameraState},
+    camera_ask::{Answered, CameraAsk, Refusal},
+    decision::Decision,
+    event::ModelInfo,
+    events::builder::answer,
+    frame::Frame,
+    http,
+    lifecycle::Lifecycle,
+    look_back::LookBack,
+    metrics::{AskEnd, Metrics},
+    prompt_spec::PromptSpec,
+    publish::{AskInbox, WaitingAsk},
+    queue::{Asked, Busy, ClipQueue},
+    request::{Content, Message, Picture, Request, Role, Video},
+};
+
+/// The most questions that are being answered at a time. The model's queue takes them before all others.
+const MAX_ASKS: usize = 8;
+/// How long a client of the HTTP server is kept waiting.
+const HTTP_LIMIT: Duration = Duration::from_secs(60);
+/// The most frames that a question is about: more would hold up the cameras for long.
+const MAX_FRAMES: usize = 16;
+
+/// Puts questions about cameras to the model.
+pub struct Asks {
+    queue: Arc<ClipQueue>,
+    reporter: Arc<StatusReporter>,
+    lifecycle: Arc<Lifecycle>,
+    metrics: Arc<Metrics>,
+    places: Semaphore,
+    /// The model, once it is loaded.
+    model: OnceLock<ModelInfo>,
+    cameras: Mutex<BTreeMap<CameraId, Askable>>,
+}
+
+/// What is needed to ask about a camera that is being watched.
+#[derive(Clone)]
+pub struct Askable {
+    /// Its newest frames.
+    pub frames: Arc<LookBack>,
+    /// How many seconds a question is about that does not say it.
+    pub window: Duration,
+    /// What is asked about its clips.
+    pub prompt_spec: watch::Receiver<Arc<PromptSpec>>,
+}
+
+/// A request, and what its answer tells of it.
+struct Prepared {
+    request: Request,
+    question: String,
+    decision: Option<Decision>,
+    frames: Vec<Frame>,
+}
+
+impl Asks {
+    /// Nothing can be asked yet.
+    pub fn new(
+        queue: Arc<ClipQueue>,
+        reporter: Arc<StatusReporter>,
+        lifecycle: Arc<Lifecycle>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            queue,
+            reporter,
+            lifecycle,
+            metrics,
+            places: Semaphore::new(MAX_ASKS),
+            model: OnceLock::new(),
+            cameras: Mutex::default(),
+        }
+    }
+
+    /// Sets the model that answers. There is one.
+    pub fn set_model(&self, model: ModelInfo) {
+        let _ = self.model.set(model);
+    }
+
+    /// A camera is being watched from now on.
+    pub fn watch(&self, camera: &CameraId, askable: Askable) {
+        self.lock().insert(camera.clone(), askable);
+    }
+
+    /// A camera is not being watched any more.
+    pub fn forget(&self, camera: &CameraId) {
+        self.lock().remove(camera);
+    }
+
+    /// Asks the model about a camera, for as long as `limit`. Whoever does not wait for the answer any more drops this.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub async fn ask(&self, camera: &CameraId, ask: CameraAsk, limit: Duration) -> Result<Answered, Refusal> {
+        let began = Instant::now();
+        let outcome = timeout(limit, self.answer(camera, ask)).await.unwrap_or(Err(Refusal::Expired));
+        let end = match &outcome {
+            Ok(_) => AskEnd::Answered,
+            Err(Refusal::Busy) => AskEnd::Busy,
+            Err(Refusal::Expired) => AskEnd::Expired,
+            Err(Refusal::CameraOffline(_)) => AskEnd::CameraOffline,
+            // Nothing is counted of a camera that does not exist: anybody could name any number of them.
+            Err(Refusal::NoSuchCamera(_)) => return outcome,
+            Err(Refusal::Invalid(_)) => AskEnd::Invalid,
+            Err(Refusal::Unavailable(_) | Refusal::Failed(_)) => AskEnd::Failed,
+        };
+        self.metrics.asked(camera, end, began.elapsed());
+        outcome
+    }
+
+    async fn answer(&self, camera: &CameraId, ask: CameraAsk) -> Result<Answered, Refusal> {
+        let began = Instant::now();
+        let Some((state, why)) = self.reporter.state(camera) else {
+            return Err(Refusal::NoSuchCamera(camera.to_string()));
+        };
+        let model =
+            self.model.get().ok_or_else(|| Refusal::Unavailable("the model is being loaded".into()))?;
+        self.lifecycle.ready().map_err(Refusal::Unavailable)?;
+        let offline = |why: String| Refusal::CameraOffline(format!("the camera {camera} {why}"));
+        if state != CameraState::Online {
+            let reason = why.map(|why| format!(": {why}")).unwrap_or_default();
+            return Err(offline(format!("is {}{reason}", state.as_str())));
+        }
+        let askable = self.lock().get(camera).cloned();
+        let askable = askable.ok_or_else(|| offline("is not being watched".into()))?;
+        let _place = self.places.try_acquire().map_err(|_| Refusal::Busy)?;
+        let prepared = askable.prepare(camera, ask).map_err(offline)?;
+        #[expect(clippy::disallowed_methods, reason = "an answer is bounded by its number of tokens")]
+        let (reply, mut parts) = mpsc::unbounded_channel();
+        let asked = Asked { request: prepared.request, reply, is_urgent: true };
+        self.queue.ask(asked).map_err(|Busy| Refusal::Busy)?;
+        let description = loop {
+            match parts.recv().await {
+                Some(Part::Piece(_)) => {}
+                Some(Part::End(end)) => break end.map_err(refusal)?,
+                None => return Err(Refusal::Unavailable("camscribe is being stopped".into())),
+            }
+        };
+        let Description { text, labels, finish_reason, tokens, .. } = description;
+        let answer = prepared.decision.and_then(|decision| answer(&decision, &Decision::decide(&labels)));
+        let frames = &prepared.frames;
+        let (first, last) = (&frames[0], &frames[frames.len() - 1]);
+        Ok(Answered {
+            question: prepared.question,
+            text: answer.as_ref().map_or(text, |answer| answer.answer().to_owned()),
+            answer,
+            finish_reason,
+            start: first.captured_at,
+            end: last.captured_at,
+            frames: frames.len(),
+            model: model.clone(),
+            tokens,
+            total_ms: began.elapsed().as_millis().try_into().unwrap_or(u64::MAX),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<CameraId, Askable>> {
+        // Nothing panics while the lock is held, so what it guards is whole.
+        self.cameras.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Askable {
+    /// The request, or why there is nothing to ask about: the rest of a sentence about the camera.
+    fn prepare(&self, camera: &CameraId, ask: CameraAsk) -> Result<Prepared, String> {
+        let frames = self.frames.last(ask.last.unwrap_or(self.window), MAX_FRAMES);
+        // Which the model gets as a video: of one frame it would say little.
+        if frames.len() < 2 {
+            return Err("has not shown two frames yet: ask again in some seconds".into());
+        }
+        let spec = Arc::clone(&self.prompt_spec.borrow());
+        let decision = ask.decision();
+        let question = ask.question.unwrap_or_else(|| spec.prompt.clone());
+        let questions = decision.iter().flat_map(Decision::questions).collect();
+        let max_tokens = if decision.is_some() { 0 } else { ask.max_tokens.unwrap_or(spec.max_tokens) };
+        let request = Request {
+            messages: vec![Message { role: Role::User, content: vec![Content::Video(video(&frames))] }],
+            prompt: Some(question.clone()),
+            questions,
+            max_tokens,
+            camera: Some(camera.clone()),
+            ..Request::default()
+        };
+        Ok(Prepared { request, question, decision, frames })
+    }
+}
+
+/// The frames with their times. Each is shown for as long as they are apart on average, the last one, too.
+fn video(frames: &[Frame]) -> Video {
+    let first = frames[0].pts;
+    let picture =
+        |frame: &Frame| Picture { width: frame.width, height: frame.height, rgb: Arc::clone(&frame.rgb) };
+    let timed: Vec<_> =
+        frames.iter().map(|frame| (frame.pts.saturating_sub(first), picture(frame))).collect();
+    let shown = timed[timed.len() - 1].0;
+    let apart = shown / u32::try_from(timed.len() - 1).unwrap_or(u32::MAX).max(1);
+    Video { frames: timed, duration: shown + apart }
+}
+
+/// The functions that the HTTP server calls.
+pub fn camera_source(asks: &Arc<Asks>) -> http::CameraSource {
+    let asks = Arc::clone(asks);
+    let ask = move |camera: CameraId, ask: CameraAsk| {
+        let asks = Arc::clone(&asks);
+        Box::pin(async move { asks.ask(&camera, ask, HTTP_LIMIT).await }) as http::Asking
+    };
+    http::CameraSource { ask: Box::new(ask) }
+}
+
+/// Answers the questions of subscribers, until it is dropped.
+pub async fn answer_subscribers(asks: Arc<Asks>, inbox: Arc<AskInbox>) {
+    // Bounded: beyond a few, each is refused at once.
+    let mut tasks = JoinSet::new();
+    loop {
+        tokio::select! {
+            asked = inbox.take() => {
+                let WaitingAsk { camera, ask, until, reply_to } = asked;
+                let (asks, inbox) = (Arc::clone(&asks), Arc::clone(&inbox));
+                tasks.spawn(async move {
+                    let limit = until.saturating_duration_since(Instant::now());
+                    let outcome = asks.ask(&camera, ask, limit).await;
+                    inbox.reply(&camera, reply_to, &outcome);
+                });
+            }
+            Some(_) = tasks.join_next() => {}
+        }
+    }
+}
+
+fn refusal(error: DescribeError) -> Refusal {
+    let why = error.to_string();
+    match error {
+        DescribeError::Request(_) | DescribeError::TooLarge(_) => Refusal::Failed(why),
+        DescribeError::OutOfMemory(_) | DescribeError::Unavailable { .. } | DescribeError::Device(_) => {
+            Refusal::Unavailable(why)
+        }
+    }
+}

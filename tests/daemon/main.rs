@@ -21,6 +21,7 @@ mod support {
 
 mod api;
 mod ask;
+mod asks;
 mod chaos;
 mod clock;
 mod commands;

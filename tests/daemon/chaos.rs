@@ -1,7 +1,7 @@
 //! Everything fails or changes, at random moments and at once: the broker, the line to it, the daemon, the
 //! cameras, the configuration, the commands of subscribers. At the end the ids prove that every description
-//! was delivered at least once and in each camera's order, and that the camera that nobody touched lost
-//! nothing.
+//! was delivered at least once and in each camera's order, that the camera that nobody touched lost
+//! nothing, and that each time that an alert was switched was told, and no other.
 //!
 //! `cargo test` makes a short run with a fixed seed. `make chaos` makes a long one
 //! (`CAMSCRIBE_CHAOS_SECONDS`) with another seed each time; `CAMSCRIBE_CHAOS_SEED` repeats one.
@@ -13,6 +13,7 @@ use std::{
 };
 
 use camscribe::event::{Event, EventKind};
+use serde_json::Value;
 
 use crate::support::{
     broker::{self, Mosquitto, Received, Subscriber},
@@ -96,6 +97,11 @@ fn stream(width: u32) -> String {
     )
 }
 
+/// Gets events, and what is told of alerts.
+fn subscriber(broker: &Mosquitto) -> Subscriber {
+    Subscriber::with(broker.port(), "camscribe/+/+/description", &["-t", "camscribe/+/+/alerts"])
+}
+
 struct World {
     rng: Rng,
     broker: Mosquitto,
@@ -116,7 +122,7 @@ impl World {
     fn new(seed: u64, steady: &RtspServer) -> Self {
         let broker = Mosquitto::start("max_queued_messages 0");
         let proxy = Proxy::start(broker.port());
-        let subscriber = Subscriber::to(broker.port(), "camscribe/+/+/description");
+        let subscriber = subscriber(&broker);
         let (flaky, strict) = (RtspServer::start(&stream(320)), RtspServer::start(&stream(320)));
         let (flaky_port, strict_port) = (flaky.port(), strict.port());
         let hostile = HostileCamera::start(Faults::default());
@@ -131,6 +137,9 @@ impl World {
             cameras.strict.uri = "{}"
             cameras.hostile.uri = "{}"
             cameras.scene.uri = "test://shapes"
+            cameras.scene.questions = ["red"]
+            cameras.scene.alerts.red = {{ question = "red", on = 0.5, off = 0.5, of = "1/1", min_confidence = 0.0 }}
+            questions.red.ask = "Is there a red circle?"
             "#,
             proxy.port(),
             steady.uri(),
@@ -200,7 +209,7 @@ impl World {
                 self.broker.kill();
                 thread::sleep(time);
                 self.broker.run();
-                self.subscriber = Subscriber::to(self.broker.port(), "camscribe/+/+/description");
+                self.subscriber = subscriber(&self.broker);
                 self.proxy.set(Link::Pass);
             }
             Act::LinkRefuses => self.fault(Link::Refuse, time),
@@ -248,6 +257,7 @@ impl World {
                 let prompt = format!("Describe this, {}.", self.rng.below(1000));
                 self.command("scene", "prompt", &prompt);
                 self.command("flaky", "enabled", "OFF");
+                broker::publish(self.broker.port(), "camscribe/edge1/scene/ask", "What happens?");
                 self.receive(time);
                 // A command is lost while the daemon is not connected.
                 for _ in 0..3 {
@@ -318,8 +328,10 @@ impl World {
     /// Drains the outbox and compares what arrived with what the daemon logged as stored.
     fn check_deliveries(mut self) {
         self.drain();
+        let (told, events): (Vec<Received>, Vec<Received>) =
+            std::mem::take(&mut self.received).into_iter().partition(|it| it.topic.ends_with("/alerts"));
         let events: Vec<Event> =
-            self.received.iter().map(|m| serde_json::from_slice(&m.payload).expect("an event")).collect();
+            events.iter().map(|m| serde_json::from_slice(&m.payload).expect("an event")).collect();
         let ids: BTreeSet<_> = events.iter().map(|e| e.id).collect();
         println!("{}", Report { done: &self.done, events: &events, unique: ids.len() });
         let log = self.daemon.log();
@@ -354,7 +366,33 @@ impl World {
             assert!(next.contains(&after.clip.seq), "{before:?}\n{after:?}");
         }
         assert!(!log.contains("panicked"), "{log}");
+        check_alerts(&once(&events, "scene"), &told);
     }
+}
+
+/// The alert goes on and off in turn, from one process to the next, and each switching was told as its event has it.
+fn check_alerts(events: &[&Event], told: &[Received]) {
+    let mut is_on = false;
+    let mut switched = BTreeMap::new();
+    for event in events {
+        let alert = event.alerts["red"];
+        assert_eq!(alert.changed, alert.on != is_on, "{event:?}");
+        is_on = alert.on;
+        if alert.changed {
+            switched.insert(event.id.to_string(), if alert.on { "ON" } else { "OFF" });
+        }
+    }
+    let told: Vec<Value> = told.iter().map(Received::json).collect();
+    let text = |message: &Value, field: &str| message[field].as_str().unwrap().to_owned();
+    let states: BTreeMap<_, _> = told.iter().map(|it| (text(it, "id"), text(it, "state"))).collect();
+    println!("the alert was switched {} times, and told {} times", switched.len(), told.len());
+    assert!(
+        states
+            .iter()
+            .map(|(id, state)| (id.as_str(), state.as_str()))
+            .eq(switched.iter().map(|(id, state)| (id.as_str(), *state))),
+        "{states:?} was told, {switched:?} was so"
+    );
 }
 
 /// Returns a camera's events, each once, in the order in which they first arrived.

@@ -246,9 +246,19 @@ mod tests {
             assert_eq!(config["command_topic"], format!("camscribe/edge1/porch/set/{setting}"));
             assert_eq!(config["state_topic"], format!("camscribe/edge1/porch/state/{setting}"));
         }
+        let button = &with_commands["button/describe_now"];
+        assert_eq!(
+            (&button["command_topic"], &button["payload_press"]),
+            (&json!("camscribe/edge1/porch/ask"), &json!("{}"))
+        );
+        assert_eq!(with_commands["sensor/asked"]["state_topic"], "camscribe/edge1/porch/ask/answer");
         let without_commands = configs("edge1", "porch", false);
-        assert_eq!(with_commands.len(), without_commands.len() + SETTINGS.len());
-        assert!(without_commands.keys().all(|name| !name.starts_with("switch") && !name.starts_with("text")));
+        assert_eq!(with_commands.len(), without_commands.len() + SETTINGS.len() + 2);
+        assert!(
+            without_commands
+                .keys()
+                .all(|name| !["switch", "text", "button"].iter().any(|it| name.starts_with(it)))
+        );
     }
 
     #[test]

@@ -82,6 +82,15 @@ impl Decision {
         }
     }
 
+    /// What is asked, as it was given.
+    pub fn instructions(&self) -> &str {
+        match self {
+            Self::Predicate { instructions }
+            | Self::Choice { instructions, .. }
+            | Self::Score { instructions, .. } => instructions,
+        }
+    }
+
     /// What can be answered.
     pub fn answers(&self) -> Vec<String> {
         match self {
@@ -106,13 +115,18 @@ impl Decision {
                 among_all[place] += f64::from(*label).exp() / orders;
             }
         }
-        let better = |best: usize, place: usize| {
-            if probabilities[place] > probabilities[best] { place } else { best }
-        };
-        let winner = (0..count).reduce(better).unwrap_or(0);
+        let winner = most_likely(&probabilities);
         let confidence = among_all.get(winner).copied().unwrap_or_default();
         Decided { probabilities, winner, confidence }
     }
+}
+
+/// The place of the highest probability; of equal ones, that of the first.
+pub fn most_likely(probabilities: &[f64]) -> usize {
+    let better = |best: usize, place: usize| {
+        if probabilities[place] > probabilities[best] { place } else { best }
+    };
+    (0..probabilities.len()).reduce(better).unwrap_or(0)
 }
 
 /// The instructions and the possible answers, in this order.

@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, generate::SchemaSettings, transform::Recursiv
 use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
-use crate::{camera::CameraId, frame::Clock};
+use crate::{calibration::CalibratedModel, camera::CameraId, frame::Clock};
 
 /// The number of the contract.
 pub const SCHEMA: u32 = 1;
@@ -114,10 +114,10 @@ pub enum QuestionAnswer {
         probability: f64,
         /// The more likely one.
         answer: YesNo,
-        /// The probability of the more likely one among all that the model could say: 0 to 1. When it is small, the model
-        /// wanted to say something else.
+        /// The probability of the one that the model finds more likely among all that it could say: 0 to 1. When it is
+        /// small, the model wanted to say something else. Not calibrated.
         confidence: f64,
-        /// Whether `probability` was calibrated.
+        /// Whether `probability` was calibrated, for this model and question.
         calibrated: bool,
     },
     /// To a question with answers to choose from.
@@ -128,7 +128,7 @@ pub enum QuestionAnswer {
         probabilities: Vec<ChoiceProbability>,
         /// The probability of the most likely one among all that the model could say: 0 to 1.
         confidence: f64,
-        /// Whether `probabilities` were calibrated.
+        /// Whether `probabilities` were calibrated, for this model and question.
         calibrated: bool,
     },
 }
@@ -256,6 +256,12 @@ pub struct ModelInfo {
     pub device: String,
     /// `f32`, `bf16`, `f16` or `q8` (f32 on weights of 8 bits).
     pub dtype: String,
+}
+
+impl From<&ModelInfo> for CalibratedModel {
+    fn from(ModelInfo { id, revision, dtype, .. }: &ModelInfo) -> Self {
+        Self { id: id.clone(), revision: revision.clone(), dtype: dtype.clone() }
+    }
 }
 
 /// Token counts.

@@ -13,6 +13,7 @@
 )]
 //! | [`camera`], [`frame`], [`clip`], [`interval`] | what cameras give, and how it is cut into clips |
 //! | [`decision`] | typed questions, answered by probabilities |
+//! | [`calibration`] | what makes these probabilities honest, from answers whose truth is known |
 //! | [`prompt_spec`], [`request`], [`answer`] | what the model is asked: about a clip, and in general; its answer |
 //! | [`alert`] | when answers switch an alert on and off, as configured |
 //! | [`look_back`], [`camera_ask`] | frames of the last seconds; what is asked about them, and the answer |
@@ -57,6 +58,7 @@ extern crate self as camscribe;
 pub mod alert;
 pub mod answer;
 pub mod bench;
+pub mod calibration;
 pub mod camera;
 #[cfg(feature = "daemon")]
 pub mod camera_ask;

@@ -3,9 +3,9 @@
 //! The settings of a camera and each of its clips hold a [`PromptSpec`]: what is added here is read in
 //! `config/camera.rs` and is at hand wherever a clip is.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use crate::{alert::AlertRule, decision::Decision};
+use crate::{alert::AlertRule, calibration::Calibration, decision::Decision};
 
 /// What is asked about a clip, and when it need not be asked again.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,12 +39,14 @@ impl PromptSpec {
 }
 
 /// A question about every clip, of `[questions.<name>]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct NamedQuestion {
     /// The name, one level of a topic.
     pub name: String,
     /// What is asked: a predicate or a choice.
     pub decision: Decision,
+    /// What corrects the probabilities of its answers, of the model that it is for. `None`: nothing does.
+    pub calibration: Option<Arc<Calibration>>,
 }
 
 /// When a clip shows nothing new, so that the last description still holds.

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{
+    calibrations::warn_of_unfit,
     cameras::{CameraSpec, Cameras, camera_specs},
     config_change::ConfigChange,
     deps::CameraDeps,
@@ -121,6 +122,7 @@ impl ActiveConfig {
         change.started.extend(cameras.failed().filter(watched).cloned());
         self.apply(&change, new, file.cameras, cameras, deps).await?;
         change.log();
+        warn_of_unfit(&self.config, &deps.model);
         self.overrides.forget_removed(&self.file);
         self.overrides.log(&self.file);
         Ok(())

@@ -20,7 +20,7 @@ use crate::{
     camera_ask::{Answered, CameraAsk, Refusal},
     decision::Decision,
     event::ModelInfo,
-    events::builder::answer,
+    events::answers::answer,
     frame::Frame,
     http,
     lifecycle::Lifecycle,
@@ -154,7 +154,7 @@ impl Asks {
             }
         };
         let Description { text, labels, finish_reason, tokens, .. } = description;
-        let answer = prepared.decision.and_then(|decision| answer(&decision, &Decision::decide(&labels)));
+        let answer = prepared.decision.and_then(|decision| answer(&decision, None, &labels, model));
         let frames = &prepared.frames;
         let (first, last) = (&frames[0], &frames[frames.len() - 1]);
         Ok(Answered {

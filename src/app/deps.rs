@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::{asks::Asks, status_reporter::StatusReporter};
 use crate::{
-    lifecycle::Lifecycle, metrics::Metrics, publish::outbox::Outbox, queue::ClipQueue, resize::FrameScaling,
+    event::ModelInfo, lifecycle::Lifecycle, metrics::Metrics, publish::outbox::Outbox, queue::ClipQueue,
+    resize::FrameScaling,
 };
 
 /// What the model's thread uses.
@@ -31,6 +32,8 @@ pub struct CameraDeps {
     pub asks: Arc<Asks>,
     /// Counts the clips.
     pub metrics: Arc<Metrics>,
+    /// The model that describes them.
+    pub model: ModelInfo,
     /// How the model scales frames down first.
     pub frame_scaling: Option<FrameScaling>,
 }

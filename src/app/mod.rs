@@ -7,6 +7,7 @@
 //! | `run.rs` | the life of the daemon: build, spawn, ready, watch, drain |
 //! | `settings.rs`, `load.rs` | the configuration, translated for capture, publish and describe |
 //! | `cameras.rs` | the cameras' tasks |
+//! | `calibrations.rs` | calibrations that are for another model |
 //! | `worker.rs`, `instrumented.rs`, `delivery.rs` | the model's thread, its metrics, and what becomes of descriptions |
 //! | `active_config.rs`, `config_change.rs`, `overrides.rs`, `reload.rs` | what may change while the daemon runs |
 //! | `status_reporter.rs`, `retained_topics.rs` | what is published about node and cameras |
@@ -18,6 +19,7 @@
 
 mod active_config;
 mod asks;
+mod calibrations;
 mod cameras;
 mod config_change;
 mod delivery;

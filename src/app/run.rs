@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     active_config::ActiveConfig,
     asks::{self, Asks},
+    calibrations::warn_of_unfit,
     cameras::{Cameras, camera_specs},
     deps::{CameraDeps, WorkerDeps},
     monitoring::{report_load, status_source},
@@ -37,7 +38,6 @@ use crate::{
         outbox::{InUse, Limits, Outbox, Storage},
     },
     queue::{CLIPS_PER_CAMERA, ClipQueue},
-    resize::FrameScaling,
 };
 
 /// The time for delivery after everything else has ended.
@@ -79,7 +79,8 @@ pub async fn run(
     for (id, _) in active.config().cameras.iter().filter(|(_, camera)| !camera.enabled) {
         parts.reporter.disable(id);
     }
-    let deps = parts.camera_deps(model.frame_scaling);
+    let deps = parts.camera_deps(&model);
+    warn_of_unfit(active.config(), &model.info);
     active.publish_camera_settings(&deps);
     let mut cameras = Cameras::new(deps.clone(), stop.child_token());
     specs.into_values().for_each(|spec| cameras.start(spec));
@@ -213,13 +214,14 @@ impl Parts {
     }
 
     /// What every camera uses.
-    fn camera_deps(&self, frame_scaling: Option<FrameScaling>) -> CameraDeps {
+    fn camera_deps(&self, model: &LoadedModel) -> CameraDeps {
         CameraDeps {
             queue: Arc::clone(&self.worker.queue),
             reporter: Arc::clone(&self.reporter),
             asks: Arc::clone(&self.asks),
             metrics: Arc::clone(&self.worker.metrics),
-            frame_scaling,
+            model: model.info.clone(),
+            frame_scaling: model.frame_scaling,
         }
     }
 

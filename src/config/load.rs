@@ -24,7 +24,7 @@ use super::{
     source::mask,
     value::Value,
 };
-use crate::camera::CameraId;
+use crate::{camera::CameraId, prompt_spec::NamedQuestion};
 
 /// The file that is read where none is given.
 pub const DEFAULT_FILE: &str = "/etc/camscribe/camscribe.toml";
@@ -59,6 +59,8 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// The files of `conf.d` that were read after the main file.
     pub fragments: Vec<PathBuf>,
+    /// All questions by name, those that no camera asks among them.
+    pub questions: BTreeMap<String, NamedQuestion>,
     sections: Vec<(&'static SectionSchema, Section)>,
 }
 
@@ -102,7 +104,7 @@ impl Loaded {
 /// # Errors
 /// All errors in the configuration, each with its location.
 pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
-    read(file, None, true)
+    read(file, None, Purpose::Watch)
 }
 
 /// As [`load`], for those who need the broker only: there may be no camera.
@@ -110,7 +112,16 @@ pub fn load(file: Option<&Path>) -> Result<Loaded, ConfigError> {
 /// # Errors
 /// As [`load`].
 pub fn load_for_broker(file: Option<&Path>) -> Result<Loaded, ConfigError> {
-    read(file, None, false)
+    read(file, None, Purpose::Broker)
+}
+
+/// As [`load`], for those who calibrate a question: there may be no camera, and the calibrations that there are need not
+/// be readable, or fit.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_to_calibrate(file: Option<&Path>) -> Result<Loaded, ConfigError> {
+    read(file, None, Purpose::Calibrate)
 }
 
 /// Reads the configuration again, as [`load`] does, while `active` is active. What needs a credential that the service
@@ -119,10 +130,21 @@ pub fn load_for_broker(file: Option<&Path>) -> Result<Loaded, ConfigError> {
 /// # Errors
 /// All other errors in the configuration, each with its location.
 pub fn reload(file: Option<&Path>, active: &Config) -> Result<Loaded, ConfigError> {
-    read(file, Some(active), true)
+    read(file, Some(active), Purpose::Watch)
 }
 
-fn read(file: Option<&Path>, active: Option<&Config>, needs_camera: bool) -> Result<Loaded, ConfigError> {
+/// What a configuration is read for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Everything.
+    Watch,
+    /// The broker alone.
+    Broker,
+    /// A new calibration of a question.
+    Calibrate,
+}
+
+fn read(file: Option<&Path>, active: Option<&Config>, purpose: Purpose) -> Result<Loaded, ConfigError> {
     let path = file.unwrap_or(Path::new(DEFAULT_FILE));
     let mut diagnostics = Diagnostics::new(path.into());
     let Some(layers) = Layers::read(path, file.is_some(), &mut diagnostics) else {
@@ -133,7 +155,7 @@ fn read(file: Option<&Path>, active: Option<&Config>, needs_camera: bool) -> Res
     let mut sections = check_sections(&layers, folder, &mut diagnostics);
     let has_camera = layers.declared.names(schema::CAMERAS.name).next().is_some();
     let has_work = has_camera || sections["http"].bool("api");
-    if needs_camera && !has_work && was_read {
+    if purpose == Purpose::Watch && !has_work && was_read {
         let missing = if path.exists() { "" } else { "this file does not exist, and " };
         let text = format!(
             "{missing}there is no camera: write a [cameras.<id>] section with a uri, or set http.api = true to serve \
@@ -141,8 +163,9 @@ fn read(file: Option<&Path>, active: Option<&Config>, needs_camera: bool) -> Res
         );
         diagnostics.error(&Location::Unset { key: String::new() }, text);
     }
-    let Named { cameras, sections: named } =
-        named::read(&layers, &sections[schema::DEFAULTS], folder, &mut diagnostics);
+    let calibrated = purpose != Purpose::Calibrate;
+    let Named { questions, cameras, sections: named } =
+        named::read(&layers, &sections[schema::DEFAULTS], folder, calibrated, &mut diagnostics);
     let mut config = Config {
         node: NodeSettings::read(&sections["node"], folder, &mut diagnostics),
         model: ModelSettings::read(&sections["model"], folder, &mut diagnostics),
@@ -165,7 +188,8 @@ fn read(file: Option<&Path>, active: Option<&Config>, needs_camera: bool) -> Res
     }
     let fixed = schema::SECTIONS.iter().filter(|schema| schema.name != schema::DEFAULTS);
     let fixed = fixed.filter_map(|schema| Some((schema, sections.remove(schema.name)?)));
-    Ok(Loaded { config, warnings, fragments: layers.fragments, sections: fixed.chain(named).collect() })
+    let sections = fixed.chain(named).collect();
+    Ok(Loaded { config, warnings, fragments: layers.fragments, questions, sections })
 }
 
 impl Config {

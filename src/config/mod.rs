@@ -51,7 +51,7 @@ pub use camera::{CameraSettings, ClockChoice, FrameSampling, MAX_OVERLAP, MAX_PR
 pub use diagnostic::ConfigError;
 pub use http::HttpSettings;
 pub use key::{Key, Kind};
-pub use load::{Config, DEFAULT_FILE, Loaded, load, load_for_broker, reload};
+pub use load::{Config, DEFAULT_FILE, Loaded, load, load_for_broker, load_to_calibrate, reload};
 pub use log::LogSettings;
 pub use model::{DEFAULT_MODEL, DEFAULT_REVISION, ModelSettings};
 pub use mqtt::{MqttSettings, MqttVersion, Tls, check_prefix};

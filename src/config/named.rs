@@ -14,13 +14,15 @@ use super::{
     schema::{self, Group, SectionSchema},
     section::Section,
 };
-use crate::{alert::AlertRule, camera::CameraId, decision::Decision, prompt_spec::NamedQuestion};
+use crate::{alert::AlertRule, camera::CameraId, prompt_spec::NamedQuestion};
 
 /// The most alerts of a camera.
 const MAX_ALERTS: usize = 32;
 
 /// All of these sections, read.
 pub struct Named {
+    /// All questions, by name.
+    pub questions: BTreeMap<String, NamedQuestion>,
     /// The settings of all cameras.
     pub cameras: BTreeMap<CameraId, CameraSettings>,
     /// The checked sections: the questions', then each camera's with those of its alerts.
@@ -28,12 +30,19 @@ pub struct Named {
 }
 
 /// Reads all sections that people name. Cameras inherit from `defaults`; relative files are taken from `folder`.
-pub fn read(layers: &Layers, defaults: &Section, folder: &Path, diagnostics: &mut Diagnostics) -> Named {
+/// `calibrated`: whether the calibrations of questions are read.
+pub fn read(
+    layers: &Layers,
+    defaults: &Section,
+    folder: &Path,
+    calibrated: bool,
+    diagnostics: &mut Diagnostics,
+) -> Named {
     let mut reader = Reader { layers, diagnostics, sections: Vec::new() };
-    let questions = reader.questions();
+    let questions = reader.questions(calibrated.then_some(folder));
     let cameras = reader.cameras(defaults, folder, &questions);
     reader.warn_of_idle(&questions, &cameras);
-    Named { cameras, sections: reader.sections }
+    Named { questions, cameras, sections: reader.sections }
 }
 
 struct Reader<'a> {
@@ -43,11 +52,15 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn questions(&mut self) -> BTreeMap<String, Decision> {
+    /// All questions. Their calibrations are read from `folder`, unless that is `None`.
+    fn questions(&mut self, folder: Option<&Path>) -> BTreeMap<String, NamedQuestion> {
         let mut questions = BTreeMap::new();
         for name in self.names(schema::QUESTIONS.name) {
             let section = self.section(&schema::QUESTIONS, schema::QUESTIONS.name, name, None);
-            questions.insert(name.into(), question::read(&section, self.diagnostics));
+            let decision = question::read(&section, self.diagnostics);
+            let calibration = folder
+                .and_then(|folder| question::read_calibration(&section, &decision, folder, self.diagnostics));
+            questions.insert(name.into(), NamedQuestion { name: name.into(), decision, calibration });
             self.sections.push((&schema::QUESTIONS.section, section));
         }
         questions
@@ -57,7 +70,7 @@ impl<'a> Reader<'a> {
         &mut self,
         defaults: &Section,
         folder: &Path,
-        questions: &BTreeMap<String, Decision>,
+        questions: &BTreeMap<String, NamedQuestion>,
     ) -> BTreeMap<CameraId, CameraSettings> {
         let mut cameras = BTreeMap::new();
         for name in self.names(schema::CAMERAS.name) {
@@ -125,7 +138,7 @@ impl<'a> Reader<'a> {
     /// Warns of what is configured in vain.
     fn warn_of_idle(
         &mut self,
-        questions: &BTreeMap<String, Decision>,
+        questions: &BTreeMap<String, NamedQuestion>,
         cameras: &BTreeMap<CameraId, CameraSettings>,
     ) {
         let asked = cameras.values().flat_map(|camera| &camera.prompt_spec.questions);
@@ -152,7 +165,7 @@ mod tests {
     use super::*;
     use crate::{
         config::{ConfigError, Loaded, load},
-        decision::Choice,
+        decision::{Choice, Decision},
     };
 
     const PARCEL: &str = "[questions.parcel]\nask = \"Is there a parcel?\"\n";
@@ -179,6 +192,7 @@ mod tests {
         let parcel = NamedQuestion {
             name: "parcel".into(),
             decision: Decision::Predicate { instructions: "Is there a parcel?".into() },
+            calibration: None,
         };
         let gate = NamedQuestion {
             name: "gate".into(),
@@ -186,6 +200,7 @@ mod tests {
                 instructions: "Is the gate open?".into(),
                 options: ["open", "half open", "closed"].map(option).into(),
             },
+            calibration: None,
         };
         let spec = camera(&file("")).prompt_spec;
         assert_eq!((spec.describe, spec.questions), (true, vec![parcel.clone(), gate.clone()]));

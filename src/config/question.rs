@@ -4,6 +4,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
+    path::Path,
+    sync::Arc,
 };
 
 use super::{
@@ -11,8 +13,10 @@ use super::{
     key::{Key, Kind},
     prompt::{check_prompt, check_special_tokens},
     section::Section,
+    text_file,
 };
 use crate::{
+    calibration::Calibration,
     decision::{Choice, Decision},
     prompt_spec::NamedQuestion,
 };
@@ -27,10 +31,23 @@ const MAX_ANSWER_BYTES: usize = 100;
 /// The key that each question must set.
 pub const ASK: Key = Key::required("ask", Kind::Text, "What is asked about a clip");
 
-pub const KEYS: &[Key] =
-    &[ASK, Key::new("answers", Kind::List, "", "The possible answers, 2 to 20; empty: yes and no")];
+/// The file of a question's calibration.
+const CALIBRATION_FILE: &str = "calibration_file";
+/// The longest such file, bytes: a hundred times what is written.
+const MAX_CALIBRATION_BYTES: u64 = 256 << 10;
 
-/// The question of a checked section.
+pub const KEYS: &[Key] = &[
+    ASK,
+    Key::new("answers", Kind::List, "", "The possible answers, 2 to 20; empty: yes and no"),
+    Key::new(
+        CALIBRATION_FILE,
+        Kind::Text,
+        "",
+        "The file that `camscribe calibrate` has written for this question; empty: its probabilities are the model's",
+    ),
+];
+
+/// The question of a checked section, without its calibration.
 pub fn read(section: &Section, diagnostics: &mut Diagnostics) -> Decision {
     let instructions = section.text(ASK.name).trim().to_owned();
     if section.is_set(ASK.name)
@@ -48,6 +65,27 @@ pub fn read(section: &Section, diagnostics: &mut Diagnostics) -> Decision {
     }
     let option = |label: &String| Choice { label: label.clone(), description: None };
     Decision::Choice { instructions, options: answers.iter().map(option).collect() }
+}
+
+/// The calibration of the question `decision`, whose checked section this is; a relative file is taken from `folder`.
+pub fn read_calibration(
+    section: &Section,
+    decision: &Decision,
+    folder: &Path,
+    diagnostics: &mut Diagnostics,
+) -> Option<Arc<Calibration>> {
+    let path = folder.join(section.optional(CALIBRATION_FILE)?);
+    let read =
+        text_file::read(&path, MAX_CALIBRATION_BYTES).map_err(|error| format!("cannot be read: {error}"));
+    let calibration = read.and_then(|text| Calibration::parse(&text));
+    let fitting = calibration.and_then(|it| it.check_question(decision).map(|()| it));
+    let why = match fitting {
+        Ok(calibration) => return Some(Arc::new(calibration)),
+        Err(why) => why,
+    };
+    let text = format!("{} {why}: make it with `camscribe calibrate`, or remove the key", path.display());
+    diagnostics.error(&section.entry(CALIBRATION_FILE).location, text);
+    None
 }
 
 /// Checks that a model can choose from `answers`.
@@ -83,7 +121,7 @@ pub fn check_answers(answers: &[String]) -> Result<(), String> {
 /// The questions that the checked section of a camera names, in its order. `known`: all questions.
 pub fn of_camera(
     section: &Section,
-    known: &BTreeMap<String, Decision>,
+    known: &BTreeMap<String, NamedQuestion>,
     diagnostics: &mut Diagnostics,
 ) -> Vec<NamedQuestion> {
     let names = section.list("questions");
@@ -104,15 +142,13 @@ pub fn of_camera(
                 diagnostics.error(location, format!("names {name:?} twice: remove one"));
             }
             None => diagnostics.error(location, unknown_question(name, known)),
-            Some(decision) => {
-                questions.push(NamedQuestion { name: name.clone(), decision: decision.clone() });
-            }
+            Some(asked) => questions.push(asked.clone()),
         }
     }
     questions
 }
 
-fn unknown_question(name: &str, known: &BTreeMap<String, Decision>) -> String {
+fn unknown_question(name: &str, known: &BTreeMap<String, NamedQuestion>) -> String {
     if known.is_empty() {
         return format!("there is no question {name:?}: write a section [questions.<name>] with its ask");
     }

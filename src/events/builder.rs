@@ -5,18 +5,16 @@ use std::{collections::BTreeMap, time::Duration};
 
 use uuid::Uuid;
 
-use super::rules::{self, AlertStates};
+use super::{
+    answers::answers,
+    rules::{self, AlertStates},
+};
 use crate::{
     answer::{DescribeError, Description},
     camera::CameraId,
     clip::Clip,
-    decision::{Decided, Decision},
     describe::worker::{Answer, Outcome, QueueTiming},
-    event::{
-        ChoiceProbability, ClipInfo, Dropped, Event, EventKind, FrameInfo, ModelInfo, QuestionAnswer, SCHEMA,
-        Timing, Tokens, YesNo,
-    },
-    prompt_spec::NamedQuestion,
+    event::{ClipInfo, Dropped, Event, EventKind, FrameInfo, ModelInfo, SCHEMA, Timing, Tokens},
 };
 
 /// Makes the events of one node and model.
@@ -134,7 +132,7 @@ impl EventBuilder {
             node: self.node.clone(),
             camera: clip.camera.clone(),
             description: text,
-            answers: answers(&spec.questions, &labels),
+            answers: answers(&spec.questions, &labels, &self.model),
             alerts: BTreeMap::new(),
             repeats: None,
             clip: clip_info(clip),
@@ -155,39 +153,6 @@ impl EventBuilder {
             part: None,
         }
     }
-}
-
-/// The answers to a camera's questions, by their names. `labels` are the logarithms of the labels' probabilities.
-fn answers(questions: &[NamedQuestion], mut labels: &[Vec<f32>]) -> BTreeMap<String, QuestionAnswer> {
-    let answer = |NamedQuestion { name, decision }: &NamedQuestion| {
-        let (own, rest) = labels.split_at(decision.questions().len().min(labels.len()));
-        labels = rest;
-        Some((name.clone(), answer(decision, &Decision::decide(own))?))
-    };
-    questions.iter().filter_map(answer).collect()
-}
-
-/// The answer to a question, as events tell it. `None`: nothing was answered.
-pub fn answer(decision: &Decision, decided: &Decided) -> Option<QuestionAnswer> {
-    let Decided { probabilities, winner, confidence } = decided;
-    let (confidence, calibrated) = (*confidence, false);
-    Some(match decision {
-        Decision::Predicate { .. } => QuestionAnswer::Predicate {
-            probability: *probabilities.first()?,
-            answer: if *winner == 0 { YesNo::Yes } else { YesNo::No },
-            confidence,
-            calibrated,
-        },
-        Decision::Choice { options, .. } | Decision::Score { levels: options, .. } => {
-            let each = options.iter().zip(probabilities);
-            let each = each.map(|(it, probability)| ChoiceProbability {
-                value: it.label.clone(),
-                probability: *probability,
-            });
-            let choice = options.get(*winner)?.label.clone();
-            QuestionAnswer::Choice { choice, probabilities: each.collect(), confidence, calibrated }
-        }
-    })
 }
 
 fn clip_info(clip: &Clip) -> ClipInfo {

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::{Value, json};
+
 use crate::support::check::{Check, PORCH};
 
 const PARCEL: &str = "[questions.parcel]\nask = \"Is there a parcel?\"\n";
@@ -103,4 +105,63 @@ fn a_fragment_overrides_a_list_as_a_whole_and_may_add_questions_and_alerts() {
     assert_eq!(porch["alerts"]["at-door"]["answer"].as_str(), Some("yes"));
     assert_eq!(toml["questions"]["parcel"]["ask"].as_str(), Some("Is there a parcel?"));
     assert!(answer.err.contains("questions.gate-1.ask: no camera asks it"), "{}", answer.err);
+}
+
+/// A calibration of the question `parcel`, as `camscribe calibrate` writes it.
+fn calibration() -> Value {
+    json!({
+        "schema": 1, "question": "parcel", "ask": "Is there a parcel?", "answers": ["yes", "no"],
+        "model": {"id": "small", "revision": "", "dtype": "f32"},
+        "correction": {"platt": {"slope": 0.5, "intercept": 0.25}},
+        "quality": {"samples": 12, "auroc": 0.75, "accuracy": [0.5, 0.75], "calibration_error": [0.25, 0.125],
+                    "blank_yes": null},
+    })
+}
+
+#[test]
+fn a_calibration_is_read_with_its_question_and_one_that_does_not_fit_is_named_with_its_line() {
+    let toml = format!("{PARCEL}calibration_file = \"parcel.json\"\n{PORCH}questions = [\"parcel\"]\n");
+    let with = |text: &str| Check::of(&toml).file("parcel.json", text, 0o644);
+    let right = with(&calibration().to_string()).run();
+    assert_eq!(right.toml()["questions"]["parcel"]["calibration_file"].as_str(), Some("parcel.json"));
+    let changed = |key: &str, value: Value| {
+        let mut other = calibration();
+        other[key] = value;
+        other.to_string()
+    };
+    for (text, why) in [
+        ("{", "parcel.json is no calibration: EOF"),
+        (&*"x".repeat(300_000), "parcel.json cannot be read: it is longer than"),
+        (&*changed("schema", json!(2)), "parcel.json is of format 2, and this camscribe reads 1"),
+        (&*changed("ask", json!("Is there a box?")), "parcel.json is for the question \"Is there a box?\""),
+        (&*changed("answers", json!(["open", "closed"])), "parcel.json is for the answers open, closed"),
+        (
+            &*changed("correction", json!({"temperature": 2.0})),
+            "parcel.json corrects another kind of question",
+        ),
+        (
+            &*changed("correction", json!({"platt": {"slope": 0.0, "intercept": 0.0}})),
+            "parcel.json cannot be applied",
+        ),
+    ] {
+        let answer = with(text).run();
+        assert_eq!(answer.code, Some(78), "{answer:?}");
+        let place = "c.toml:3: questions.parcel.calibration_file: ";
+        assert!(answer.err.contains(place) && answer.err.contains(why), "{why}: {}", answer.err);
+        assert!(
+            answer.err.contains("make it with `camscribe calibrate`, or remove the key"),
+            "{}",
+            answer.err
+        );
+    }
+    let missing = Check::of(&format!("{PARCEL}{PORCH}questions = [\"parcel\"]\n"))
+        .env("CAMSCRIBE__QUESTIONS__PARCEL__CALIBRATION_FILE", "none.json")
+        .run();
+    assert_eq!(missing.code, Some(78));
+    let place = "environment variable CAMSCRIBE__QUESTIONS__PARCEL__CALIBRATION_FILE: ";
+    assert!(
+        missing.err.contains(place) && missing.err.contains("none.json cannot be read"),
+        "{}",
+        missing.err
+    );
 }

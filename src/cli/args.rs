@@ -4,8 +4,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{
-    ask::AskArgs, bench::BenchArgs, check::CheckArgs, demo::DemoArgs, describe::DescribeArgs,
-    forget::ForgetArgs, pull::PullArgs, run::RunArgs,
+    ask::AskArgs, bench::BenchArgs, calibrate::CalibrateArgs, check::CheckArgs, demo::DemoArgs,
+    describe::DescribeArgs, forget::ForgetArgs, pull::PullArgs, run::RunArgs,
 };
 
 /// Describes what cameras see, in words, over MQTT.
@@ -26,6 +26,8 @@ pub enum Command {
     Describe(Box<DescribeArgs>),
     /// Ask the model about images, videos or nothing but text.
     Ask(Box<AskArgs>),
+    /// Make the probabilities of a question honest, from clips or events whose true answers are known.
+    Calibrate(CalibrateArgs),
     /// Check the configuration and print the effective values, secrets masked.
     Check(CheckArgs),
     /// Download a model by its hub id, for use without a network.

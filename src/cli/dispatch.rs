@@ -4,7 +4,7 @@ use std::{io, process::ExitCode};
 
 use super::{
     args::{Cli, Command},
-    ask, bench,
+    ask, bench, calibrate,
     check::{self, BadFiles, CheckedAsService},
     completions, demo, describe, forget,
     interrupted::Interrupted,
@@ -32,6 +32,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Describe(args) => describe::run(&args),
         Command::Ask(args) => ask::run(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Forget(args) => forget::run(&args),

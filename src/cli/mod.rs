@@ -12,6 +12,7 @@ mod args;
 mod as_service;
 pub mod ask;
 pub mod bench;
+pub mod calibrate;
 pub mod check;
 mod completions;
 pub mod demo;

@@ -22,6 +22,7 @@ mod support {
 mod api;
 mod ask;
 mod asks;
+mod calibrate;
 mod chaos;
 mod clock;
 mod commands;

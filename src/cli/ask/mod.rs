@@ -12,7 +12,7 @@ mod args;
 mod camera;
 mod chat;
 mod command;
-mod media;
+pub mod media;
 
 pub use args::{AnswerFormat, AskArgs};
 pub use command::run;

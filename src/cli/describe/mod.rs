@@ -20,7 +20,7 @@ mod naming;
 mod output_dir;
 mod output_file;
 mod printer;
-mod progress;
+pub mod progress;
 mod question;
 mod source;
 mod sources;

@@ -63,6 +63,24 @@ impl Decided {
 }
 
 impl Decision {
+    /// A question that is answered by one of `answers`; without any, by yes or no.
+    pub fn among(instructions: String, answers: &[String]) -> Self {
+        if answers.is_empty() {
+            return Self::Predicate { instructions };
+        }
+        let option = |label: &String| Choice { label: label.clone(), description: None };
+        Self::Choice { instructions, options: answers.iter().map(option).collect() }
+    }
+
+    /// What is asked, without the possible answers.
+    pub fn instructions(&self) -> &str {
+        match self {
+            Self::Predicate { instructions }
+            | Self::Choice { instructions, .. }
+            | Self::Score { instructions, .. } => instructions,
+        }
+    }
+
     /// What the model is asked. Models prefer what stands at a certain place, so that choices and scores are asked in two
     /// orders.
     pub fn questions(&self) -> Vec<Question> {

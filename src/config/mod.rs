@@ -58,7 +58,7 @@ pub use mqtt::{MqttSettings, MqttVersion, Tls, check_prefix};
 pub use node::{NodeSettings, default_node_id};
 pub use outbox::OutboxSettings;
 pub use prompt::{DEFAULT_PROMPT, check_prompt, default_image_prompt, default_prompt};
-pub use question::check_answers;
+pub use question::{MAX_QUESTIONS, check_answers};
 pub use rtsp_tls::{Fingerprint, TlsVerify};
 pub use secret::{Login, Secret, read as read_secret};
 pub use source::{

@@ -17,12 +17,12 @@ use super::{
 };
 use crate::{
     calibration::Calibration,
-    decision::{Choice, Decision},
+    decision::Decision,
     prompt_spec::NamedQuestion,
 };
 
 /// The most questions of a camera.
-const MAX_QUESTIONS: usize = 32;
+pub const MAX_QUESTIONS: usize = 32;
 /// How many answers a question may name.
 const ANSWERS: RangeInclusive<usize> = 2..=20;
 /// The longest answer, bytes.
@@ -56,15 +56,13 @@ pub fn read(section: &Section, diagnostics: &mut Diagnostics) -> Decision {
         diagnostics.error(&section.entry(ASK.name).location, why);
     }
     let answers = section.list("answers");
-    if answers.is_empty() {
-        return Decision::Predicate { instructions };
-    }
-    if let Err(why) = check_answers(answers) {
+    if !answers.is_empty()
+        && let Err(why) = check_answers(answers)
+    {
         let yes_or_no = "leave answers out for a question that is answered by yes or no";
         diagnostics.error(&section.entry("answers").location, format!("{why}; {yes_or_no}"));
     }
-    let option = |label: &String| Choice { label: label.clone(), description: None };
-    Decision::Choice { instructions, options: answers.iter().map(option).collect() }
+    Decision::among(instructions, answers)
 }
 
 /// The calibration of the question `decision`, whose checked section this is; a relative file is taken from `folder`.

@@ -30,6 +30,7 @@ mod config;
 mod config_errors;
 mod config_questions;
 mod describe;
+mod describe_questions;
 mod end_to_end;
 mod forget;
 mod load;

@@ -4,12 +4,13 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-use super::{super::usage::UsageError, printer::Format};
+use super::{super::usage::UsageError, asked::AskedArgs, printer::Format};
 use crate::{
     clip::TimeRange,
     config::{self, CameraSettings, Fingerprint, FrameSampling, Login, TlsVerify, Transport, units},
     device::{DeviceChoice, DtypeChoice},
     logging::tell,
+    prompt_spec::PromptSpec,
 };
 
 /// Arguments of `describe`.
@@ -48,6 +49,12 @@ pub struct DescribeArgs {
     /// Length limit of an answer, in tokens
     #[arg(long, value_name = "N", default_value = "96")]
     pub max_tokens: String,
+    /// What is answered with probabilities
+    #[command(flatten)]
+    pub asked: AskedArgs,
+    /// Ask only the questions: no description is made
+    #[arg(long, requires = "question", conflicts_with_all = ["prompt", "max_tokens"])]
+    pub no_description: bool,
     /// Length of a clip
     #[arg(long, value_name = "DURATION", default_value = DEFAULT_WINDOW)]
     pub window: String,
@@ -147,7 +154,12 @@ impl DescribeArgs {
             SamplingArg::Rate => FrameSampling::Rate,
             SamplingArg::Auto | SamplingArg::Reference => FrameSampling::Auto,
         };
-        Ok(CameraSettings { sampling, transport: Transport::Auto, tls: self.tls(), ..settings })
+        let prompt_spec = PromptSpec {
+            describe: !self.no_description,
+            questions: self.asked.questions()?,
+            ..settings.prompt_spec
+        };
+        Ok(CameraSettings { sampling, transport: Transport::Auto, tls: self.tls(), prompt_spec, ..settings })
     }
 
     /// Which part of every source is described.

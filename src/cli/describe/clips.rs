@@ -182,7 +182,6 @@ pub fn describe_images(
         content.push(Content::Image(picture));
     }
     let prompt = job.args.prompt.clone().unwrap_or_else(|| config::default_image_prompt(&job.args.model));
-    content.push(Content::Text(prompt.clone()));
     let time = frames[0].captured_at;
     let clip = Clip {
         camera: images[0].1.camera.clone(),
@@ -194,13 +193,9 @@ pub fn describe_images(
         duration: Duration::ZERO,
         frames,
         gap: false,
-        prompt_spec: Arc::new(PromptSpec::new(prompt, job.settings.prompt_spec.max_tokens)),
+        prompt_spec: Arc::new(PromptSpec { prompt, ..job.settings.prompt_spec.clone() }),
     };
-    let request = Request {
-        messages: vec![Message { role: Role::User, content }],
-        max_tokens: clip.prompt_spec.max_tokens,
-        ..Request::default()
-    };
+    let request = Request { messages: vec![Message { role: Role::User, content }], ..Request::from(&clip) };
     let timing = QueueTiming { queued_at: Instant::now(), queued: Duration::ZERO, dropped_before: 0 };
     let answer = model.answer(&[request], &mut |_, _| ())?.remove(0).map(Answer::Described);
     let mut events = EventBuilder::new(&config::default_node_id(), model.model());

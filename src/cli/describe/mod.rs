@@ -2,7 +2,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `args.rs` | the arguments and their checks |
+//! | `args.rs`, `asked.rs` | the arguments and their checks; the questions among them |
 //! | `command.rs`, `job.rs` | the order of work, over all sources; what holds for all of them |
 //! | `sources.rs`, `folder.rs` | all sources; the videos below a folder |
 //! | `source.rs`, `naming.rs` | a source, and what capture needs to know about it; names that are made from its own |
@@ -12,6 +12,7 @@
 //! | `progress.rs`, `tally.rs` | how far a run has come, and what became of it |
 
 mod args;
+mod asked;
 mod clips;
 mod command;
 mod folder;

@@ -17,9 +17,10 @@ use crate::{
     event::{Event, SourcePart},
     logging::tell,
     plural::plural,
+    prompt_spec::NamedQuestion,
 };
 
-/// The columns of CSV.
+/// The columns of CSV that each table has.
 const COLUMNS: &str = "source,offset_start_s,offset_end_s,start,end,description";
 
 /// How long a subtitle is shown at least: the last frame of a film may be alone in its clip, and a cue that ends where
@@ -100,7 +101,7 @@ impl Printer {
     }
 
     fn event(&mut self, clip: &Clip, event: &Event) -> io::Result<()> {
-        let text = event.description.as_str();
+        let said = Said::of(clip, event);
         let length = (clip.end - clip.start).to_std().unwrap_or_default();
         let (start, end) = (clip.start_pts, clip.start_pts + length);
         let shown_until = end.max(start + SHORTEST_CUE);
@@ -111,7 +112,7 @@ impl Printer {
         };
         match self.format {
             Format::Vtt if self.cues == 0 => self.out.write_all(b"WEBVTT\n\n")?,
-            Format::Csv if self.cues == 0 => write!(self.out, "{COLUMNS}\r\n")?,
+            Format::Csv if self.cues == 0 => self.out.write_all(header(clip).as_bytes())?,
             _ => {}
         }
         if self.name_sources && !std::mem::replace(&mut self.named, true) {
@@ -125,20 +126,23 @@ impl Printer {
         self.cues += 1;
         match self.format {
             Format::Text => {
-                writeln!(self.out, "{} - {}  {text}", timestamp(start, '.'), timestamp(end, '.'))?
+                let time = format!("{} - {}  ", timestamp(start, '.'), timestamp(end, '.'));
+                let lines = said.lines(|answer| format!(" ({:.2})", answer.probability));
+                let separator = format!("\n{:width$}", "", width = time.len());
+                writeln!(self.out, "{time}{}", lines.join(&separator))?;
             }
             Format::Jsonl => {
                 let event = Event { part: Some(part), ..event.clone() };
                 serde_json::to_writer(&mut self.out, &event).map_err(io::Error::from)?;
                 writeln!(self.out)?;
             }
-            Format::Csv => self.out.write_all(row(&part, event).as_bytes())?,
+            Format::Csv => self.out.write_all(row(&part, event, &said).as_bytes())?,
             Format::Vtt => write!(
                 self.out,
                 "{} --> {}\n{}\n\n",
                 timestamp(start, '.'),
                 timestamp(shown_until, '.'),
-                cue(&escape(text))
+                cue(&escape(&said.words()))
             )?,
             Format::Srt => {
                 write!(
@@ -147,7 +151,7 @@ impl Printer {
                     self.cues,
                     timestamp(start, ','),
                     timestamp(shown_until, ','),
-                    cue(text)
+                    cue(&said.words())
                 )?;
             }
         }
@@ -170,12 +174,69 @@ impl Printer {
     }
 }
 
-/// A row of CSV (RFC 4180) with the fields of [`COLUMNS`].
-fn row(SourcePart { source, offset_start_s, offset_end_s }: &SourcePart, event: &Event) -> String {
+/// What was said of a clip, for people.
+struct Said<'a> {
+    /// Empty where only questions were asked.
+    description: &'a str,
+    answers: Vec<Answer<'a>>,
+}
+
+/// The answer to a question.
+struct Answer<'a> {
+    /// On one line.
+    question: String,
+    /// The most likely one.
+    answer: &'a str,
+    /// Beside the other answers: 0 to 1.
+    probability: f64,
+}
+
+impl<'a> Said<'a> {
+    fn of(clip: &Clip, event: &'a Event) -> Self {
+        let answer = |question: &NamedQuestion| {
+            let answered = event.answers.get(&question.name)?;
+            let answer = answered.answer();
+            let probability = answered.probability_of(answer)?;
+            Some(Answer { question: on_one_line(question.decision.instructions()), answer, probability })
+        };
+        let answers = clip.prompt_spec.questions.iter().filter_map(answer).collect();
+        Self { description: &event.description, answers }
+    }
+
+    /// The description, and each question with its answer and what `more` says of it.
+    fn lines(&self, more: impl Fn(&Answer) -> String) -> Vec<String> {
+        let answered = |it: &Answer| format!("{} {}{}", it.question, it.answer, more(it));
+        // A model that was asked to describe a clip may have said nothing.
+        let says = !self.description.is_empty() || self.answers.is_empty();
+        let description = says.then(|| self.description.to_owned());
+        description.into_iter().chain(self.answers.iter().map(answered)).collect()
+    }
+
+    /// The lines of a subtitle.
+    fn words(&self) -> String {
+        self.lines(|_| String::new()).join("\n")
+    }
+}
+
+/// The columns of CSV: of each question the answer and its probability stand behind those of each table.
+fn header(clip: &Clip) -> String {
+    let of_question = |question: &NamedQuestion| format!(",{0},{0}_probability", question.name);
+    let of_questions: String = clip.prompt_spec.questions.iter().map(of_question).collect();
+    format!("{COLUMNS}{of_questions}\r\n")
+}
+
+/// A row of CSV (RFC 4180) with the fields of [`header`].
+fn row(
+    SourcePart { source, offset_start_s, offset_end_s }: &SourcePart,
+    event: &Event,
+    said: &Said,
+) -> String {
     let [start, end] =
         [event.clip.start, event.clip.end].map(|it| it.to_rfc3339_opts(SecondsFormat::Millis, true));
     let (source, description) = (csv_field(source), csv_field(&event.description));
-    format!("{source},{offset_start_s},{offset_end_s},{start},{end},{description}\r\n")
+    let answered = |it: &Answer| format!(",{},{}", csv_field(it.answer), it.probability);
+    let answers: String = said.answers.iter().map(answered).collect();
+    format!("{source},{offset_start_s},{offset_end_s},{start},{end},{description}{answers}\r\n")
 }
 
 /// A text as a field of CSV: in quotes where it needs them.

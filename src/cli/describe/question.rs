@@ -19,6 +19,8 @@ pub fn question(
         "model": [model.id, model.revision],
         "model_changed": last_change(Path::new(&model.id)).map(DateTime::<Utc>::from),
         "dtype": format!("{:?}", args.dtype),
+        "describe": settings.prompt_spec.describe,
+        "questions": format!("{:?}", settings.prompt_spec.questions),
         "prompt": settings.prompt_spec.prompt,
         "max_tokens": settings.prompt_spec.max_tokens,
         "clips": (settings.window, settings.stride, settings.frames),

@@ -78,7 +78,8 @@ fn settings(port: u16) -> Settings {
         topic_prefix: "camscribe".into(),
         discovery_prefix: String::new(),
         cameras: BTreeMap::new(),
-        commands: None,
+        inboxes: None,
+        response_topics: Vec::new(),
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     camera::CameraId,
     config::{check_answers, check_prompt, units},
-    decision::{Choice, Decision},
+    decision::Decision,
     event::{FinishReason, ModelInfo, QuestionAnswer, Tokens, millis},
     json_input::{self, Whole},
 };
@@ -106,10 +106,7 @@ impl CameraAsk {
         Some(match &lower[..] {
             [] => return None,
             [no, yes] if no == "no" && yes == "yes" => Decision::Predicate { instructions },
-            _ => {
-                let option = |label: &String| Choice { label: label.clone(), description: None };
-                Decision::Choice { instructions, options: self.answers.iter().map(option).collect() }
-            }
+            _ => Decision::among(instructions, &self.answers),
         })
     }
 }

@@ -100,15 +100,6 @@ impl Decision {
         }
     }
 
-    /// What is asked, as it was given.
-    pub fn instructions(&self) -> &str {
-        match self {
-            Self::Predicate { instructions }
-            | Self::Choice { instructions, .. }
-            | Self::Score { instructions, .. } => instructions,
-        }
-    }
-
     /// What can be answered.
     pub fn answers(&self) -> Vec<String> {
         match self {

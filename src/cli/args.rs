@@ -4,8 +4,8 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::{
-    ask::AskArgs, bench::BenchArgs, calibrate::CalibrateArgs, check::CheckArgs, demo::DemoArgs,
-    describe::DescribeArgs, forget::ForgetArgs, pull::PullArgs, run::RunArgs,
+    alerts::AlertsArgs, ask::AskArgs, bench::BenchArgs, calibrate::CalibrateArgs, check::CheckArgs,
+    demo::DemoArgs, describe::DescribeArgs, forget::ForgetArgs, pull::PullArgs, run::RunArgs,
 };
 
 /// Describes what cameras see, in words, over MQTT.
@@ -28,6 +28,8 @@ pub enum Command {
     Ask(Box<AskArgs>),
     /// Make the probabilities of a question honest, from clips or events whose true answers are known.
     Calibrate(CalibrateArgs),
+    /// Show what the configuration's alerts would have done with recorded events.
+    Alerts(AlertsArgs),
     /// Check the configuration and print the effective values, secrets masked.
     Check(CheckArgs),
     /// Download a model by its hub id, for use without a network.

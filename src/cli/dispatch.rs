@@ -3,6 +3,7 @@
 use std::{io, process::ExitCode};
 
 use super::{
+    alerts,
     args::{Cli, Command},
     ask, bench, calibrate,
     check::{self, BadFiles, CheckedAsService},
@@ -33,6 +34,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Describe(args) => describe::run(&args),
         Command::Ask(args) => ask::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
+        Command::Alerts(args) => alerts::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Forget(args) => forget::run(&args),

@@ -8,6 +8,7 @@
 //! | `runtime.rs`, `usage.rs` | what several commands share |
 //! | others | the command of that name |
 
+pub mod alerts;
 mod args;
 mod as_service;
 pub mod ask;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    diagnostic::Diagnostics,
+    diagnostic::{ConfigError, Diagnostics},
     key::{Key, Kind},
     question,
     section::Section,
@@ -108,9 +108,8 @@ pub const KEYS: &[Key] = &[
 pub fn read(section: &Section, questions: &[NamedQuestion], diagnostics: &mut Diagnostics) -> AlertRule {
     check_answer(section, questions, diagnostics);
     let (on, off) = (section.fraction("on"), section.fraction("off"));
-    if off > on {
+    if let Err(why) = check_thresholds(on, off) {
         let key = if section.is_set("off") { "off" } else { "on" };
-        let why = format!("off = {off} is more than on = {on}: lower off, or raise on");
         diagnostics.error(&section.entry(key).location, why);
     }
     let (of, last) = clips(section.text("of")).unwrap_or_else(|why| {
@@ -129,6 +128,59 @@ pub fn read(section: &Section, questions: &[NamedQuestion], diagnostics: &mut Di
         cool_down: section.duration("cool_down"),
         device_class: section.optional("device_class").map(Into::into),
     }
+}
+
+/// What options of the command line say in place of rules, to try it. `None`: as the rule says.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AlertTrial {
+    on: Option<f64>,
+    off: Option<f64>,
+    clips: Option<(usize, usize)>,
+    cool_down: Option<Duration>,
+}
+
+impl AlertTrial {
+    /// Reads options: `("cool_down", "5m")` is `--cool-down 5m`. What may stand there are the values of the keys `on`,
+    /// `off`, `of` and `cool_down`.
+    ///
+    /// # Errors
+    /// All that is wrong with them.
+    pub fn from_options<'a>(
+        options: impl IntoIterator<Item = (&'static str, &'a str)>,
+    ) -> Result<Self, ConfigError> {
+        let mut diagnostics = Diagnostics::default();
+        let section = Section::of_options("alerts", KEYS, options, &mut diagnostics);
+        let clips = section.is_set("of").then(|| clips(section.text("of"))).transpose();
+        let clips = clips.unwrap_or_else(|why| {
+            diagnostics.error(&section.entry("of").location, why);
+            None
+        });
+        let fraction = |key| section.is_set(key).then(|| section.fraction(key));
+        let trial = Self {
+            on: fraction("on"),
+            off: fraction("off"),
+            clips,
+            cool_down: section.is_set("cool_down").then(|| section.duration("cool_down")),
+        };
+        diagnostics.finish()?;
+        Ok(trial)
+    }
+
+    /// The rule to try.
+    ///
+    /// # Errors
+    /// When its thresholds do not go together.
+    pub fn apply(&self, rule: &AlertRule) -> Result<AlertRule, String> {
+        let (on, off) = (self.on.unwrap_or(rule.on), self.off.unwrap_or(rule.off));
+        check_thresholds(on, off)?;
+        let (of, last) = self.clips.unwrap_or((rule.of, rule.last));
+        let cool_down = self.cool_down.unwrap_or(rule.cool_down);
+        Ok(AlertRule { on, off, of, last, cool_down, ..rule.clone() })
+    }
+}
+
+fn check_thresholds(on: f64, off: f64) -> Result<(), String> {
+    if off > on { Err(format!("off = {off} is more than on = {on}: lower off, or raise on")) } else { Ok(()) }
 }
 
 /// Checks that the camera asks the question, and that the question has the answer.
@@ -168,6 +220,38 @@ fn clips(text: &str) -> Result<(usize, usize), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trial_changes_what_its_options_say_and_keeps_the_thresholds_in_order() {
+        let rule = AlertRule {
+            question: "gate".into(),
+            answer: "open".into(),
+            on: 0.8,
+            off: 0.5,
+            of: 2,
+            last: 3,
+            min_confidence: 0.2,
+            min_duration: Duration::from_secs(1),
+            cool_down: Duration::ZERO,
+            device_class: None,
+        };
+        assert_eq!(AlertTrial::from_options([]).unwrap().apply(&rule), Ok(rule.clone()));
+        let trial = AlertTrial::from_options([("on", "0.6"), ("of", "1/4"), ("cool_down", "5m")]).unwrap();
+        let wanted =
+            AlertRule { on: 0.6, of: 1, last: 4, cool_down: Duration::from_secs(300), ..rule.clone() };
+        assert_eq!(trial.apply(&rule), Ok(wanted));
+        let low = AlertTrial::from_options([("on", "0.4")]).unwrap();
+        assert_eq!(low.apply(&rule).unwrap_err(), "off = 0.5 is more than on = 0.4: lower off, or raise on");
+        for (option, value, wanted) in [
+            ("on", "1.5", "--on"),
+            ("off", "much", "--off"),
+            ("of", "4/3", "--of"),
+            ("cool_down", "5", "--cool-down"),
+        ] {
+            let why = AlertTrial::from_options([(option, value)]).unwrap_err().to_string();
+            assert!(why.contains(wanted) && why.contains(value), "{why}");
+        }
+    }
 
     #[test]
     fn some_of_the_last_clips_are_never_more_than_these() {

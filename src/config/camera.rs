@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use super::{
-    diagnostic::{ConfigError, Diagnostics, Location},
+    diagnostic::{ConfigError, Diagnostics},
     key::{Key, Kind, names},
     login,
     prompt::{DEFAULT_PROMPT, check_prompt},
@@ -257,12 +257,7 @@ impl CameraSettings {
         options: impl IntoIterator<Item = (&'static str, &'a str)>,
     ) -> Result<Self, ConfigError> {
         let mut diagnostics = Diagnostics::default();
-        let entry = |(key, text): (&str, &str)| {
-            let option = Location::Option { name: format!("--{}", key.replace('_', "-")) };
-            (key.to_owned(), option.value(text))
-        };
-        let set = options.into_iter().map(entry).collect();
-        let mut section = Section::check("defaults", KEYS, &set, None, &mut diagnostics);
+        let mut section = Section::of_options("defaults", KEYS, options, &mut diagnostics);
         check_clips(&mut section, &mut diagnostics);
         diagnostics.finish()?;
         Ok(Self::of(&section, Source::file(""), None, TlsVerify::Full(None)))

@@ -47,6 +47,7 @@ mod toml_file;
 pub mod units;
 mod value;
 
+pub use alert::AlertTrial;
 pub use camera::{CameraSettings, ClockChoice, FrameSampling, MAX_OVERLAP, MAX_PRIORITY};
 pub use diagnostic::ConfigError;
 pub use http::HttpSettings;

@@ -15,11 +15,7 @@ use super::{
     section::Section,
     text_file,
 };
-use crate::{
-    calibration::Calibration,
-    decision::Decision,
-    prompt_spec::NamedQuestion,
-};
+use crate::{calibration::Calibration, decision::Decision, prompt_spec::NamedQuestion};
 
 /// The most questions of a camera.
 pub const MAX_QUESTIONS: usize = 32;

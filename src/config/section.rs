@@ -51,6 +51,21 @@ impl Section {
         Self { path: path.into(), entries }
     }
 
+    /// The section that options of the command line make: `("window", "8s")` is `--window 8s`.
+    pub fn of_options<'a>(
+        path: &str,
+        keys: &[Key],
+        options: impl IntoIterator<Item = (&'static str, &'a str)>,
+        diagnostics: &mut Diagnostics,
+    ) -> Self {
+        let entry = |(key, text): (&str, &str)| {
+            let option = Location::Option { name: format!("--{}", key.replace('_', "-")) };
+            (key.to_owned(), option.value(text))
+        };
+        let set = options.into_iter().map(entry).collect();
+        Self::check(path, keys, &set, None, diagnostics)
+    }
+
     /// The dotted path of this section, such as `cameras.porch`.
     pub fn path(&self) -> &str {
         &self.path

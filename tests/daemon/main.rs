@@ -19,6 +19,7 @@ mod support {
     pub mod video;
 }
 
+mod alerts_replay;
 mod api;
 mod ask;
 mod asks;

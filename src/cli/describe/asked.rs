@@ -57,7 +57,7 @@ impl AskedArgs {
                 config::check_answers(&answers).map_err(|why| wrong(ANSWERS, why))?;
             }
             let name = if single { QUESTION.into() } else { format!("{QUESTION}_{number}") };
-            Ok(NamedQuestion { name, decision: Decision::among(text.into(), &answers) })
+            Ok(NamedQuestion { name, decision: Decision::among(text.into(), &answers), calibration: None })
         };
         (1..).zip(asked).map(question).collect()
     }

@@ -169,6 +169,9 @@ fn topics_md_lists_every_topic() {
         "answer",
         "alert",
         "alerts",
+        "ask",
+        "ask_answer",
+        "asks",
         "set",
         "state",
         "commands",
@@ -184,6 +187,9 @@ fn topics_md_lists_every_topic() {
         topics.answer(&camera, "question"),
         topics.alert(&camera, "alert"),
         topics.alerts(&camera),
+        topics.ask(&camera),
+        topics.ask_answer(&camera),
+        topics.asks(),
         topics.commands(),
     ]);
     for setting in &SETTINGS {

@@ -3,6 +3,8 @@
 - every entity has the state that it should have, the reason of a camera that is away included;
 - an automation on the event entity, and one on the device trigger, run once for each description, and for no old one
   after a restart of Home Assistant, of the broker, or of camscribe;
+- answers to questions, alerts and the button that asks have their entities, and automations made from the blueprint
+  notify of alerts (alerts.py);
 - a camera that is removed takes its entities with it, and `camscribe forget` those of the node.
 """
 
@@ -18,10 +20,10 @@ import uuid
 from pathlib import Path
 
 import aiohttp
+import alerts
 import paho.mqtt.client as mqtt
-from ha import HomeAssistant
+from ha import TIMEOUT, HomeAssistant, until
 
-TIMEOUT = 120
 # A camera that is off is done with its clips after this time, seconds.
 SETTLE = 5
 NODE = "camscribe/edge1"
@@ -32,8 +34,9 @@ CAMERAS = {
 EVENT = "event.front_porch_new_description"
 OF_CAMERA = {
     "event": ["new_description"],
-    "sensor": ["description", "state", "last_clip"],
+    "sensor": ["description", "state", "last_clip", "asked"],
     "image": ["snapshot"],
+    "button": ["describe_now"],
     "switch": ["enabled"],
     "text": ["prompt"],
 }
@@ -47,19 +50,6 @@ def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
-
-
-async def until(what, ready):
-    """Waits until `ready` returns something true, and returns it."""
-    end = time.monotonic() + TIMEOUT
-    while time.monotonic() < end:
-        result = ready()
-        if asyncio.iscoroutine(result):
-            result = await result
-        if result:
-            return result
-        await asyncio.sleep(0.2)
-    raise AssertionError(f"not within {TIMEOUT} s: {what}")
 
 
 class Broker:
@@ -127,7 +117,7 @@ class Listener:
     """What camscribe publishes, and what the automations answer, in order."""
 
     def __init__(self, broker):
-        self.described, self.fired = [], {"event": [], "trigger": []}
+        self.described, self.fired = [], {"event": [], "trigger": []} | alerts.nothing_told()
         self.client = mqtt.Client("listener", clean_session=False)
         self.client.on_connect = self.subscribe
         self.client.on_message = self.on_message
@@ -188,7 +178,7 @@ def automations(porch):
         }
         for name, it in {"event": event, "trigger": trigger}.items()
         if porch or name == "event"
-    ]
+    ] + alerts.AUTOMATIONS
 
 
 async def stop_watching(ha, listener):
@@ -234,7 +224,9 @@ async def entities(ha):
 
 def unique_ids(cameras):
     of_node = {f"camscribe/edge1/{it}" for names in OF_NODE.values() for it in names}
-    of = lambda camera: {f"camscribe/edge1/{camera}/{it}" for names in OF_CAMERA.values() for it in names}
+    more = lambda camera: alerts.ENTITIES if camera == alerts.CAMERA else []
+    names = lambda camera: [it for names in OF_CAMERA.values() for it in names] + more(camera)
+    of = lambda camera: {f"camscribe/edge1/{camera}/{it}" for it in names(camera)}
     return of_node.union(*map(of, cameras))
 
 
@@ -283,6 +275,24 @@ async def check_states(ha):
         assert categories[f"camscribe/edge1/{id}"] == "diagnostic", id
 
 
+async def check_alerts(ha, camscribe, listener):
+    """Adds a camera with alerts, and removes it again."""
+    await alerts.check_blueprint(ha)
+    cameras = lambda rule: CAMERAS | {alerts.CAMERA: alerts.camera(rule)}
+    camscribe.reload(cameras(alerts.NEVER))
+    await until("all entities", lambda: has_entities(ha, cameras(alerts.NEVER)))
+    await alerts.check_off(ha)
+    await alerts.check_asked(ha)
+    camscribe.reload(cameras(alerts.ALWAYS))
+    await alerts.check_on(ha, listener)
+    camscribe.reload(cameras(alerts.NEVER))
+    await alerts.check_off_again(ha)
+    camscribe.reload(CAMERAS)
+    await until("its entities are gone", lambda: has_entities(ha, CAMERAS))
+    alerts.assert_told(listener)
+    print("ok  the blueprint tells of no alert twice, and of none that goes off")
+
+
 async def check_trigger(ha, device):
     triggers = await ha.ask("device_automation/trigger/list", device_id=device)
     wanted = {"domain": "mqtt", "type": "description", "subtype": "new"}
@@ -313,6 +323,7 @@ async def check(program, folder):
         porch = found["camscribe/edge1/porch"]["id"]
         await check_trigger(ha, porch)
         print("ok  the device trigger exists")
+        await check_alerts(ha, camscribe, listener)
 
         await until("descriptions", lambda: len(listener.described) >= 3 and listener.fired["event"])
         await stop_watching(ha, listener)

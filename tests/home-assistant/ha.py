@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -12,7 +13,9 @@ from pathlib import Path
 import aiohttp
 import jwt
 
+TIMEOUT = 120
 USER, TOKEN, KEY = "check-user", "check-token", "k" * 64
+BLUEPRINT = Path(__file__).parents[2] / "docs/home-assistant/camscribe-alert.yaml"
 SETTINGS = """
 homeassistant: {{name: Check, unit_system: metric, time_zone: UTC, latitude: 0, longitude: 0, elevation: 0,
                 country: DE, currency: EUR}}
@@ -20,8 +23,23 @@ http: {{server_host: 127.0.0.1, server_port: {port}}}
 api:
 websocket_api:
 logger: {{default: info}}
+# The action notify.notify, which goes nowhere.
+command_line: [{{notify: {{name: notify, command: "cat >/dev/null"}}}}]
 automation: {automations}
 """
+
+
+async def until(what, ready):
+    """Waits until `ready` returns something true, and returns it."""
+    end = time.monotonic() + TIMEOUT
+    while time.monotonic() < end:
+        result = ready()
+        if asyncio.iscoroutine(result):
+            result = await result
+        if result:
+            return result
+        await asyncio.sleep(0.2)
+    raise AssertionError(f"not within {TIMEOUT} s: {what}")
 
 
 class HomeAssistant:
@@ -82,6 +100,10 @@ class HomeAssistant:
         (storage / key).write_text(json.dumps(whole))
 
     def start(self, automations):
+        # As the guide says that a person does it.
+        blueprints = self.folder / "blueprints/automation/camscribe"
+        blueprints.mkdir(parents=True, exist_ok=True)
+        shutil.copy(BLUEPRINT, blueprints)
         # JSON is YAML.
         settings = SETTINGS.format(port=self.port, automations=json.dumps(automations))
         (self.folder / "configuration.yaml").write_text(settings)
@@ -126,6 +148,13 @@ class HomeAssistant:
             raise aiohttp.ClientError(f"{path}: {status} {answer}")
         return answer
 
+    async def file(self, path):
+        """The type and the bytes of what is at this path of its web server."""
+        url = f"http://127.0.0.1:{self.port}{path}"
+        async with aiohttp.request("GET", url, headers=self.headers) as answer:
+            assert answer.status == 200, f"{path}: {answer.status}"
+            return answer.content_type, await answer.read()
+
     async def call(self, domain, service, **data):
         status, answer = await self.request("POST", f"services/{domain}/{service}", json=data)
         assert status == 200, answer
@@ -163,6 +192,6 @@ class HomeAssistant:
     def complaints_in(folder):
         """What it logged about messages and templates. That the broker was away it logs with good reason."""
         log = "".join(file.read_text() for file in folder.glob("home-assistant.log*"))
-        of = r"helpers\.(template|entity|config_validation)|components\.(event|sensor|mqtt(?!\.client))"
+        of = r"helpers\.(template|entity|config_validation)|components\.(automation|binary_sensor|blueprint|event|image|sensor|mqtt(?!\.client))"
         about = re.compile(rf"(WARNING|ERROR) .*\[homeassistant\.({of})")
         return [line for line in log.splitlines() if about.search(line)]

@@ -5,8 +5,10 @@
   evaluate.py MODEL_FOLDER --out evaluation.json --h264    # the same clips through an H.264 encoder and back
 
 Every clip that is not empty shows a combination of colour, shape and motion that was never trained. A clip is asked
-for a description, one question whose answer is yes and one whose answer is no; an answer counts only if it is right
-to the letter. --h264 needs ffmpeg with libx264.
+for a description, one question whose answer is yes, one whose answer is no, and one with given answers; an answer counts
+only if it is right to the letter. The last three are also asked as camscribe asks them, for the probabilities of the
+possible answers: "AUROC" is of yes among yes and no, "calibration error" the expected one in ten bins, of yes, and of the
+most likely of the given answers. --h264 needs ffmpeg with libx264.
 """
 import argparse, json, os, pathlib, subprocess
 
@@ -50,15 +52,54 @@ def answer(model, processor, inputs):
     return processor.tokenizer.decode(out[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True).strip()
 
 
+@torch.no_grad()
+def probabilities(model, processor, clip, frames, question, labels):
+    """Of each label beside the others: a softmax over the logarithms of their probabilities after the question."""
+    inputs = prepare(processor, frames, clip.times, clip.duration, question)
+    inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
+    logs = []
+    for label in labels:
+        ids = processor.tokenizer(" " + label, add_special_tokens=False, return_tensors="pt").input_ids
+        whole = dict(inputs, input_ids=torch.cat([inputs["input_ids"], ids], 1))
+        whole["attention_mask"] = torch.ones_like(whole["input_ids"])
+        at = model(**whole).logits[0, -ids.shape[1] - 1:-1].float().log_softmax(-1)
+        logs.append(at.gather(1, ids[0][:, None]).sum())
+    return torch.stack(logs).softmax(0).numpy()
+
+
+def auroc(scores, truths):
+    """How often a true case has the higher score than a false one; the same score counts half."""
+    yes, no = (np.array([s for s, t in zip(scores, truths) if t == wanted]) for wanted in (True, False))
+    return float(np.mean((yes[:, None] > no) + 0.5 * (yes[:, None] == no)))
+
+
+def calibration_error(scores, hits):
+    """The mean distance between probability and share of hits, over ten bins of equal width."""
+    scores, hits = np.array(scores), np.array(hits, float)
+    bins = np.minimum((scores * 10).astype(int), 9)
+    return float(sum(abs((scores - hits)[bins == b].mean()) * (bins == b).mean() for b in set(bins.tolist())))
+
+
+def chosen(model, processor, clip, frames, question):
+    """The most likely of the answers that a question lists, and its probability: the mean of two orders."""
+    text, listed = question.rsplit(": ", 1)
+    labels = listed.rstrip(".").split(", ")
+    forward = probabilities(model, processor, clip, frames, question, labels)
+    backward = probabilities(model, processor, clip, frames, f"{text}: {', '.join(labels[::-1])}.", labels)
+    mean = (forward + backward) / 2
+    return labels[int(mean.argmax())], float(mean.max())
+
+
 def test_clips(seed, count):
     """`count` clips with one object, `count` with two and a tenth of that with none, of 2 to 12 frames, with questions."""
-    rng = np.random.default_rng(seed)
+    rng, choices = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     out = []
     for objects, number in ((1, count), (2, count), (0, count // 10)):
         for i in range(number):
             clip = shapes.make_clip(rng, 2 + i % 11, objects, first=shapes.UNSEEN, clock="camera")
             asked = [("describe", shapes.pick(rng, shapes.DESCRIBE), shapes.describe(clip)),
-                     ("yes", *shapes.yes_no(rng, clip, True)), ("no", *shapes.yes_no(rng, clip, False))]
+                     ("yes", *shapes.yes_no(rng, clip, True)), ("no", *shapes.yes_no(rng, clip, False)),
+                     ("choice", *shapes.choice(choices, clip))]
             out.append((clip, asked))
     return out
 
@@ -83,23 +124,37 @@ def round_trip(clip):
 def judge(folder, count, seed, h264, dtype):
     model, processor = load(folder, dtype)
     table, wrong = {}, []
+    yes, choices = [], []  # probability, and whether it is so
     clips = test_clips(seed, count)
     for clip, asked in clips:
         frames = round_trip(clip) if h264 else shapes.camera(clip)
         n = len(clip.times)
         for kind, question, right in asked:
             got = answer(model, processor, prepare(processor, frames, clip.times, clip.duration, question))
-            name = f"describe, objects: {len(clip.objects)}" if kind == "describe" else "yes or no"
+            name = {"describe": f"describe, objects: {len(clip.objects)}", "choice": "choice"}.get(kind, "yes or no")
             span = "2-3 frames" if n < 4 else "4-8 frames" if n < 9 else "9-12 frames"
             for key in (name, f"{name}, {span}"):
                 cell = table.setdefault(key, [0, 0])
                 cell[0] += got == right
                 cell[1] += 1
+            if kind in ("yes", "no"):
+                asked_for = question.removesuffix(" Answer yes or no.") + " Answer yes or no."
+                likely = probabilities(model, processor, clip, frames, asked_for, ["Yes", "No"])
+                yes.append((float(likely[0]), kind == "yes"))
+            elif kind == "choice":
+                choice, likely = chosen(model, processor, clip, frames, question)
+                choices.append((likely, choice == right))
             if got != right:
                 wrong.append({"frames": n, "size": clip.size, "scene": shapes.describe(clip), "question": question,
                               "right": right, "got": got})
+    probabilities_of = {
+        "yes or no": {"AUROC": round(auroc(*zip(*yes)), 4), "calibration error": round(calibration_error(*zip(*yes)), 4)},
+        "choice": {"right": round(float(np.mean([hit for _, hit in choices])), 4),
+                   "calibration error": round(calibration_error(*zip(*choices)), 4)},
+    }
     return {"clips": len(clips), "dtype": dtype, "seed": seed,
-            "right": {k: f"{a}/{b} = {a / b:.4f}" for k, (a, b) in sorted(table.items())}, "wrong": wrong}
+            "right": {k: f"{a}/{b} = {a / b:.4f}" for k, (a, b) in sorted(table.items())},
+            "probabilities": probabilities_of, "wrong": wrong}
 
 
 def main():
@@ -117,7 +172,7 @@ def main():
     whole = json.loads(args.out.read_text()) if args.out.exists() else {}
     whole[("H.264" if args.h264 else "camera") + ("" if args.dtype == "float32" else ", " + args.dtype)] = result
     args.out.write_text(json.dumps(whole, indent=1) + "\n")
-    print(json.dumps(result["right"], indent=1))
+    print(json.dumps({"right": result["right"], "probabilities": result["probabilities"]}, indent=1))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ VERB = {"right": "moves to the right", "left": "moves to the left", "up": "moves
         "still": "stays still", "appear": "appears", "disappear": "disappears"}
 ASK = {"right": "move to the right", "left": "move to the left", "up": "move up", "down": "move down",
        "still": "stay still", "appear": "appear", "disappear": "disappear"}
+WAY = {"right": "right", "left": "left", "up": "up", "down": "down", "still": "nowhere"}
+COUNT = ["none", "one", "two"]
 DESCRIBE = ["Describe what happens in this video.", "Describe this video.", "Describe this video in detail.",
             "What happens in this video?", "What is happening in this video?", "What is happening?", "What happens?",
             "Describe the video."]
@@ -217,6 +219,29 @@ def yes_no(rng, clip, yes=None, hide=False):
             wrong = others
         text = f"Does the {o.colour} {o.shape} {ASK[o.motion if yes else pick(rng, wrong)]}?"
     return text + (" Answer yes or no." if rng.random() < 0.7 else ""), "Yes." if yes else "No."
+
+
+def choice(rng, clip, hide=False):
+    """A question with given answers, worded as camscribe words it (src/decision.rs), and the answer. With `hide`, an
+    object's hidden motion is no answer: it would never be right, and that would be learned."""
+    objects = clip.objects
+    asked = [("What colour is the background?", clip.background, BACKGROUNDS),
+             ("How many objects are there?", COUNT[len(objects)], COUNT)] * (1 if objects else 2)
+    for o in objects:
+        alone = len({p.shape for p in objects}) == len(objects)
+        thing = "object" if len(objects) == 1 and rng.random() < 0.3 else o.shape
+        asked.append((f"What shape is the {o.colour} object?", o.shape, SHAPES))
+        if alone:
+            asked.append((f"What colour is the {thing}?", o.colour, COLOURS))
+        if o.motion in WAY:
+            ways = [WAY[m] for m in WAY if m == o.motion or not (hide and held_out(o.colour, o.shape, m))]
+            asked += [(f"Where does the {o.colour} {o.shape} move?", WAY[o.motion], ways)] * 3
+    text, right, answers = asked[rng.integers(len(asked))]
+    others = [a for a in answers if a != right]
+    rng.shuffle(others)
+    offered = [right] + others[:rng.integers(1, len(others) + 1)]
+    rng.shuffle(offered)
+    return f"{text}\nAnswer with one of these: {', '.join(offered)}.", right
 
 
 # ----------------------------------------------------------------------------- the sketch, for training

@@ -40,6 +40,7 @@ FILES = ["config.json", "generation_config.json", "preprocessor_config.json", "p
 FRAMES = list(range(2, 13))  # frames per clip, and how often each number is trained
 FRAME_SHARE = [0.05, 0.08, 0.14, 0.13, 0.16, 0.11, 0.16, 0.05, 0.05, 0.03, 0.04]
 QUESTIONS = 3  # yes/no questions per clip, besides the description
+CHOICES = 2  # questions with given answers per clip
 
 
 # ----------------------------------------------------------------------------- rows
@@ -134,7 +135,7 @@ def training_batch(rng, rows, size, camera_share):
     clips = [shapes.make_clip(rng, frames, rng.choice(3, p=(0.04, 0.36, 0.60)), shapes.TRAINED) for _ in range(size)]
     pixels = [shapes.shrink(shapes.camera(c)) if rng.random() < camera_share else shapes.sketch(rng, c) for c in clips]
     qas = [[(shapes.pick(rng, shapes.DESCRIBE), shapes.describe(c))] + [shapes.yes_no(rng, c, hide=True) for _ in range(QUESTIONS)]
-           for c in clips]
+           + [shapes.choice(rng, c, hide=True) for _ in range(CHOICES)] for c in clips]
     return rows.batch(pixels, clips, qas)
 
 
@@ -151,7 +152,7 @@ def watching_batches(seed, rows, count, size=16):
     for b in range(count // size):
         clips = [shapes.make_clip(rng, 2 + b % 11, 1 + i % 2, first=shapes.UNSEEN, clock="camera") for i in range(size)]
         qas = [[(shapes.pick(rng, shapes.DESCRIBE), shapes.describe(c)), shapes.yes_no(rng, c, True),
-                shapes.yes_no(rng, c, False)] for c in clips]
+                shapes.yes_no(rng, c, False), shapes.choice(rng, c)] for c in clips]
         out.append((rows.batch([shapes.shrink(shapes.camera(c)) for c in clips], clips, qas), clips))
     return out
 
@@ -229,12 +230,12 @@ def motion_loss(probe, hidden, batch, image):
 def watch(model, batches, image):
     """Share of exactly right answers. Every argmax right with the right answer before it means that greedy decoding
     is right."""
-    hits = {"describe1": [], "describe2": [], "yes_no": []}
+    hits = {"describe1": [], "describe2": [], "yes_no": [], "choice": []}
     for batch, clips in batches:
         logits, labels, row, seg, _ = forward(model, batch, image)
         right = logits.argmax(-1) == labels
         for i, clip in enumerate(clips):
-            for k, kind in enumerate([f"describe{len(clip.objects)}", "yes_no", "yes_no"], 1):
+            for k, kind in enumerate([f"describe{len(clip.objects)}", "yes_no", "yes_no", "choice"], 1):
                 hits[kind].append(bool(right[(row == i) & (seg == k)].all()))
     return {k: round(float(np.mean(v)), 4) for k, v in hits.items()}
 
@@ -252,10 +253,10 @@ def main():
     ap.add_argument("--out", required=True, help="folder for the finished model")
     ap.add_argument("--files", type=pathlib.Path, default=HERE.parent, help="folder with config and tokenizer")
     ap.add_argument("--init", type=pathlib.Path, default=HERE / "initial.safetensors", help="weights to start from")
-    ap.add_argument("--minutes", type=float, default=20, help="the learning rate follows the clock and ends at this time")
-    ap.add_argument("--seed", type=int, default=4)
+    ap.add_argument("--minutes", type=float, default=40, help="the learning rate follows the clock and ends at this time")
+    ap.add_argument("--seed", type=int, default=5)
     ap.add_argument("--batch", type=int, default=16)
-    ap.add_argument("--lr", type=float, default=5e-4)
+    ap.add_argument("--lr", type=float, default=6e-4)
     ap.add_argument("--warmup", type=int, default=50)
     ap.add_argument("--average", type=float, default=0.995, help="how much of the average of the weights stays per step")
     ap.add_argument("--sight", type=float, default=0, help="weight of the sight probe")

@@ -192,6 +192,7 @@ class HomeAssistant:
     def complaints_in(folder):
         """What it logged about messages and templates. That the broker was away it logs with good reason."""
         log = "".join(file.read_text() for file in folder.glob("home-assistant.log*"))
-        of = r"helpers\.(template|entity|config_validation)|components\.(automation|binary_sensor|blueprint|event|image|sensor|mqtt(?!\.client))"
+        components = r"automation|binary_sensor|blueprint|event|image|sensor|mqtt(?!\.client)"
+        of = rf"helpers\.(template|entity|config_validation)|components\.({components})"
         about = re.compile(rf"(WARNING|ERROR) .*\[homeassistant\.({of})")
         return [line for line in log.splitlines() if about.search(line)]

@@ -20,6 +20,9 @@ const MAX_TOKENS: usize = 2048;
 /// The longest name that a caller may give to its question, bytes.
 const MAX_REQUEST: usize = 256;
 
+/// The longest text about what is wrong with a question, characters.
+const MAX_MISTAKE: usize = 300;
+
 /// A question about the last seconds of a camera.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CameraAsk {
@@ -52,6 +55,17 @@ impl CameraAsk {
     /// # Errors
     /// What is wrong with it.
     pub fn parse(payload: &[u8]) -> Result<Self, String> {
+        // Which may quote what was sent.
+        Self::read(payload).map_err(|why| why.chars().take(MAX_MISTAKE).collect())
+    }
+
+    /// What the caller of a question calls it, even if the question is wrong.
+    pub fn request_of(payload: &[u8]) -> Option<String> {
+        let document: Value = serde_json::from_slice(payload).ok()?;
+        document["request"].as_str().filter(|name| is_name(name)).map(Into::into)
+    }
+
+    fn read(payload: &[u8]) -> Result<Self, String> {
         let text = str::from_utf8(payload).map_err(|_| "it is not UTF-8 text")?.trim();
         let ask = if text.starts_with('{') {
             Self::of(json_input::from_slice(text.as_bytes()).map_err(|mistake| mistake.to_string())?)?
@@ -89,8 +103,7 @@ impl CameraAsk {
         if self.max_tokens.is_some_and(|most| !(1..=MAX_TOKENS).contains(&most)) {
             return Err(format!("max_tokens must be from 1 to {MAX_TOKENS}"));
         }
-        let named = |name: &String| name.len() <= MAX_REQUEST && !name.contains(char::is_control);
-        if !self.request.as_ref().is_none_or(named) {
+        if !self.request.as_deref().is_none_or(is_name) {
             return Err(format!(
                 "request is a text of at most {MAX_REQUEST} bytes without control characters"
             ));
@@ -109,6 +122,10 @@ impl CameraAsk {
             _ => Decision::among(instructions, &self.answers),
         })
     }
+}
+
+fn is_name(request: &str) -> bool {
+    request.len() <= MAX_REQUEST && !request.contains(char::is_control)
 }
 
 /// The answer to a [`CameraAsk`].
@@ -251,6 +268,10 @@ mod tests {
             assert!(refused.contains(why), "{payload}: {refused}");
         }
         assert!(CameraAsk::parse(b"\xff").unwrap_err().contains("UTF-8"));
+        let long = format!(r#"{{"{}": 1, "request": "7"}}"#, "é".repeat(30_000));
+        assert_eq!(parse(&long).unwrap_err().chars().count(), MAX_MISTAKE);
+        assert_eq!(CameraAsk::request_of(long.as_bytes()).as_deref(), Some("7"));
+        assert_eq!(CameraAsk::request_of(br#"{"request": "a\u0000b"}"#), None);
         assert!(parse(&"x".repeat(5000)).is_err());
     }
 

@@ -191,6 +191,13 @@ impl QuestionAnswer {
     }
 
     /// See its field.
+    pub fn is_calibrated(&self) -> bool {
+        match self {
+            Self::Predicate { calibrated, .. } | Self::Choice { calibrated, .. } => *calibrated,
+        }
+    }
+
+    /// See its field.
     pub fn confidence(&self) -> f64 {
         match self {
             Self::Predicate { confidence, .. } | Self::Choice { confidence, .. } => *confidence,

@@ -41,11 +41,21 @@ impl LookBack {
 
     fn push_at(&self, now: Instant, frame: Frame) {
         let mut kept = self.lock();
+        // The stream's time was set: what follows does not continue what was before.
+        let is_set = |last: &Frame| frame.pts < last.pts || frame.pts - last.pts > self.keep;
+        if kept.back().is_some_and(|(_, last)| is_set(last)) {
+            kept.clear();
+        }
         kept.push_back((now, frame));
         let is_old = |arrived: Instant| now.saturating_duration_since(arrived) > self.keep;
         while kept.len() > MOST_KEPT || kept.front().is_some_and(|(arrived, _)| is_old(*arrived)) {
             kept.pop_front();
         }
+    }
+
+    /// How old the newest frame is, if any is kept.
+    pub fn age(&self) -> Option<Duration> {
+        self.lock().back().map(|(arrived, _)| arrived.elapsed())
     }
 
     /// Forgets all frames: those that follow do not continue them.
@@ -121,14 +131,20 @@ mod tests {
         assert_eq!(seconds(&look_back, now + SECOND / 2, 0, 16), [98, 99]);
         assert_eq!(seconds(&look_back, now + 10 * SECOND, 1, 16), [99]);
         assert_eq!(seconds(&look_back, now + 11 * SECOND, 60, 16), [0; 0]);
+        // The stream's time is set back, or far ahead.
+        for (second, kept) in [(5, 1), (6, 2), (1000, 1)] {
+            look_back.push_at(now, frame(second));
+            assert_eq!(look_back.lock().len(), kept, "{second}");
+        }
         look_back.clear();
-        assert_eq!(seconds(&look_back, now, 10, 16), [0; 0]);
+        assert!(seconds(&look_back, now, 10, 16).is_empty() && look_back.age().is_none());
     }
 
     #[test]
     fn a_fast_camera_keeps_a_bounded_number_and_no_large_pictures() {
         let look_back = LookBack::new(100 * SECOND);
         (0..1000).for_each(|second| look_back.push(&frame(second)));
+        assert!(look_back.age().unwrap() < SECOND);
         let last = look_back.last(100 * SECOND, 64);
         assert_eq!(last.len(), MOST_KEPT);
         assert_eq!(last[0].pts.as_secs(), 1000 - MOST_KEPT as u64);

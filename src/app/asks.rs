@@ -18,6 +18,7 @@ use crate::{
     answer::{DescribeError, Description, Part},
     camera::{CameraId, CameraState},
     camera_ask::{Answered, CameraAsk, Refusal},
+    config::units,
     decision::Decision,
     event::ModelInfo,
     events::answers::answer,
@@ -34,6 +35,8 @@ use crate::{
 
 /// The most questions that are being answered at a time. The model's queue takes them before all others.
 const MAX_ASKS: usize = 8;
+/// The most questions that wait for their turn.
+const MAX_WAITING: usize = 16;
 /// How long a client of the HTTP server is kept waiting.
 const HTTP_LIMIT: Duration = Duration::from_secs(60);
 /// The most frames that a question is about: more would hold up the cameras for long.
@@ -45,6 +48,8 @@ pub struct Asks {
     reporter: Arc<StatusReporter>,
     lifecycle: Arc<Lifecycle>,
     metrics: Arc<Metrics>,
+    /// For those that are being answered, and those that wait.
+    admitted: Semaphore,
     places: Semaphore,
     /// The model, once it is loaded.
     model: OnceLock<ModelInfo>,
@@ -62,12 +67,21 @@ pub struct Askable {
     pub prompt_spec: watch::Receiver<Arc<PromptSpec>>,
 }
 
-/// A request, and what its answer tells of it.
+/// What the answer to a request tells of it.
 struct Prepared {
-    request: Request,
     question: String,
     decision: Option<Decision>,
+    /// The possible answers as they were given.
+    answers: Vec<String>,
     frames: Vec<Frame>,
+}
+
+impl Prepared {
+    /// An answer as the caller has written it.
+    fn spelled(&self, answer: &str) -> String {
+        let given = self.answers.iter().find(|given| given.to_lowercase() == answer.to_lowercase());
+        given.map_or(answer, |given| given).to_owned()
+    }
 }
 
 impl Asks {
@@ -83,6 +97,7 @@ impl Asks {
             reporter,
             lifecycle,
             metrics,
+            admitted: Semaphore::new(MAX_ASKS + MAX_WAITING),
             places: Semaphore::new(MAX_ASKS),
             model: OnceLock::new(),
             cameras: Mutex::default(),
@@ -116,12 +131,13 @@ impl Asks {
             Err(Refusal::Busy) => AskEnd::Busy,
             Err(Refusal::Expired) => AskEnd::Expired,
             Err(Refusal::CameraOffline(_)) => AskEnd::CameraOffline,
-            // Nothing is counted of a camera that does not exist: anybody could name any number of them.
-            Err(Refusal::NoSuchCamera(_)) => return outcome,
-            Err(Refusal::Invalid(_)) => AskEnd::Invalid,
+            Err(Refusal::NoSuchCamera(_) | Refusal::Invalid(_)) => return outcome,
             Err(Refusal::Unavailable(_) | Refusal::Failed(_)) => AskEnd::Failed,
         };
-        self.metrics.asked(camera, end, began.elapsed());
+        // Nothing is counted of a camera that does not exist, or does no more: anybody could name any number of them.
+        if self.reporter.state(camera).is_some() {
+            self.metrics.asked(camera, end, began.elapsed());
+        }
         outcome
     }
 
@@ -140,11 +156,12 @@ impl Asks {
         }
         let askable = self.lock().get(camera).cloned();
         let askable = askable.ok_or_else(|| offline("is not being watched".into()))?;
-        let _place = self.places.try_acquire().map_err(|_| Refusal::Busy)?;
-        let prepared = askable.prepare(camera, ask).map_err(offline)?;
+        let _admitted = self.admitted.try_acquire().map_err(|_| Refusal::Busy)?;
+        let _place = self.places.acquire().await.map_err(|_| Refusal::Busy)?;
+        let (request, prepared) = askable.prepare(camera, ask).map_err(offline)?;
         #[expect(clippy::disallowed_methods, reason = "an answer is bounded by its number of tokens")]
         let (reply, mut parts) = mpsc::unbounded_channel();
-        let asked = Asked { request: prepared.request, reply, is_urgent: true };
+        let asked = Asked { request, reply, is_urgent: true };
         self.queue.ask(asked).map_err(|Busy| Refusal::Busy)?;
         let description = loop {
             match parts.recv().await {
@@ -154,12 +171,12 @@ impl Asks {
             }
         };
         let Description { text, labels, finish_reason, tokens, .. } = description;
-        let answer = prepared.decision.and_then(|decision| answer(&decision, None, &labels, model));
+        let answer = prepared.decision.as_ref().and_then(|decision| answer(decision, None, &labels, model));
         let frames = &prepared.frames;
         let (first, last) = (&frames[0], &frames[frames.len() - 1]);
         Ok(Answered {
-            question: prepared.question,
-            text: answer.as_ref().map_or(text, |answer| answer.answer().to_owned()),
+            question: prepared.question.clone(),
+            text: answer.as_ref().map_or(text, |answer| prepared.spelled(answer.answer())),
             answer,
             finish_reason,
             start: first.captured_at,
@@ -179,11 +196,20 @@ impl Asks {
 
 impl Askable {
     /// The request, or why there is nothing to ask about: the rest of a sentence about the camera.
-    fn prepare(&self, camera: &CameraId, ask: CameraAsk) -> Result<Prepared, String> {
-        let frames = self.frames.last(ask.last.unwrap_or(self.window), MAX_FRAMES);
+    fn prepare(&self, camera: &CameraId, ask: CameraAsk) -> Result<(Request, Prepared), String> {
+        let span = ask.last.unwrap_or(self.window);
+        let frames = self.frames.last(span, MAX_FRAMES);
         // Which the model gets as a video: of one frame it would say little.
         if frames.len() < 2 {
-            return Err("has not shown two frames yet: ask again in some seconds".into());
+            let kept = units::format_duration(self.frames.span());
+            return Err(format!(
+                "has not shown two frames of a clip within look_back = {kept}: ask again in some seconds"
+            ));
+        }
+        // What happened long ago is not what happens now, however few frames the camera shows.
+        let newest = self.frames.age().filter(|age| *age > span.max(self.window));
+        if let Some(age) = newest {
+            return Err(format!("has shown nothing for {} s", age.as_secs()));
         }
         let spec = Arc::clone(&self.prompt_spec.borrow());
         let decision = ask.decision();
@@ -198,7 +224,7 @@ impl Askable {
             camera: Some(camera.clone()),
             ..Request::default()
         };
-        Ok(Prepared { request, question, decision, frames })
+        Ok((request, Prepared { question, decision, answers: ask.answers, frames }))
     }
 }
 

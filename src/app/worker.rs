@@ -69,11 +69,10 @@ impl ModelWorker {
         config: &Config,
         deps: WorkerDeps,
     ) -> anyhow::Result<Self> {
-        let may_be_asked = config.http.listen.is_some() || config.mqtt.commands;
         let batching = Batching {
             max_batch: NonZeroUsize::new(config.model.max_batch).context("max_batch is 0")?,
             linger: config.model.linger,
-            client_share: if may_be_asked { config.http.api_share } else { 0.0 },
+            client_share: config.http.api_share,
         };
         let (settings, node) = (config.model.clone(), config.node.id.clone());
         let cameras: Vec<CameraId> = config.cameras.keys().cloned().collect();

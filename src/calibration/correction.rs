@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 /// The least probability whose logarithm is taken: an answer that the model finds impossible stays a number.
 const LEAST: f64 = 1e-12;
+/// The largest number of a correction that can be applied. No fit has such.
+const MOST: f64 = 1000.0;
 
 /// A correction of probabilities.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,12 +39,12 @@ impl Correction {
         }
     }
 
-    /// Whether it can be applied: its numbers are finite, and keep the order of answers.
+    /// Whether it can be applied: its numbers keep the order of answers, and make numbers of them.
     pub fn is_usable(&self) -> bool {
-        let is_positive = |number: f64| number.is_finite() && number > 0.0;
+        let is_in_range = |number: f64| (1.0 / MOST..=MOST).contains(&number);
         match *self {
-            Self::Platt { slope, intercept } => is_positive(slope) && intercept.is_finite(),
-            Self::Temperature(temperature) => is_positive(temperature),
+            Self::Platt { slope, intercept } => is_in_range(slope) && intercept.abs() <= MOST,
+            Self::Temperature(temperature) => is_in_range(temperature),
         }
     }
 }
@@ -97,6 +99,8 @@ mod tests {
             (Correction::Platt { slope: 1.0, intercept: f64::NAN }, false),
             (Correction::Temperature(3.0), true),
             (Correction::Temperature(-1.0), false),
+            (Correction::Temperature(1e-310), false),
+            (Correction::Platt { slope: 1e-300, intercept: 0.0 }, false),
             (Correction::Temperature(f64::INFINITY), false),
         ] {
             assert_eq!(correction.is_usable(), usable, "{correction:?}");

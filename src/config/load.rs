@@ -163,7 +163,7 @@ fn read(file: Option<&Path>, active: Option<&Config>, purpose: Purpose) -> Resul
         );
         diagnostics.error(&Location::Unset { key: String::new() }, text);
     }
-    let calibrated = purpose != Purpose::Calibrate;
+    let calibrated = purpose == Purpose::Watch;
     let Named { questions, cameras, sections: named } =
         named::read(&layers, &sections[schema::DEFAULTS], folder, calibrated, &mut diagnostics);
     let mut config = Config {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::{
     calibration::Calibration,
     decision::{Decided, Decision},
-    event::{ChoiceProbability, ModelInfo, QuestionAnswer, YesNo},
+    event::{ChoiceProbability, Event, ModelInfo, QuestionAnswer, YesNo},
     prompt_spec::NamedQuestion,
 };
 
@@ -36,9 +36,39 @@ pub fn answer(
 ) -> Option<QuestionAnswer> {
     let decided = Decision::decide(labels);
     let calibration = calibration.filter(|it| it.check_model(&model.into()).is_ok());
-    let calibrated = calibration.is_some();
-    let Decided { probabilities, winner, confidence } =
-        calibration.map_or_else(|| decided.clone(), |calibration| calibration.apply(&decided));
+    match calibration {
+        Some(calibration) => told(decision, calibration.apply(&decided), true),
+        None => told(decision, decided, false),
+    }
+}
+
+/// Calibrates the answers of a recorded event that were not, as those of a new one would be. `questions`: those of its
+/// camera.
+pub fn calibrate_recorded(event: &mut Event, questions: &[NamedQuestion]) {
+    for asked in questions {
+        let Some(calibration) = asked.calibration.as_deref() else { continue };
+        let Some(answer) = event.answers.get_mut(&asked.name) else { continue };
+        if calibration.check_model(&(&event.model).into()).is_ok()
+            && let Some(raw) = raw(&asked.decision, answer)
+            && let Some(calibrated) = told(&asked.decision, calibration.apply(&raw), true)
+        {
+            *answer = calibrated;
+        }
+    }
+}
+
+/// What an answer to this question was before any calibration, if it had none.
+fn raw(decision: &Decision, answer: &QuestionAnswer) -> Option<Decided> {
+    let answers = decision.answers();
+    let probabilities: Option<Vec<f64>> = answers.iter().map(|label| answer.probability_of(label)).collect();
+    let winner = answers.iter().position(|label| label == answer.answer())?;
+    Some(Decided { probabilities: probabilities?, winner, confidence: answer.confidence() })
+        .filter(|_| !answer.is_calibrated())
+}
+
+/// An answer as events tell it. `None`: nothing was answered.
+fn told(decision: &Decision, decided: Decided, calibrated: bool) -> Option<QuestionAnswer> {
+    let Decided { probabilities, winner, confidence } = decided;
     Some(match decision {
         Decision::Predicate { .. } => QuestionAnswer::Predicate {
             probability: *probabilities.first()?,

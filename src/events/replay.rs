@@ -126,9 +126,18 @@ impl Recording {
         }
     }
 
+    /// A camera of which several nodes have events, with two of these: they would be judged as one.
+    pub fn mixed(&self) -> Option<(&CameraId, [&str; 2])> {
+        let mut nodes: BTreeMap<&CameraId, &str> = BTreeMap::new();
+        self.events.iter().find_map(|event| {
+            let first = *nodes.entry(&event.camera).or_insert(&event.node);
+            (first != event.node).then_some((&event.camera, [first, event.node.as_str()]))
+        })
+    }
+
     /// Judges the events in the order of their clips. At first all alerts are off.
     pub fn replay(mut self, rules: &Rules) -> Replay {
-        self.events.sort_by_key(|event| event.clip.end);
+        self.events.sort_by_key(|event| (event.clip.end, event.id));
         let of_camera = |(camera, rules): (&CameraId, &BTreeMap<String, AlertRule>)| {
             let tracks = rules.keys().map(|name| (name.clone(), Track::default())).collect();
             (camera.clone(), (AlertStates::new(), tracks))

@@ -52,7 +52,6 @@ async fn ask(
     Path(camera): Path<String>,
     body: Body,
 ) -> Response {
-    let _held = connection.hold();
     let body = match timeout(BODY_LIMIT, to_bytes(body, MAX_BODY)).await {
         Ok(Ok(body)) => body,
         Ok(Err(_)) => {
@@ -61,12 +60,13 @@ async fn ask(
         }
         Err(_) => return ApiError::too_slow().into_response(),
     };
+    // Whoever is still sending is closed where others need the place.
+    let _held = connection.hold();
     let Ok(camera) = camera.parse::<CameraId>() else {
         return ApiError::no_path("there is no such camera").into_response();
     };
-    let parsed = CameraAsk::parse(&body);
-    let request = parsed.as_ref().ok().and_then(|ask| ask.request.clone());
-    let outcome = match parsed {
+    let request = CameraAsk::request_of(&body);
+    let outcome = match CameraAsk::parse(&body) {
         Ok(ask) => (source.ask)(camera.clone(), ask).await,
         Err(why) => Err(Refusal::Invalid(why)),
     };

@@ -144,8 +144,6 @@ label! {
         Expired = "expired",
         /// The camera showed nothing.
         CameraOffline = "camera_offline",
-        /// It could not be read.
-        Invalid = "invalid",
         /// The model could not answer it.
         Failed = "failed",
     }
@@ -163,8 +161,7 @@ label! {
 
 impl AskEnd {
     /// All ends.
-    pub const ALL: [Self; 6] =
-        [Self::Answered, Self::Busy, Self::Expired, Self::CameraOffline, Self::Invalid, Self::Failed];
+    pub const ALL: [Self; 5] = [Self::Answered, Self::Busy, Self::Expired, Self::CameraOffline, Self::Failed];
 }
 
 impl Route {

@@ -23,6 +23,8 @@ use crate::{
 const MAX_WAITING: usize = 16;
 /// The most replies that wait to be sent.
 const MAX_REPLIES: usize = 64;
+/// A reply that could not be sent for so long is of no use.
+pub(super) const REPLY_LIMIT: Duration = Duration::from_secs(60);
 /// Refusals are rationed, so that nobody can keep the connection busy with them: so many at once, and one more after
 /// each pause.
 const REFUSALS: u32 = 20;
@@ -73,6 +75,8 @@ pub(super) struct Reply {
     pub topic: String,
     pub payload: Bytes,
     pub correlation: Option<Bytes>,
+    /// Later it is of no use.
+    pub until: Instant,
 }
 
 impl AskInbox {
@@ -109,14 +113,22 @@ impl AskInbox {
             inner.dropped += 1;
             return;
         }
-        inner.replies.push_back(Reply { topic, payload, correlation });
+        let until = Instant::now() + REPLY_LIMIT;
+        inner.replies.push_back(Reply { topic, payload, correlation, until });
         drop(inner);
         self.replied.notify_one();
     }
 
-    /// The next reply.
+    /// The next reply that is of use still.
     pub(super) fn take_reply(&self) -> Option<Reply> {
-        self.lock().replies.pop_front()
+        let (mut inner, now) = (self.lock(), Instant::now());
+        while let Some(reply) = inner.replies.pop_front() {
+            if now < reply.until {
+                return Some(reply);
+            }
+            inner.dropped += 1;
+        }
+        None
     }
 
     /// Completes when a reply has come.

@@ -97,9 +97,14 @@ impl Shared {
         }
     }
 
-    /// The next answer to a question about a camera.
+    /// The next answer to a question about a camera. Since the question came, the configuration may have changed where
+    /// answers may go.
     pub fn take_reply(&self) -> Option<Reply> {
-        self.asks.as_ref()?.inbox.take_reply()
+        let asks = self.asks.as_ref()?;
+        std::iter::from_fn(|| asks.inbox.take_reply()).find(|reply| {
+            self.topics.is_ask_answer(&reply.topic)
+                || self.topics.may_reply(&reply.topic, &asks.response_topics)
+        })
     }
 
     /// Completes when such an answer has come.

@@ -112,6 +112,11 @@ impl Topics {
         format!("{}/{camera}/ask/answer", self.root)
     }
 
+    /// Whether a topic is one of [`Topics::ask_answer`].
+    pub fn is_ask_answer(&self, topic: &str) -> bool {
+        topic.strip_suffix("/answer").is_some_and(|topic| self.asked(topic).is_some())
+    }
+
     /// The topic filter that matches all questions about cameras.
     pub fn asks(&self) -> String {
         format!("{}/+/ask", self.root)
@@ -233,6 +238,8 @@ mod tests {
             assert!(!topics.may_reply(topic, &all), "{topic}");
         }
         assert_eq!(topics.asked("camscribe/edge1/porch/ask"), "porch".parse().ok());
+        assert!(topics.is_ask_answer("camscribe/edge1/porch/ask/answer"));
+        assert!(!topics.is_ask_answer("camscribe/edge2/porch/ask/answer"));
         for topic in ["camscribe/edge1/porch/ask/answer", "camscribe/edge1/ask", "camscribe/edge1/a/b/ask"] {
             assert_eq!(topics.asked(topic), None, "{topic}");
         }

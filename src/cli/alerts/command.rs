@@ -13,9 +13,12 @@ use super::{
     text,
 };
 use crate::{
-    config,
+    config::{self, Config},
     event::{Event, SCHEMA},
-    events::replay::{Recording, Rules},
+    events::{
+        answers::calibrate_recorded,
+        replay::{Recording, Rules},
+    },
     json_input,
     logging::tell,
     plural::plural,
@@ -33,11 +36,18 @@ const STDIN: &str = "-";
 pub fn run(args: &AlertsArgs) -> anyhow::Result<()> {
     let trial = args.trial()?;
     let loaded = config::load(args.config.as_deref())?;
+    loaded.warnings.iter().for_each(tell);
     let rules = args.rules(&loaded.config, &trial)?;
     let name = args.replay.display();
     let (recording, wrong) = open(&args.replay)
-        .and_then(|lines| read(lines, args, &rules))
+        .and_then(|lines| read(lines, args, &loaded.config, &rules))
         .with_context(|| format!("the events in {name} cannot be read"))?;
+    if let Some((camera, [one, other])) = recording.mixed() {
+        bail!(
+            "{name} has events of a camera {camera} from the nodes {one} and {other}: keep those of one node, such as \
+             with grep '\"node\":\"{one}\"'"
+        );
+    }
     let replay = recording.replay(&rules);
     let mut out = io::stdout().lock();
     match args.format {
@@ -63,7 +73,12 @@ fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
 }
 
 /// Reads events of the cameras that are shown. Also returns how many lines are none; each is told.
-fn read(lines: Box<dyn BufRead>, args: &AlertsArgs, rules: &Rules) -> io::Result<(Recording, usize)> {
+fn read(
+    lines: Box<dyn BufRead>,
+    args: &AlertsArgs,
+    config: &Config,
+    rules: &Rules,
+) -> io::Result<(Recording, usize)> {
     let (mut recording, mut wrong) = (Recording::default(), 0);
     for (number, line) in (1..).zip(lines.split(b'\n')) {
         let line = line?;
@@ -72,7 +87,10 @@ fn read(lines: Box<dyn BufRead>, args: &AlertsArgs, rules: &Rules) -> io::Result
             continue;
         }
         match event(&line) {
-            Ok(event) if args.camera.as_ref().is_none_or(|camera| *camera == event.camera) => {
+            Ok(mut event) if args.camera.as_ref().is_none_or(|camera| *camera == event.camera) => {
+                if let Some(camera) = config.cameras.get(&event.camera) {
+                    calibrate_recorded(&mut event, &camera.prompt_spec.questions);
+                }
                 recording.add(rules, event);
             }
             Ok(_) => {}

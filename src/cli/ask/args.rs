@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What a running camscribe is not asked with: it has its model, and its cameras the frames.
-const OF_A_MODEL: [&str; 19] = [
+const OF_A_MODEL: [&str; 20] = [
     "images",
     "videos",
     "system",
@@ -33,6 +33,7 @@ const OF_A_MODEL: [&str; 19] = [
     "longest_edge",
     "video_edge",
     "fps",
+    "max_frames",
 ];
 
 /// Arguments of `ask`.

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
-    path::{self, Path},
+    path::{self, Path, PathBuf},
 };
 
 use anyhow::{Context, bail};
@@ -40,7 +40,9 @@ use crate::{
 pub fn run(args: &CalibrateArgs) -> anyhow::Result<()> {
     logging::init("warn", logging::Format::Auto);
     let loaded = config::load_to_calibrate(args.config.as_deref())?;
+    loaded.warnings.iter().for_each(tell);
     let asked = question(&loaded, &args.question)?;
+    check_outputs(args)?;
     let settings = &loaded.config.model;
     let labels = Labels::read(&args.labels, asked, &settings.id)?;
     let Answered { samples, model, blank } = answer(labels, asked, settings)?;
@@ -54,7 +56,8 @@ pub fn run(args: &CalibrateArgs) -> anyhow::Result<()> {
         calibration_error: [&samples, &unseen].map(|it| calibration_error(&reliability(it))),
         blank_yes: blank.map(|raw| correction.probabilities(&raw)[0]),
     };
-    if !correction.is_usable() {
+    let tells = matches!(correction, Correction::Temperature(_)) || quality.auroc > 0.5;
+    if !tells || !correction.is_usable() {
         return Err(tells_nothing(&quality));
     }
     let calibration = Calibration {
@@ -70,18 +73,51 @@ pub fn run(args: &CalibrateArgs) -> anyhow::Result<()> {
         (0..calibration.answers.len()).map(|answer| samples.iter().filter(|it| it.truth == answer).count());
     write!(io::stdout(), "{}", Report { calibration: &calibration, counts: counts.collect() })?;
     warn(&calibration);
+    let output = args.output();
+    replace(&output, format!("{}\n", serde_json::to_string_pretty(&calibration)?).as_bytes())?;
     if let Some(file) = &args.plot {
         let svg = reliability_diagram(&calibration.ask, &reliability(&samples), &reliability(&unseen));
         replace(file, svg.as_bytes())?;
     }
-    let output = args.output();
-    replace(&output, format!("{}\n", serde_json::to_string_pretty(&calibration)?).as_bytes())?;
     let name = &asked.name;
     tell(format_args!(
         "for the configuration:\n[questions.{name}]\ncalibration_file = {:?}",
         path::absolute(&output)?
     ));
     Ok(())
+}
+
+/// Checks where the results go: hours of work may come before they are written.
+///
+/// # Errors
+/// When a file cannot be written, or is another one that is needed.
+fn check_outputs(args: &CalibrateArgs) -> anyhow::Result<()> {
+    let full = |file: &Path| fs::canonicalize(file).or_else(|_| path::absolute(file));
+    let mut used = vec![full(&args.labels)?];
+    for file in [Some(args.output()), args.plot.clone()].into_iter().flatten() {
+        let shown = file.display();
+        if used.contains(&full(&file)?) {
+            return Err(UsageError(format!("{shown} is used twice: name another file for the result")).into());
+        }
+        if fs::metadata(&file).is_ok_and(|it| !it.is_file()) {
+            return Err(
+                UsageError(format!("{shown} is no regular file: name another one for the result")).into()
+            );
+        }
+        let part = part(&file);
+        File::create(&part)
+            .and_then(|_| fs::remove_file(&part))
+            .with_context(|| format!("{shown} cannot be written"))?;
+        used.push(full(&file)?);
+    }
+    Ok(())
+}
+
+/// The file that becomes `file` once it is whole.
+fn part(file: &Path) -> PathBuf {
+    let mut part = file.as_os_str().to_owned();
+    part.push(".part");
+    part.into()
 }
 
 /// The question of this name.
@@ -166,7 +202,7 @@ fn tells_nothing(quality: &Quality) -> anyhow::Error {
 }
 
 /// Warns of what calibration does not mend.
-fn warn(Calibration { quality, correction, .. }: &Calibration) {
+fn warn(Calibration { quality, .. }: &Calibration) {
     if let Some(yes) = quality.blank_yes.filter(|yes| *yes > 0.5) {
         tell(format_args!(
             "warning: about a plain grey picture the answer is yes (probability {yes:.3}): the model says yes to \
@@ -180,7 +216,7 @@ fn warn(Calibration { quality, correction, .. }: &Calibration) {
              samples, or leave the question as it is"
         ));
     }
-    if matches!(correction, Correction::Temperature(_)) && quality.auroc <= 0.5 {
+    if quality.auroc <= 0.5 {
         tell(format_args!(
             "warning: the answers tell nothing (AUROC {:.3}): ask in other words",
             quality.auroc
@@ -193,8 +229,7 @@ fn warn(Calibration { quality, correction, .. }: &Calibration) {
 /// # Errors
 /// When it cannot be written.
 fn replace(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let mut part = file.as_os_str().to_owned();
-    part.push(".part");
+    let part = part(file);
     let write = || {
         let mut open = File::create(&part)?;
         open.write_all(bytes)?;

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     calibration::CalibratedModel,
     decision::Decision,
-    event::{Event, EventKind, QuestionAnswer},
+    event::{Event, EventKind, QuestionAnswer, SCHEMA},
     json_input,
     prompt_spec::NamedQuestion,
 };
@@ -68,14 +68,19 @@ impl Labels {
         let shown = file.display();
         let text = fs::read_to_string(file).with_context(|| shown.to_string())?;
         let mut reader = Reader { asked, model_id, model: None, ids: BTreeMap::new() };
-        let mut all = Vec::new();
+        let (mut all, mut clips) = (Vec::new(), BTreeMap::new());
         for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
             let mut labelled =
                 reader.read(number, line).map_err(|why| anyhow::anyhow!("{shown}:{number}: {why}"))?;
             if let Subject::Clip(path) = &mut labelled.subject {
                 *path = file.parent().unwrap_or(Path::new("")).join(&path);
                 // Hours of work may come before it.
-                fs::metadata(&*path).with_context(|| format!("{shown}:{number}: {}", path.display()))?;
+                let full = fs::canonicalize(&*path)
+                    .with_context(|| format!("{shown}:{number}: {}", path.display()))?;
+                // It would be among those that the result is measured with, and among those that it comes from.
+                if let Some(before) = clips.insert(full, number) {
+                    bail!("{shown}:{number}: it is the clip of line {before} again: remove one");
+                }
             }
             all.push(labelled);
         }
@@ -127,6 +132,9 @@ impl Reader<'_> {
     /// Why they cannot be used.
     fn answered(&mut self, number: usize, event: &Event) -> Result<Vec<f64>, String> {
         let name = &self.asked.name;
+        if event.schema != SCHEMA {
+            return Err(format!("schema is {}, and this camscribe knows {SCHEMA}", event.schema));
+        }
         if event.kind == EventKind::Unchanged {
             return Err("the event only repeats the answer of an earlier one: label that one".into());
         }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::camera::CameraId;
 use crate::publish::{
-    ask_inbox::Reply,
+    ask_inbox::{REPLY_LIMIT, Reply},
     findings::Findings,
     outbox::InFlight,
     retained::{ContentType, RetainedMessage},
@@ -36,7 +36,7 @@ pub(super) const STEADY: Duration = Duration::from_secs(30);
 /// The broker discards an event for a subscriber that is away longer than this, seconds: a day.
 const EVENT_EXPIRY: u32 = 24 * 60 * 60;
 /// The broker discards an answer to a question for a subscriber that is away longer than this, seconds.
-const REPLY_EXPIRY: u32 = 60;
+const REPLY_EXPIRY: u32 = REPLY_LIMIT.as_secs() as u32;
 /// After so many unexplained disconnects in a row, a message that was in flight is taken for the cause.
 const MAX_UNEXPLAINED: u32 = 5;
 /// How long subscriptions are paused after they failed.
@@ -109,6 +109,8 @@ pub(super) struct Delivery<'a> {
     in_flight: InFlightMessages,
     /// The transitions of an event and the event itself, which are sent next.
     due: VecDeque<Due>,
+    /// A reply was sent since the last event.
+    replied: bool,
     backlog: Backlog,
     /// When the connection was accepted.
     began: Instant,
@@ -145,6 +147,7 @@ impl<'a> Delivery<'a> {
             limits,
             in_flight: InFlightMessages::default(),
             due: VecDeque::new(),
+            replied: false,
             backlog: Backlog::new(shared.outbox.len()),
             began: Instant::now(),
             answered: false,
@@ -216,12 +219,15 @@ impl<'a> Delivery<'a> {
                 self.send_state(number, message)?;
             } else if let Some(due) = self.due.pop_front() {
                 self.send_due(due)?;
-            } else if let Some(reply) = self.shared.take_reply() {
-                self.send_reply(reply)?;
             } else if closing {
                 break;
+            } else if let Some(reply) = self.next_reply() {
+                self.send_reply(reply)?;
             } else if let Some(event) = self.shared.outbox.take() {
+                self.replied = false;
                 self.due = self.messages_of(event);
+            } else if let Some(reply) = self.shared.take_reply() {
+                self.send_reply(reply)?;
             } else {
                 break;
             }
@@ -238,7 +244,13 @@ impl<'a> Delivery<'a> {
         self.send(message, origin).map(drop)
     }
 
-    fn send_reply(&mut self, Reply { topic, payload, correlation }: Reply) -> Result<(), SessionEnd> {
+    /// A reply before the next event, unless one was sent since the last event, or there is only one place for both.
+    fn next_reply(&self) -> Option<Reply> {
+        let may = !self.replied && self.quirks.quarantined.is_empty();
+        may.then(|| self.shared.take_reply()).flatten()
+    }
+
+    fn send_reply(&mut self, Reply { topic, payload, correlation, .. }: Reply) -> Result<(), SessionEnd> {
         let message = Outgoing {
             topic,
             qos1: self.quirks.qos1,
@@ -249,6 +261,7 @@ impl<'a> Delivery<'a> {
             event: None,
             correlation,
         };
+        self.replied = true;
         self.send(message, Origin::Reply).map(drop)
     }
 

@@ -100,11 +100,20 @@ impl<'a> Subscriptions<'a> {
         let topics = &self.shared.topics;
         let wanted = message.response_topic.filter(|topic| topics.may_reply(topic, &asks.response_topics));
         // What the caller calls its question is for those who cannot name a topic of their own.
-        let correlation = message.correlation.filter(|it| wanted.is_some() && it.len() <= MAX_CORRELATION);
+        let correlation = message.correlation.filter(|_| wanted.is_some());
+        let (correlation, too_long) = match correlation {
+            Some(data) if data.len() > MAX_CORRELATION => (None, true),
+            data => (data, false),
+        };
         let topic = wanted.unwrap_or_else(|| topics.ask_answer(&camera));
-        let mut reply_to = ReplyTo { topic, correlation, request: None };
+        let request = CameraAsk::request_of(&message.payload);
+        let reply_to = ReplyTo { topic, correlation, request };
         let refuse = |reply_to, refusal| asks.inbox.reply(&camera, reply_to, &Err(refusal));
         match CameraAsk::parse(&message.payload) {
+            _ if too_long => {
+                let why = format!("the correlation data is longer than {MAX_CORRELATION} bytes");
+                refuse(reply_to, Refusal::Invalid(why));
+            }
             Err(why) => refuse(reply_to, Refusal::Invalid(why)),
             Ok(_) if !self.shared.cameras().contains_key(&camera) => {
                 refuse(reply_to, Refusal::NoSuchCamera(camera.to_string()));
@@ -112,7 +121,6 @@ impl<'a> Subscriptions<'a> {
             Ok(ask) => {
                 let seconds = message.expiry.map_or(ASK_LIMIT, |seconds| Duration::from_secs(seconds.into()));
                 let until = Instant::now() + seconds.min(ASK_LIMIT);
-                reply_to.request.clone_from(&ask.request);
                 asks.inbox.receive(WaitingAsk { camera, ask, until, reply_to });
             }
         }

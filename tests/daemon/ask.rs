@@ -118,16 +118,16 @@ fn a_conversation_is_the_same_as_json_in_either_format_and_from_standard_input()
 fn words_are_drawn_the_same_for_the_same_seed() {
     let home = TempDir::new().unwrap();
     let drawn = |seed: &str| {
-        let arguments = ["Tell me a story.", "--temperature", "1.5", "--top-k", "0", "--seed", seed];
+        let arguments = ["Say something.", "--temperature", "1.5", "--top-k", "0", "--seed", seed];
         document(home.path(), &arguments)["answer"].clone()
     };
     let (first, again) = (drawn("1"), drawn("1"));
     assert_eq!(first, again);
     assert!((2..6).any(|seed: u32| drawn(&seed.to_string()) != first));
-    let plain = document(home.path(), &["Tell me a story."]);
-    assert_eq!(document(home.path(), &["Tell me a story.", "--temperature", "0"]), plain);
-    assert_eq!(document(home.path(), &["Tell me a story.", "--temperature", "2", "--top-k", "1"]), plain);
-    let penalised = document(home.path(), &["Tell me a story.", "--repetition-penalty", "5"]);
+    let plain = document(home.path(), &["Say something."]);
+    assert_eq!(document(home.path(), &["Say something.", "--temperature", "0"]), plain);
+    assert_eq!(document(home.path(), &["Say something.", "--temperature", "2", "--top-k", "1"]), plain);
+    let penalised = document(home.path(), &["Say something.", "--repetition-penalty", "5"]);
     assert_ne!(penalised["answer"], plain["answer"]);
 }
 

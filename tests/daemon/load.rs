@@ -30,7 +30,7 @@ const SHARE: f64 = 0.25;
 fn questions() -> Vec<Value> {
     let colours = [[200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0]];
     let content = |i: usize| match i % 4 {
-        0 => json!(format!("Tell me story {i}.")),
+        0 => json!(format!("Describe story {i}.")),
         k => json!([image_part(picture(ImageFormat::Png, colours[k])), text_part("What is shown?")]),
     };
     (0..8)

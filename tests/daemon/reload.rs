@@ -68,14 +68,14 @@ fn a_reload_touches_only_the_cameras_that_changed() {
     seen.extend(subscriber.until(described("stays")));
     let of_goes = |topics: &[String]| topics.iter().filter(|t| t.contains("/goes")).count();
     // Of Home Assistant's discovery.
-    assert_eq!(of_goes(&retained(port, "homeassistant/#", "a")), 8);
+    assert_eq!(of_goes(&retained(port, "homeassistant/#", "a")), 10);
 
     daemon.reload(&toml(port, &[STAYS, COMES]));
     daemon.logged("the configuration is active: started: comes; removed: goes");
     seen.extend(subscriber.until(described("comes")));
     seen.extend(subscriber.until(described("stays")));
     assert_eq!(of_goes(&retained(port, "homeassistant/#", "b")), 0);
-    assert_eq!(retained(port, "homeassistant/#", "c").iter().filter(|t| t.contains("/comes")).count(), 8);
+    assert_eq!(retained(port, "homeassistant/#", "c").iter().filter(|t| t.contains("/comes")).count(), 10);
     let info = Subscriber::to(port, "camscribe/edge1/info").next().json();
     let names: Vec<_> = info["cameras"].as_object().unwrap().keys().cloned().collect();
     assert_eq!(names, ["comes", "stays"]);
@@ -209,7 +209,7 @@ fn a_camera_that_comes_back_with_other_broker_settings_is_found_by_home_assistan
     subscriber.until(|m| m.topic == "camscribe/edge1/goes/status" && m.text().is_empty());
     daemon.reload(&toml(port, &[STAYS, GOES]).replace("mqtt.url", "mqtt.version = \"5\"\nmqtt.url"));
     subscriber.until(|m| m.topic == "camscribe/edge1/goes/description");
-    assert_eq!(retained(port, "homeassistant/#", "a").iter().filter(|t| t.contains("/goes")).count(), 8);
+    assert_eq!(retained(port, "homeassistant/#", "a").iter().filter(|t| t.contains("/goes")).count(), 10);
     assert_eq!(daemon.stop().0, Some(0));
 }
 

@@ -64,8 +64,8 @@ def check_video(client: openai.OpenAI) -> None:
 
 
 def check_stream(client: openai.OpenAI) -> None:
-    whole = ask(client, "Tell me a story.").choices[0]
-    chunks = list(ask(client, "Tell me a story.", stream=True, stream_options={"include_usage": True}))
+    whole = ask(client, "Say something.").choices[0]
+    chunks = list(ask(client, "Say something.", stream=True, stream_options={"include_usage": True}))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert text.strip() == whole.message.content.strip(), (text, whole)
     assert chunks[0].choices[0].delta.role == "assistant"
@@ -75,7 +75,7 @@ def check_stream(client: openai.OpenAI) -> None:
 
 
 def check_logprobs(client: openai.OpenAI) -> None:
-    choice = ask(client, "Tell me a story.", logprobs=True, top_logprobs=3, max_tokens=4).choices[0]
+    choice = ask(client, "Say something.", logprobs=True, top_logprobs=3, max_tokens=4).choices[0]
     scores = choice.logprobs.content
     assert scores and len(scores) <= 4, scores
     for score in scores:

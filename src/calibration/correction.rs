@@ -49,7 +49,7 @@ impl Correction {
     }
 }
 
-/// The logarithm of a probability, of [`LEAST`] at least.
+/// The logarithm of a probability, which counts as 1e-12 at least.
 pub fn ln(probability: f64) -> f64 {
     probability.max(LEAST).ln()
 }

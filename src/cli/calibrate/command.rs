@@ -40,7 +40,6 @@ use crate::{
 pub fn run(args: &CalibrateArgs) -> anyhow::Result<()> {
     logging::init("warn", logging::Format::Auto);
     let loaded = config::load_to_calibrate(args.config.as_deref())?;
-    loaded.warnings.iter().for_each(tell);
     let asked = question(&loaded, &args.question)?;
     check_outputs(args)?;
     let settings = &loaded.config.model;

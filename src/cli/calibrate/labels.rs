@@ -238,7 +238,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let lines: Vec<String> = lines.iter().map(|line| format!("{line}\n\n")).collect();
         fs::write(folder.path().join("l.jsonl"), lines.concat()).unwrap();
-        fs::write(folder.path().join("a.png"), "").unwrap();
+        for name in ["a.png", "6.png", "7.png", "8.png", "9.png"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
         let read = Labels::read(&folder.path().join("l.jsonl"), asked, "small");
         read.map_err(|error| format!("{error:#}").replace(&format!("{}/", folder.path().display()), ""))
     }
@@ -248,7 +250,7 @@ mod tests {
         let lines = |answers: [&str; 2]| -> Vec<Value> {
             let line = |i: usize| match i {
                 0..6 => json!({"event": event(), "answer": answers[i % 2]}),
-                _ => json!({"clip": "a.png", "answer": answers[i % 2]}),
+                _ => json!({"clip": format!("{i}.png"), "answer": answers[i % 2]}),
             };
             (0..10).map(line).collect()
         };
@@ -295,6 +297,11 @@ mod tests {
                 "l.jsonl:3: the event is of small in bf16, and that of line 1 is of small in f32",
             ),
             (vec![twice.clone(), twice], "l.jsonl:3: it is the event of line 1 again"),
+            (
+                vec![json!({"clip": "a.png", "answer": "no"}), json!({"clip": "./a.png", "answer": "yes"})],
+                "l.jsonl:3: it is the clip of line 1 again",
+            ),
+            (vec![yes(with("/schema", json!(2)))], "l.jsonl:1: schema is 2, and this camscribe knows 1"),
             (vec![yes(event())], "l.jsonl: it has 1 of at least 10 lines"),
             ((0..10).map(|_| yes(event())).collect(), "l.jsonl: every line has the answer yes"),
         ] {

@@ -196,7 +196,7 @@ fn asks_are_answered_soon_beside_cameras_that_want_more_than_there_is() {
         .collect();
     let daemon = Daemon::start(&format!(
         "model.id = \"shapes\"\nnode.id = \"n\"\nmodel.max_batch = 4\nmqtt.url = \"mqtt://127.0.0.1:{}\"\n\
-         defaults = {{ window = \"500ms\", frames = 8, max_tokens = 32, change_threshold = 0 }}\n{cameras}",
+         defaults = {{ window = \"500ms\", stride = \"300ms\", frames = 8, max_tokens = 32, change_threshold = 0 }}\n{cameras}",
         broker.port()
     ));
     (0..8).for_each(|i| wait_shown(&daemon, &format!("cam{i}")));
@@ -219,7 +219,7 @@ fn asks_are_answered_soon_beside_cameras_that_want_more_than_there_is() {
     let lost = sum("camscribe_clips_dropped_total{camera=\"cam0\",reason=\"overload\"}");
     println!(
         "{elapsed:.0} s: {} asks, p50 {:.2} s, p95 {p95:.2} s; a batch of 4 clips takes {batch:.2} s: p95 is {:.2} batch \
-         times; {:.1} clips/s were described, 16 were offered; cam0 lost {lost}",
+         times; {:.1} clips/s were described, 26.7 were offered; cam0 lost {lost}",
         took.len(),
         took[took.len() / 2],
         p95 / batch,

@@ -1,116 +1,44 @@
-//! Labels are as likely as the reference finds them (`tests/golden-data/decisions`), whatever else is asked.
+//! Labels are as likely as the reference finds them, in every number format and whatever else is asked.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use camscribe::{
     answer::DescribeError,
     decision::Question,
     describe::{self, Describer, LoadOptions},
     device::{DeviceChoice, DtypeChoice},
-    request::{Content, Request, Role},
+    request::{Content, Request},
 };
-use serde::Deserialize;
 
-use crate::support::given::{GivenMessage, Options, conversation};
+use crate::support::decisions::{Error, all_equal_the_reference, cases};
 
-#[derive(Deserialize)]
-struct Golden {
-    cases: Vec<Case>,
-}
-
-#[derive(Deserialize)]
-struct Case {
-    name: String,
-    messages: Vec<GivenMessage>,
-    options: Options,
-    labels: Vec<Label>,
-    n_tokens: usize,
-    n_image_tokens: usize,
-}
-
-#[derive(Deserialize)]
-struct Label {
-    label: String,
-    whole: f32,
-}
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-fn cases() -> Vec<Case> {
-    let text = fs::read_to_string(root().join("tests/golden-data/decisions/shapes.json")).unwrap();
-    serde_json::from_str::<Golden>(&text).unwrap().cases
-}
-
-fn load() -> Box<dyn Describer> {
-    let options =
-        LoadOptions { device: DeviceChoice::Cpu, dtype: DtypeChoice::F32, ..LoadOptions::default() };
-    describe::load(&root().join("models/shapes"), options).unwrap()
-}
-
-impl Case {
-    /// The request without its question, and the question: the last text of the last message.
-    fn request(&self) -> (Request, Question) {
-        let mut messages = conversation(&self.messages);
-        let last = messages.last_mut().unwrap();
-        assert_eq!(last.role, Role::User);
-        let Some(Content::Text(text)) = last.content.pop() else { panic!("{}: no question", self.name) };
-        if last.content.is_empty() {
-            messages.pop();
-        }
-        let labels = self.labels.iter().map(|label| label.label.clone()).collect();
-        let request = Request { messages, images: self.options.images(), ..Request::default() };
-        (request, Question { text, labels })
-    }
-
-    fn check(&self, logprobs: &[f32], how: &str) {
-        assert_eq!(logprobs.len(), self.labels.len());
-        for (label, ours) in self.labels.iter().zip(logprobs) {
-            let (name, theirs) = (&self.name, label.whole);
-            assert!((ours - theirs).abs() < 2e-3, "{name} {how}, {}: {ours}, not {theirs}", label.label);
-        }
-    }
+fn load(dtype: DtypeChoice) -> Box<dyn Describer> {
+    let options = LoadOptions { device: DeviceChoice::Cpu, dtype, ..LoadOptions::default() };
+    describe::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes"), options).unwrap()
 }
 
 fn labels(model: &mut dyn Describer, request: Request) -> Vec<Vec<f32>> {
-    let answer = model.answer(&[request], &mut |_, _| panic!("nothing is said")).unwrap().remove(0).unwrap();
-    assert_eq!((answer.text.as_str(), answer.tokens.generated), ("", 0));
-    answer.labels
+    model.answer(&[request], &mut |_, _| panic!("nothing is said")).unwrap().remove(0).unwrap().labels
 }
 
 #[test]
-fn labels_are_as_likely_as_the_reference_finds_them() {
-    let mut model = load();
-    for case in cases() {
-        let (request, question) = case.request();
-        let alone = Request { questions: vec![question.clone()], ..request.clone() };
-        let answer = model.answer(&[alone], &mut |_, _| ()).unwrap().remove(0).unwrap();
-        let tokens = answer.tokens;
-        assert_eq!((tokens.prompt, tokens.image), (case.n_tokens, case.n_image_tokens), "{}", case.name);
-        case.check(&answer.labels[0], "alone");
-        // Longer and shorter questions beside it share its beginning.
-        let other = |text: &str, labels: &[&str]| Question {
-            text: text.into(),
-            labels: labels.iter().map(|label| label.to_string()).collect(),
-        };
-        let questions = vec![
-            other("?", &["Yes"]),
-            question,
-            other(
-                "What else is there that one could possibly ask here? Answer in one word.",
-                &["a", "Nothing at all", "1"],
-            ),
-        ];
-        let all = labels(&mut *model, Request { questions, ..request });
-        case.check(&all[1], "beside others");
-        assert_eq!(all.iter().map(Vec::len).collect::<Vec<_>>(), [1, case.labels.len(), 3]);
-    }
+fn labels_are_as_likely_in_f32_as_the_reference_finds_them() {
+    all_equal_the_reference(&mut *load(DtypeChoice::F32), &cases(), Error::F32);
+}
+
+#[test]
+fn labels_are_nearly_as_likely_in_q8_as_the_reference_finds_them() {
+    all_equal_the_reference(&mut *load(DtypeChoice::Q8), &cases(), Error::ROUNDED);
+}
+
+#[test]
+fn labels_are_nearly_as_likely_in_bf16_as_the_reference_finds_them() {
+    all_equal_the_reference(&mut *load(DtypeChoice::Bf16), &cases(), Error::ROUNDED);
 }
 
 #[test]
 fn questions_and_a_description_are_answered_together() {
-    let mut model = load();
+    let mut model = load(DtypeChoice::F32);
     let cases = cases();
     let case = cases.iter().find(|case| case.name == "video_yes_no").unwrap();
     let (request, question) = case.request();
@@ -124,12 +52,12 @@ fn questions_and_a_description_are_answered_together() {
     assert_eq!(both.text, plain.text);
     assert!(!both.text.is_empty());
     assert_eq!((both.labels.len(), plain.labels.len()), (1, 0));
-    case.check(&both.labels[0], "beside a description");
+    assert!(case.error(&both.labels[0]).is_within(Error::F32));
 }
 
 #[test]
 fn more_than_fits_into_a_pass_is_answered_and_what_does_not_fit_the_model_is_refused() {
-    let mut model = load();
+    let mut model = load(DtypeChoice::F32);
     let (request, question) = cases()[0].request();
     let questions: Vec<_> =
         (0..40).map(|i| Question { text: format!("{}{i}", question.text), ..question.clone() }).collect();

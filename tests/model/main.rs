@@ -5,6 +5,7 @@
 #[path = "../support"]
 mod support {
     pub mod checkpoint;
+    pub mod decisions;
     pub mod given;
     pub mod picture;
 }

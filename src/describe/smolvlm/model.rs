@@ -39,7 +39,7 @@ pub struct SmolVlm {
     pub(super) network: Network,
     pub(super) prompter: Prompter,
     /// Made when a request first needs it.
-    formats: OnceLock<Result<FormatCompiler, String>>,
+    pub(super) formats: OnceLock<Result<FormatCompiler, String>>,
     pub(super) preprocessor: Preprocessor,
     pub(super) processor: ProcessorConfig,
     pub(super) info: ModelInfo,

@@ -7,10 +7,12 @@ use candle_core::{DType, Device, Tensor};
 use super::{
     config::{ModelConfig, SamplingDefaults, VisionConfig},
     layout::layout,
+    model::SmolVlm,
     network::Network,
     vision::VisionTower,
 };
 use crate::{
+    describe::options::LoadOptions,
     device::{DeviceChoice, DtypeChoice, KernelChoice},
     nn::{
         decoder::DecoderConfig,
@@ -31,6 +33,10 @@ use crate::{
     },
 };
 
+#[path = "../../../tests/support/decisions.rs"]
+mod decisions;
+#[path = "../../../tests/support/given.rs"]
+mod given;
 #[path = "../../../tests/support/golden.rs"]
 mod golden;
 #[path = "../../../tests/support/picture.rs"]
@@ -171,4 +177,24 @@ fn golden_cases_pass_in_f32_on_emulated_kernels() {
 #[test]
 fn golden_cases_pass_in_bf16_on_emulated_kernels() {
     golden_cases_pass_in(DtypeChoice::Bf16);
+}
+
+fn labels_are_as_likely_in(dtype: DtypeChoice, most: decisions::Error) {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/shapes");
+    let options = LoadOptions { device: DeviceChoice::Cpu, dtype, ..LoadOptions::default() };
+    let model = SmolVlm::load(&dir, options).unwrap();
+    let mut model = SmolVlm { network: model.network.with_kernels(Box::new(kernels())), ..model };
+    // More pictures take minutes here.
+    let small: Vec<_> = decisions::cases().into_iter().filter(|case| case.n_image_tokens < 32).collect();
+    decisions::all_equal_the_reference(&mut model, &small, most);
+}
+
+#[test]
+fn labels_are_as_likely_in_f32_on_emulated_kernels() {
+    labels_are_as_likely_in(DtypeChoice::F32, decisions::Error::F32);
+}
+
+#[test]
+fn labels_are_nearly_as_likely_in_bf16_on_emulated_kernels() {
+    labels_are_as_likely_in(DtypeChoice::Bf16, decisions::Error::ROUNDED);
 }

@@ -39,6 +39,7 @@ mod log;
 mod probe;
 mod pull;
 mod questions;
+mod red_circle;
 mod reference_docs;
 mod reload;
 mod secrets;

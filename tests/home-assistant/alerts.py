@@ -2,6 +2,8 @@
 docs/home-assistant/camscribe-alert.yaml."""
 
 import json
+import subprocess
+from pathlib import Path
 
 from ha import BLUEPRINT, until
 
@@ -27,6 +29,64 @@ questions = ["circle"]
 {rule}[questions.circle]
 ask = "Is there a red circle?"
 """
+
+
+CIRCLE_CAMERA = "film"
+CIRCLE_ALERT = "binary_sensor.film_red"
+
+
+class Film:
+    """An RTSP camera that film.py plays."""
+
+    PYTHON = "/usr/bin/python3"
+
+    @classmethod
+    def missing(cls):
+        """What film.py lacks here, if anything."""
+        load = "import gi; gi.require_version('GstRtspServer', '1.0')"
+        found = subprocess.run([cls.PYTHON, "-c", load], capture_output=True, text=True)
+        return found.stderr.strip().split("\n")[-1] if found.returncode else None
+
+    def __enter__(self):
+        script = Path(__file__).with_name("film.py")
+        self.process = subprocess.Popen(
+            [self.PYTHON, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.uri = self.process.stdout.readline().strip()
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait()
+
+    def show(self, circle):
+        print(circle, file=self.process.stdin, flush=True)
+
+    def camera(self):
+        return f"""
+uri = "{self.uri}"
+window = "1s"
+frames = 2
+change_threshold = 0
+questions = ["circle"]
+[cameras.{CIRCLE_CAMERA}.alerts.red]
+question = "circle"
+of = "1/1"
+[questions.circle]
+ask = "Is there a red circle?"
+"""
+
+
+async def check_circle(ha, film, listener, state):
+    """The circle comes (`on`) or goes, and the alert with it, and is told once."""
+    told = len(listener.switched)
+    film.show(state)
+    await until(f"the alert is {state}", lambda: ha.has_state(CIRCLE_ALERT, state))
+    await until("it is told", lambda: len(listener.switched) > told)
+    switched = list(listener.switched.values())
+    since = (await ha.state(CIRCLE_ALERT))["attributes"]["since"]
+    assert len(switched) == told + 1, switched
+    assert (switched[-1]["state"], switched[-1]["since"]) == (state.upper(), since), switched[-1]
 
 
 def publish(name, *values):

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU8, Ordering},
     },
     thread::JoinHandle,
@@ -29,6 +29,8 @@ pub enum Fault {
 /// A server that runs until it is dropped.
 pub struct RtspServer {
     fault: Arc<AtomicU8>,
+    #[allow(dead_code, reason = "not every program that has this file needs it")]
+    picture: Arc<Mutex<Vec<u8>>>,
     server: RTSPServer,
     context: glib::MainContext,
     main_loop: glib::MainLoop,
@@ -77,7 +79,12 @@ impl RtspServer {
         }
         let fault = Arc::new(AtomicU8::new(Fault::None as u8));
         let shared = fault.clone();
-        factory.connect_media_configure(move |_, media| spoil(&media.element(), shared.clone()));
+        let picture = Arc::<Mutex<Vec<u8>>>::default();
+        let shown = picture.clone();
+        factory.connect_media_configure(move |_, media| {
+            spoil(&media.element(), shared.clone());
+            paint(&media.element(), shown.clone());
+        });
         server.mount_points().unwrap().add_factory("/stream", factory);
         let source = server.attach(Some(&context)).expect("the port is free");
         let port = server.bound_port();
@@ -85,7 +92,7 @@ impl RtspServer {
         let thread = std::thread::spawn(move || {
             context_there.with_thread_default(|| running.run()).unwrap();
         });
-        Self { fault, server, context, main_loop, source: Some(source), thread: Some(thread), port }
+        Self { fault, picture, server, context, main_loop, source: Some(source), thread: Some(thread), port }
     }
 
     pub fn port(&self) -> u16 {
@@ -95,6 +102,12 @@ impl RtspServer {
     /// Switches the fault. [`Fault::Garbage`] needs H.264 as a byte stream.
     pub fn set_fault(&self, fault: Fault) {
         self.fault.store(fault as u8, Ordering::SeqCst);
+    }
+
+    #[allow(dead_code, reason = "not every program that has this file needs it")]
+    /// Shows this picture from now on, in the stream of [`live`](super::test_source::live).
+    pub fn show(&self, rgb: Vec<u8>) {
+        *self.picture.lock().unwrap() = rgb;
     }
 
     pub fn uri(&self) -> String {
@@ -138,6 +151,17 @@ fn spoil(media: &gst::Element, fault: Arc<AtomicU8>) {
             }
             _ => {}
         }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// Replaces the pictures that leave the element named `picture`, where there is one.
+fn paint(media: &gst::Element, picture: Arc<Mutex<Vec<u8>>>) {
+    let bin = media.downcast_ref::<gst::Bin>().unwrap();
+    let Some(pad) = bin.by_name("picture").and_then(|it| it.static_pad("src")) else { return };
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        let buffer = info.buffer_mut().unwrap();
+        buffer.make_mut().map_writable().unwrap().copy_from_slice(&picture.lock().unwrap());
         gst::PadProbeReturn::Ok
     });
 }

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use camscribe::config::{Origin, ParsedSource, test_source::TestContent};
+use camscribe::config::{
+    Origin, ParsedSource,
+    test_source::{Script, TestContent},
+};
 
 use super::video::launch;
 
@@ -20,11 +23,33 @@ pub fn parse() -> String {
     format!("rawvideoparse format=rgb width={WIDTH} height={HEIGHT} framerate={FPS}/1 ! videoconvert")
 }
 
+/// What `test://shapes?…` shows.
+fn script(options: &str) -> Script {
+    let ParsedSource { source, .. } = format!("test://shapes?{options}").parse().unwrap();
+    let Origin::Synthetic(test) = source.origin().clone() else { panic!("{options} is synthetic") };
+    let TestContent::Shapes(script) = test.content else { panic!("{options} shows shapes") };
+    script
+}
+
+/// The first frame of a scene, RGB, in the size of [`live`].
+pub fn frame(scene: &str) -> Vec<u8> {
+    let mut rgb = vec![0; (WIDTH * HEIGHT * 3) as usize];
+    script(scene).draw(Duration::ZERO, WIDTH, HEIGHT, &mut rgb);
+    rgb
+}
+
+/// The stream of a live camera that shows what [`RtspServer::show`](super::rtsp::RtspServer::show) was given.
+pub fn live() -> String {
+    format!(
+        "videotestsrc is-live=true ! video/x-raw,format=RGB,width={WIDTH},height={HEIGHT},framerate=10/1 \
+         ! identity name=picture ! videoconvert ! video/x-raw,format=I420 \
+         ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 ! rtph264pay name=pay0 pt=96"
+    )
+}
+
 /// Writes one period of `test://shapes?…` as raw RGB frames. Returns the path.
 pub fn raw(folder: &Path, scene: &str, seconds: u32) -> PathBuf {
-    let ParsedSource { source, .. } = format!("test://shapes?{scene}&period={seconds}s").parse().unwrap();
-    let Origin::Synthetic(test) = source.origin().clone() else { panic!("{scene} is synthetic") };
-    let TestContent::Shapes(script) = test.content else { panic!("{scene} shows shapes") };
+    let script = script(&format!("{scene}&period={seconds}s"));
     let path = folder.join("scene.rgb");
     let mut out = BufWriter::new(File::create(&path).unwrap());
     let mut rgb = vec![0; (WIDTH * HEIGHT * 3) as usize];

@@ -108,7 +108,7 @@ pub struct CameraStatus {
     pub decoder: Option<String>,
     /// How frames are sampled. `None` until the keyframe interval of the stream is known.
     pub sampling: Option<String>,
-    /// Width and height of the frames, in pixels.
+    /// Width and height of the frames after the crop, in pixels.
     pub size: Option<(u32, u32)>,
     /// Frames per second, if the stream states it.
     pub frame_rate: Option<f64>,

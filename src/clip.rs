@@ -9,6 +9,7 @@ use crate::{
     frame::{Clock, Frame},
     interval::IntervalTracker,
     prompt_spec::PromptSpec,
+    view::View,
 };
 
 /// The frames of one window of one camera: what the model describes.
@@ -36,6 +37,8 @@ pub struct Clip {
     /// A fault of the source: frames are missing, or the window was cut short, or the clock was set back,
     /// so that `start` is before the `start` of the preceding clip.
     pub gap: bool,
+    /// What of the camera's picture the frames show. `None`: all.
+    pub view: Option<Arc<View>>,
     /// What to ask about the clip.
     pub prompt_spec: Arc<PromptSpec>,
 }
@@ -174,6 +177,7 @@ pub struct Windower {
     next_seq: u64,
     too_few: u64,
     range: TimeRange,
+    view: Option<Arc<View>>,
     /// A frame at or after the end of `range` was pushed.
     over: bool,
 }
@@ -239,6 +243,7 @@ impl Windower {
             next_seq: 0,
             too_few: 0,
             range: TimeRange::default(),
+            view: None,
             over: false,
         })
     }
@@ -246,6 +251,11 @@ impl Windower {
     /// Cuts only this part of the stream into clips.
     pub fn within(self, range: TimeRange) -> Self {
         Self { range, ..self }
+    }
+
+    /// Of frames that show only what `view` leaves of the picture.
+    pub fn seen_through(self, view: Option<Arc<View>>) -> Self {
+        Self { view, ..self }
     }
 
     /// Whether the end of the part that is cut into clips was reached: nothing changes any more.
@@ -420,6 +430,7 @@ impl Windower {
             duration,
             frames: w.frames,
             gap: reason == CloseReason::Fault || w.gap || set_back,
+            view: self.view.clone(),
             prompt_spec: self.prompt_spec.clone(),
         })
     }

@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, generate::SchemaSettings, transform::Recursiv
 use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
-use crate::{calibration::CalibratedModel, camera::CameraId, frame::Clock};
+use crate::{calibration::CalibratedModel, camera::CameraId, frame::Clock, view::View};
 
 /// The number of the contract.
 pub const SCHEMA: u32 = 1;
@@ -60,6 +60,9 @@ pub struct Event {
     pub repeats: Option<Uuid>,
     /// The clip that was described or found unchanged.
     pub clip: ClipInfo,
+    /// What of the camera's picture was seen. Absent: all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<ViewInfo>,
     /// The prompt.
     pub prompt: String,
     /// Why the answer ended.
@@ -224,9 +227,9 @@ pub struct ClipInfo {
     pub clock: Clock,
     /// The frames that were described or found unchanged.
     pub frames: Vec<FrameInfo>,
-    /// Width of the first frame, in pixels.
+    /// Width of the first frame after the crop, in pixels.
     pub width: u32,
-    /// Height of the first frame, in pixels.
+    /// Height of the first frame after the crop, in pixels.
     pub height: u32,
     /// A fault of the source: frames are missing, or the window was cut short, or the clock was set back, so
     /// that `start` is before the `start` of the preceding clip.
@@ -240,6 +243,24 @@ pub struct FrameInfo {
     pub offset_s: f64,
     /// Presentation time in the stream, seconds.
     pub pts_s: f64,
+}
+
+/// What of a camera's picture was seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ViewInfo {
+    /// The part that was left: its top left and bottom right corners, in parts of the picture. Absent: the whole
+    /// picture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop: Option<String>,
+    /// The names of the masks: what they cover was black. Absent: there were none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub masks: Vec<String>,
+}
+
+impl From<&View> for ViewInfo {
+    fn from(view: &View) -> Self {
+        Self { crop: view.crop.map(|crop| crop.to_string()), masks: view.masks.keys().cloned().collect() }
+    }
 }
 
 /// Why an answer ended.

@@ -32,13 +32,13 @@ pub struct Frame {
     pub clock: Clock,
     /// Presentation time since the start of the stream. It never runs backwards within one run of a source.
     pub pts: Duration,
-    /// Width in pixels, after rotation metadata and pixel aspect ratio are applied.
+    /// Width in pixels, after rotation metadata, pixel aspect ratio and crop are applied.
     pub width: u32,
-    /// Height in pixels, after rotation metadata and pixel aspect ratio are applied.
+    /// Height in pixels, after rotation metadata, pixel aspect ratio and crop are applied.
     pub height: u32,
-    /// `height` rows of `width` RGB triples, top to bottom, no padding.
+    /// `height` rows of `width` RGB triples, top to bottom, no padding. What masks hide is black.
     pub rgb: Arc<[u8]>,
-    /// The frame as the source gave it. `None`: this is the frame as the source gave it.
+    /// The frame as the source gave it, masked and cropped, before it was scaled down. `None`: this is it.
     pub original: Option<Original>,
 }
 
@@ -55,7 +55,7 @@ pub struct Original {
 }
 
 impl Frame {
-    /// Width and height at the source, in pixels.
+    /// Width and height before the frame was scaled down, in pixels.
     pub fn source_size(&self) -> (u32, u32) {
         self.original.as_ref().map_or((self.width, self.height), |it| (it.width, it.height))
     }

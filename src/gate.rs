@@ -11,13 +11,14 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use crate::{clip::Clip, frame::Frame, prompt_spec::PromptSpec};
+use crate::{clip::Clip, frame::Frame, prompt_spec::PromptSpec, view::View};
 
 /// What the gate remembers of a clip, to compare other clips with it.
 #[derive(Clone, Debug)]
 pub struct Fingerprint {
     frames: Vec<LumaGrid>,
     start: DateTime<Utc>,
+    view: Option<Arc<View>>,
     prompt_spec: Arc<PromptSpec>,
 }
 
@@ -30,12 +31,13 @@ impl Fingerprint {
         (!frames.is_empty()).then(|| Self {
             frames,
             start: clip.start,
+            view: clip.view.clone(),
             prompt_spec: clip.prompt_spec.clone(),
         })
     }
 
     /// Whether the description of the clip that `described` was taken from still holds: nothing has changed,
-    /// the prompt is the same, and the heartbeat is not due. If the clock was set back, the heartbeat counts
+    /// prompt, crop and masks are the same, and the heartbeat is not due. If the clock was set back, the heartbeat counts
     /// as due.
     pub fn repeats(&self, described: &Self) -> bool {
         let (Some(gate), Some(reference)) = (self.prompt_spec.gate, described.frames.last()) else {
@@ -44,6 +46,7 @@ impl Fingerprint {
         let age = (self.start - described.start).to_std();
         let unchanged = |now: &LumaGrid, before: &LumaGrid| !now.differs(before, f32::from(gate.threshold));
         self.prompt_spec == described.prompt_spec
+            && self.view == described.view
             && age.is_ok_and(|age| age < gate.heartbeat)
             && self.frames.iter().all(|frame| unchanged(frame, reference))
             && self.frames.windows(2).all(|pair| unchanged(&pair[1], &pair[0]))

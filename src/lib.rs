@@ -17,6 +17,7 @@
 //! | [`prompt_spec`], [`request`], [`answer`] | what the model is asked: about a clip, and in general; its answer |
 //! | [`alert`] | when answers switch an alert on and off, as configured |
 //! | [`look_back`], [`camera_ask`] | frames of the last seconds; what is asked about them, and the answer |
+//! | [`view`] | what of a camera's picture is seen: crop and masks |
 //! | [`queue`] | clips of all cameras in, fair batches out; bounded |
 //! | [`gate`] | whether a clip shows anything new |
 //! | [`describe`] | batches in, descriptions out: the worker, the trait of describers, the model families |
@@ -31,7 +32,7 @@
 | [`hub`] | model files: found on this machine, or downloaded |
 | [`app`] | the wiring of the daemon, and the order in which it stops |
 | [`lifecycle`], [`shutdown`], [`retry`] | the daemon's phase and health, signals, the one backoff |
-| [`chat_format`], [`image_file`] | conversations as JSON; still images: files in, pixels out |
+| [`chat_format`], [`image_file`] | conversations as JSON; still images: files in, pixels out, and frames as JPEG |
 | [`json_input`] | JSON of clients and files: what is wrong with it, and where |
 | [`ownership`] | whose files camscribe makes |
 | [`cli`] | the commands |"
@@ -83,6 +84,7 @@ pub mod prompt_spec;
 pub mod queue;
 pub mod request;
 pub mod resize;
+pub mod view;
 
 #[cfg(feature = "daemon")]
 pub mod app;

@@ -18,13 +18,20 @@ const FEWEST: usize = 2;
 pub struct LookBack {
     /// How long a frame is kept.
     keep: Duration,
+    /// How many frames are kept.
+    most: usize,
     kept: Mutex<VecDeque<(Instant, Frame)>>,
 }
 
 impl LookBack {
     /// Keeps frames for so long.
     pub fn new(keep: Duration) -> Self {
-        Self { keep, kept: Mutex::default() }
+        Self { keep, most: MOST_KEPT, kept: Mutex::default() }
+    }
+
+    /// Keeps the newest frame only, for so long.
+    pub fn of_newest(keep: Duration) -> Self {
+        Self { most: 1, ..Self::new(keep) }
     }
 
     /// For how long frames are kept.
@@ -48,7 +55,7 @@ impl LookBack {
         }
         kept.push_back((now, frame));
         let is_old = |arrived: Instant| now.saturating_duration_since(arrived) > self.keep;
-        while kept.len() > MOST_KEPT || kept.front().is_some_and(|(arrived, _)| is_old(*arrived)) {
+        while kept.len() > self.most || kept.front().is_some_and(|(arrived, _)| is_old(*arrived)) {
             kept.pop_front();
         }
     }
@@ -145,6 +152,12 @@ mod tests {
         let look_back = LookBack::new(100 * SECOND);
         (0..1000).for_each(|second| look_back.push(&frame(second)));
         assert!(look_back.age().unwrap() < SECOND);
+        let newest = LookBack::of_newest(100 * SECOND);
+        (0..3).for_each(|second| newest.push(&frame(second)));
+        assert_eq!(
+            newest.last(100 * SECOND, 64).iter().map(|frame| frame.pts).collect::<Vec<_>>(),
+            [2 * SECOND]
+        );
         let last = look_back.last(100 * SECOND, 64);
         assert_eq!(last.len(), MOST_KEPT);
         assert_eq!(last[0].pts.as_secs(), 1000 - MOST_KEPT as u64);

@@ -114,9 +114,12 @@ impl Asks {
         self.lock().insert(camera.clone(), askable);
     }
 
-    /// A camera is not being watched any more.
+    /// A camera is not being watched any more: nothing of it can be asked, not even by a question that already waits for
+    /// its turn. When the camera is back, parts of its picture may be masked that its old frames show.
     pub fn forget(&self, camera: &CameraId) {
-        self.lock().remove(camera);
+        if let Some(askable) = self.lock().remove(camera) {
+            askable.frames.clear();
+        }
     }
 
     /// Asks the model about a camera, for as long as `limit`. Whoever does not wait for the answer any more drops this.

@@ -1,20 +1,15 @@
 //! What becomes of a description: an event, metrics, a log line, a snapshot, and a row in the outbox.
 
-use image::{ExtendedColorType, codecs::jpeg::JpegEncoder};
-
 use super::deps::WorkerDeps;
 use crate::{
     describe::worker::Outcome,
     event::{Event, EventKind},
     events::EventBuilder,
-    frame::{Frame, Original},
+    image_file,
     metrics::Reason,
     plural::plural,
     publish::outbox::Message,
 };
-
-/// JPEG quality of snapshots: artefacts are invisible, and files are half as large as at 95.
-const SNAPSHOT_QUALITY: u8 = 85;
 
 /// Makes the event of a clip, counts it and puts it into the outbox with a snapshot.
 pub fn deliver(outcome: Outcome, events: &mut EventBuilder, deps: &WorkerDeps) {
@@ -48,7 +43,7 @@ pub fn deliver(outcome: Outcome, events: &mut EventBuilder, deps: &WorkerDeps) {
     let frame = clip.frames.iter().find(|frame| frame.has_original());
     let frame = frame.or_else(|| clip.frames.get(clip.frames.len() / 2));
     let snapshot = frame.filter(|_| event.kind != EventKind::Unchanged).and_then(|frame| {
-        jpeg(frame).inspect_err(|error| tracing::warn!(%camera, "no snapshot: {error}")).ok()
+        image_file::jpeg(frame).inspect_err(|error| tracing::warn!(%camera, "no snapshot: {error}")).ok()
     });
     // Text and numbers only: it can always be written.
     let alerts = events.alerts(camera).and_then(|alerts| serde_json::to_vec(alerts).ok());
@@ -65,20 +60,4 @@ pub fn deliver(outcome: Outcome, events: &mut EventBuilder, deps: &WorkerDeps) {
 fn spoken(event: &Event) -> String {
     let answers = event.answers.iter().map(|(name, answer)| format!("{name}: {}", answer.answer()));
     answers.collect::<Vec<_>>().join(", ")
-}
-
-/// Encodes a frame as JPEG, in its original size where that is kept.
-fn jpeg(frame: &Frame) -> image::ImageResult<Vec<u8>> {
-    let mut out = Vec::new();
-    let (rgb, width, height) = match &frame.original {
-        Some(Original { width, height, rgb: Some(rgb) }) => (rgb, *width, *height),
-        _ => (&frame.rgb, frame.width, frame.height),
-    };
-    JpegEncoder::new_with_quality(&mut out, SNAPSHOT_QUALITY).encode(
-        rgb,
-        width,
-        height,
-        ExtendedColorType::Rgb8,
-    )?;
-    Ok(out)
 }

@@ -30,6 +30,7 @@ pub fn camera_config(id: &CameraId, camera: &config::CameraSettings, pipelines: 
         tls: camera.tls.clone(),
         pipeline: camera.pipeline.clone(),
         pipelines_dir: Some(pipelines.to_owned()),
+        view: camera.view.clone(),
         scaling: None,
         sampling: camera.sampling,
         clock: camera.clock,

@@ -145,6 +145,7 @@ impl RandomModel {
             duration: Duration::from_secs(seconds as u64),
             frames: self.images.iter().enumerate().map(frame).collect(),
             gap: false,
+            view: None,
             prompt_spec: Arc::new(prompt_spec),
         }
     }

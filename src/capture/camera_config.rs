@@ -9,6 +9,7 @@ use crate::{
     look_back::LookBack,
     prompt_spec::PromptSpec,
     resize::FrameScaling,
+    view::View,
 };
 
 /// One source, and how its frames become clips.
@@ -28,6 +29,8 @@ pub struct CameraConfig {
     pub pipeline: Option<String>,
     /// Folder with the user's own pipelines, `NAME.txt`.
     pub pipelines_dir: Option<PathBuf>,
+    /// What of the frames is seen. `None`: all. It is applied before anything else gets a frame.
+    pub view: Option<Arc<View>>,
     /// How frames are scaled down before anything else looks at them. `None`: frames keep their size.
     pub scaling: Option<FrameScaling>,
     /// Which frames are decoded.

@@ -5,7 +5,7 @@ use std::{error::Error, io, net::SocketAddr, path::PathBuf, time::Duration};
 use gstreamer::glib;
 
 use super::pipeline_files::PipelineError;
-use crate::clip::BadWindow;
+use crate::{clip::BadWindow, view::CannotApply};
 
 /// Why a source gives no (more) frames.
 #[derive(Debug, thiserror::Error)]
@@ -199,6 +199,15 @@ pub enum CaptureError {
         /// Pixels.
         height: u32,
     },
+    /// The camera is to be seen in part, and which part of a frame that is cannot be told.
+    #[error("{what}: crop and masks cannot be applied, so nothing is shown")]
+    View {
+        /// Which source.
+        what: String,
+        /// Why not.
+        #[source]
+        cause: CannotApply,
+    },
     /// The pipeline cannot be built.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
@@ -240,6 +249,13 @@ impl CaptureError {
 
     /// Whether opening the source again cannot help, because something on this machine has to change.
     pub(super) fn is_final(&self) -> bool {
-        matches!(self, Self::Pipeline(_) | Self::Window(_) | Self::Gstreamer(_) | Self::MissingPlugin { .. })
+        matches!(
+            self,
+            Self::Pipeline(_)
+                | Self::Window(_)
+                | Self::Gstreamer(_)
+                | Self::MissingPlugin { .. }
+                | Self::View { .. }
+        )
     }
 }

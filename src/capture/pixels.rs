@@ -1,9 +1,10 @@
-//! The pixels of decoded frames, as RGB.
+//! The pixels of decoded frames, as RGB, and only those that are to be seen: crop and masks are burned in here, before
+//! anything else gets a picture.
 //!
 //! YUV is converted here: GStreamer 1.22 converts the limited range with errors of up to 5 levels in 255. It brings
 //! frames with more bits or another layout into one of the formats below; interlaced ones it converts to RGB.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use gstreamer as gst;
 use gstreamer_video::{
@@ -14,12 +15,15 @@ use yuv::{
     yuv420_to_rgb, yuv444_to_rgb,
 };
 
+use super::inspect::lock;
+use crate::view::{CannotApply, SizedView, View};
+
 /// The formats that are converted here.
 const YUV: [&str; 3] = ["I420", "NV12", "Y444"];
 
 type Readable<'a> = VideoFrameRef<&'a gst::BufferRef>;
 
-/// The caps of the frames that [`rgb_pixels`] takes. Their pixels are square.
+/// The caps of the frames that [`Pixels`] takes. Their pixels are square.
 pub(super) fn caps() -> gst::Caps {
     let frames =
         || gst::Structure::builder("video/x-raw").field("pixel-aspect-ratio", gst::Fraction::new(1, 1));
@@ -30,9 +34,53 @@ pub(super) fn caps() -> gst::Caps {
         .build()
 }
 
-/// The pixels of a frame: `height` rows of `width` RGB triples without padding, then width and height. `None`: the
-/// frame is not as [`caps`] says.
-pub(super) fn rgb_pixels(buffer: &gst::BufferRef, caps: &gst::CapsRef) -> Option<(Arc<[u8]>, u32, u32)> {
+/// The pixels of a picture: `height` rows of `width` RGB triples without padding, then width and height.
+pub(super) type Picture = (Arc<[u8]>, u32, u32);
+
+/// Why a frame gives no picture.
+#[derive(Debug)]
+pub(super) enum NoPicture {
+    /// It is not as [`caps`] says.
+    Format,
+    /// Crop and masks cannot be applied to it.
+    View(CannotApply),
+}
+
+/// Makes pictures of the frames of a camera.
+pub(super) struct Pixels {
+    /// `None`: all of them is seen.
+    view: Option<Arc<View>>,
+    /// The view for frames of the size that the last one had.
+    sized: Mutex<Option<SizedView>>,
+}
+
+impl Pixels {
+    /// Of frames that are seen through `view`. `None`: all of them is seen.
+    pub fn seen_through(view: Option<Arc<View>>) -> Self {
+        Self { view, sized: Mutex::default() }
+    }
+
+    /// What is to be seen of a frame.
+    pub fn picture(&self, buffer: &gst::BufferRef, caps: &gst::CapsRef) -> Result<Picture, NoPicture> {
+        let (rgb, width, height) = rgb_pixels(buffer, caps).ok_or(NoPicture::Format)?;
+        match &self.view {
+            Some(view) => self.apply(view, rgb, width, height).map_err(NoPicture::View),
+            None => Ok((rgb, width, height)),
+        }
+    }
+
+    fn apply(&self, view: &View, rgb: Arc<[u8]>, width: u32, height: u32) -> Result<Picture, CannotApply> {
+        let mut last = lock(&self.sized);
+        let sized = match last.take().filter(|sized| sized.size() == (width, height)) {
+            Some(sized) => sized,
+            None => SizedView::new(view, width, height)?,
+        };
+        last.insert(sized).apply(rgb)
+    }
+}
+
+/// All pixels of a frame. `None`: the frame is not as [`caps`] says.
+fn rgb_pixels(buffer: &gst::BufferRef, caps: &gst::CapsRef) -> Option<Picture> {
     let info = VideoInfo::from_caps(caps).ok()?;
     let frame = VideoFrameRef::from_buffer_ref_readable(buffer, &info).ok()?;
     let rgb = if info.format() == VideoFormat::Rgb { packed(&frame)? } else { converted(&frame)? };

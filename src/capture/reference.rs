@@ -21,7 +21,7 @@ use super::{
     init::init,
     inspect::{DROP_BUFFER, decoded_pad, lock},
     pipeline::{BuiltPipeline, build},
-    pixels::rgb_pixels,
+    pixels::Pixels,
     preflight::preflight,
     survey::Survey,
     timestamper::Timestamper,
@@ -96,10 +96,11 @@ pub fn read_frames_within(
         numbers.binary_search(&(n - 1)).is_ok()
     };
     let scaler = config.scaling.map(FrameScaler::new);
+    let pixels = Pixels::seen_through(config.view.clone());
     let kept_bytes = Arc::new(AtomicUsize::new(0));
     let bytes = kept_bytes.clone();
     let keep = move |sample: &gst::SampleRef| {
-        let (rgb, width, height) = rgb_pixels(sample.buffer()?, sample.caps()?)?;
+        let (rgb, width, height) = pixels.picture(sample.buffer()?, sample.caps()?).ok()?;
         let small = scaler.as_ref().and_then(|it| it.scale(RgbImage::new(&rgb, width, height).ok()?));
         // The sides of what is smaller fit into u32, too.
         let small = small.map(|small| (small.rgb().into(), small.width() as u32, small.height() as u32));

@@ -25,7 +25,7 @@ use super::{
     },
     keyframe_policy::{DecodeMode, KeyframePolicy, SamplingDecision},
     parameter_sets::{Codec, ParameterSets},
-    pixels::rgb_pixels,
+    pixels::{NoPicture, Pixels},
     rtp,
     stall::{StallDetector, StallReason},
     survey::Survey,
@@ -53,6 +53,7 @@ pub(super) struct StreamProbes {
     assembler: Arc<Mutex<ClipAssembler>>,
     status: Arc<watch::Sender<CameraStatus>>,
     timestamper: Timestamper,
+    pixels: Pixels,
     scaler: Option<FrameScaler>,
     keyframe_policy: Mutex<KeyframePolicy>,
     /// The stream's latest running time, in nanoseconds.
@@ -90,6 +91,7 @@ impl StreamProbes {
             assembler,
             status,
             timestamper: Timestamper::for_source(&config.source, survey, config.clock),
+            pixels: Pixels::seen_through(config.view.clone()),
             scaler: config.scaling.map(FrameScaler::new),
             keyframe_policy: Mutex::new(keyframe_policy),
             position: AtomicU64::new(0),
@@ -344,7 +346,8 @@ impl StreamProbes {
         let Some(pts) = sample_running_time(&sample).or_else(|| self.estimate_pts(buffer)) else {
             return Ok(gst::FlowSuccess::Ok);
         };
-        let (rgb, width, height) = rgb_pixels(buffer, caps).ok_or(gst::FlowError::NotNegotiated)?;
+        let picture = self.pixels.picture(buffer, caps);
+        let (rgb, width, height) = picture.map_err(|why| self.refuse(sink, why))?;
         self.advance_position(pts);
         self.report_frame(pts, (width, height), frame_rate(caps));
         let (captured_at, clock) = self.timestamper.utc_at(sink, pts);
@@ -357,6 +360,15 @@ impl StreamProbes {
         self.over.store(assembler.is_over(), Ordering::Relaxed);
         self.report_windows(report, warning);
         Ok(gst::FlowSuccess::Ok)
+    }
+
+    /// Stops the pipeline if what may be seen of a frame cannot be told: nothing of it is shown.
+    fn refuse(&self, sink: &gst_app::AppSink, why: NoPicture) -> gst::FlowError {
+        let NoPicture::View(cause) = why else { return gst::FlowError::NotNegotiated };
+        self.close();
+        *lock(&self.fault) = Some(CaptureError::View { what: self.source.clone(), cause });
+        gst::element_error!(sink, gst::StreamError::Format, ["crop and masks cannot be applied"]);
+        gst::FlowError::Error
     }
 
     fn report_frame(&self, pts: Duration, (width, height): (u32, u32), frame_rate: Option<f64>) {

@@ -74,7 +74,8 @@ pub async fn run(
     cancel: CancellationToken,
 ) -> Result<Summary, CaptureError> {
     init()?;
-    let windower = Windower::new(config.window.clone(), config.prompt_spec.clone())?.within(config.range);
+    let windower = Windower::new(config.window.clone(), config.prompt_spec.clone())?;
+    let windower = windower.within(config.range).seen_through(config.view.clone());
     let assembler = Arc::new(Mutex::new(ClipAssembler::new(windower, config.look_back.clone(), sink)));
     let backoff = Backoff::new(BACKOFF);
     let relay = RtspRelay::start(&config).await?;

@@ -26,6 +26,9 @@ pub struct CheckArgs {
     /// Test what it names instead of printing it: the model, the broker and every enabled camera
     #[arg(long)]
     pub probe: bool,
+    /// Write the picture of each enabled camera into this folder, masked and cropped as the model sees it: CAMERA.jpg
+    #[arg(long, value_name = "DIR", requires = "probe")]
+    pub preview: Option<PathBuf>,
 }
 
 /// What is wrong with files that the configuration names, a line each.
@@ -58,7 +61,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     }
     check_files(&loaded)?;
     if args.probe {
-        return probe::run(&loaded.config);
+        return probe::run(&loaded.config, args.preview.as_deref());
     }
     std::io::stdout().write_all(loaded.to_toml().as_bytes())?;
     Ok(())

@@ -2,7 +2,7 @@
 //! are tested at the same time, and each gets a line as soon as its result is known.
 
 use std::{
-    env,
+    env, fs,
     io::{self, Write},
     net::SocketAddr,
     path::{self, Path, PathBuf},
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use rustix::{
     fs::{Access, FsWord, PROC_SUPER_MAGIC, access, statfs},
     io::Errno,
@@ -28,13 +28,16 @@ use crate::{
     app,
     capture::{self, CameraConfig, CameraFacts, CaptureError},
     config::{self, Config},
-    describe, hub, logging,
+    describe, hub, image_file, logging,
+    look_back::LookBack,
     ownership::user,
     publish::{self, mqtt, outbox},
 };
 
 /// How long a camera may take until its first frame.
 const FIRST_FRAME_LIMIT: Duration = Duration::from_secs(15);
+/// For how long the picture of a camera is kept, which comes before the camera is closed.
+const PICTURE_LIMIT: Duration = Duration::from_secs(300);
 /// How long another program at the HTTP address may take to answer.
 const HTTP_LIMIT: Duration = Duration::from_secs(5);
 /// The most that is read of its answer, bytes.
@@ -57,20 +60,36 @@ struct ProbeResult {
     outcome: Result<String, String>,
 }
 
-/// Tests everything that `config` names and prints a line for each on standard output.
+/// Tests everything that `config` names and prints a line for each on standard output. Writes the pictures of the cameras
+/// into the folder `preview`, if there is one.
 ///
 /// # Errors
-/// When a test fails.
-pub fn run(config: &Config) -> anyhow::Result<()> {
+/// When a test fails, or the folder cannot be made.
+pub fn run(config: &Config, preview: Option<&Path>) -> anyhow::Result<()> {
     logging::init("warn", logging::Format::Auto);
+    if let Some(folder) = preview {
+        prepare(folder)?;
+    }
     let runtime = runtime()?;
-    let result = runtime.block_on(probe(config));
+    let result = runtime.block_on(probe(config, preview));
     // A pipeline that does not stop must not delay the exit.
     runtime.shutdown_background();
     result
 }
 
-async fn probe(config: &Config) -> anyhow::Result<()> {
+/// Makes the folder for pictures, unless nobody would find it.
+fn prepare(folder: &Path) -> anyhow::Result<()> {
+    if is_hidden_from_services(&path::absolute(folder)?) {
+        bail!(
+            "the sandbox of the service hides {}: name a folder below its state directory with --preview, such as \
+             /var/lib/camscribe/preview",
+            folder.display()
+        );
+    }
+    fs::create_dir_all(folder).with_context(|| format!("the folder {} cannot be made", folder.display()))
+}
+
+async fn probe(config: &Config, preview: Option<&Path>) -> anyhow::Result<()> {
     let mut probes = JoinSet::new();
     let model = config.model.clone();
     probes.spawn_blocking(move || probe_model(&model));
@@ -85,10 +104,11 @@ async fn probe(config: &Config) -> anyhow::Result<()> {
     for (id, camera) in app::enabled(config) {
         let settings = app::camera_config(id, camera, &config.pipelines);
         let permits = Arc::clone(&permits);
+        let picture = preview.map(|folder| folder.join(format!("{id}.jpg")));
         probes.spawn(async move {
             // The semaphore is never closed.
             let _permit = permits.acquire().await;
-            probe_camera(settings).await
+            probe_camera(settings, picture).await
         });
     }
     let (all, mut failed) = (probes.len(), 0);
@@ -219,10 +239,28 @@ fn can_be_state_dir(folder: &Path) -> Result<&'static str, String> {
     Ok(if existing == path { "can be written to" } else { "will be made" })
 }
 
-async fn probe_camera(settings: CameraConfig) -> ProbeResult {
+/// Opens a camera for a moment, and writes a `picture` of it.
+async fn probe_camera(settings: CameraConfig, picture: Option<PathBuf>) -> ProbeResult {
     let subject = format!("camera {}", settings.id);
-    let outcome = capture::probe(settings, FIRST_FRAME_LIMIT).await;
-    ProbeResult { subject, outcome: outcome.map(facts_text).map_err(with_advice) }
+    let newest = Arc::new(LookBack::of_newest(PICTURE_LIMIT));
+    let settings = CameraConfig { look_back: picture.is_some().then(|| Arc::clone(&newest)), ..settings };
+    let outcome = capture::probe(settings, FIRST_FRAME_LIMIT).await.map(facts_text).map_err(with_advice);
+    let (Ok(facts), Some(picture)) = (&outcome, picture) else { return ProbeResult { subject, outcome } };
+    let written = format!("{facts}; its picture is in {}", picture.display());
+    let writing = tokio::task::spawn_blocking(move || write_picture(&newest, &picture)).await;
+    let outcome = writing.unwrap_or_else(|panic| Err(panic.to_string())).map(|()| written);
+    ProbeResult { subject, outcome }
+}
+
+/// Writes the newest frame as a JPEG file.
+///
+/// # Errors
+/// Why it cannot be written.
+fn write_picture(newest: &LookBack, file: &Path) -> Result<(), String> {
+    let frames = newest.last(PICTURE_LIMIT, 1);
+    let frame = frames.first().ok_or("it has shown nothing to write as its picture: try again")?;
+    let jpeg = image_file::jpeg(frame).map_err(|error| format!("no picture can be made of it: {error}"))?;
+    fs::write(file, jpeg).map_err(|error| format!("{} cannot be written: {error}", file.display()))
 }
 
 /// What is known of a camera, as text.
@@ -269,6 +307,7 @@ fn with_advice(error: CaptureError) -> String {
         E::Busy(_) => "end the other program",
         E::Stalled { .. } => "check its uri, and try another transport",
         E::Ended(_) | E::Undecodable { .. } => "check the camera",
+        E::View { .. } => "change its crop, or the size of its pictures",
         E::Other { .. } => "RUST_LOG=debug says more",
         // The texts of these already say what to do.
         E::UnknownHost { .. }

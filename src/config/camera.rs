@@ -1,6 +1,6 @@
 //! `[cameras.<id>]`: one camera, and `[defaults]`: the keys that every camera inherits.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use super::{
     diagnostic::{ConfigError, Diagnostics},
@@ -17,6 +17,7 @@ use super::{
 use crate::{
     camera::CameraId,
     prompt_spec::{GateConfig, PromptSpec},
+    view::View,
 };
 
 /// The most windows of a camera that may be open at once, which bounds the frames that are kept.
@@ -51,6 +52,13 @@ pub const KEYS: &[Key] = &[
         Kind::Text,
         "",
         "The camera's name for people, as Home Assistant shows it; empty: the id",
+    ),
+    Key::new(
+        "crop",
+        Kind::Text,
+        "",
+        "The part of the picture that is seen: its top left and bottom right corners, in parts of the picture; empty: \
+         all of it",
     ),
     Key::new("enabled", Kind::Bool, "true", "Whether the camera is watched"),
     Key::new("username", Kind::Text, "", "The user name at an RTSP camera; empty: no login"),
@@ -163,8 +171,8 @@ pub const KEYS: &[Key] = &[
     ),
 ];
 
-/// The keys that stand in a camera's section only: `uri` and `name`.
-pub const OWN_KEYS: &[Key] = KEYS.split_at(2).0;
+/// The keys that stand in a camera's section only: `uri`, `name` and `crop`.
+pub const OWN_KEYS: &[Key] = KEYS.split_at(3).0;
 /// The keys of `[defaults]`: all of a camera but its own.
 pub const SHARED_KEYS: &[Key] = KEYS.split_at(OWN_KEYS.len()).1;
 
@@ -175,6 +183,8 @@ pub struct CameraSettings {
     pub name: Option<String>,
     /// The source of the frames.
     pub source: Source,
+    /// What of the picture is seen: `crop` and `masks`. `None`: all of it.
+    pub view: Option<Arc<View>>,
     /// Whether the camera is watched.
     pub enabled: bool,
     /// The login, from `username` and `password_file` or from the URI.
@@ -238,7 +248,7 @@ impl CameraSettings {
         self.name.as_deref().unwrap_or(id.as_str())
     }
 
-    /// The settings of a checked section, without questions and alerts; relative files are taken from `folder`.
+    /// The settings of a checked section, without view, questions and alerts; relative files are taken from `folder`.
     /// Defaults that follow from other keys are put into `section`.
     pub(super) fn read(section: &mut Section, folder: &Path, diagnostics: &mut Diagnostics) -> Self {
         check_clips(section, diagnostics);
@@ -267,6 +277,7 @@ impl CameraSettings {
         Self {
             name: section.optional("name").map(Into::into),
             source,
+            view: None,
             enabled: section.bool("enabled"),
             login,
             pipeline: section.optional("pipeline").map(Into::into),

@@ -94,6 +94,10 @@ impl<'a> NamedKey<'a> {
             sections.push((group, name));
             (group, rest) = (inner, behind);
         }
+        if group.section.is_inline {
+            sections.push((group, rest));
+            return Some(Ok(Self { sections, key: group.required }));
+        }
         let Some((name, key)) = rest.rsplit_once(SEPARATOR) else {
             let Group { noun, example, required, .. } = group;
             let before = path.strip_suffix(rest).unwrap_or_default();

@@ -37,7 +37,10 @@ pub fn not_a_section(name: &str) -> String {
 
 /// The text for a group that is no table.
 pub fn not_a_group(group: &Group) -> String {
-    let Group { noun, section, .. } = group;
+    let Group { name, noun, example, section, .. } = group;
+    if section.is_inline {
+        return format!("each {noun} has a name: write {name}.{example} = \"…\"");
+    }
     format!("each {noun} is a section of its own: write [{}] and its keys under it", section.name)
 }
 
@@ -85,16 +88,25 @@ pub fn not_declared(path: &str, name: &str, group: &Group, known: &Declared) -> 
 const EACH_CAMERA_HAS_ALERTS: &str =
     "each camera has alerts of its own: write [cameras.<id>.alerts.<name>] and their keys under it";
 
+/// The text for masks outside a camera.
+const EACH_CAMERA_HAS_MASKS: &str =
+    "each camera has masks of its own: write masks.<name> = \"…\" under [cameras.<id>]";
+
 /// The text for a key or section that people look for and that does not exist on purpose.
 fn hint_for(path: &str) -> Option<&'static str> {
     match path.strip_prefix(schema::DEFAULTS) {
         Some(".uri") => return Some("each camera needs a uri of its own: write it under [cameras.<id>]"),
         Some(".name") => return Some("each camera has a name of its own: write it under [cameras.<id>]"),
+        Some(".crop") => return Some("each camera has a crop of its own: write it under [cameras.<id>]"),
+        Some(".masks") => return Some(EACH_CAMERA_HAS_MASKS),
         Some(".alerts") => return Some(EACH_CAMERA_HAS_ALERTS),
         _ => {}
     }
     if path == schema::ALERTS.name {
         return Some(EACH_CAMERA_HAS_ALERTS);
+    }
+    if path == schema::MASKS.name {
+        return Some(EACH_CAMERA_HAS_MASKS);
     }
     (path.rsplit('.').next() == Some("password")).then_some(
         "passwords do not stand in the configuration: put it into a file of its own, readable only for \

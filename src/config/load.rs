@@ -86,15 +86,24 @@ impl Loaded {
     /// The effective configuration as TOML: every key, defaults applied, credentials masked.
     pub fn to_toml(&self) -> String {
         let section = |(schema, section): &(&SectionSchema, Section)| {
-            let line = |key: &Key| match &section.entry(key.name).value {
-                Value::Text(text) if key.name == URI.name => {
-                    format!("{} = {}\n", key.name, Value::Text(mask(text)))
-                }
-                value => format!("{} = {value}\n", key.name),
+            let value = |key: &Key| match &section.entry(key.name).value {
+                Value::Text(text) if key.name == URI.name => Value::Text(mask(text)).to_string(),
+                value => value.to_string(),
             };
-            format!("[{}]\n{}", section.path(), schema.keys.iter().map(line).collect::<String>())
+            let keys = schema.keys.iter();
+            match section.path().rsplitn(3, '.').collect::<Vec<_>>().as_slice() {
+                // It goes on with the section before it.
+                [name, table, _] if schema.is_inline => {
+                    keys.map(|key| format!("{table}.{name} = {}\n", value(key))).collect()
+                }
+                _ => {
+                    let keys = keys.map(|key| format!("{} = {}\n", key.name, value(key)));
+                    format!("\n[{}]\n{}", section.path(), keys.collect::<String>())
+                }
+            }
         };
-        self.sections.iter().map(section).collect::<Vec<_>>().join("\n")
+        let toml: String = self.sections.iter().map(section).collect();
+        toml.trim_start().into()
     }
 }
 

@@ -4,14 +4,14 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `node.rs`, `model.rs`, `mqtt.rs`, `outbox.rs`, `http.rs`, `log.rs`, `camera.rs`, `question.rs`, `alert.rs` | a section: keys, settings, checks |
+//! | `node.rs`, `model.rs`, `mqtt.rs`, `outbox.rs`, `http.rs`, `log.rs`, `camera.rs`, `question.rs`, `mask.rs`, `alert.rs` | a section: keys, settings, checks |
 //! | `login.rs`, `prompt.rs`, `secret.rs`, `pem.rs` | keys, values and files that sections share |
 //! | `rtsp_tls.rs` | whom to trust at `rtsps://` addresses |
 //! | `source/`, `test_source.rs` | what a `uri` names |
 //! | `schema.rs`, `key.rs` | every key of every section; what a key is |
 //! | `text_file.rs`, `toml_file.rs`, `fragments.rs`, `environment.rs`, `layer.rs`, `layers.rs` | the layers, and how they are merged |
 //! | `section.rs`, `value.rs`, `units.rs` | checked values: types, bounds, durations and sizes |
-//! | `named.rs` | the sections that people name: questions, cameras, alerts |
+//! | `named.rs` | the sections that people name: questions, cameras, masks, alerts |
 //! | `load.rs` | puts everything together |
 //! | `diagnostic.rs`, `hints.rs` | errors and warnings, and what to do about them |
 
@@ -28,6 +28,7 @@ mod layers;
 mod load;
 mod log;
 mod login;
+mod mask;
 mod model;
 mod mqtt;
 mod named;

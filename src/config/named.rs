@@ -1,8 +1,9 @@
-//! Reads the sections that people name: questions, cameras, and the alerts of cameras.
+//! Reads the sections that people name: questions, cameras, and the masks and alerts of cameras.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::Arc,
 };
 
 use super::{
@@ -10,14 +11,17 @@ use super::{
     camera::CameraSettings,
     diagnostic::{Diagnostics, Location},
     layers::Layers,
-    question,
+    mask, question,
     schema::{self, Group, SectionSchema},
     section::Section,
 };
-use crate::{alert::AlertRule, camera::CameraId, prompt_spec::NamedQuestion};
+use crate::{alert::AlertRule, camera::CameraId, prompt_spec::NamedQuestion, view::View};
 
 /// The most alerts of a camera.
 const MAX_ALERTS: usize = 32;
+
+/// The most masks of a camera.
+const MAX_MASKS: usize = 32;
 
 /// All of these sections, read.
 pub struct Named {
@@ -25,7 +29,7 @@ pub struct Named {
     pub questions: BTreeMap<String, NamedQuestion>,
     /// The settings of all cameras.
     pub cameras: BTreeMap<CameraId, CameraSettings>,
-    /// The checked sections: the questions', then each camera's with those of its alerts.
+    /// The checked sections: the questions', then each camera's with those of its masks and alerts.
     pub sections: Vec<(&'static SectionSchema, Section)>,
 }
 
@@ -78,7 +82,9 @@ impl<'a> Reader<'a> {
             let mut camera = CameraSettings::read(&mut section, folder, self.diagnostics);
             camera.prompt_spec.questions = question::of_camera(&section, questions, self.diagnostics);
             let path = section.path().to_owned();
+            let crop = mask::read_crop(&section, self.diagnostics);
             self.sections.push((&schema::CAMERAS.section, section));
+            camera.view = self.view(&path, View { crop, ..View::default() });
             camera.prompt_spec.alerts = self.alerts(&path, &camera.prompt_spec.questions);
             // The layers have checked it.
             if let Ok(id) = name.parse() {
@@ -86,6 +92,22 @@ impl<'a> Reader<'a> {
             }
         }
         cameras
+    }
+
+    /// What is seen of the camera whose section is at `path`: its masks are added to those of `view`.
+    fn view(&mut self, path: &str, mut view: View) -> Option<Arc<View>> {
+        let table = format!("{path}.{}", schema::MASKS.name);
+        for (count, name) in self.names(&table).into_iter().enumerate() {
+            let section = self.section(&schema::MASKS, &table, name, None);
+            if count == MAX_MASKS {
+                let location = &section.entry(mask::POLYGON.name).location;
+                self.diagnostics
+                    .error(location, format!("the camera has more than {MAX_MASKS} masks: remove some"));
+            }
+            mask::add(&section, name, &mut view, self.diagnostics);
+            self.sections.push((&schema::MASKS.section, section));
+        }
+        (!view.is_whole()).then(|| Arc::new(view))
     }
 
     /// The alerts of the camera whose section is at `path`, and which asks `questions`.

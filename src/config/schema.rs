@@ -2,7 +2,7 @@
 //! configuration that `camscribe check` prints, and the tests that compare `config/camscribe.toml` and
 //! the reference with the code all use this table.
 
-use super::{alert, camera, http, key::Key, log, model, mqtt, node, outbox, question};
+use super::{alert, camera, http, key::Key, log, mask, model, mqtt, node, outbox, question};
 use crate::camera::{CameraId, NAME_RULE, is_name};
 
 /// A section and its keys.
@@ -16,11 +16,13 @@ pub struct SectionSchema {
     pub keys: &'static [Key],
     /// The tables of sections in it.
     pub groups: &'static [Group],
+    /// Whether the value of its only key stands in its place: `masks.street = "…"`.
+    pub is_inline: bool,
 }
 
 impl SectionSchema {
     const fn new(name: &'static str, doc: &'static str, keys: &'static [Key]) -> Self {
-        Self { name, doc, keys, groups: &[] }
+        Self { name, doc, keys, groups: &[], is_inline: false }
     }
 
     /// The key of this name.
@@ -108,7 +110,24 @@ pub const CAMERAS: Group = Group {
         name: "cameras.<id>",
         doc: "One camera; its name is a level of its topics",
         keys: camera::KEYS,
-        groups: &[ALERTS],
+        groups: &[MASKS, ALERTS],
+        is_inline: false,
+    },
+};
+
+/// The masks of a camera.
+pub const MASKS: Group = Group {
+    name: "masks",
+    noun: "mask",
+    example: "street",
+    required: mask::POLYGON.name,
+    required_example: "0,0 1,0 1,0.4 0,0.4",
+    section: SectionSchema {
+        name: "cameras.<id>.masks",
+        doc: "What is black of the picture of the camera: polygons, by name",
+        keys: mask::KEYS,
+        groups: &[],
+        is_inline: true,
     },
 };
 
@@ -136,7 +155,7 @@ pub fn camera_path(id: &CameraId) -> String {
 
 /// All sections, in the order of the reference: [`SECTIONS`], then those of the groups.
 pub fn all() -> impl Iterator<Item = &'static SectionSchema> {
-    SECTIONS.iter().chain([&QUESTIONS.section, &CAMERAS.section, &ALERTS.section])
+    SECTIONS.iter().chain([&QUESTIONS.section, &CAMERAS.section, &MASKS.section, &ALERTS.section])
 }
 
 /// The table of this name among [`GROUPS`].

@@ -4,11 +4,15 @@
 use std::{io, path::Path};
 
 use ::config::{Value, ValueKind};
-use toml::de::{DeTable, DeValue};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
 
 use super::{
     diagnostic::{Diagnostics, Location},
     hints,
+    key::Key,
     layer::Layer,
     schema::{self, Group, SectionSchema},
     text_file, value,
@@ -71,6 +75,12 @@ impl Reader<'_> {
             let location = self.location(name.span().start, &path_of_section);
             match (group.check_name(written), value.get_ref().as_table()) {
                 (Err(why), _) => self.diagnostics.error(&location, why),
+                (Ok(()), _) if group.section.is_inline => {
+                    if group.section.keys.iter().all(|key| self.key(&path_of_section, key, value, &location))
+                    {
+                        self.layer.declare(path_of_section);
+                    }
+                }
                 (Ok(()), None) => {
                     self.diagnostics.error(&location, hints::not_in_group(path, written, group));
                 }
@@ -99,11 +109,16 @@ impl Reader<'_> {
                 self.diagnostics.error(&location, hints::unknown_key(path, written, section));
                 continue;
             };
-            match value_of(value.get_ref(), &location) {
-                Ok(value) => self.layer.set(path, key.name, value),
-                Err(found) => self.diagnostics.error(&location, value::mismatch(key.kind, &found)),
-            }
+            self.key(path, key, value, &location);
         }
+    }
+
+    /// Reads a value of the section at `path`. Returns whether some key can have such a value.
+    fn key(&mut self, path: &str, key: &Key, value: &Spanned<DeValue<'_>>, location: &Location) -> bool {
+        let value = value_of(value.get_ref(), location);
+        let value =
+            value.map_err(|found| self.diagnostics.error(location, value::mismatch(key.kind, &found)));
+        value.map(|value| self.layer.set(path, key.name, value)).is_ok()
     }
 
     fn syntax_error(&mut self, error: &toml::de::Error) {

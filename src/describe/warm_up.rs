@@ -55,6 +55,7 @@ pub(super) fn grey_clip() -> Result<Clip, BadCameraId> {
         duration: Duration::from_secs(1),
         frames: vec![frame],
         gap: false,
+        view: None,
         prompt_spec: Arc::new(PromptSpec::new("What is this?", 1)),
     })
 }

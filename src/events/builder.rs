@@ -14,7 +14,7 @@ use crate::{
     camera::CameraId,
     clip::Clip,
     describe::worker::{Answer, Outcome, QueueTiming},
-    event::{ClipInfo, Dropped, Event, EventKind, FrameInfo, ModelInfo, SCHEMA, Timing, Tokens},
+    event::{ClipInfo, Dropped, Event, EventKind, FrameInfo, ModelInfo, SCHEMA, Timing, Tokens, ViewInfo},
 };
 
 /// Makes the events of one node and model.
@@ -101,6 +101,7 @@ impl EventBuilder {
             alerts: BTreeMap::new(),
             repeats: Some(last.id),
             clip: clip_info(clip),
+            view: view_info(clip),
             tokens: Tokens::default(),
             timing_ms: Timing {
                 queued: millis(timing.queued),
@@ -136,6 +137,7 @@ impl EventBuilder {
             alerts: BTreeMap::new(),
             repeats: None,
             clip: clip_info(clip),
+            view: view_info(clip),
             prompt,
             finish_reason,
             model: self.model.clone(),
@@ -172,6 +174,10 @@ fn clip_info(clip: &Clip) -> ClipInfo {
         height,
         gap: clip.gap,
     }
+}
+
+fn view_info(clip: &Clip) -> Option<ViewInfo> {
+    clip.view.as_deref().map(ViewInfo::from)
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -229,6 +235,7 @@ mod tests {
             duration: Duration::from_secs(1),
             frames: vec![frame],
             gap: false,
+            view: None,
             prompt_spec: Arc::new(PromptSpec::new("What?", 1)),
         };
         let timing = QueueTiming { queued_at: Instant::now(), queued: Duration::ZERO, dropped_before };

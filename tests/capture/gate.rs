@@ -8,6 +8,7 @@ use camscribe::{
     frame::{Clock, Frame},
     gate::Fingerprint,
     prompt_spec::{GateConfig, PromptSpec},
+    view::View,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
@@ -140,6 +141,7 @@ fn clip(start: DateTime<Utc>, frames: Vec<Frame>, gate: Option<GateConfig>) -> C
         duration: Duration::from_secs(8),
         frames,
         gap: false,
+        view: None,
         prompt_spec: Arc::new(PromptSpec { gate, ..PromptSpec::new("What happens?", 8) }),
     }
 }
@@ -252,6 +254,20 @@ fn a_still_scene_is_described_again_after_the_heartbeat_and_when_the_prompt_chan
     assert!(!fingerprint(999, prompt_spec.clone()).repeats(&described), "nobody knows how long ago that was");
     let other = PromptSpec { prompt: "Is it raining?".into(), ..prompt_spec };
     assert!(!fingerprint(1010, other).repeats(&described));
+}
+
+#[test]
+fn a_scene_is_described_again_when_another_part_of_it_is_seen() {
+    let frames = STEADY.record(&[scene(1)], &mut Chance(1));
+    let fingerprint = |seconds, crop: Option<&str>| {
+        let start = DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds);
+        let view = crop.map(|crop| Arc::new(View { crop: crop.parse().ok(), ..View::default() }));
+        Fingerprint::of(&Clip { view, ..clip(start, frames.clone(), gate(10)) }).unwrap()
+    };
+    let described = fingerprint(0, Some("0,0 1,0.5"));
+    assert!(fingerprint(8, Some("0,0 1,0.5")).repeats(&described));
+    assert!(!fingerprint(8, Some("0,0 1,0.6")).repeats(&described));
+    assert!(!fingerprint(8, None).repeats(&described) && !described.repeats(&fingerprint(0, None)));
 }
 
 #[test]

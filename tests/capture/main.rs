@@ -18,6 +18,7 @@ mod colours;
 mod gate;
 mod gate_videos;
 mod hostile_cameras;
+mod masks;
 mod odd_files;
 mod overload;
 mod queue;

@@ -44,6 +44,7 @@ fn clip(name: &str, seq: u64) -> Clip {
         duration: Duration::from_secs(8),
         frames: Vec::new(),
         gap: false,
+        view: None,
         prompt_spec: Arc::new(PromptSpec::new("", 1)),
     }
 }

@@ -24,6 +24,9 @@ fn the_environment_is_read_by_each_keys_type_and_errors_name_the_variable() {
         ("CAMSCRIBE__CAMERAS__PROCH__FRAMES", "4", "there is no camera proch; did you mean porch?"),
         ("CAMSCRIBE__CAMERAS__PÖRCH__URI", "/x.mp4", "cannot name a camera"),
         ("CAMSCRIBE__MQTT__URL", "mqtt://me:hunter2@h", "holds credentials"),
+        ("CAMSCRIBE__CAMERAS__PORCH__CROP", "0,0", "a crop has two"),
+        ("CAMSCRIBE__CAMERAS__PORCH__MASKS__STREET", "0,0 1,0", "has 2 corners"),
+        ("CAMSCRIBE__CAMERAS__PROCH__MASKS__STREET", "0,0 1,0 1,1", "did you mean porch?"),
     ] {
         let answer = Check::of(PORCH).env(variable, value).run();
         assert_eq!(answer.code, Some(78), "{variable}: {answer:?}");
@@ -35,7 +38,9 @@ fn the_environment_is_read_by_each_keys_type_and_errors_name_the_variable() {
 
 #[test]
 fn the_environment_overrides_the_file_and_can_name_any_camera() {
-    let toml = format!("{PORCH}[cameras.front-door]\nuri = \"/a.mp4\"\nframes = 3\n[model]\nmax_batch = 4\n");
+    let toml = format!(
+        "{PORCH}[cameras.front-door]\nuri = \"/a.mp4\"\nframes = 3\nmasks.way-in = \"0,0 1,0 1,0.1\"\n[model]\nmax_batch = 4\n"
+    );
     let toml = Check::of(&toml)
         .env("CAMSCRIBE__MODEL__MAX_BATCH", "5")
         .env("CAMSCRIBE__DEFAULTS__ENABLED", "false")
@@ -43,6 +48,9 @@ fn the_environment_overrides_the_file_and_can_name_any_camera() {
         .env("CAMSCRIBE__CAMERAS__FRONT_DOOR__URI", "/b.mp4")
         .env("CAMSCRIBE__CAMERAS__YARD__URI", "test://smpte")
         .env("CAMSCRIBE__CAMERAS__YARD__ENABLED", "true")
+        .env("CAMSCRIBE__CAMERAS__FRONT_DOOR__CROP", "0,0 1,0.5")
+        .env("CAMSCRIBE__CAMERAS__FRONT_DOOR__MASKS__WAY_IN", "0,0,1,0,1,0.2")
+        .env("CAMSCRIBE__CAMERAS__YARD__MASKS__STREET", "0,0 1,0 1,0.4 0,0.4")
         .env("CAMSCRIBE_OTHER", "is not ours")
         .run()
         .toml();
@@ -53,6 +61,9 @@ fn the_environment_overrides_the_file_and_can_name_any_camera() {
     assert!(cameras["front-door"]["uri"].as_str().unwrap().ends_with("/b.mp4"));
     assert_eq!(cameras["porch"]["enabled"].as_bool(), Some(false));
     assert_eq!(cameras["yard"]["enabled"].as_bool(), Some(true));
+    assert_eq!(cameras["front-door"]["crop"].as_str(), Some("0,0 1,0.5"));
+    assert_eq!(cameras["front-door"]["masks"]["way-in"].as_str(), Some("0,0,1,0,1,0.2"));
+    assert_eq!(cameras["yard"]["masks"]["street"].as_str(), Some("0,0 1,0 1,0.4 0,0.4"));
 }
 
 #[test]
@@ -92,7 +103,7 @@ fn a_variable_with_a_single_underscore_is_reported_as_ignored() {
 #[test]
 fn the_output_of_check_is_a_configuration_with_the_same_output() {
     let first =
-        Check::of(&format!("{PORCH}window = \"1m30s\"\nprompt = \"two\\nlines, a \\\"quote\\\"\"\n")).run();
+        Check::of(&format!("{PORCH}window = \"1m30s\"\nmasks.street = \"0,0 1,0 1,0.4\"\nprompt = \"two\\nlines, a \\\"quote\\\"\"\n")).run();
     first.toml();
     let second = Check::of(&first.out).run();
     assert_eq!(first.out, second.out);

@@ -36,6 +36,7 @@ mod end_to_end;
 mod forget;
 mod load;
 mod log;
+mod masks;
 mod probe;
 mod pull;
 mod questions;

@@ -72,11 +72,12 @@ fn configuration_md_lists_every_key_with_its_default_and_bounds() {
             listed.insert((heading.trim_matches(['[', ']']), key), (default, row[2]));
         }
     }
-    for SectionSchema { name, keys, .. } in schema::all() {
+    for SectionSchema { name, keys, is_inline, .. } in schema::all() {
         // The page names the keys that a camera shares with [defaults] once.
         let is_shared = |key: &&Key| *name == schema::CAMERAS.section.name && shared.contains(&key.name);
         for key in keys.iter().filter(|key| !is_shared(key)) {
-            known.insert((*name, key.name), (key.default.unwrap_or("required"), key.kind.to_string()));
+            let written = if *is_inline { "<name>" } else { key.name };
+            known.insert((*name, written), (key.default.unwrap_or("required"), key.kind.to_string()));
         }
     }
     assert_same("configuration.md", listed.keys().collect(), known.keys().collect());

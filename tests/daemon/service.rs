@@ -321,6 +321,7 @@ fn clip() -> Clip {
             original: None,
         }],
         gap: false,
+        view: None,
         prompt_spec: Arc::new(PromptSpec::new("What?", 1)),
     }
 }

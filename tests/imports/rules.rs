@@ -35,6 +35,7 @@ pub const LAYERS: &[&[&str]] = &[
         "resize",
         "retry",
         "tls",
+        "view",
     ],
     &["calibration", "frame", "hub", "lifecycle", "shutdown"],
     &["prompt_spec"],

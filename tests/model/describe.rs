@@ -61,6 +61,7 @@ fn clip(frames: u64, width: u32, height: u32) -> Clip {
         duration: Duration::from_secs(frames),
         frames: (0..frames).map(frame).collect(),
         gap: false,
+        view: None,
         prompt_spec: Arc::new(PromptSpec::new("What moves?", 12)),
     }
 }

@@ -85,6 +85,7 @@ fn clip(camera: &str, seq: u64, grey: u8, gate: Option<GateConfig>) -> Clip {
         duration: Duration::from_secs(8 + seq),
         frames: vec![frame.clone(), frame],
         gap: false,
+        view: None,
         prompt_spec: Arc::new(PromptSpec { gate, ..PromptSpec::new("What happens?", 8) }),
     }
 }

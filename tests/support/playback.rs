@@ -28,6 +28,7 @@ pub fn camera(uri: &str) -> CameraConfig {
         login,
         pipeline: None,
         pipelines_dir: None,
+        view: None,
         scaling: None,
         sampling: FrameSampling::Auto,
         clock: ClockChoice::Auto,

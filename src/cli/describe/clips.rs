@@ -141,6 +141,7 @@ pub fn describe_whole_file(
         start_pts: Duration::ZERO,
         duration,
         gap: false,
+        view: None,
         prompt_spec: Arc::new(job.settings.prompt_spec.clone()),
         frames,
     };
@@ -193,6 +194,7 @@ pub fn describe_images(
         duration: Duration::ZERO,
         frames,
         gap: false,
+        view: None,
         prompt_spec: Arc::new(PromptSpec { prompt, ..job.settings.prompt_spec.clone() }),
     };
     let request = Request { messages: vec![Message { role: Role::User, content }], ..Request::from(&clip) };

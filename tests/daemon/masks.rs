@@ -1,0 +1,163 @@
+//! What a mask hides leaves camscribe by no way: a red circle stands under it, and nothing red, in pixels or words, is in
+//! any message, answer, log line or file.
+
+use std::{fs, path::Path, process::Command};
+
+use image::RgbImage;
+use serde_json::{Value, json};
+
+use crate::support::{
+    api::exchange,
+    broker::{Mosquitto, Received, Subscriber},
+    daemon::{Daemon, camscribe},
+};
+
+/// The circle stands in the left half, a square moves up in the right one.
+const SCENE: &str =
+    "[cameras.porch]\nuri = \"test://shapes?object=red-circle-still&object=blue-square-up&period=2s\"\n";
+/// Hides the left half.
+const MASK: &str = "masks.garden = \"0,0,0.48,0,0.48,1,0,1\"\n";
+const DESCRIPTION: &str = "camscribe/edge1/porch/description";
+const SNAPSHOT: &str = "camscribe/edge1/porch/snapshot";
+
+fn toml(port: u16, cameras: &[&str]) -> String {
+    format!(
+        r#"
+        node.id = "edge1"
+        model.id = "shapes"
+        mqtt.url = "mqtt://127.0.0.1:{port}"
+        log.level = "debug"
+        defaults = {{ window = "2s", frames = 8, prompt = "Describe what happens in this video.", change_threshold = 0 }}
+        {}"#,
+        cameras.concat()
+    )
+}
+
+fn is_red(image: &RgbImage) -> bool {
+    image.pixels().any(|pixel| pixel[0] > pixel[1].max(pixel[2]).saturating_add(40))
+}
+
+fn is_blue(image: &RgbImage) -> bool {
+    image.pixels().any(|pixel| pixel[2] > pixel[0].max(pixel[1]).saturating_add(40))
+}
+
+/// The pictures that messages carry, found by how JPEG begins.
+fn pictures(messages: &[Received]) -> Vec<RgbImage> {
+    let jpegs = messages.iter().filter(|message| message.payload.starts_with(&[0xff, 0xd8, 0xff]));
+    jpegs.map(|message| image::load_from_memory(&message.payload).unwrap().into_rgb8()).collect()
+}
+
+/// Whether a text has a word for what is hidden.
+fn names_it(text: &str) -> bool {
+    text.contains("red ") || text.contains("circle")
+}
+
+fn ask(daemon: &Daemon) -> (u16, Value) {
+    let question =
+        json!({"question": "Describe what happens in this video.", "last": "2s", "max_tokens": 24});
+    let body = question.to_string();
+    let reply = exchange(&daemon.http_address(), "POST", "/api/cameras/porch/ask", "", body.as_bytes());
+    (reply.status, reply.json())
+}
+
+/// Runs `check --probe --preview` with the daemon's configuration. Returns the picture of the camera and what was printed.
+fn preview(home: &Path) -> (RgbImage, String) {
+    let mut command: Command = camscribe(home);
+    command.args(["check", "--config", "camscribe.toml", "--probe", "--preview", "seen/here"]);
+    let output = command.current_dir(home).output().unwrap();
+    let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    let picture = image::open(home.join("seen/here/porch.jpg"));
+    (picture.unwrap_or_else(|error| panic!("{error}: {printed}")).into_rgb8(), printed)
+}
+
+#[test]
+fn a_red_circle_under_a_mask_is_in_nothing_that_leaves() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "#");
+    let crop = "crop = \"0,0.1 1,1\"\n";
+    let daemon = Daemon::start(&toml(broker.port(), &[SCENE, crop, MASK]));
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        seen.extend(subscriber.until(|message| message.topic == DESCRIPTION));
+    }
+    seen.extend(subscriber.until(|message| message.topic == SNAPSHOT));
+
+    let events: Vec<Value> = seen.iter().filter(|m| m.topic == DESCRIPTION).map(Received::json).collect();
+    for event in &events {
+        assert_eq!(event["view"], json!({"crop": "0,0.1 1,1", "masks": ["garden"]}));
+        assert_eq!((&event["clip"]["width"], &event["clip"]["height"]), (&json!(640), &json!(324)));
+        assert!(event["description"].as_str().unwrap().contains("blue"), "{event}");
+    }
+    let pictures = pictures(&seen);
+    assert!(!pictures.is_empty());
+    for picture in &pictures {
+        assert_eq!(picture.dimensions(), (640, 324));
+        assert!(is_blue(picture) && !is_red(picture));
+    }
+    let (status, answer) = ask(&daemon);
+    assert_eq!(status, 200, "{answer}");
+    let (picture, printed) = preview(daemon.home.path());
+    assert!(picture.dimensions() == (640, 324) && is_blue(&picture) && !is_red(&picture), "{printed}");
+    assert!(printed.contains("camera porch: video of 640x324"), "{printed}");
+    assert!(printed.contains("its picture is in seen/here/porch.jpg"), "{printed}");
+
+    let metrics = daemon.get("/metrics").1;
+    let (code, log) = daemon.stop();
+    assert_eq!(code, Some(0), "{log}");
+    let is_text = |message: &&Received| !message.payload.starts_with(&[0xff, 0xd8, 0xff]);
+    let texts =
+        seen.iter().filter(is_text).map(Received::text).chain([answer.to_string(), metrics, log, printed]);
+    for text in texts {
+        // The address of the source may be told.
+        assert!(!names_it(&text.replace("red-circle-still", "")), "{text}");
+    }
+}
+
+#[test]
+fn after_a_reload_that_adds_a_mask_nothing_of_before_is_seen() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "camscribe/#");
+    let daemon = Daemon::start(&toml(broker.port(), &[SCENE]));
+    let before = subscriber.until(|message| message.topic == DESCRIPTION);
+    let event = before.last().unwrap().json();
+    assert!(names_it(event["description"].as_str().unwrap()) && event.get("view").is_none(), "{event}");
+    let is_masked = |message: &Received| message.topic == DESCRIPTION && message.json().get("view").is_some();
+
+    daemon.reload(&toml(broker.port(), &[SCENE, MASK]));
+    daemon.logged("the configuration is active: started: porch");
+    // Its old frames are forgotten, and new ones come a moment later.
+    let (_, answer) = ask(&daemon);
+    assert!(!names_it(&answer.to_string()), "{answer}");
+    let after = subscriber.until(is_masked);
+    let event = after.last().unwrap().json();
+    assert_eq!((&event["type"], &event["view"]), (&json!("description"), &json!({"masks": ["garden"]})));
+    assert!(!names_it(event["description"].as_str().unwrap()), "{event}");
+    let next = subscriber.until(|message| message.topic == SNAPSHOT && !message.retained);
+    assert!(pictures(&next).last().is_some_and(|picture| is_blue(picture) && !is_red(picture)));
+    let (_, answer) = ask(&daemon);
+    assert!(!names_it(&answer.to_string()), "{answer}");
+
+    // A mistake in a mask changes nothing.
+    daemon.reload(&toml(broker.port(), &[SCENE, "masks.garden = \"0,0 1,0\"\n"]));
+    daemon.logged("cameras.porch.masks.garden: has 2 corners: a polygon has at least 3");
+    let event = subscriber.until(|message| message.topic == DESCRIPTION).pop().unwrap().json();
+    assert_eq!(event["view"]["masks"], json!(["garden"]));
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
+fn a_preview_needs_a_probe_and_a_folder() {
+    let home = tempfile::TempDir::new().unwrap();
+    fs::write(home.path().join("c.toml"), "[cameras.porch]\nuri = \"test://smpte\"\n").unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = camscribe(home.path());
+        let output =
+            command.args(["check", "--config", "c.toml"]).args(arguments).current_dir(home.path()).output();
+        let output = output.unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, error) = run(&["--preview", "x"]);
+    assert!(code == Some(2) && error.contains("--probe"), "{error}");
+    let (code, error) = run(&["--probe", "--preview", "c.toml/x"]);
+    assert!(code == Some(1) && error.contains("the folder c.toml/x cannot be made: "), "{error}");
+}

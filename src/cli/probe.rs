@@ -79,7 +79,8 @@ pub fn run(config: &Config, preview: Option<&Path>) -> anyhow::Result<()> {
 
 /// Makes the folder for pictures, unless nobody would find it.
 fn prepare(folder: &Path) -> anyhow::Result<()> {
-    if is_hidden_from_services(&path::absolute(folder)?) {
+    // systemd sets it for what it runs (systemd.exec(5)).
+    if env::var_os("INVOCATION_ID").is_some() && is_hidden_from_services(&path::absolute(folder)?) {
         bail!(
             "the sandbox of the service hides {}: name a folder below its state directory with --preview, such as \
              /var/lib/camscribe/preview",

@@ -58,11 +58,11 @@ fn part_within((a, b): (Corner, Corner), top: f64, bottom: f64) -> Option<(f64, 
 }
 
 /// From where to where the inside of a polygon reaches at a height.
-fn inside(polygon: &[Corner], height: f64) -> impl Iterator<Item = (f64, f64)> + use<> {
+fn inside(polygon: &[Corner], height: f64) -> Vec<(f64, f64)> {
     let crosses = |(a, b): &(Corner, Corner)| (a.1 <= height) != (b.1 <= height);
     let at = |(a, b): (Corner, Corner)| a.0 + (height - a.1) / (b.1 - a.1) * (b.0 - a.0);
     let mut crossings: Vec<f64> = edges(polygon).filter(crosses).map(at).collect();
     crossings.sort_by(f64::total_cmp);
     let (pairs, _) = crossings.as_chunks::<2>();
-    pairs.to_vec().into_iter().map(|[from, to]| (from, to))
+    pairs.iter().map(|[from, to]| (*from, *to)).collect()
 }

@@ -64,7 +64,7 @@ fn ask(daemon: &Daemon) -> (u16, Value) {
 fn preview(home: &Path) -> (RgbImage, String) {
     let mut command: Command = camscribe(home);
     command.args(["check", "--config", "camscribe.toml", "--probe", "--preview", "seen/here"]);
-    let output = command.current_dir(home).output().unwrap();
+    let output = command.current_dir(home).env_remove("INVOCATION_ID").output().unwrap();
     let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     let picture = image::open(home.join("seen/here/porch.jpg"));
     (picture.unwrap_or_else(|error| panic!("{error}: {printed}")).into_rgb8(), printed)
@@ -151,8 +151,8 @@ fn a_preview_needs_a_probe_and_a_folder() {
     fs::write(home.path().join("c.toml"), "[cameras.porch]\nuri = \"test://smpte\"\n").unwrap();
     let run = |arguments: &[&str]| {
         let mut command = camscribe(home.path());
-        let output =
-            command.args(["check", "--config", "c.toml"]).args(arguments).current_dir(home.path()).output();
+        command.env_remove("INVOCATION_ID").args(["check", "--config", "c.toml"]).args(arguments);
+        let output = command.current_dir(home.path()).output();
         let output = output.unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };

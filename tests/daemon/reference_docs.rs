@@ -125,7 +125,9 @@ fn fields(schema: &Value, whole: &Value, path: &str, found: &mut BTreeSet<String
     if schema["additionalProperties"].is_object() {
         fields(&schema["additionalProperties"], whole, &format!("{path}.<name>"), found);
     }
-    for variant in schema["oneOf"].as_array().into_iter().flatten() {
+    // Kinds of an object, and what may be absent.
+    let variants = ["oneOf", "anyOf"].into_iter().filter_map(|any| schema[any].as_array());
+    for variant in variants.flatten() {
         fields(variant, whole, path, found);
     }
     for (name, field) in schema["properties"].as_object().into_iter().flatten() {

@@ -1,5 +1,5 @@
-//! Still images: files and bytes in, RGB pixels out, turned as their metadata says; frames in, JPEG out. What is behind an alpha channel is
-//! shown as it is, as the reference does (Pillow's `convert("RGB")`).
+//! Still images: files and bytes in, RGB pixels out, turned as their metadata says; frames in, JPEG out. What is behind an
+//! alpha channel is shown as it is, as the reference does (Pillow's `convert("RGB")`).
 
 use std::{
     fs,

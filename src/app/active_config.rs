@@ -186,6 +186,8 @@ impl ActiveConfig {
         let stopping: Vec<_> = change.removed.iter().chain(&change.disabled).chain(&change.started).collect();
         cameras.stop(&stopping).await;
         change.removed.iter().for_each(|id| deps.reporter.remove(id));
+        let seen_anew = deps.views.set(&new);
+        seen_anew.iter().for_each(|id| deps.reporter.forget_snapshot(id));
         deps.reporter.set_profiles(camera_profiles(&new));
         change.disabled.iter().for_each(|id| deps.reporter.disable(id));
         if let Some((prepared, old_topics)) = broker {

@@ -173,6 +173,11 @@ impl Asks {
                 None => return Err(Refusal::Unavailable("camscribe is being stopped".into())),
             }
         };
+        let now = self.lock().get(camera).map(|askable| Arc::clone(&askable.frames));
+        if now.is_none_or(|frames| !Arc::ptr_eq(&frames, &askable.frames)) {
+            // Its frames may show what is not to be seen any more.
+            return Err(offline("was started again meanwhile".into()));
+        }
         let Description { text, labels, finish_reason, tokens, .. } = description;
         let answer = prepared.decision.as_ref().and_then(|decision| answer(decision, None, &labels, model));
         let frames = &prepared.frames;

@@ -2,6 +2,7 @@
 
 use super::deps::WorkerDeps;
 use crate::{
+    answer::DescribeError,
     describe::worker::Outcome,
     event::{Event, EventKind},
     events::EventBuilder,
@@ -11,8 +12,14 @@ use crate::{
     publish::outbox::Message,
 };
 
-/// Makes the event of a clip, counts it and puts it into the outbox with a snapshot.
-pub fn deliver(outcome: Outcome, events: &mut EventBuilder, deps: &WorkerDeps) {
+/// Makes the event of a clip, counts it and puts it into the outbox with a snapshot. Nothing leaves of a clip that shows
+/// what is not to be seen any more.
+pub fn deliver(mut outcome: Outcome, events: &mut EventBuilder, deps: &WorkerDeps) {
+    let views = deps.views.current();
+    if !views.allow(&outcome.clip) {
+        let why = "crop or masks of its camera have changed since it was captured";
+        outcome.answer = Err(DescribeError::Request(why.into()));
+    }
     let (clip, event) = events.build(outcome);
     let camera = &clip.camera;
     let event = match event {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{asks::Asks, status_reporter::StatusReporter};
+use super::{asks::Asks, status_reporter::StatusReporter, views::Views};
 use crate::{
     event::ModelInfo, lifecycle::Lifecycle, metrics::Metrics, publish::outbox::Outbox, queue::ClipQueue,
     resize::FrameScaling,
@@ -19,6 +19,8 @@ pub struct WorkerDeps {
     pub metrics: Arc<Metrics>,
     /// Monitors the thread.
     pub lifecycle: Arc<Lifecycle>,
+    /// What may be seen of the cameras.
+    pub views: Arc<Views>,
 }
 
 /// What every camera uses.
@@ -30,6 +32,8 @@ pub struct CameraDeps {
     pub reporter: Arc<StatusReporter>,
     /// Asks about what they show now.
     pub asks: Arc<Asks>,
+    /// What may be seen of them.
+    pub views: Arc<Views>,
     /// Counts the clips.
     pub metrics: Arc<Metrics>,
     /// The model that describes them.

@@ -12,6 +12,7 @@
 //! | `active_config.rs`, `config_change.rs`, `overrides.rs`, `reload.rs` | what may change while the daemon runs |
 //! | `status_reporter.rs`, `retained_topics.rs` | what is published about node and cameras |
 //! | `monitoring.rs`, `questions.rs` | what the HTTP server answers, and what it puts to the model |
+//! | `views.rs` | what may be seen of the cameras |
 //! | `asks.rs` | questions about what a camera shows now |
 //! | `video_file.rs` | videos that a question is about |
 //! | `deps.rs` | what the model's thread and the cameras use |
@@ -36,6 +37,7 @@ mod settings;
 mod state_file;
 mod status_reporter;
 mod video_file;
+mod views;
 mod worker;
 
 pub use load::load_model;

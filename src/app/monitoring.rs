@@ -25,7 +25,7 @@ pub fn status_source(
     reporter: &Arc<StatusReporter>,
     inboxes: &Inboxes,
 ) -> http::StatusSource {
-    let WorkerDeps { queue, outbox, metrics, lifecycle } = deps.clone();
+    let WorkerDeps { queue, outbox, metrics, lifecycle, .. } = deps.clone();
     let (reporter, inboxes, health) = (Arc::clone(reporter), inboxes.clone(), Arc::clone(&lifecycle));
     http::StatusSource {
         metrics: Box::new(move |format| {

@@ -75,6 +75,7 @@ pub async fn run(
     };
     // A start that fails changes nothing.
     active.forget_removed();
+    let in_part = parts.worker.views.set(active.config());
     parts.reporter.set_profiles(camera_profiles(active.config()));
     for (id, _) in active.config().cameras.iter().filter(|(_, camera)| !camera.enabled) {
         parts.reporter.disable(id);
@@ -87,6 +88,8 @@ pub async fn run(
     parts.serve_clients(&model);
     parts.asks.set_model(model.info.clone());
     parts.reporter.open(prepared, model.info, model.gpu, active.config().cameras.keys());
+    // What is there of them may be of before they had a crop or masks.
+    in_part.iter().for_each(|id| parts.reporter.forget_snapshot(id));
 
     let lifecycle = Arc::clone(&parts.worker.lifecycle);
     let mut main_loop = MainLoop { active, reload, commands: inboxes.commands, deps, lifecycle, access };
@@ -160,7 +163,7 @@ impl Parts {
             Arc::clone(&lifecycle),
             Arc::clone(&metrics),
         );
-        let worker = WorkerDeps { queue, outbox, metrics, lifecycle };
+        let worker = WorkerDeps { queue, outbox, metrics, lifecycle, views: Arc::default() };
         Ok(Self { worker, reporter, asks: Arc::new(asks), client_model: Arc::default() })
     }
 
@@ -219,6 +222,7 @@ impl Parts {
             queue: Arc::clone(&self.worker.queue),
             reporter: Arc::clone(&self.reporter),
             asks: Arc::clone(&self.asks),
+            views: Arc::clone(&self.worker.views),
             metrics: Arc::clone(&self.worker.metrics),
             model: model.info.clone(),
             frame_scaling: model.frame_scaling,

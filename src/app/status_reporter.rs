@@ -200,6 +200,14 @@ impl StatusReporter {
         }
     }
 
+    /// Removes the snapshot of a camera, here and at the broker.
+    pub fn forget_snapshot(&self, id: &CameraId) {
+        self.outbox.keep_snapshots(|camera| camera != id);
+        if let Some(publisher) = &self.lock().publisher {
+            publisher.erase_snapshot(id);
+        }
+    }
+
     /// Removes a camera, here and at the broker.
     pub fn remove(&self, id: &CameraId) {
         self.outbox.keep_snapshots(|camera| camera != id);

@@ -123,9 +123,11 @@ pub(super) async fn run_once(
         }
         Err(Fault::Reported(error)) => explain(&config.source, error, &events.missing_plugins(), position),
     };
-    let error = match failure {
-        Some(failure) => failure,
-        None => find_network_cause(&config.source, probes.take_fault().unwrap_or(fault)).await,
+    // What the probes found is final: what else fails then is no reason to try again.
+    let error = match (probes.take_fault(), failure) {
+        (Some(found), _) => found,
+        (None, Some(failure)) => failure,
+        (None, None) => find_network_cause(&config.source, fault).await,
     };
     RunResult { end: Err(error), uptime, hanging }
 }

@@ -356,6 +356,10 @@ impl StreamProbes {
         let frame = Frame { camera, captured_at, clock, pts, width, height, rgb, original: None };
         let frame = self.scale_down(frame);
         let mut assembler = lock(&self.assembler);
+        // Perhaps since: the camera may have been started again, with other masks.
+        if self.is_closed() {
+            return Err(gst::FlowError::Eos);
+        }
         let report = assembler.push(frame);
         self.over.store(assembler.is_over(), Ordering::Relaxed);
         self.report_windows(report, warning);

@@ -5,6 +5,7 @@ use std::{
     env, fs,
     io::{self, Write},
     net::SocketAddr,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{self, Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -87,7 +88,8 @@ fn prepare(folder: &Path) -> anyhow::Result<()> {
             folder.display()
         );
     }
-    fs::create_dir_all(folder).with_context(|| format!("the folder {} cannot be made", folder.display()))
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.with_context(|| format!("the folder {} cannot be made", folder.display()))
 }
 
 async fn probe(config: &Config, preview: Option<&Path>) -> anyhow::Result<()> {
@@ -243,6 +245,14 @@ fn can_be_state_dir(folder: &Path) -> Result<&'static str, String> {
 /// Opens a camera for a moment, and writes a `picture` of it.
 async fn probe_camera(settings: CameraConfig, picture: Option<PathBuf>) -> ProbeResult {
     let subject = format!("camera {}", settings.id);
+    // One of an earlier run would be taken for what is seen now.
+    if let Some(old) = &picture
+        && let Err(error) = fs::remove_file(old)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        let outcome = Err(format!("{} cannot be removed: {error}", old.display()));
+        return ProbeResult { subject, outcome };
+    }
     let newest = Arc::new(LookBack::of_newest(PICTURE_LIMIT));
     let settings = CameraConfig { look_back: picture.is_some().then(|| Arc::clone(&newest)), ..settings };
     let outcome = capture::probe(settings, FIRST_FRAME_LIMIT).await.map(facts_text).map_err(with_advice);
@@ -253,7 +263,7 @@ async fn probe_camera(settings: CameraConfig, picture: Option<PathBuf>) -> Probe
     ProbeResult { subject, outcome }
 }
 
-/// Writes the newest frame as a JPEG file.
+/// Writes the newest frame as a JPEG file, which only its owner can read.
 ///
 /// # Errors
 /// Why it cannot be written.
@@ -261,7 +271,10 @@ fn write_picture(newest: &LookBack, file: &Path) -> Result<(), String> {
     let frames = newest.last(PICTURE_LIMIT, 1);
     let frame = frames.first().ok_or("it has shown nothing to write as its picture: try again")?;
     let jpeg = image_file::jpeg(frame).map_err(|error| format!("no picture can be made of it: {error}"))?;
-    fs::write(file, jpeg).map_err(|error| format!("{} cannot be written: {error}", file.display()))
+    let opened = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    opened
+        .and_then(|mut file| file.write_all(&jpeg))
+        .map_err(|error| format!("{} cannot be written: {error}", file.display()))
 }
 
 /// What is known of a camera, as text.

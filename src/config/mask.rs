@@ -5,7 +5,10 @@ use super::{
     key::{Key, Kind},
     section::Section,
 };
-use crate::view::{Crop, Polygon, View, shows_anything};
+use crate::view::{Crop, Polygon, SizedView, View};
+
+/// The sides of the picture by which is judged whether masks leave anything of it, pixels.
+const SAMPLE: u32 = 1000;
 
 /// The only key of a mask, whose value is written in place of the section.
 pub const POLYGON: Key = Key::required(
@@ -28,14 +31,14 @@ pub fn add(section: &Section, name: &str, view: &mut View, diagnostics: &mut Dia
     let location = &section.entry(POLYGON.name).location;
     match section.text(POLYGON.name).parse::<Polygon>() {
         Ok(polygon) => {
-            let showed = shows_anything(view);
             view.masks.insert(name.into(), polygon);
-            // Told once, at the mask that hides the last of it.
-            if showed && !shows_anything(view) {
-                let masks = if view.masks.len() > 1 { ", with the masks before it," } else { "" };
+            if SizedView::new(view, SAMPLE, SAMPLE).is_err() {
+                let masks = if view.masks.len() > 1 { ", with the other masks," } else { "" };
                 let picture = if view.crop.is_some() { "crop" } else { "picture" };
                 diagnostics
                     .error(location, format!("covers{masks} the whole {picture}: nothing would be seen"));
+                // Told once, at the mask that hides the last of it.
+                view.masks.remove(name);
             }
         }
         // A section whose value is of another type has the empty default, and that was told.
@@ -101,7 +104,7 @@ mod tests {
             (
                 "masks.b = \"0,0.5 1,0.5 1,1 0,1\"\nmasks.a = \"0,0 1,0 1,0.5 0,0.5\"",
                 "c.toml:3: cameras.porch.masks.b",
-                "covers, with the masks before it, the whole picture",
+                "covers, with the other masks, the whole picture",
             ),
             (
                 "masks.a = \"0,0 0.5,0 0.5,1 0,1\"\ncrop = \"0.1,0.2 0.4,0.9\"",

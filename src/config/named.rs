@@ -103,6 +103,7 @@ impl<'a> Reader<'a> {
                 let location = &section.entry(mask::POLYGON.name).location;
                 self.diagnostics
                     .error(location, format!("the camera has more than {MAX_MASKS} masks: remove some"));
+                break;
             }
             mask::add(&section, name, &mut view, self.diagnostics);
             self.sections.push((&schema::MASKS.section, section));

@@ -155,6 +155,11 @@ impl Publisher {
         self.clear(self.shared.retained_topics(camera, &profile));
     }
 
+    /// Makes the broker forget the camera's snapshot.
+    pub fn erase_snapshot(&self, camera: &CameraId) {
+        self.clear([self.shared.topics.snapshot(camera)]);
+    }
+
     /// Makes the broker forget what is retained on these topics.
     pub fn clear(&self, topics: impl IntoIterator<Item = String>) {
         topics.into_iter().for_each(|topic| self.shared.retain(topic, ContentType::Text, ""));

@@ -3,6 +3,11 @@
 /// The most corners of a polygon.
 pub const MAX_CORNERS: usize = 64;
 
+/// How many pixels around what is hidden are hidden, too. In most streams two by two pixels share a colour, in interlaced
+/// ones the lines of two frames, and where pixels are made square neighbours are mixed, up to four to one: what stands just
+/// inside of a mask also colours what stands just outside.
+pub const MARGIN: u8 = 8;
+
 /// A point of the picture in parts of its width and height, 0 to 1.
 pub type Corner = (f64, f64);
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Range, str::FromStr};
 
-use super::corners::{BadCorners, parse};
+use super::corners::{BadCorners, MARGIN, parse};
 
 /// The least part of the picture that a crop leaves.
 const LEAST: f64 = 0.01;
@@ -17,10 +17,15 @@ pub struct Crop {
 }
 
 impl Crop {
-    /// The columns and rows of a picture of this size that lie wholly in the crop. They may be none.
+    /// The columns and rows of a picture of this size that lie wholly in the crop, and not within the margin of a side
+    /// behind which something is hidden. They may be none.
     pub fn pixels(&self, width: usize, height: usize) -> (Range<usize>, Range<usize>) {
+        let margin = usize::from(MARGIN);
         let within = |from: f64, to: f64, length: usize| {
-            (from * length as f64).ceil() as usize..(to * length as f64).floor() as usize
+            let (first, end) =
+                ((from * length as f64).ceil() as usize, (to * length as f64).floor() as usize);
+            let first = if first > 0 { first + margin } else { 0 };
+            first..if end < length { end.saturating_sub(margin) } else { end }
         };
         (within(self.left, self.right, width), within(self.top, self.bottom, height))
     }
@@ -60,10 +65,12 @@ mod tests {
         let crop: Crop = "0.25, 0.1, 0.75, 0.8".parse().unwrap();
         assert_eq!(crop.to_string(), "0.25,0.1 0.75,0.8");
         assert_eq!(crop.to_string().parse(), Ok(crop));
-        assert_eq!(crop.pixels(8, 10), (2..6, 1..8));
-        // Columns 1 and 2 of five lie wholly between 1.25 and 3.75, and so on.
-        assert_eq!(crop.pixels(5, 5), (2..3, 1..4));
-        assert!(crop.pixels(1, 9).0.is_empty() && crop.pixels(9, 1).1.is_empty());
+        assert_eq!(crop.pixels(80, 100), (28..52, 18..72));
+        // 26 to 75 wholly lie between 25.25 and 75.75.
+        assert_eq!(crop.pixels(101, 100).0, 34..67);
+        assert!(crop.pixels(30, 90).0.is_empty() && crop.pixels(90, 10).1.is_empty());
+        let right: Crop = "0.5,0 1,1".parse().unwrap();
+        assert_eq!(right.pixels(100, 50), (58..100, 0..50));
         assert_eq!("0,0 1,1".parse::<Crop>().unwrap().pixels(7, 3), (0..7, 0..3));
     }
 

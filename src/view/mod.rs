@@ -11,15 +11,15 @@
 //! | `sized.rs` | a view laid out for pictures of one size, and how it is applied |
 //! | `spans.rs` | the pixels that a polygon touches |
 
-pub mod corners;
-pub mod crop;
-pub mod polygon;
-pub mod settings;
-pub mod sized;
+mod corners;
+mod crop;
+mod polygon;
+mod settings;
+mod sized;
 mod spans;
 
 pub use corners::BadCorners;
 pub use crop::Crop;
 pub use polygon::Polygon;
 pub use settings::View;
-pub use sized::{CannotApply, SizedView, shows_anything};
+pub use sized::{CannotApply, SizedView};

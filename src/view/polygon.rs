@@ -4,6 +4,9 @@ use std::str::FromStr;
 
 use super::corners::{BadCorners, Corner, MAX_CORNERS, parse};
 
+/// Three corners that turn by less lie on a line, but for the rounding of their numbers.
+const ON_A_LINE: f64 = 1e-12;
+
 /// An area whose edges do not cross, in parts of the picture's width and height.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Polygon {
@@ -21,24 +24,27 @@ impl FromStr for Polygon {
     type Err = BadCorners;
 
     fn from_str(text: &str) -> Result<Self, BadCorners> {
-        let mut corners = parse(text)?;
+        // With their numbers, by which mistakes are told.
+        let mut written: Vec<(usize, Corner)> = (1..).zip(parse(text)?).collect();
+        let count = written.len();
         // A corner that is written twice in a row, as where the outline is closed, is one.
-        corners.dedup();
-        if corners.len() > 1 && corners.first() == corners.last() {
-            corners.pop();
+        written.dedup_by_key(|(_, corner)| *corner);
+        if written.len() > 1 && written.first().map(|it| it.1) == written.last().map(|it| it.1) {
+            written.pop();
         }
+        let corners: Vec<Corner> = written.iter().map(|(_, corner)| *corner).collect();
         if corners.len() < 3 {
-            return Err(BadCorners::TooFew(corners.len()));
+            return Err(if count < 3 { BadCorners::TooFew(count) } else { BadCorners::NoArea });
         }
         if corners.len() > MAX_CORNERS {
-            return Err(BadCorners::TooMany(corners.len()));
+            return Err(BadCorners::TooMany(count));
         }
         let (a, b) = (corners[0], corners[1]);
-        if corners.iter().all(|c| turn(a, b, *c) == 0.0) {
+        if corners.iter().all(|c| turn(a, b, *c).abs() < ON_A_LINE) {
             return Err(BadCorners::NoArea);
         }
         if let Some((one, other)) = crossing(&corners) {
-            return Err(BadCorners::Crosses(one + 1, other + 1));
+            return Err(BadCorners::Crosses(written[one].0, written[other].0));
         }
         Ok(Self { corners })
     }
@@ -109,8 +115,10 @@ mod tests {
         for (text, why) in [
             ("", BadCorners::TooFew(0)),
             ("0,0 1,1", BadCorners::TooFew(2)),
-            ("0,0 1,1 0,0", BadCorners::TooFew(2)),
+            ("0,0 1,1 0,0", BadCorners::NoArea),
             ("0,0 0.5,0.5 1,1", BadCorners::NoArea),
+            ("0,0.1 0.1,0.2 0.2,0.3", BadCorners::NoArea),
+            ("0,0 0,0 1,1 1,0 0,1", BadCorners::Crosses(1, 4)),
             ("0,0 1,0 0.5,0", BadCorners::NoArea),
             ("0,0 1,1 1,0 0,1", BadCorners::Crosses(1, 3)),
             // A star.

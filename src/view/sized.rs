@@ -7,9 +7,6 @@ use super::{
     spans::{in_pixels, touched},
 };
 
-/// The sides of the picture by which [`shows_anything`] judges, pixels.
-const SAMPLE: u32 = 1000;
-
 /// Bytes of a pixel.
 const RGB: usize = 3;
 
@@ -19,6 +16,14 @@ pub enum CannotApply {
     /// Nothing is left of it.
     #[error("its pictures of {width}x{height} are too small for its crop")]
     TooSmall {
+        /// Pixels.
+        width: u32,
+        /// Pixels.
+        height: u32,
+    },
+    /// Masks hide all that its crop leaves of it.
+    #[error("masks hide all of its pictures of {width}x{height}")]
+    AllBlack {
         /// Pixels.
         width: u32,
         /// Pixels.
@@ -34,11 +39,6 @@ pub enum CannotApply {
         /// What it has.
         bytes: usize,
     },
-}
-
-/// Whether the masks of a view leave anything of its crop.
-pub fn shows_anything(view: &View) -> bool {
-    SizedView::new(view, SAMPLE, SAMPLE).is_ok_and(|sized| sized.shows_anything())
 }
 
 /// A view for pictures of one size.
@@ -58,7 +58,7 @@ impl SizedView {
     /// The view of pictures of `width` x `height` pixels.
     ///
     /// # Errors
-    /// When the crop leaves no pixel of them.
+    /// When crop and masks leave no pixel of them.
     pub fn new(view: &View, width: u32, height: u32) -> Result<Self, CannotApply> {
         let (w, h) = (width as usize, height as usize);
         let (columns, rows) = view.crop.map_or((0..w, 0..h), |crop| crop.pixels(w, h));
@@ -70,18 +70,16 @@ impl SizedView {
             let spans = touched(&polygons, row, &columns);
             spans.into_iter().map(move |span| row * w + span.start..row * w + span.end)
         };
-        let black = rows.clone().flat_map(of_row).collect();
+        let black: Vec<Range<usize>> = rows.clone().flat_map(of_row).collect();
+        if black.iter().map(ExactSizeIterator::len).sum::<usize>() == columns.len() * rows.len() {
+            return Err(CannotApply::AllBlack { width, height });
+        }
         Ok(Self { size: (width, height), columns, rows, black })
     }
 
     /// Width and height of the pictures that it is for, pixels.
     pub fn size(&self) -> (u32, u32) {
         self.size
-    }
-
-    /// Whether the masks leave a pixel of the crop.
-    fn shows_anything(&self) -> bool {
-        self.black.iter().map(ExactSizeIterator::len).sum::<usize>() < self.columns.len() * self.rows.len()
     }
 
     /// What is seen of a picture, in rows of RGB triples without padding, and its width and height in pixels.

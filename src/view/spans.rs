@@ -3,17 +3,13 @@
 use std::ops::Range;
 
 use super::{
-    corners::Corner,
+    corners::{Corner, MARGIN},
     polygon::{Polygon, edges},
 };
 
-/// The pixels around a mask that are black, too. In most streams two by two pixels share a colour, and where pixels are
-/// made square neighbours are mixed: what stands just inside of the mask also colours what stands just outside.
-const MARGIN: f64 = 2.0;
-
 /// The columns that polygons touch in a row of a picture, each range once, in order.
 pub fn touched(polygons: &[Vec<Corner>], row: usize, columns: &Range<usize>) -> Vec<Range<usize>> {
-    let (top, bottom) = (row as f64 - MARGIN, row as f64 + 1.0 + MARGIN);
+    let (top, bottom) = (row as f64 - f64::from(MARGIN), row as f64 + 1.0 + f64::from(MARGIN));
     let mut ranges: Vec<Range<usize>> = Vec::new();
     for polygon in polygons {
         if polygon.iter().all(|corner| corner.1 < top) || polygon.iter().all(|corner| corner.1 > bottom) {
@@ -22,7 +18,7 @@ pub fn touched(polygons: &[Vec<Corner>], row: usize, columns: &Range<usize>) -> 
         let at_edges = edges(polygon).filter_map(|edge| part_within(edge, top, bottom));
         let parts = at_edges.chain(inside(polygon, row as f64 + 0.5));
         ranges.extend(parts.map(|(from, to)| {
-            let (from, to) = ((from - MARGIN).floor(), (to + MARGIN).ceil());
+            let (from, to) = ((from - f64::from(MARGIN)).floor(), (to + f64::from(MARGIN)).ceil());
             // A negative number becomes 0.
             (from as usize).max(columns.start)..(to as usize).min(columns.end)
         }));

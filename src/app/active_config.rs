@@ -184,14 +184,15 @@ impl ActiveConfig {
         let broker = change.broker.map(|old_topics| Ok((Prepared::new(settings)?, old_topics)));
         let broker = broker.transpose().map_err(|error: SettingsError| error.to_string())?;
         let stopping: Vec<_> = change.removed.iter().chain(&change.disabled).chain(&change.started).collect();
+        // From here on nothing leaves that shows more than the new configuration allows.
+        let seen_anew = deps.views.set(&new);
         cameras.stop(&stopping).await;
         change.removed.iter().for_each(|id| deps.reporter.remove(id));
-        let seen_anew = deps.views.set(&new);
         seen_anew.iter().for_each(|id| deps.reporter.forget_snapshot(id));
         deps.reporter.set_profiles(camera_profiles(&new));
         change.disabled.iter().for_each(|id| deps.reporter.disable(id));
         if let Some((prepared, old_topics)) = broker {
-            deps.reporter.reconnect(prepared, old_topics).await;
+            deps.reporter.reconnect(prepared, old_topics, &seen_anew).await;
         }
         let starting: Vec<CameraSpec> = change.started.iter().filter_map(|id| specs.remove(id)).collect();
         starting.into_iter().for_each(|spec| cameras.start(spec));

@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::status_reporter::StatusReporter;
+use super::{status_reporter::StatusReporter, views::Views};
 use crate::{
     answer::{DescribeError, Description, Part},
     camera::{CameraId, CameraState},
@@ -31,6 +31,7 @@ use crate::{
     publish::{AskInbox, WaitingAsk},
     queue::{Asked, Busy, ClipQueue},
     request::{Content, Message, Picture, Request, Role, Video},
+    view::View,
 };
 
 /// The most questions that are being answered at a time. The model's queue takes them before all others.
@@ -48,6 +49,7 @@ pub struct Asks {
     reporter: Arc<StatusReporter>,
     lifecycle: Arc<Lifecycle>,
     metrics: Arc<Metrics>,
+    views: Arc<Views>,
     /// For those that are being answered, and those that wait.
     admitted: Semaphore,
     places: Semaphore,
@@ -61,6 +63,8 @@ pub struct Asks {
 pub struct Askable {
     /// Its newest frames.
     pub frames: Arc<LookBack>,
+    /// What they show of its picture.
+    pub view: Option<Arc<View>>,
     /// How many seconds a question is about that does not say it.
     pub window: Duration,
     /// What is asked about its clips.
@@ -91,12 +95,14 @@ impl Asks {
         reporter: Arc<StatusReporter>,
         lifecycle: Arc<Lifecycle>,
         metrics: Arc<Metrics>,
+        views: Arc<Views>,
     ) -> Self {
         Self {
             queue,
             reporter,
             lifecycle,
             metrics,
+            views,
             admitted: Semaphore::new(MAX_ASKS + MAX_WAITING),
             places: Semaphore::new(MAX_ASKS),
             model: OnceLock::new(),
@@ -173,10 +179,8 @@ impl Asks {
                 None => return Err(Refusal::Unavailable("camscribe is being stopped".into())),
             }
         };
-        let now = self.lock().get(camera).map(|askable| Arc::clone(&askable.frames));
-        if now.is_none_or(|frames| !Arc::ptr_eq(&frames, &askable.frames)) {
-            // Its frames may show what is not to be seen any more.
-            return Err(offline("was started again meanwhile".into()));
+        if !self.views.current().allow(camera, &askable.view) {
+            return Err(offline("has another crop or other masks now: ask again".into()));
         }
         let Description { text, labels, finish_reason, tokens, .. } = description;
         let answer = prepared.decision.as_ref().and_then(|decision| answer(decision, None, &labels, model));

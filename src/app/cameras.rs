@@ -87,8 +87,8 @@ impl Cameras {
         let (status, changes) = watch::channel(CameraStatus::default());
         self.deps.reporter.watch(&id, changes);
         if let Some(frames) = config.look_back.clone() {
-            let window = config.window.window;
-            self.deps.asks.watch(&id, Askable { frames, window, prompt_spec: asked.clone() });
+            let (window, view) = (config.window.window, config.view.clone());
+            self.deps.asks.watch(&id, Askable { frames, view, window, prompt_spec: asked.clone() });
         }
         let watching = watch_camera(config, status, asked, overflow, self.deps.clone(), stop.clone());
         let task = self.tasks.spawn(watching).id();

@@ -16,7 +16,7 @@ use crate::{
 /// what is not to be seen any more.
 pub fn deliver(mut outcome: Outcome, events: &mut EventBuilder, deps: &WorkerDeps) {
     let views = deps.views.current();
-    if !views.allow(&outcome.clip) {
+    if !views.allow(&outcome.clip.camera, &outcome.clip.view) {
         let why = "crop or masks of its camera have changed since it was captured";
         outcome.answer = Err(DescribeError::Request(why.into()));
     }

@@ -23,6 +23,7 @@ use super::{
     retained_topics::RetainedTopics,
     settings::camera_profiles,
     status_reporter::StatusReporter,
+    views::Views,
     worker::{LoadedModel, ModelWorker},
 };
 use crate::{
@@ -75,7 +76,8 @@ pub async fn run(
     };
     // A start that fails changes nothing.
     active.forget_removed();
-    let in_part = parts.worker.views.set(active.config());
+    let seen_anew = parts.worker.views.start(active.config());
+    seen_anew.iter().for_each(|id| parts.reporter.forget_snapshot(id));
     parts.reporter.set_profiles(camera_profiles(active.config()));
     for (id, _) in active.config().cameras.iter().filter(|(_, camera)| !camera.enabled) {
         parts.reporter.disable(id);
@@ -87,9 +89,8 @@ pub async fn run(
     specs.into_values().for_each(|spec| cameras.start(spec));
     parts.serve_clients(&model);
     parts.asks.set_model(model.info.clone());
-    parts.reporter.open(prepared, model.info, model.gpu, active.config().cameras.keys());
-    // What is there of them may be of before they had a crop or masks.
-    in_part.iter().for_each(|id| parts.reporter.forget_snapshot(id));
+    let configured = active.config().cameras.keys();
+    parts.reporter.open(prepared, (model.info, model.gpu), configured, &seen_anew);
 
     let lifecycle = Arc::clone(&parts.worker.lifecycle);
     let mut main_loop = MainLoop { active, reload, commands: inboxes.commands, deps, lifecycle, access };
@@ -157,13 +158,15 @@ impl Parts {
         let reporter = Arc::new(StatusReporter::new(Arc::clone(&metrics), Arc::clone(&outbox), topics));
         let queue = Arc::new(ClipQueue::new(CLIPS_PER_CAMERA));
         let lifecycle = Arc::<Lifecycle>::default();
+        let views = Arc::new(Views::new(config.node.state_dir.as_deref()));
         let asks = Asks::new(
             Arc::clone(&queue),
             Arc::clone(&reporter),
             Arc::clone(&lifecycle),
             Arc::clone(&metrics),
+            Arc::clone(&views),
         );
-        let worker = WorkerDeps { queue, outbox, metrics, lifecycle, views: Arc::default() };
+        let worker = WorkerDeps { queue, outbox, metrics, lifecycle, views };
         Ok(Self { worker, reporter, asks: Arc::new(asks), client_model: Arc::default() })
     }
 
@@ -239,7 +242,11 @@ impl Parts {
         lifecycle.enter(Phase::Stopping);
         cameras.stop_all().await;
         let finished = worker.finish(queue).await;
-        match self.reporter.close(DRAIN_LIMIT).await {
+        let (left, all_acked) = self.reporter.close(DRAIN_LIMIT).await;
+        if all_acked {
+            self.worker.views.keep();
+        }
+        match left {
             0 => {
                 let status = outbox.status();
                 let sum = |counts: &BTreeMap<CameraId, u64>| counts.values().sum::<u64>();

@@ -91,13 +91,13 @@ impl StatusReporter {
     }
 
     /// Starts to publish, once the model is loaded and the cameras are started, so that their states are known.
-    /// Snapshots of cameras that are not among `cameras` are removed from the outbox.
+    /// Snapshots of cameras that are not among `cameras` are removed from the outbox, those of `seen_anew` at the broker.
     pub fn open<'a>(
         &self,
         prepared: Prepared,
-        model: ModelInfo,
-        gpu: Option<GpuInfo>,
+        (model, gpu): (ModelInfo, Option<GpuInfo>),
         cameras: impl IntoIterator<Item = &'a CameraId>,
+        seen_anew: &[CameraId],
     ) {
         self.metrics.model(&model);
         if let Some(gpu) = &gpu {
@@ -106,6 +106,7 @@ impl StatusReporter {
         let cameras: BTreeSet<_> = cameras.into_iter().collect();
         self.outbox.keep_snapshots(|camera| cameras.contains(camera));
         let publisher = self.publisher(prepared, Vec::new());
+        seen_anew.iter().for_each(|id| publisher.erase_snapshot(id));
         let mut inner = self.lock();
         (inner.model, inner.gpu) = (Some(model), gpu);
         inner.publish_all(publisher);
@@ -221,7 +222,8 @@ impl StatusReporter {
     }
 
     /// Replaces the publisher by one with other settings. The outbox keeps its content.
-    pub async fn reconnect(&self, prepared: Prepared, old_topics: OldTopics) {
+    /// The snapshots of `seen_anew` are removed at the broker.
+    pub async fn reconnect(&self, prepared: Prepared, old_topics: OldTopics, seen_anew: &[CameraId]) {
         let old = self.lock().publisher.take();
         let newest = old.as_ref().map_or_else(Vec::new, Publisher::newest);
         match (old, old_topics) {
@@ -230,20 +232,21 @@ impl StatusReporter {
             (None, _) => {}
         }
         let publisher = self.publisher(prepared, newest);
+        seen_anew.iter().for_each(|id| publisher.erase_snapshot(id));
         self.lock().publish_all(publisher);
     }
 
-    /// Delivers what is left, for at most `grace`. Returns the number of descriptions that were not
-    /// delivered.
-    pub async fn close(&self, grace: Duration) -> usize {
+    /// Delivers what is left, for at most `grace`. Returns the number of descriptions that were not delivered, and
+    /// whether the broker has all that is retained.
+    pub async fn close(&self, grace: Duration) -> (usize, bool) {
         let publisher = self.lock().publisher.take();
-        let Some(publisher) = publisher else { return self.outbox.len() };
+        let Some(publisher) = publisher else { return (self.outbox.len(), false) };
         let (all_acked, used) = (publisher.all_states_acked(), publisher.retained_topics());
         let left = publisher.shutdown(grace).await;
         if all_acked() {
             self.lock().topics.replace(used);
         }
-        left
+        (left, all_acked())
     }
 
     /// Reports the result of reading the configuration again; an error is why it is not active.

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{camera_config::CameraConfig, error::CaptureError, supervise::run};
@@ -14,6 +17,8 @@ use crate::{
 /// How long to wait after the first frame for the second keyframe, and for the clock of a network camera. Many
 /// cameras send a keyframe every one to four seconds, and a sender report every five.
 const FACTS_TIMEOUT: Duration = Duration::from_secs(7);
+/// How long between looks for a frame that is kept.
+const KEPT_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What the stream of a camera is like.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,8 +35,8 @@ pub struct CameraFacts {
     pub warning: Option<String>,
 }
 
-/// Opens a source, waits at most `limit` for its first frame, and closes the source. The frames are
-/// discarded.
+/// Opens a source, waits at most `limit` for its first frame, and closes the source. The frames are discarded, but for
+/// those that the configuration's look-back keeps: there is one then.
 ///
 /// # Errors
 /// If no frame arrives.
@@ -39,6 +44,7 @@ pub async fn probe(config: CameraConfig, limit: Duration) -> Result<CameraFacts,
     let what = config.source.to_string();
     let has_clock =
         config.clock != ClockChoice::Arrival && matches!(config.source.origin(), Origin::Network(_));
+    let look_back = config.look_back.clone();
     let (sender, status) = watch::channel(CameraStatus::default());
     let mut watched = status.clone();
     let first_frames = async {
@@ -48,6 +54,13 @@ pub async fn probe(config: CameraConfig, limit: Duration) -> Result<CameraFacts,
             let known = |s: &CameraStatus| s.sampling.is_some() && (s.clock_known || !has_clock);
             let _ = timeout(FACTS_TIMEOUT, watched.wait_for(known)).await;
         }
+        // The status tells of a frame before it is kept.
+        let kept = async {
+            while look_back.as_ref().is_some_and(|frames| frames.age().is_none()) {
+                sleep(KEPT_INTERVAL).await;
+            }
+        };
+        let _ = timeout(limit, kept).await;
     };
     let cancel = CancellationToken::new();
     let running = run(CameraConfig { retry: false, ..config }, drop, sender, cancel.clone());

@@ -5,10 +5,10 @@ use super::{
     key::{Key, Kind},
     section::Section,
 };
-use crate::view::{Crop, Polygon, SizedView, View};
+use crate::view::{CannotApply, Crop, Polygon, SizedView, View};
 
-/// The sides of the picture by which is judged whether masks leave anything of it, pixels.
-const SAMPLE: u32 = 1000;
+/// The sides of the picture by which is judged whether masks leave anything of it, pixels: those of few cameras are longer.
+const SAMPLE: u32 = 4000;
 
 /// The only key of a mask, whose value is written in place of the section.
 pub const POLYGON: Key = Key::required(
@@ -32,7 +32,7 @@ pub fn add(section: &Section, name: &str, view: &mut View, diagnostics: &mut Dia
     match section.text(POLYGON.name).parse::<Polygon>() {
         Ok(polygon) => {
             view.masks.insert(name.into(), polygon);
-            if SizedView::new(view, SAMPLE, SAMPLE).is_err() {
+            if matches!(SizedView::new(view, SAMPLE, SAMPLE), Err(CannotApply::AllBlack { .. })) {
                 let masks = if view.masks.len() > 1 { ", with the other masks," } else { "" };
                 let picture = if view.crop.is_some() { "crop" } else { "picture" };
                 diagnostics

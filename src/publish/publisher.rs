@@ -157,6 +157,8 @@ impl Publisher {
 
     /// Makes the broker forget the camera's snapshot.
     pub fn erase_snapshot(&self, camera: &CameraId) {
+        // Locked, so that it cannot come before one that is being retained.
+        let _cameras = self.shared.cameras();
         self.clear([self.shared.topics.snapshot(camera)]);
     }
 

@@ -130,6 +130,18 @@ fn first(from: f64, length: u32) -> f64 {
     if first > 0.0 { first + MARGIN } else { first }
 }
 
+/// The pixel after the last one that a crop to this part of a side leaves.
+fn end(to: f64, length: u32) -> f64 {
+    let end = (to * f64::from(length)).floor();
+    if end < f64::from(length) { end - MARGIN } else { end }
+}
+
+/// Whether a mask may reach a point.
+fn is_near(polygon: &[Corner], point: Corner) -> bool {
+    let mut edges = (0..polygon.len()).map(|i| (polygon[i], polygon[(i + 1) % polygon.len()]));
+    contains(polygon, point) || edges.any(|(a, b)| distance(point, a, b) < REACH)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 400, failure_persistence: None, rng_seed: RngSeed::Fixed(18), ..ProptestConfig::default()
@@ -144,11 +156,15 @@ proptest! {
             Ok(sized) => sized,
             Err(why) => {
                 let [left, top, right, bottom] = case.crop;
-                let fits = |from: f64, to: f64, length: u32| {
-                    first(from, length) + MARGIN < (to * f64::from(length)).floor()
-                };
+                let fits = |from: f64, to: f64, length: u32| first(from, length) < end(to, length);
                 if why == (CannotApply::AllBlack { width, height }) {
-                    prop_assert!(!case.polygons.is_empty());
+                    let polygons = case.in_pixels();
+                    for y in first(top, height) as u32..end(bottom, height) as u32 {
+                        for x in first(left, width) as u32..end(right, width) as u32 {
+                            let centre = (f64::from(x) + 0.5, f64::from(y) + 0.5);
+                            prop_assert!(polygons.iter().any(|polygon| is_near(polygon, centre)), "{:?}", centre);
+                        }
+                    }
                 } else {
                     prop_assert_eq!(why, CannotApply::TooSmall { width, height });
                     prop_assert!(!fits(left, right, width) || !fits(top, bottom, height));
@@ -174,11 +190,8 @@ proptest! {
         for (i, pixel) in seen.chunks_exact(3).enumerate() {
             let (x, y) = (i % w as usize, i / w as usize);
             let centre = (left + x as f64 + 0.5, top + y as f64 + 0.5);
-            let is_near = |polygon: &Vec<Corner>| {
-                let mut edges = (0..polygon.len()).map(|i| (polygon[i], polygon[(i + 1) % polygon.len()]));
-                contains(polygon, centre) || edges.any(|(a, b)| distance(centre, a, b) < REACH)
-            };
-            prop_assert!(pixel == OTHER || pixel == BLACK && polygons.iter().any(is_near), "{centre:?}: {pixel:?}");
+            let is_masked = pixel == BLACK && polygons.iter().any(|polygon| is_near(polygon, centre));
+            prop_assert!(pixel == OTHER || is_masked, "{centre:?}: {pixel:?}");
         }
     }
 }

@@ -150,6 +150,40 @@ fn after_a_reload_that_adds_a_mask_nothing_of_before_is_seen() {
 }
 
 #[test]
+fn a_mask_that_is_new_at_a_start_removes_the_snapshot_and_one_that_was_there_keeps_it() {
+    let broker = Mosquitto::start("");
+    let mut daemon = Daemon::start(&toml(broker.port(), &[SCENE]));
+    let first = Subscriber::to(broker.port(), SNAPSHOT);
+    first.until(|message| message.topic == SNAPSHOT);
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait(), Some(0));
+    drop(first);
+
+    // Nothing of before is retained any more once the camera is there.
+    fs::write(daemon.path("camscribe.toml"), toml(broker.port(), &[SCENE, MASK])).unwrap();
+    daemon.restart();
+    daemon.logged("model shapes loaded");
+    let second = Subscriber::to(broker.port(), "camscribe/#");
+    let seen = second.until(|message| message.topic == DESCRIPTION);
+    let seen =
+        [seen, second.until(|message| message.topic == SNAPSHOT && !message.payload.is_empty())].concat();
+    let live: Vec<Received> = seen.into_iter().filter(|message| !message.retained).collect();
+    let shown = pictures(&live);
+    assert!(!shown.is_empty() && shown.iter().all(|picture| is_blue(picture) && !is_red(picture)));
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait(), Some(0));
+    drop(second);
+
+    // With the mask as before, the snapshot is never gone.
+    daemon.restart();
+    let third = Subscriber::to(broker.port(), "camscribe/#");
+    let seen = third.until(|message| message.topic == DESCRIPTION);
+    let snapshots: Vec<&Received> = seen.iter().filter(|message| message.topic == SNAPSHOT).collect();
+    assert!(!snapshots.is_empty() && snapshots.iter().all(|message| !message.payload.is_empty()));
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
 fn a_preview_needs_a_probe_and_a_folder() {
     let home = tempfile::TempDir::new().unwrap();
     fs::write(home.path().join("c.toml"), "[cameras.porch]\nuri = \"test://smpte\"\n").unwrap();

@@ -93,6 +93,7 @@ impl Case {
     /// How far these logarithms of probabilities are from the reference's.
     pub fn error(&self, logprobs: &[f32]) -> Error {
         assert_eq!(logprobs.len(), self.labels.len(), "{}", self.name);
+        assert!(logprobs.iter().all(|it| it.is_finite()), "{}: {logprobs:?}", self.name);
         let each = self.labels.iter().zip(logprobs).map(|(label, ours)| Error {
             logprob: (ours - label.whole).abs(),
             probability: (ours.exp() - label.whole.exp()).abs(),
@@ -129,7 +130,9 @@ pub fn all_equal_the_reference(model: &mut dyn Describer, cases: &[Case], most: 
         worst = worst.max(error);
     };
     let all: Vec<Request> = cases.iter().map(Case::asked).collect();
-    for (case, labels) in cases.iter().zip(labels(model, &all)) {
+    let together = labels(model, &all);
+    assert_eq!(together.len(), cases.len());
+    for (case, labels) in cases.iter().zip(together) {
         hold(case, "in a batch", &labels[0]);
     }
     for (case, alone) in cases.iter().zip(&all) {

@@ -63,6 +63,9 @@ pub struct Event {
     /// What of the camera's picture was seen. Absent: all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub view: Option<ViewInfo>,
+    /// What the history was given of what the model saw. Absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<EvidenceInfo>,
     /// The prompt.
     pub prompt: String,
     /// Why the answer ended.
@@ -255,6 +258,13 @@ pub struct ViewInfo {
     /// The names of the masks: what they cover was black. Absent: there were none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masks: Vec<String>,
+}
+
+/// What the history was given of what the model saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EvidenceInfo {
+    /// How many frames: all of the clip.
+    pub frames: usize,
 }
 
 impl From<&View> for ViewInfo {

@@ -27,7 +27,7 @@ const MAX_MEMORY: u64 = 1 << 30;
 const MAX_BYTES: u64 = 256 << 20;
 
 /// JPEG quality of frames: artefacts are invisible, and files are half as large as at 95.
-const JPEG_QUALITY: u8 = 85;
+pub const JPEG_QUALITY: u8 = 85;
 
 /// Why an image cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +141,15 @@ pub fn jpeg(frame: &Frame) -> ImageResult<Vec<u8>> {
     Ok(out)
 }
 
+/// A JPEG that holds a comment, which viewers show and nothing else reads: at most 65 533 bytes of it.
+pub fn with_comment(jpeg: &[u8], comment: &str) -> Vec<u8> {
+    let comment = &comment.as_bytes()[..comment.len().min(usize::from(u16::MAX) - 2)];
+    let length = (comment.len() as u16 + 2).to_be_bytes();
+    // After the mark that begins the file: a comment segment (ITU-T T.81, B.2.4.5).
+    let (start, rest) = jpeg.split_at(2.min(jpeg.len()));
+    [start, &[0xff, 0xfe], &length, comment, rest].concat()
+}
+
 fn classify(error: ImageError) -> ImageFileError {
     match error {
         ImageError::Limits(_) => ImageFileError::TooLarge,
@@ -178,6 +187,15 @@ mod tests {
         }
         let jpeg = decode(&encoded(ImageFormat::Jpeg)).unwrap();
         assert_eq!(jpeg.rgb.len(), 6 * 4 * 3);
+    }
+
+    #[test]
+    fn a_comment_changes_nothing_of_what_is_shown() {
+        let jpeg = encoded(ImageFormat::Jpeg);
+        let told = with_comment(&jpeg, "event 1");
+        assert!(told.windows(7).any(|it| it == b"event 1"));
+        assert_eq!(decode(&told).unwrap().rgb, decode(&jpeg).unwrap().rgb);
+        assert_eq!(with_comment(&jpeg, &"a".repeat(70_000)).len(), jpeg.len() + 2 + usize::from(u16::MAX));
     }
 
     #[test]

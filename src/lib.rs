@@ -27,6 +27,7 @@
 #![cfg_attr(
     feature = "daemon",
     doc = "| [`publish`] | events and states in, MQTT messages out: the outbox, the session, the topics |
+| [`history`] | events and the frames that the model saw, to be searched |
 | [`runtime_settings`] | the settings of a camera that commands can change |
 | [`metrics`], [`http`] | what Prometheus and health checks read |
 | [`hub`] | model files: found on this machine, or downloaded |
@@ -34,7 +35,7 @@
 | [`lifecycle`], [`shutdown`], [`retry`] | the daemon's phase and health, signals, the one backoff |
 | [`chat_format`], [`image_file`] | conversations as JSON; still images: files in, pixels out, and frames as JPEG |
 | [`json_input`] | JSON of clients and files: what is wrong with it, and where |
-| [`ownership`] | whose files camscribe makes |
+| [`ownership`], [`sqlite`] | whose files camscribe makes; databases in the state directory |
 | [`cli`] | the commands |"
 )]
 //! | [`heartbeat`], [`logging`], [`plural`] | the sign of progress of the model's thread; log lines |
@@ -95,6 +96,8 @@ pub mod cli;
 #[cfg(feature = "daemon")]
 pub mod config;
 #[cfg(feature = "daemon")]
+pub mod history;
+#[cfg(feature = "daemon")]
 pub mod http;
 #[cfg(feature = "daemon")]
 pub mod hub;
@@ -116,5 +119,7 @@ pub mod retry;
 pub mod runtime_settings;
 #[cfg(feature = "daemon")]
 pub mod shutdown;
+#[cfg(feature = "daemon")]
+pub mod sqlite;
 #[cfg(feature = "daemon")]
 pub mod tls;

@@ -107,6 +107,12 @@ impl Lifecycle {
         if known { summary.clone() } else { phase.text() }
     }
 
+    /// The phase and how things are, in one line for people.
+    pub fn describe(&self) -> String {
+        let phase = lock(&self.phase).clone();
+        self.text(&phase)
+    }
+
     /// Makes health depend on this heartbeat from now on. Only the first call has an effect: there is one
     /// model.
     pub fn monitor(&self, heartbeat: Arc<Heartbeat>) {

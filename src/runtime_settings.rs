@@ -13,6 +13,8 @@ use crate::config::{self, CameraSettings};
 
 /// Name of the setting that switches a camera on and off.
 pub const ENABLED: &str = "enabled";
+/// Name of the setting that is what the model is asked.
+pub const PROMPT: &str = "prompt";
 
 /// All settings. Their order is the order in which they are published.
 pub static SETTINGS: [RuntimeSetting; 2] = [
@@ -23,7 +25,7 @@ pub static SETTINGS: [RuntimeSetting; 2] = [
         kind: Kind::Switch { get: |camera| camera.enabled, set: |camera, on| camera.enabled = on },
     },
     RuntimeSetting {
-        name: "prompt",
+        name: PROMPT,
         label: "Prompt",
         icon: "mdi:comment-question-outline",
         kind: Kind::Text {

@@ -69,6 +69,7 @@ impl ActiveConfig {
 
     /// Publishes the settings of each camera.
     pub fn publish_camera_settings(&self, deps: &CameraDeps) {
+        deps.reporter.set_accepts_settings(self.config.mqtt.commands);
         for (id, camera) in &self.config.cameras {
             deps.reporter.set_settings(id, runtime_settings::values(camera));
         }
@@ -136,7 +137,7 @@ impl ActiveConfig {
         deps: &CameraDeps,
     ) {
         for command in &commands {
-            tracing::info!(camera = %command.camera, "command over MQTT: {command}");
+            tracing::info!(camera = %command.camera, "command: {command}");
         }
         self.leave_out_cut(&mut commands);
         if !self.overrides.apply(commands, &self.file) {
@@ -186,6 +187,7 @@ impl ActiveConfig {
         let stopping: Vec<_> = change.removed.iter().chain(&change.disabled).chain(&change.started).collect();
         // From here on nothing leaves that shows more than the new configuration allows.
         let seen_anew = deps.views.set(&new);
+        deps.recording.hide();
         cameras.stop(&stopping).await;
         change.removed.iter().for_each(|id| deps.reporter.remove(id));
         seen_anew.iter().for_each(|id| deps.reporter.forget_snapshot(id));

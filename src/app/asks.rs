@@ -23,7 +23,6 @@ use crate::{
     event::ModelInfo,
     events::answers::answer,
     frame::Frame,
-    http,
     lifecycle::Lifecycle,
     look_back::LookBack,
     metrics::{AskEnd, Metrics},
@@ -39,7 +38,7 @@ const MAX_ASKS: usize = 8;
 /// The most questions that wait for their turn.
 const MAX_WAITING: usize = 16;
 /// How long a client of the HTTP server is kept waiting.
-const HTTP_LIMIT: Duration = Duration::from_secs(60);
+pub const HTTP_LIMIT: Duration = Duration::from_secs(60);
 /// The most frames that a question is about: more would hold up the cameras for long.
 const MAX_FRAMES: usize = 16;
 
@@ -250,16 +249,6 @@ fn video(frames: &[Frame]) -> Video {
     let shown = timed[timed.len() - 1].0;
     let apart = shown / u32::try_from(timed.len() - 1).unwrap_or(u32::MAX).max(1);
     Video { frames: timed, duration: shown + apart }
-}
-
-/// The functions that the HTTP server calls.
-pub fn camera_source(asks: &Arc<Asks>) -> http::CameraSource {
-    let asks = Arc::clone(asks);
-    let ask = move |camera: CameraId, ask: CameraAsk| {
-        let asks = Arc::clone(&asks);
-        Box::pin(async move { asks.ask(&camera, ask, HTTP_LIMIT).await }) as http::Asking
-    };
-    http::CameraSource { ask: Box::new(ask) }
 }
 
 /// Answers the questions of subscribers, until it is dropped.

@@ -129,6 +129,9 @@ fn revert_fixed_sections(old: &Config, new: &mut Config) -> Vec<&'static str> {
     if revert("[outbox]", new.outbox != old.outbox) {
         new.outbox = old.outbox.clone();
     }
+    if revert("[history]", new.history != old.history) {
+        new.history = old.history.clone();
+    }
     let kept = old.http.kept_beside(&new.http);
     let section = if new.http.token == kept.token { "[http]" } else { HTTP_WITH_TOKEN };
     if revert(section, new.http != kept) {
@@ -216,16 +219,17 @@ mod tests {
     #[test]
     fn what_needs_a_restart_is_named_and_reverted() {
         let old = config(TWO, "");
-        let rest = "model.linger = \"1s\"\noutbox.max_bytes = \"1MiB\"\nhttp.listen = \"\"";
+        let rest =
+            "model.linger = \"1s\"\noutbox.max_bytes = \"1MiB\"\nhistory.keep = \"1d\"\nhttp.listen = \"\"";
         let mut new = config(&TWO.replace("cameras.b", "cameras.c"), rest);
         new.node.id = "m".into();
         let change = ConfigChange::between(&old, &mut new);
-        assert_eq!(change.restart, ["[node]", "[model]", "[outbox]", "[http]"]);
+        assert_eq!(change.restart, ["[node]", "[model]", "[outbox]", "[history]", "[http]"]);
         assert_eq!(change.started, set(&["c"]));
         assert_eq!((&new.node, &new.model, &new.outbox), (&old.node, &old.model, &old.outbox));
         assert_eq!(new.http, old.http);
         // The next reload reports it again.
-        assert_eq!(ConfigChange::between(&new.clone(), &mut config(TWO, rest)).restart.len(), 3);
+        assert_eq!(ConfigChange::between(&new.clone(), &mut config(TWO, rest)).restart.len(), 4);
     }
 
     #[test]

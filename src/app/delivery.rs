@@ -1,10 +1,11 @@
-//! What becomes of a description: an event, metrics, a log line, a snapshot, and a row in the outbox.
+//! What becomes of a description: an event, metrics, a log line, a snapshot, a row in the outbox, and a record in the
+//! history.
 
 use super::deps::WorkerDeps;
 use crate::{
     answer::DescribeError,
-    describe::worker::Outcome,
-    event::{Event, EventKind},
+    describe::worker::{Answer, Outcome},
+    event::{Event, EventKind, EvidenceInfo},
     events::EventBuilder,
     image_file,
     metrics::Reason,
@@ -20,9 +21,13 @@ pub fn deliver(mut outcome: Outcome, events: &mut EventBuilder, deps: &WorkerDep
         let why = "crop or masks of its camera have changed since it was captured";
         outcome.answer = Err(DescribeError::Request(why.into()));
     }
+    let labels = match &outcome.answer {
+        Ok(Answer::Described(description)) => description.labels.clone(),
+        _ => Vec::new(),
+    };
     let (clip, event) = events.build(outcome);
     let camera = &clip.camera;
-    let event = match event {
+    let mut event = match event {
         Ok(event) => event,
         Err(error) => {
             deps.metrics.dropped(camera, Reason::Undescribed);
@@ -50,14 +55,22 @@ pub fn deliver(mut outcome: Outcome, events: &mut EventBuilder, deps: &WorkerDep
     let frame = clip.frames.iter().find(|frame| frame.has_original());
     let frame = frame.or_else(|| clip.frames.get(clip.frames.len() / 2));
     let snapshot = frame.filter(|_| event.kind != EventKind::Unchanged).and_then(|frame| {
-        image_file::jpeg(frame).inspect_err(|error| tracing::warn!(%camera, "no snapshot: {error}")).ok()
+        let jpeg = image_file::jpeg(frame);
+        let jpeg = jpeg.inspect_err(|error| tracing::warn!(%camera, "no snapshot: {error}")).ok()?;
+        // Whoever has the picture alone knows what it belongs to.
+        Some(image_file::with_comment(&jpeg, &format!("camscribe event {}", event.id)))
     });
+    let evidence = deps.recording.evidence(&clip, &event, labels);
+    event.evidence = evidence.as_ref().map(|evidence| EvidenceInfo { frames: evidence.frames.len() });
     // Text and numbers only: it can always be written.
     let alerts = events.alerts(camera).and_then(|alerts| serde_json::to_vec(alerts).ok());
     match Message::new(&event, snapshot, alerts) {
         Ok(message) => {
-            deps.outbox.append(message);
+            let snapshot = message.snapshot.clone();
+            deps.outbox.append(Message { is_recorded: deps.recording.is_on(), ..message });
             tracing::debug!(%camera, id = %event.id, "in the outbox");
+            deps.feed.event(&event, snapshot);
+            deps.recording.record(event, evidence);
         }
         Err(error) => tracing::error!(%camera, "an event cannot be written as JSON: {error}"),
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{asks::Asks, status_reporter::StatusReporter, views::Views};
+use super::{asks::Asks, feed::Feed, recording::Recording, status_reporter::StatusReporter, views::Views};
 use crate::{
     event::ModelInfo, lifecycle::Lifecycle, metrics::Metrics, publish::outbox::Outbox, queue::ClipQueue,
     resize::FrameScaling,
@@ -15,6 +15,10 @@ pub struct WorkerDeps {
     pub queue: Arc<ClipQueue>,
     /// Takes the descriptions.
     pub outbox: Arc<Outbox>,
+    /// Keeps the events and what the model saw.
+    pub recording: Arc<Recording>,
+    /// Tells clients of the page what happens.
+    pub feed: Arc<Feed>,
     /// Counts the work.
     pub metrics: Arc<Metrics>,
     /// Monitors the thread.
@@ -34,6 +38,8 @@ pub struct CameraDeps {
     pub asks: Arc<Asks>,
     /// What may be seen of them.
     pub views: Arc<Views>,
+    /// Keeps what was seen of them.
+    pub recording: Arc<Recording>,
     /// Counts the clips.
     pub metrics: Arc<Metrics>,
     /// The model that describes them.

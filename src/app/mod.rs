@@ -12,6 +12,8 @@
 //! | `active_config.rs`, `config_change.rs`, `overrides.rs`, `reload.rs` | what may change while the daemon runs |
 //! | `status_reporter.rs`, `retained_topics.rs` | what is published about node and cameras |
 //! | `monitoring.rs`, `questions.rs` | what the HTTP server answers, and what it puts to the model |
+//! | `feed.rs`, `page.rs` | what the page shows, and what can be done there |
+//! | `recording.rs` | the history, and what is kept in it |
 //! | `views.rs` | what may be seen of the cameras |
 //! | `asks.rs` | questions about what a camera shows now |
 //! | `video_file.rs` | videos that a question is about |
@@ -25,11 +27,14 @@ mod cameras;
 mod config_change;
 mod delivery;
 mod deps;
+mod feed;
 mod instrumented;
 mod load;
 mod monitoring;
 mod overrides;
+mod page;
 mod questions;
+mod recording;
 mod reload;
 mod retained_topics;
 mod run;

@@ -7,8 +7,8 @@ use tokio::time;
 
 use super::{deps::WorkerDeps, status_reporter::StatusReporter};
 use crate::{
-    http,
-    metrics::Readings,
+    history, http,
+    metrics::{HistoryReading, Readings},
     publish::{
         Inboxes, Load,
         outbox::{Outbox, Storage},
@@ -25,11 +25,13 @@ pub fn status_source(
     reporter: &Arc<StatusReporter>,
     inboxes: &Inboxes,
 ) -> http::StatusSource {
-    let WorkerDeps { queue, outbox, metrics, lifecycle, .. } = deps.clone();
+    let WorkerDeps { queue, outbox, recording, metrics, lifecycle, .. } = deps.clone();
     let (reporter, inboxes, health) = (Arc::clone(reporter), inboxes.clone(), Arc::clone(&lifecycle));
     http::StatusSource {
         metrics: Box::new(move |format| {
-            metrics.page(&readings(&queue, &outbox, &reporter, &inboxes), format)
+            let readings = readings(&queue, &outbox, &reporter, &inboxes);
+            let history = recording.status().map(history_reading);
+            metrics.page(&Readings { history, ..readings }, format)
         }),
         health: Box::new(move || health.health()),
         ready: Box::new(move || lifecycle.ready()),
@@ -44,7 +46,8 @@ pub async fn report_load(deps: WorkerDeps, reporter: Arc<StatusReporter>) {
     }
 }
 
-fn load(deps: &WorkerDeps, reporter: &StatusReporter) -> Load {
+/// How the node keeps up.
+pub fn load(deps: &WorkerDeps, reporter: &StatusReporter) -> Load {
     let overload: u64 = deps.queue.dropped().values().sum();
     let too_few: u64 = reporter.readings().values().map(|camera| camera.counts.too_few).sum();
     let outbox = deps.outbox.status();
@@ -54,6 +57,11 @@ fn load(deps: &WorkerDeps, reporter: &StatusReporter) -> Load {
         dropped_clips: overload + too_few + deps.metrics.dropped_clips(),
         dropped_events: outbox.dropped.values().sum(),
     }
+}
+
+fn history_reading(status: history::Status) -> HistoryReading {
+    let history::Status { state, events, bytes, dropped_events, dropped_frames, .. } = status;
+    HistoryReading { is_on: state == history::State::On, events, bytes, dropped_events, dropped_frames }
 }
 
 /// The metrics that other modules own.
@@ -75,5 +83,6 @@ fn readings(queue: &ClipQueue, outbox: &Outbox, reporter: &StatusReporter, inbox
         broker_connected: reporter.connected(),
         unknown_camera_commands: inboxes.commands.for_unknown_cameras(),
         unanswered_asks: inboxes.asks.dropped(),
+        history: None,
     }
 }

@@ -17,8 +17,11 @@ use super::{
     calibrations::warn_of_unfit,
     cameras::{Cameras, camera_specs},
     deps::{CameraDeps, WorkerDeps},
+    feed::Feed,
     monitoring::{report_load, status_source},
+    page::{Page, camera_source, events_source, live_source, node_source, tell_changes},
     questions::{ClientModel, api_source},
+    recording::Recording,
     reload::Reload,
     retained_topics::RetainedTopics,
     settings::camera_profiles,
@@ -77,6 +80,7 @@ pub async fn run(
     // A start that fails changes nothing.
     active.forget_removed();
     let seen_anew = parts.worker.views.start(active.config());
+    parts.worker.recording.hide();
     seen_anew.iter().for_each(|id| parts.reporter.forget_snapshot(id));
     parts.reporter.set_profiles(camera_profiles(active.config()));
     for (id, _) in active.config().cameras.iter().filter(|(_, camera)| !camera.enabled) {
@@ -155,7 +159,10 @@ impl Parts {
         let outbox = Arc::new(open_outbox(config)?);
         let metrics = Arc::new(Metrics::new());
         let topics = RetainedTopics::read(config.node.state_dir.as_deref());
-        let reporter = Arc::new(StatusReporter::new(Arc::clone(&metrics), Arc::clone(&outbox), topics));
+        let feed = Arc::<Feed>::default();
+        let reporter =
+            StatusReporter::new(Arc::clone(&metrics), Arc::clone(&outbox), Arc::clone(&feed), topics);
+        let reporter = Arc::new(reporter);
         let queue = Arc::new(ClipQueue::new(CLIPS_PER_CAMERA));
         let lifecycle = Arc::<Lifecycle>::default();
         let views = Arc::new(Views::new(config.node.state_dir.as_deref()));
@@ -166,7 +173,8 @@ impl Parts {
             Arc::clone(&metrics),
             Arc::clone(&views),
         );
-        let worker = WorkerDeps { queue, outbox, metrics, lifecycle, views };
+        let recording = Arc::new(Recording::start(config, &outbox, &views));
+        let worker = WorkerDeps { queue, outbox, recording, feed, metrics, lifecycle, views };
         Ok(Self { worker, reporter, asks: Arc::new(asks), client_model: Arc::default() })
     }
 
@@ -186,8 +194,11 @@ impl Parts {
             let status = status_source(&self.worker, &self.reporter, inboxes);
             let api = config.http.api.then(|| api_source(&self.worker, &self.client_model));
             let metrics = Arc::clone(&self.worker.metrics);
-            let cameras = asks::camera_source(&self.asks);
-            let server = http::Server { status, cameras, api, access, metrics };
+            let page = Page::new(&config.node.id, &self.worker, &self.reporter, &inboxes.commands);
+            let cameras = camera_source(&page, &self.asks);
+            let (node, events, live) = (node_source(&page), events_source(&page), live_source(&page));
+            let server = http::Server { status, node, cameras, events, live, api, access, metrics };
+            services.spawn(tell_changes(page));
             let listener = http::bind(address, &server).await?;
             services.spawn(http::serve(listener, server));
         }
@@ -226,6 +237,7 @@ impl Parts {
             reporter: Arc::clone(&self.reporter),
             asks: Arc::clone(&self.asks),
             views: Arc::clone(&self.worker.views),
+            recording: Arc::clone(&self.worker.recording),
             metrics: Arc::clone(&self.worker.metrics),
             model: model.info.clone(),
             frame_scaling: model.frame_scaling,
@@ -242,9 +254,14 @@ impl Parts {
         lifecycle.enter(Phase::Stopping);
         cameras.stop_all().await;
         let finished = worker.finish(queue).await;
+        let recording = Arc::clone(&self.worker.recording);
+        let recorded = tokio::task::spawn_blocking(move || recording.close());
         let (left, all_acked) = self.reporter.close(DRAIN_LIMIT).await;
         if all_acked {
             self.worker.views.keep();
+        }
+        if let Err(panic) = recorded.await {
+            tracing::error!("the history ended by a fault: {panic}");
         }
         match left {
             0 => {

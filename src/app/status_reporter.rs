@@ -10,7 +10,7 @@ use std::{
 use chrono::Utc;
 use tokio::sync::watch;
 
-use super::retained_topics::RetainedTopics;
+use super::{feed::Feed, retained_topics::RetainedTopics};
 use crate::{
     camera::{CameraId, CameraState, CameraStatus},
     device::GpuInfo,
@@ -18,16 +18,17 @@ use crate::{
     metrics::{CameraCounts, CameraReading, Metrics},
     plural::plural,
     publish::{
-        BrokerState, CameraInfo, CameraProfile, Info, Load, Newest, Prepared, Publisher, ReloadInfo,
+        self, BrokerState, CameraInfo, CameraProfile, Info, Load, Newest, Prepared, Publisher, ReloadInfo,
         outbox::{Outbox, Storage},
     },
-    runtime_settings::Values,
+    runtime_settings::{ENABLED, PROMPT, Value, Values},
 };
 
 /// Collects the status of the cameras, and publishes it once there is a publisher.
 pub struct StatusReporter {
     metrics: Arc<Metrics>,
     outbox: Arc<Outbox>,
+    feed: Arc<Feed>,
     inner: Mutex<Inner>,
 }
 
@@ -48,6 +49,39 @@ struct Inner {
     clearing: Vec<String>,
     /// The last reload; none yet.
     reload: Option<ReloadInfo>,
+    /// Whether commands may change settings.
+    accepts_settings: bool,
+}
+
+/// What is known of a camera but for what it shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CameraFacts {
+    /// What people call it.
+    pub name: String,
+    /// Its state, as it is published.
+    pub state: &'static str,
+    /// The reason for the state, if there is one.
+    pub why: Option<String>,
+    /// Whether it is to be watched.
+    pub enabled: bool,
+    /// What is asked about its clips.
+    pub prompt: String,
+    /// The names of its questions.
+    pub questions: Vec<String>,
+    /// The names of its alerts.
+    pub alerts: Vec<String>,
+}
+
+/// What is known of the node.
+pub struct NodeFacts {
+    /// The model, once it is loaded.
+    pub model: Option<ModelInfo>,
+    /// The name of the GPU, if the model runs on one.
+    pub gpu: Option<String>,
+    /// The last reload; none yet.
+    pub reload: Option<ReloadInfo>,
+    /// Whether commands may change settings.
+    pub accepts_settings: bool,
 }
 
 /// The status of a camera.
@@ -74,7 +108,7 @@ pub enum OldTopics {
 
 impl StatusReporter {
     /// A reporter without cameras and without a publisher.
-    pub fn new(metrics: Arc<Metrics>, outbox: Arc<Outbox>, topics: RetainedTopics) -> Self {
+    pub fn new(metrics: Arc<Metrics>, outbox: Arc<Outbox>, feed: Arc<Feed>, topics: RetainedTopics) -> Self {
         let inner = Inner {
             publisher: None,
             model: None,
@@ -86,8 +120,9 @@ impl StatusReporter {
             topics,
             clearing: Vec::new(),
             reload: None,
+            accepts_settings: false,
         };
-        Self { metrics, outbox, inner: Mutex::new(inner) }
+        Self { metrics, outbox, feed, inner: Mutex::new(inner) }
     }
 
     /// Starts to publish, once the model is loaded and the cameras are started, so that their states are known.
@@ -201,9 +236,46 @@ impl StatusReporter {
         }
     }
 
+    /// Sets whether commands may change settings.
+    pub fn set_accepts_settings(&self, accepts: bool) {
+        self.lock().accepts_settings = accepts;
+    }
+
+    /// What is known of the cameras but for what they show.
+    pub fn camera_facts(&self) -> BTreeMap<CameraId, CameraFacts> {
+        let inner = self.lock();
+        let facts = |(id, camera): (&CameraId, &Camera)| {
+            let profile = inner.profile(id);
+            let value = |name| inner.settings.get(id).and_then(|values| values.get(name));
+            let facts = CameraFacts {
+                name: profile.name,
+                state: publish::state_name(camera.state),
+                why: camera.why.clone(),
+                enabled: value(ENABLED) != Some(&Value::Switch(false)),
+                prompt: value(PROMPT).map(ToString::to_string).unwrap_or_default(),
+                questions: profile.questions.into_keys().collect(),
+                alerts: profile.alerts.into_keys().collect(),
+            };
+            (id.clone(), facts)
+        };
+        inner.cameras.iter().map(facts).collect()
+    }
+
+    /// What is known of the node.
+    pub fn node_facts(&self) -> NodeFacts {
+        let inner = self.lock();
+        NodeFacts {
+            model: inner.model.clone(),
+            gpu: inner.gpu.as_ref().map(|gpu| gpu.name.clone()),
+            reload: inner.reload.clone(),
+            accepts_settings: inner.accepts_settings,
+        }
+    }
+
     /// Removes the snapshot of a camera, here and at the broker.
     pub fn forget_snapshot(&self, id: &CameraId) {
         self.outbox.keep_snapshots(|camera| camera != id);
+        self.feed.forget_snapshot(id);
         if let Some(publisher) = &self.lock().publisher {
             publisher.erase_snapshot(id);
         }
@@ -212,6 +284,7 @@ impl StatusReporter {
     /// Removes a camera, here and at the broker.
     pub fn remove(&self, id: &CameraId) {
         self.outbox.keep_snapshots(|camera| camera != id);
+        self.feed.forget(id);
         let mut inner = self.lock();
         inner.cameras.remove(id);
         inner.settings.remove(id);

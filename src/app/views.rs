@@ -86,6 +86,12 @@ impl CurrentViews<'_> {
     pub fn allow(&self, camera: &CameraId, view: &Option<Arc<View>>) -> bool {
         self.0.get(camera).is_none_or(|now| now == view)
     }
+
+    /// Whether a picture of a camera that was seen through a view with these [`View::lines`] hides all that is hidden now,
+    /// as far as the camera is configured.
+    pub fn cover(&self, camera: &CameraId, lines: &str) -> bool {
+        self.0.get(camera).and_then(Option::as_deref).is_none_or(|view| view.is_within(lines))
+    }
 }
 
 /// A text that is another one for another view; empty for the whole picture.

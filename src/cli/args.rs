@@ -5,7 +5,8 @@ use clap_complete::Shell;
 
 use super::{
     alerts::AlertsArgs, ask::AskArgs, bench::BenchArgs, calibrate::CalibrateArgs, check::CheckArgs,
-    demo::DemoArgs, describe::DescribeArgs, forget::ForgetArgs, pull::PullArgs, run::RunArgs,
+    demo::DemoArgs, describe::DescribeArgs, forget::ForgetArgs, history::HistoryArgs, pull::PullArgs,
+    replay::ReplayArgs, run::RunArgs,
 };
 
 /// Describes what cameras see, in words, over MQTT.
@@ -30,6 +31,10 @@ pub enum Command {
     Calibrate(CalibrateArgs),
     /// Show what the configuration's alerts would have done with recorded events.
     Alerts(AlertsArgs),
+    /// Search, show, export and forget what the history has.
+    History(HistoryArgs),
+    /// Describe the kept frames of an event again, and compare.
+    Replay(ReplayArgs),
     /// Check the configuration and print the effective values, secrets masked.
     Check(CheckArgs),
     /// Download a model by its hub id, for use without a network.

@@ -7,9 +7,9 @@ use super::{
     args::{Cli, Command},
     ask, bench, calibrate,
     check::{self, BadFiles, CheckedAsService},
-    completions, demo, describe, forget,
+    completions, demo, describe, forget, history,
     interrupted::Interrupted,
-    man, pull, run, schema,
+    man, pull, replay, run, schema,
     usage::UsageError,
 };
 use crate::{
@@ -35,6 +35,8 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Ask(args) => ask::run(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Alerts(args) => alerts::run(&args),
+        Command::History(args) => history::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Pull(args) => pull::run(&args),
         Command::Forget(args) => forget::run(&args),

@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 
 use super::args::Cli;
@@ -31,7 +31,7 @@ Your own GStreamer pipelines.
 Variables for the service, one a line.
 .TP
 \fI/var/lib/camscribe/\fR, \fI/var/cache/camscribe/\fR
-What the service keeps: the outbox and settings made over MQTT; models.
+What the service keeps: the outbox, the history and settings made over MQTT; models.
 .SH ENVIRONMENT
 .TP
 \fBRUST_LOG\fR
@@ -51,6 +51,23 @@ by a signal.
 .BR mosquitto_sub (1)
 "#;
 
+/// Writes a section for each command below `command`, and for those below these. `name` is what the titles begin with.
+fn sections(command: &Command, name: &str, page: &mut Vec<u8>) -> io::Result<()> {
+    for command in command.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help") {
+        let man = Man::new(command.clone());
+        let name = format!("{name} {}", command.get_name().to_uppercase());
+        writeln!(page, ".SH {name}")?;
+        let mut parts = Vec::new();
+        man.render_synopsis_section(&mut parts)?;
+        man.render_description_section(&mut parts)?;
+        man.render_options_section(&mut parts)?;
+        // They become subsections of the command's section.
+        page.extend(String::from_utf8_lossy(&parts).replace("\n.SH ", "\n.SS ").bytes());
+        sections(command, &name, page)?;
+    }
+    Ok(())
+}
+
 /// Prints one page for all commands.
 ///
 /// # Errors
@@ -65,16 +82,7 @@ pub fn run() -> anyhow::Result<()> {
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
     man.render_options_section(&mut page)?;
-    for command in command.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help") {
-        let man = Man::new(command.clone());
-        writeln!(page, ".SH CAMSCRIBE {}", command.get_name().to_uppercase())?;
-        let mut sections = Vec::new();
-        man.render_synopsis_section(&mut sections)?;
-        man.render_description_section(&mut sections)?;
-        man.render_options_section(&mut sections)?;
-        // They become subsections of the command's section.
-        page.extend(String::from_utf8_lossy(&sections).replace("\n.SH ", "\n.SS ").bytes());
-    }
+    sections(&command, "CAMSCRIBE", &mut page)?;
     page.extend_from_slice(REST.as_bytes());
     io::stdout().write_all(&page)?;
     Ok(())

@@ -44,8 +44,18 @@ const HTTP_LIMIT: Duration = Duration::from_secs(5);
 /// The most that is read of its answer, bytes.
 const MAX_METRICS: u64 = 1 << 20;
 /// What camscribe keeps in its state directory.
-const STATE_FILES: [&str; 7] =
-    ["lock", "outbox.db", "outbox.db-wal", "outbox.db-shm", "orders.json", "retained.json", "views.json"];
+const STATE_FILES: [&str; 10] = [
+    "lock",
+    "outbox.db",
+    "outbox.db-wal",
+    "outbox.db-shm",
+    "history.db",
+    "history.db-wal",
+    "history.db-shm",
+    "orders.json",
+    "retained.json",
+    "views.json",
+];
 /// What a state directory needs at least to be of use, bytes.
 const LEAST_ROOM: u64 = 1 << 20;
 /// The file systems of /proc and /sys, whose folders only look as if they could be written to (statfs(2)).

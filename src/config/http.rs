@@ -1,4 +1,4 @@
-//! `[http]`: the port for metrics, health checks and questions to the model, and who may use it.
+//! `[http]`: the port for the page, metrics, health checks and questions to the model, and who may use it.
 
 use std::{
     net::SocketAddr,

@@ -8,6 +8,7 @@ use std::{
 use super::{
     camera::{CameraSettings, PIPELINES_DIR, URI},
     diagnostic::{ConfigError, Diagnostics, Location},
+    history::HistorySettings,
     http::HttpSettings,
     key::Key,
     layers::Layers,
@@ -40,6 +41,8 @@ pub struct Config {
     pub mqtt: MqttSettings,
     /// The queue on disk for what the broker has not confirmed.
     pub outbox: OutboxSettings,
+    /// What is kept of events and of what the model saw.
+    pub history: HistorySettings,
     /// Metrics, health checks and questions to the model.
     pub http: HttpSettings,
     /// What is written to standard error.
@@ -180,6 +183,7 @@ fn read(file: Option<&Path>, active: Option<&Config>, purpose: Purpose) -> Resul
         model: ModelSettings::read(&sections["model"], folder, &mut diagnostics),
         mqtt: MqttSettings::read(&sections["mqtt"], folder, &mut diagnostics),
         outbox: OutboxSettings::read(&sections["outbox"]),
+        history: HistorySettings::read(&sections["history"]),
         http: HttpSettings::read(&sections["http"], folder, &mut diagnostics),
         log: LogSettings::read(&sections["log"]),
         cameras,
@@ -253,6 +257,7 @@ mod tests {
         assert_eq!(config.model, ModelSettings::default());
         assert_eq!(config.mqtt, MqttSettings::default());
         assert_eq!(config.outbox, OutboxSettings::default());
+        assert_eq!(config.history, HistorySettings::default());
         assert_eq!(config.http, HttpSettings::default());
         let cameras: Vec<_> = config.cameras.into_values().collect();
         assert_eq!(cameras, [CameraSettings::new(Source::file("/a.mp4"))]);

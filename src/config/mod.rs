@@ -4,7 +4,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `node.rs`, `model.rs`, `mqtt.rs`, `outbox.rs`, `http.rs`, `log.rs`, `camera.rs`, `question.rs`, `mask.rs`, `alert.rs` | a section: keys, settings, checks |
+//! | `node.rs`, `model.rs`, `mqtt.rs`, `outbox.rs`, `history.rs`, `http.rs`, `log.rs`, `camera.rs`, `question.rs`, `mask.rs`, `alert.rs` | a section: keys, settings, checks |
 //! | `login.rs`, `prompt.rs`, `secret.rs`, `pem.rs` | keys, values and files that sections share |
 //! | `rtsp_tls.rs` | whom to trust at `rtsps://` addresses |
 //! | `source/`, `test_source.rs` | what a `uri` names |
@@ -21,6 +21,7 @@ mod diagnostic;
 mod environment;
 mod fragments;
 mod hints;
+mod history;
 mod http;
 mod key;
 mod layer;
@@ -51,6 +52,7 @@ mod value;
 pub use alert::AlertTrial;
 pub use camera::{CameraSettings, ClockChoice, FrameSampling, MAX_OVERLAP, MAX_PRIORITY};
 pub use diagnostic::ConfigError;
+pub use history::{HistorySettings, KeptFrames};
 pub use http::HttpSettings;
 pub use key::{Key, Kind};
 pub use load::{Config, DEFAULT_FILE, Loaded, load, load_for_broker, load_to_calibrate, reload};

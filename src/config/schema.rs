@@ -2,7 +2,7 @@
 //! configuration that `camscribe check` prints, and the tests that compare `config/camscribe.toml` and
 //! the reference with the code all use this table.
 
-use super::{alert, camera, http, key::Key, log, mask, model, mqtt, node, outbox, question};
+use super::{alert, camera, history, http, key::Key, log, mask, model, mqtt, node, outbox, question};
 use crate::camera::{CameraId, NAME_RULE, is_name};
 
 /// A section and its keys.
@@ -69,9 +69,10 @@ pub const SECTIONS: &[SectionSchema] = &[
     SectionSchema::new("model", "The model that describes clips", model::KEYS),
     SectionSchema::new("mqtt", "The MQTT broker that descriptions are published to", mqtt::KEYS),
     SectionSchema::new("outbox", "The queue on disk for what the broker has not confirmed", outbox::KEYS),
+    SectionSchema::new("history", "What is kept of events and of what the model saw", history::KEYS),
     SectionSchema::new(
         "http",
-        "Metrics for Prometheus, health checks and questions to the model",
+        "The page, metrics for Prometheus, health checks and questions to the model",
         http::KEYS,
     ),
     SectionSchema::new("log", "What is written to standard error", log::KEYS),

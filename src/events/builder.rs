@@ -102,6 +102,7 @@ impl EventBuilder {
             repeats: Some(last.id),
             clip: clip_info(clip),
             view: view_info(clip),
+            evidence: None,
             tokens: Tokens::default(),
             timing_ms: Timing {
                 queued: millis(timing.queued),
@@ -138,6 +139,7 @@ impl EventBuilder {
             repeats: None,
             clip: clip_info(clip),
             view: view_info(clip),
+            evidence: None,
             prompt,
             finish_reason,
             model: self.model.clone(),

@@ -14,7 +14,7 @@ use axum::{
     extract::{Request, State},
     http::{
         HeaderMap, StatusCode,
-        header::{AUTHORIZATION, HOST, ORIGIN},
+        header::{AUTHORIZATION, COOKIE as COOKIE_HEADER, HOST, ORIGIN},
         uri::Authority,
     },
     middleware::Next,
@@ -27,9 +27,15 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     api_error::ApiError,
+    page,
     tls::{ServerTlsError, server_config},
 };
 use crate::config::Secret;
+
+/// The cookie of who is logged in.
+pub(super) const COOKIE: &str = "camscribe";
+/// Begins what is hashed for the cookie's value, which is worth nothing elsewhere.
+const COOKIE_CONTEXT: &str = "camscribe login\n";
 
 /// Who may come in, and how. Token and certificate may change while the server runs.
 pub struct Access {
@@ -91,6 +97,13 @@ impl Access {
         Some(TlsAcceptor::from(Arc::clone(&config)))
     }
 
+    /// The cookie's value for who sends this token. `None`: it is wrong, or none is asked for.
+    pub(super) fn cookie_for(&self, sent: &str) -> Option<String> {
+        let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
+        let token = token.as_ref()?.expose();
+        is_same(sent.trim(), token).then(|| cookie(token))
+    }
+
     /// Refuses a request that may not come in.
     fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
         if matches!(path, "/healthz" | "/readyz") {
@@ -101,9 +114,17 @@ impl Access {
             return Err(ApiError::forbidden(why));
         }
         let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
-        let is_open = self.is_loopback && (token.is_none() || path == "/metrics");
+        let is_right = |token: &Secret| {
+            sent_token(headers).is_some_and(|sent| is_same(sent, token.expose()))
+                || sent_cookie(headers).is_some_and(|sent| is_same(sent, &cookie(token.expose())))
+        };
+        // The page itself shows nothing, and asks for the token.
+        let is_page = page::is_of_page(path) || matches!(path, "/api/login" | "/api/logout");
+        let is_open = is_page || self.is_loopback && (token.is_none() || path == "/metrics");
         match token.as_ref() {
-            Some(token) if sent_token(headers).is_some_and(|sent| is_same(sent, token.expose())) => Ok(()),
+            Some(token) if is_right(token) => Ok(()),
+            // Any name will do for the page where a token guards what it shows.
+            Some(_) if is_page => Ok(()),
             _ if is_open && names_this_machine(headers) => Ok(()),
             _ if is_open => Err(ApiError::forbidden(
                 "the name in the header Host is none of this machine's loopback: ask for localhost or 127.0.0.1, or set \
@@ -133,6 +154,20 @@ fn sent_token(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
+/// What a browser sends that is logged in.
+pub(super) fn sent_cookie(headers: &HeaderMap) -> Option<&str> {
+    let all = headers.get_all(COOKIE_HEADER).into_iter().filter_map(|value| value.to_str().ok());
+    let mut cookies =
+        all.flat_map(|value| value.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
+    cookies.find(|(name, _)| *name == COOKIE).map(|(_, value)| value)
+}
+
+/// The value of the cookie of who knows this token. With another token it is another one.
+fn cookie(token: &str) -> String {
+    let hash = Sha256::new().chain_update(COOKIE_CONTEXT).chain_update(token).finalize();
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Compares in a time that tells nothing of how much is the same.
 fn is_same(sent: &str, token: &str) -> bool {
     let hash = |text: &str| <[u8; 32]>::from(Sha256::digest(text));
@@ -150,15 +185,22 @@ fn names_this_machine(headers: &HeaderMap) -> bool {
         || name.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback())
 }
 
-/// Whether the request comes from no page, or from one of this server.
+/// Whether the request comes from no page, or from one of this server; or it opens a page.
 fn is_same_origin(headers: &HeaderMap) -> bool {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    // A picture or a script in a page of another origin is asked for without an Origin.
+    let is_foreign = matches!(text("sec-fetch-site"), Some("cross-site" | "same-site"));
+    if is_foreign && text("sec-fetch-mode") != Some("navigate") {
+        return false;
+    }
     let Some(origin) = headers.get(ORIGIN) else { return true };
     let of_page = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-    let asked = headers.get(HOST).and_then(|host| host.to_str().ok());
-    let (Some((scheme, of_page)), Some(asked)) = (of_page, asked) else { return false };
+    let Some((scheme, of_page)) = of_page else { return false };
     let default = if scheme == "https" { ":443" } else { ":80" };
     let plain = |host: &str| host.strip_suffix(default).unwrap_or(host).to_ascii_lowercase();
-    plain(of_page) == plain(asked)
+    // A proxy may ask by another name, and says by which it was asked. No page of another origin can set that header.
+    let asked = [text(HOST.as_str()), text("x-forwarded-host")];
+    asked.into_iter().flatten().any(|asked| plain(of_page) == plain(asked))
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! The HTTP server. It knows no answers itself: `app/` passes it the functions that do ([`StatusSource`],
-//! [`ApiSource`]).
+//! [`CameraSource`], [`EventsSource`], [`ApiSource`]).
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -8,7 +8,10 @@
 //! | `unread.rs` | what clients still send when they are answered already |
 //! | `exchange.rs` | what is counted and logged of each request |
 //! | `status.rs` | `/metrics`, `/healthz`, `/readyz` |
-//! | `cameras.rs` | `/api/cameras`: questions about what a camera shows now |
+//! | `page.rs`, `page/` | `/`: the page |
+//! | `login.rs` | `/api/login`: a cookie for who has the token |
+//! | `node.rs`, `cameras.rs`, `events.rs`, `live.rs` | `/api`: what the page shows, and what can be done there |
+//! | `documents.rs`, `openapi.rs` | what `/api` answers; the same for machines |
 //! | `openai/` | `/v1`: questions to the model |
 //! | `api_error.rs` | errors as OpenAI's API shapes them |
 //!
@@ -18,19 +21,31 @@ mod access;
 mod api_error;
 mod cameras;
 mod connections;
+pub mod documents;
+mod events;
 mod exchange;
+mod live;
+mod login;
+mod node;
 mod openai;
+mod openapi;
+mod page;
 mod server;
 mod status;
 mod tls;
 mod unread;
 
 #[cfg(test)]
+mod page_tests;
+#[cfg(test)]
 mod tests;
 
 pub use access::Access;
 pub use api_error::ApiError;
-pub use cameras::{Asking, CameraSource};
+pub use cameras::{Asking, CameraSource, Changes, Snapshots};
+pub use events::{EventLists, EventsQuery, EventsSource};
+pub use live::{EventsAfter, Live, LiveSource, message};
+pub use node::NodeSource;
 pub use openai::{ApiSource, Film, FilmReader, NotAsked, ServedModel, read_request};
 pub use server::{BindError, Server, bind, serve};
 pub use status::StatusSource;

@@ -19,18 +19,23 @@ use super::{
     access::{self, Access},
     cameras::{self, CameraSource},
     connections::{Connection, Connections, WatchedStream},
+    events::{self, EventsSource},
     exchange,
+    live::{self, LiveSource},
+    login,
+    node::{self, NodeSource},
     openai::{self, ApiSource},
+    openapi, page,
     status::{self, StatusSource},
     unread,
 };
 use crate::metrics::Metrics;
 
-/// How many connections may be open. Monitoring of one machine needs far fewer.
-const MAX_CONNECTIONS: usize = 32;
-/// The same where clients put questions to the model: more than may wait for an answer at a time, so that there is
-/// always a place for metrics and health.
-const MAX_CONNECTIONS_WITH_API: usize = openai::MAX_QUESTIONS * 2;
+/// How many connections may be open: more than may be told what happens, so that there is always a place for metrics and
+/// health.
+const MAX_CONNECTIONS: usize = live::MAX_STREAMS * 3;
+/// The same where clients put questions to the model: also more than may wait for an answer at a time.
+const MAX_CONNECTIONS_WITH_API: usize = MAX_CONNECTIONS + openai::MAX_QUESTIONS * 2;
 /// A connection is closed when no request came for this long, or one did not come to the end of its head.
 const IDLE_LIMIT: Duration = Duration::from_secs(120);
 /// After this time a connection is closed once its request is answered, so that no client stays for ever.
@@ -52,8 +57,14 @@ pub struct BindError {
 pub struct Server {
     /// Knows about metrics and health.
     pub status: StatusSource,
-    /// Answers questions about cameras.
+    /// Knows how the node is doing.
+    pub node: NodeSource,
+    /// Knows the cameras, and answers questions about them.
     pub cameras: CameraSource,
+    /// Knows the history.
+    pub events: EventsSource,
+    /// Tells what happens.
+    pub live: LiveSource,
     /// Answers questions to the model. None: nobody may ask.
     pub api: Option<ApiSource>,
     /// Who may come in, and how.
@@ -71,6 +82,7 @@ pub async fn bind(address: SocketAddr, server: &Server) -> Result<TcpListener, B
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     let scheme = if server.access.has_tls() { "https" } else { "http" };
+    tracing::info!("the page is at {scheme}://{bound}/");
     tracing::info!("metrics and health at {scheme}://{bound}/metrics, /healthz and /readyz");
     if server.api.is_some() {
         tracing::info!("questions to the model at {scheme}://{bound}/v1");
@@ -80,11 +92,17 @@ pub async fn bind(address: SocketAddr, server: &Server) -> Result<TcpListener, B
 
 /// Answers requests until the task is aborted.
 pub async fn serve(listener: TcpListener, server: Server) {
-    let Server { status, cameras, api, access, metrics } = server;
+    let Server { status, node, cameras, events, live, api, access, metrics } = server;
     let most = if api.is_some() { MAX_CONNECTIONS_WITH_API } else { MAX_CONNECTIONS };
     let mut connections = Connections::new(most);
     let router = status::router(status)
+        .merge(page::router())
+        .merge(login::router(Arc::clone(&access)))
+        .merge(node::router(node))
         .merge(cameras::router(cameras))
+        .merge(events::router(events))
+        .merge(live::router(live))
+        .merge(openapi::router())
         .merge(openai::router(api))
         .layer(middleware::from_fn_with_state(Arc::clone(&access), access::check))
         .layer(middleware::from_fn(unread::discard))

@@ -16,9 +16,16 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
+use uuid::Uuid;
 
 use super::{
-    Access, ApiSource, CameraSource, Film, NotAsked, ServedModel, Server, StatusSource, bind, serve,
+    Access, ApiError, ApiSource, CameraSource, EventsSource, Film, Live, LiveSource, NotAsked, ServedModel,
+    Server, StatusSource, bind,
+    documents::{
+        BrokerDocument, CamerasDocument, DroppedDocument, EventsDocument, HistoryDocument, HistoryState,
+        NodeDocument, OutboxDocument, QueueDocument,
+    },
+    serve,
 };
 use crate::{
     answer::{DescribeError, Description, Part, Piece, StageTimes, Token, TokenScore},
@@ -31,16 +38,17 @@ use crate::{
 };
 
 /// How long a test waits for anything.
-const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// A question that waits for the test to answer it.
 type Asked = (Request, UnboundedSender<Part>);
 
 /// A server whose questions the test answers.
-struct Served {
+pub struct Served {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<Asked>>>,
     metrics: Arc<Metrics>,
+    pub live: Arc<Live>,
     task: JoinHandle<()>,
 }
 
@@ -71,6 +79,28 @@ fn about(camera: &CameraId, ask: &CameraAsk) -> Result<Answered, Refusal> {
     }
 }
 
+/// How the node is doing.
+fn node() -> NodeDocument {
+    NodeDocument {
+        node: "edge1".into(),
+        version: "0".into(),
+        phase: "watching 1 camera".into(),
+        why: None,
+        started: DateTime::UNIX_EPOCH,
+        model: None,
+        gpu: None,
+        queue: QueueDocument { clips: 0, oldest_s: 0.0 },
+        clips_per_minute: 0.0,
+        dropped: DroppedDocument { clips: 0, events: 0, history_events: 0, history_frames: 0 },
+        broker: BrokerDocument { connected: true },
+        outbox: OutboxDocument { messages: 0, bytes: 0, on_disk: true },
+        history: HistoryDocument { state: HistoryState::Off, why: None, events: 0, bytes: 0, oldest: None },
+        reload: None,
+        settings: true,
+        login: false,
+    }
+}
+
 impl Drop for Served {
     fn drop(&mut self) {
         self.task.abort();
@@ -87,7 +117,7 @@ impl Served {
     }
 
     /// One that refuses all questions of who has the token `right`.
-    async fn with_token() -> Self {
+    pub async fn with_token() -> Self {
         Self::start_with(Some("right"), |_| Err(NotAsked::Busy), |_| Err("this is not a video".into())).await
     }
 
@@ -109,6 +139,7 @@ impl Served {
         let model =
             ServedModel { id: "org/tiny".into(), loaded_at: 1, max_tokens: Some(2048), frame_scaling: None };
         let address = "127.0.0.1:0".parse().unwrap();
+        let live = Arc::<Live>::default();
         let token = token.map(Secret::new);
         let metrics = Arc::new(Metrics::new());
         let server = Server {
@@ -117,9 +148,27 @@ impl Served {
                 health: Box::new(|| Ok(())),
                 ready: Box::new(|| Ok(())),
             },
+            node: Box::new(node),
             cameras: CameraSource {
+                list: Box::new(|| CamerasDocument { cameras: Vec::new() }),
+                snapshot: Box::new(|camera| {
+                    (camera.as_str() == "porch").then(|| (Uuid::nil(), "jpeg".into()))
+                }),
+                change: Box::new(|camera, change| match camera.as_str() {
+                    "porch" if change.enabled == Some(false) => Ok(()),
+                    _ => Err(ApiError::no_path("there is no such camera")),
+                }),
                 ask: Box::new(|camera, ask| Box::pin(async move { about(&camera, &ask) })),
             },
+            events: EventsSource {
+                list: Box::new(|query, limit| {
+                    let next = format!("{} {limit}", query.q.clone().unwrap_or_default());
+                    Ok(EventsDocument { events: Vec::new(), next: Some(next) })
+                }),
+                details: Box::new(|_| Err(ApiError::no_path("there is no such event"))),
+                frame: Box::new(|_, number| Ok(vec![number as u8])),
+            },
+            live: LiveSource { live: Arc::clone(&live), after: Box::new(|_| None) },
             api: Some(ApiSource {
                 model: Box::new(move || Some(model.clone())),
                 ask: Box::new(ask),
@@ -130,11 +179,11 @@ impl Served {
         };
         let listener: TcpListener = bind(address, &server).await.unwrap();
         let address = listener.local_addr().unwrap();
-        Self { address, asked, metrics, task: tokio::spawn(serve(listener, server)) }
+        Self { address, asked, metrics, live, task: tokio::spawn(serve(listener, server)) }
     }
 
     /// One that answers each question with these parts.
-    async fn answering(parts: Vec<Part>) -> Self {
+    pub async fn answering(parts: Vec<Part>) -> Self {
         Self::start(move |_| Ok(Some(parts.clone()))).await
     }
 
@@ -155,7 +204,7 @@ impl Served {
     }
 
     /// Sends a request and leaves the answer to be read.
-    async fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
+    pub async fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
@@ -167,7 +216,7 @@ impl Served {
         stream
     }
 
-    async fn exchange(&self, method: &str, path: &str, headers: &str, body: &str) -> Reply {
+    pub async fn exchange(&self, method: &str, path: &str, headers: &str, body: &str) -> Reply {
         read(self.send(method, path, headers, body).await).await
     }
 
@@ -182,14 +231,14 @@ impl Served {
     }
 }
 
-struct Reply {
-    status: u16,
-    head: String,
-    body: String,
+pub struct Reply {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
 }
 
 impl Reply {
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 

@@ -21,6 +21,6 @@ mod text_format;
 
 pub use clients::ClientMetrics;
 pub use labels::{AskEnd, Reason, Refusal, Route, Stage, StatusClass, TokenKind};
-pub use readings::{CameraCounts, CameraReading, Readings};
+pub use readings::{CameraCounts, CameraReading, HistoryReading, Readings};
 pub use registry::Metrics;
 pub use text_format::TextFormat;

@@ -48,12 +48,29 @@ pub struct Readings {
     pub outbox_dropped_snapshots: BTreeMap<CameraId, u64>,
     /// Whether new events are stored on disk.
     pub outbox_on_disk: bool,
+    /// The history; `None`: there is none.
+    pub history: Option<HistoryReading>,
     /// Whether the broker is connected.
     pub broker_connected: bool,
     /// Commands for cameras that do not exist.
     pub unknown_camera_commands: u64,
     /// Questions about cameras that got no reply, because too many came.
     pub unanswered_asks: u64,
+}
+
+/// The history.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HistoryReading {
+    /// Whether it takes events.
+    pub is_on: bool,
+    /// The events that it has.
+    pub events: u64,
+    /// Its size.
+    pub bytes: u64,
+    /// Events that it did not get.
+    pub dropped_events: u64,
+    /// Events whose frames it did not get.
+    pub dropped_frames: u64,
 }
 
 /// State and counters of a camera.
@@ -125,6 +142,11 @@ pub struct ReadingMetrics {
     outbox_dead_lettered: Counters<OfCamera>,
     outbox_dropped_snapshots: Counters<OfCamera>,
     outbox_on_disk: Gauge,
+    history_on: Gauge,
+    history_events: Gauge,
+    history_bytes: Gauge,
+    history_dropped_events: Counter,
+    history_dropped_frames: Counter,
     broker_connected: Gauge,
     unknown_camera_commands: Counter,
     unanswered_asks: Counter,
@@ -163,6 +185,14 @@ impl ReadingMetrics {
         r.register("camscribe_outbox_dropped_snapshots", help, self.outbox_dropped_snapshots.clone());
         let help = "1 while new events are stored on disk, 0 while they are stored in memory";
         r.register("camscribe_outbox_on_disk", help, self.outbox_on_disk.clone());
+        let help = "1 while the history takes events, 0 while it is stopped or there is none";
+        r.register("camscribe_history_on", help, self.history_on.clone());
+        r.register("camscribe_history_events", "Events in the history", self.history_events.clone());
+        r.register("camscribe_history_bytes", "Size of the history", self.history_bytes.clone());
+        let help = "Events that the history did not get";
+        r.register("camscribe_history_dropped_events", help, self.history_dropped_events.clone());
+        let help = "Events whose frames the history did not get";
+        r.register("camscribe_history_dropped_frames", help, self.history_dropped_frames.clone());
         let help = "1 while the MQTT broker is connected";
         r.register("camscribe_broker_connected", help, self.broker_connected.clone());
         let help = "Commands over MQTT for cameras that do not exist";
@@ -220,6 +250,12 @@ impl ReadingMetrics {
             let overload = OfDrop { camera: camera.clone(), reason: Reason::Overload };
             set(clips_dropped, &overload, counts.overload);
         }
+        let history = readings.history.unwrap_or_default();
+        self.history_on.set(history.is_on.into());
+        self.history_events.set(history.events.try_into().unwrap_or(i64::MAX));
+        self.history_bytes.set(history.bytes.try_into().unwrap_or(i64::MAX));
+        self.history_dropped_events.inner().store(history.dropped_events, Ordering::Relaxed);
+        self.history_dropped_frames.inner().store(history.dropped_frames, Ordering::Relaxed);
         self.broker_connected.set(readings.broker_connected.into());
         self.unknown_camera_commands.inner().store(readings.unknown_camera_commands, Ordering::Relaxed);
         self.unanswered_asks.inner().store(readings.unanswered_asks, Ordering::Relaxed);

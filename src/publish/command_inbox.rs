@@ -58,14 +58,17 @@ impl CommandInbox {
         payload: &[u8],
     ) {
         match CameraCommand::parse(topics, topic, payload) {
-            Ok(command) if exists(&command.camera) => {
-                let key = (command.camera.clone(), command.setting.name);
-                self.lock().waiting.insert(key, command);
-                self.arrived.notify_one();
-            }
+            Ok(command) if exists(&command.camera) => self.put(command),
             Ok(command) => self.lock().count_unknown(command.camera),
             Err(bad) => self.lock().warn(topic, &bad.to_string()),
         }
+    }
+
+    /// Takes in a command for a camera that exists, in place of an older one for the same setting.
+    pub fn put(&self, command: CameraCommand) {
+        let key = (command.camera.clone(), command.setting.name);
+        self.lock().waiting.insert(key, command);
+        self.arrived.notify_one();
     }
 
     /// Waits for commands. Returns all that wait. For one waiter, which may stop to wait at any time.

@@ -37,7 +37,7 @@ pub mod topics;
 pub use ask_inbox::{AskInbox, ReplyTo, WaitingAsk};
 pub use command_inbox::CommandInbox;
 pub use forget::{ForgetError, Kept, forget};
-pub use info::{CameraInfo, Info, Load, ReloadInfo};
+pub use info::{CameraInfo, Info, Load, ReloadInfo, state_name};
 pub use profile::CameraProfile;
 pub use publisher::{Newest, Prepared, Publisher, SettingsError};
 pub use settings::{BrokerAddress, Inboxes, Settings, TlsFiles};

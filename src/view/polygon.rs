@@ -1,6 +1,6 @@
 //! The outline of a mask.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use super::corners::{BadCorners, Corner, MAX_CORNERS, parse};
 
@@ -47,6 +47,15 @@ impl FromStr for Polygon {
             return Err(BadCorners::Crosses(written[one].0, written[other].0));
         }
         Ok(Self { corners })
+    }
+}
+
+impl fmt::Display for Polygon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, (x, y)) in self.corners.iter().enumerate() {
+            write!(f, "{}{x},{y}", if place == 0 { "" } else { " " })?;
+        }
+        Ok(())
     }
 }
 

@@ -1,24 +1,31 @@
 //! Everything fails or changes, at random moments and at once: the broker, the line to it, the daemon, the
 //! cameras, the configuration, the commands of subscribers. At the end the ids prove that every description
 //! was delivered at least once and in each camera's order, that the camera that nobody touched lost
-//! nothing, and that each time that an alert was switched was told, and no other.
+//! nothing, that each time that an alert was switched was told, and no other, and that the history has the
+//! same events, and no frame without its event. A client of the page comes again and again meanwhile.
 //!
 //! `cargo test` makes a short run with a fixed seed. `make chaos` makes a long one
 //! (`CAMSCRIBE_CHAOS_SECONDS`) with another seed each time; `CAMSCRIBE_CHAOS_SEED` repeats one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fmt, fs, thread,
+    env, fmt, fs,
+    sync::atomic::Ordering,
+    thread,
     time::{Duration, Instant},
 };
 
-use camscribe::event::{Event, EventKind};
+use camscribe::{
+    event::{Event, EventKind},
+    history::{HistoryError, Reader, Selection},
+};
 use serde_json::Value;
 
 use crate::support::{
     broker::{self, Mosquitto, Received, Subscriber},
     daemon::{self, Daemon},
     hostile_camera::{Faults, HostileCamera},
+    page_client::PageClient,
     proxy::{Link, Proxy},
     rtsp::{Fault, RtspServer},
 };
@@ -108,6 +115,7 @@ struct World {
     proxy: Proxy,
     subscriber: Subscriber,
     received: Vec<Received>,
+    page: PageClient,
     daemon: Daemon,
     toml: String,
     flaky: Option<RtspServer>,
@@ -130,6 +138,7 @@ impl World {
             r#"
             node.id = "edge1"
             model = {{ id = "shapes", max_batch = 4 }}
+            history.frames = "all"
             mqtt.url = "mqtt://127.0.0.1:{}"
             defaults = {{ window = "2s", frames = 2, max_tokens = 8, prompt = "PROMPT", change_threshold = 0 }}
             cameras.steady.uri = "{}"
@@ -156,12 +165,14 @@ impl World {
         });
         let (flaky, strict) = (Some(flaky), Some(strict));
         let (rng, received, done) = (Rng(seed | 1), Vec::new(), BTreeMap::new());
+        let page = PageClient::start(daemon.path("stderr"));
         Self {
             rng,
             broker,
             proxy,
             subscriber,
             received,
+            page,
             daemon,
             toml,
             flaky,
@@ -367,7 +378,39 @@ impl World {
         }
         assert!(!log.contains("panicked"), "{log}");
         check_alerts(&once(&events, "scene"), &told);
+        let ids = ids.iter().map(ToString::to_string).collect();
+        check_history(&self.daemon, &ids);
+        let seen = &self.page.told;
+        let (shown, resets) = (seen.events.lock().unwrap(), seen.resets.load(Ordering::Relaxed));
+        println!(
+            "the page was told of {} events, {resets} times that it missed some; {} searches",
+            shown.len(),
+            seen.searches.load(Ordering::Relaxed)
+        );
+        assert!(!shown.is_empty() && shown.is_subset(&ids), "{:?}", shown.difference(&ids));
     }
+}
+
+/// The history has the events that were delivered, and no other, and frames of most.
+fn check_history(daemon: &Daemon, delivered: &BTreeSet<String>) {
+    let reader = Reader::open(&daemon.path("state")).unwrap();
+    let (mut recorded, mut frames) = (BTreeSet::new(), 0);
+    let each = |event: &Event, count: usize| {
+        assert!(recorded.insert(event.id.to_string()), "{} twice", event.id);
+        // All of them, or none where the daemon was killed before they were written.
+        assert!(count == 0 || count == event.clip.frames.len(), "{count} frames of {}", event.id);
+        frames += count;
+        Ok::<_, HistoryError>(())
+    };
+    reader.for_each(&Selection::default(), each).unwrap();
+    let missing: Vec<_> = delivered.difference(&recorded).collect();
+    let more: Vec<_> = recorded.difference(delivered).collect();
+    assert!(missing.is_empty() && more.is_empty(), "not in the history: {missing:?}; only there: {more:?}");
+    let all = rusqlite::Connection::open(daemon.path("state/history.db")).unwrap();
+    let sql = "SELECT count(*) FROM frames";
+    let rows: i64 = all.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(usize::try_from(rows).unwrap(), frames, "frames without an event");
+    println!("the history has {} events and {frames} frames", recorded.len());
 }
 
 /// The alert goes on and off in turn, from one process to the next, and each switching was told as its event has it.

@@ -29,7 +29,7 @@ fn each_error_in_the_file_is_reported_with_its_line_and_a_remedy() {
         (
             "[wibble]\n",
             "c.toml:1: wibble: ",
-            "there are node, model, mqtt, outbox, http, log, defaults, questions, cameras",
+            "there are node, model, mqtt, outbox, history, http, log, defaults, questions, cameras",
         ),
         ("[http]\nlisten = \"localhost\"\n", "c.toml:2: http.listen: ", "write an IP address and a port"),
         ("[http]\nlisten = \"127.0.0.1\"\n", "c.toml:2: http.listen: ", "such as 127.0.0.1:9180"),

@@ -3,13 +3,15 @@
 
 use std::{fs, path::Path, process::Command};
 
+use camscribe::history::{Reader, read_lossless};
 use image::RgbImage;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::support::{
-    api::exchange,
+    api::{exchange, exchange_bytes},
     broker::{Mosquitto, Received, Subscriber},
-    daemon::{Daemon, camscribe},
+    daemon::{Daemon, camscribe, wait},
 };
 
 /// The circle stands in the left half, a square moves up in the right one.
@@ -27,6 +29,7 @@ fn toml(port: u16, cameras: &[&str]) -> String {
         model.id = "shapes"
         mqtt.url = "mqtt://127.0.0.1:{port}"
         log.level = "debug"
+        history = {{ frames = "all", frame_format = "lossless" }}
         defaults = {{ window = "2s", frames = 8, prompt = "Describe what happens in this video.", change_threshold = 0 }}
         {}"#,
         cameras.concat()
@@ -47,6 +50,14 @@ fn pictures(messages: &[Received]) -> Vec<RgbImage> {
     jpegs.map(|message| image::load_from_memory(&message.payload).unwrap().into_rgb8()).collect()
 }
 
+/// Whether any file of a folder holds these bytes. SQLite splits what is larger than a page.
+fn is_in_files(folder: &Path, bytes: &[u8]) -> bool {
+    let part = &bytes[..bytes.len().min(1000)];
+    let files =
+        fs::read_dir(folder).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap_or_default());
+    files.into_iter().any(|file| file.windows(part.len()).any(|it| it == part))
+}
+
 /// Whether a text has a word for what is hidden.
 fn names_it(text: &str) -> bool {
     text.split(|c: char| !c.is_alphanumeric()).any(|word| word == "red" || word == "circle")
@@ -58,6 +69,22 @@ fn ask(daemon: &Daemon) -> (u16, Value) {
     let body = question.to_string();
     let reply = exchange(&daemon.http_address(), "POST", "/api/cameras/porch/ask", "", body.as_bytes());
     (reply.status, reply.json())
+}
+
+/// The picture that the API shows at a path below `/api`.
+fn shown(daemon: &Daemon, path: &str) -> RgbImage {
+    let reply = exchange_bytes(&daemon.http_address(), &format!("/api/{path}"));
+    image::load_from_memory(&reply).unwrap_or_else(|error| panic!("{path}: {error}")).into_rgb8()
+}
+
+/// The frames of an event as the history holds them: none once they are deleted.
+fn kept(state: &Path, id: Uuid) -> Vec<RgbImage> {
+    let reader = Reader::open(state).unwrap();
+    let frames = (0..).map_while(|number| reader.frame(id, number).unwrap());
+    let pictures = frames.map(|frame| read_lossless(&frame.bytes).unwrap());
+    let image =
+        |it: camscribe::request::Picture| RgbImage::from_raw(it.width, it.height, it.rgb.to_vec()).unwrap();
+    pictures.map(image).collect()
 }
 
 /// Runs `check --probe --preview` with the daemon's configuration. Returns the picture of the camera and what was printed.
@@ -101,12 +128,37 @@ fn a_red_circle_under_a_mask_is_in_nothing_that_leaves() {
     assert!(printed.contains("camera porch: video of 640x316"), "{printed}");
     assert!(printed.contains("its picture is in seen/here/porch.jpg"), "{printed}");
 
+    // The page, and the history behind it.
+    let snapshot = shown(&daemon, "cameras/porch/snapshot.jpg");
+    assert!(is_blue(&snapshot) && !is_red(&snapshot));
+    let last = events.last().unwrap();
+    let id: Uuid = last["id"].as_str().unwrap().parse().unwrap();
+    let details = || {
+        let (status, body) = daemon.get(&format!("/api/events/{id}"));
+        (status == 200 && body.contains("\"exact\":true")).then_some(body)
+    };
+    let details = wait("the history", details);
+    for number in 0..last["evidence"]["frames"].as_u64().unwrap() {
+        let frame = shown(&daemon, &format!("events/{id}/frames/{number}.jpg"));
+        assert!(is_blue(&frame) && !is_red(&frame));
+    }
+    let pages =
+        ["/api/cameras", "/api/node", "/api/events", "/api/events?q=blue"].map(|path| daemon.get(path).1);
+    let words = daemon.get("/api/events?q=red").1;
+    assert_eq!(words, r#"{"events":[],"next":null}"#);
     let metrics = daemon.get("/metrics").1;
+    let state = daemon.path("state");
+    let frames = kept(&state, id);
+    assert!(frames.len() == 8 && frames.iter().all(|frame| is_blue(frame) && !is_red(frame)));
     let (code, log) = daemon.stop();
     assert_eq!(code, Some(0), "{log}");
     let is_text = |message: &&Received| !message.payload.starts_with(&[0xff, 0xd8, 0xff]);
-    let texts =
-        seen.iter().filter(is_text).map(Received::text).chain([answer.to_string(), metrics, log, printed]);
+    let texts = seen
+        .iter()
+        .filter(is_text)
+        .map(Received::text)
+        .chain([answer.to_string(), metrics, log, printed, details])
+        .chain(pages);
     for text in texts {
         // The address of the source may be told.
         assert!(!names_it(&text.replace("red-circle-still", "")), "{text}");
@@ -122,12 +174,22 @@ fn after_a_reload_that_adds_a_mask_nothing_of_before_is_seen() {
     let event = before.last().unwrap().json();
     assert!(names_it(event["description"].as_str().unwrap()) && event.get("view").is_none(), "{event}");
     let is_masked = |message: &Received| message.topic == DESCRIPTION && message.json().get("view").is_some();
+    let old: Uuid = event["id"].as_str().unwrap().parse().unwrap();
+    let state = daemon.path("state");
+    wait("the frames of before", || (kept(&state, old).len() == 8).then_some(()));
+    assert!(is_red(&shown(&daemon, &format!("events/{old}/frames/0.jpg"))));
+    let frame = Reader::open(&state).unwrap().frame(old, 0).unwrap().unwrap().bytes;
+    assert!(is_in_files(&state, &frame[frame.len() / 2..]));
 
     daemon.reload(&toml(broker.port(), &[SCENE, MASK]));
     daemon.logged("the configuration is active: started: porch");
     // Its old frames are forgotten, and new ones come a moment later.
     let (_, answer) = ask(&daemon);
     assert!(!names_it(&answer.to_string()), "{answer}");
+    // The frames of before are shown no more, and overwritten a moment later.
+    assert_eq!(daemon.get(&format!("/api/events/{old}/frames/0.jpg")).0, 404);
+    wait("their end", || kept(&state, old).is_empty().then_some(()));
+    wait("their bytes", || (!is_in_files(&state, &frame[frame.len() / 2..])).then_some(()));
     let after = subscriber.until(is_masked);
     let event = after.last().unwrap().json();
     assert_eq!((&event["type"], &event["view"]), (&json!("description"), &json!({"masks": ["garden"]})));

@@ -253,21 +253,21 @@ fn command_line_md_lists_every_command_and_option() {
     let page = text("docs/reference/command-line.md");
     let (mut listed, mut known) = (BTreeSet::new(), BTreeSet::new());
     for (heading, section) in sections(&page) {
-        let Some(command) = heading.strip_prefix("camscribe ").and_then(|rest| rest.split(' ').next()) else {
-            continue;
-        };
-        listed.insert((command.to_owned(), String::new(), String::new()));
+        let Some(heading) = heading.strip_prefix("camscribe ") else { continue };
+        // What follows the command's name is no word in small letters.
+        let is_name = |word: &&str| word.bytes().all(|b| b.is_ascii_lowercase());
+        let command = heading.split(' ').take_while(is_name).collect::<Vec<_>>().join(" ");
+        listed.insert((command.clone(), String::new(), String::new()));
         for row in rows(section) {
             let option = quoted(row[0]).last().unwrap().split(' ').next().unwrap();
             // A default in words follows from something else: clap does not know it.
             let default = row[1].trim_matches('`');
             let known_to_clap = row[1].starts_with('`') || default.parse::<u64>().is_ok();
             let default = if known_to_clap { default } else { "" };
-            listed.insert((command.to_owned(), option.to_owned(), default.to_owned()));
+            listed.insert((command.clone(), option.to_owned(), default.to_owned()));
         }
     }
-    for command in Cli::command().get_subcommands() {
-        let name = command.get_name().to_owned();
+    for (name, command) in commands(&Cli::command(), "") {
         known.insert((name.clone(), String::new(), String::new()));
         for option in command.get_arguments().filter(|argument| !argument.is_positional()) {
             let defaults: Vec<_> =
@@ -285,6 +285,18 @@ fn command_line_md_lists_every_command_and_option() {
         _ => (command, option, default),
     };
     assert_same("command-line.md", listed.into_iter().map(of_config).collect(), known);
+}
+
+/// The commands below a command that do something, each with its name.
+fn commands(command: &clap::Command, name: &str) -> Vec<(String, clap::Command)> {
+    let below = command.get_subcommands().flat_map(|below| {
+        let name = format!("{name} {}", below.get_name()).trim().to_owned();
+        match below.has_subcommands() {
+            true => commands(below, &name),
+            false => vec![(name, below.clone())],
+        }
+    });
+    below.collect()
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn a_reload_reads_certificates_again_and_a_command_leaves_the_connection_alone()
         .args(["-t", "camscribe/edge1/porch/set/prompt", "-m", "Who comes?"])
         .status();
     assert!(sent.unwrap().success());
-    daemon.logged("command over MQTT");
+    daemon.logged("command: ");
     assert_eq!(connections(), 1);
     daemon.reload(&toml);
     daemon.logged("the configuration is active: reconnecting to the broker");

@@ -52,6 +52,7 @@ fn message(text: &str) -> Message {
         event,
         snapshot: Some(vec![0xff; 200_000].into()),
         alerts: None,
+        is_recorded: false,
     }
 }
 

@@ -22,6 +22,7 @@ fn message(text: &str) -> Message {
         event: text.to_owned().into(),
         snapshot: None,
         alerts: None,
+        is_recorded: false,
     }
 }
 

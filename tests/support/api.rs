@@ -104,6 +104,16 @@ pub fn exchange(address: &str, method: &str, path: &str, headers: &str, body: &[
     read(send(address, method, path, headers, body))
 }
 
+/// Gets what is not text.
+pub fn exchange_bytes(address: &str, path: &str) -> Vec<u8> {
+    let mut answer = Vec::new();
+    send(address, "GET", path, "", b"").read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|it| it == b"\r\n\r\n").expect("a head");
+    let body = answer.split_off(end + 4);
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{path}: {}", String::from_utf8_lossy(&answer));
+    body
+}
+
 pub const CHAT: &str = "/v1/chat/completions";
 pub const JSON: &str = "Content-Type: application/json\r\n";
 

@@ -1,30 +1,26 @@
-//! The database: two tables of payloads in one SQLite file, and one of what is remembered of alerts.
+//! The database: two tables of payloads in one SQLite file, one of what is remembered of alerts, and one of
+//! events that the history has not confirmed.
 //!
 //! One connection writes, another reads, so that a message can be taken while another is being
 //! written: in WAL mode neither waits for the other. A write is on disk when it returns.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use tokio_util::bytes::Bytes;
 use uuid::Uuid;
 
-use super::{
-    fault::Fault,
-    row::{Item, Key, Row, Table},
-};
-use crate::camera::CameraId;
+use super::row::{Item, Key, Row, Table};
+use crate::{camera::CameraId, sqlite::Fault};
 
-/// The write-ahead log is truncated to this size after it has grown, bytes.
-const WAL_BYTES: u32 = 16 << 20;
 /// The values of `synchronous`, in WAL mode (<https://www.sqlite.org/pragma.html#pragma_synchronous>). Every commit waits
 /// until the log is on disk.
 const SYNCED: &str = "full";
 /// The log is on disk with the next synced commit. A crash of the process loses nothing; after a loss of power, what was
 /// deleted may be there again.
 const UNSYNCED: &str = "normal";
-/// How long to wait for a lock. Nobody else writes, unless a person opens the file with another tool.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most events that wait for the history. It may be stopped for long; then those that came first are forgotten.
+pub(super) const MAX_UNRECORDED: i64 = 10_000;
 
 /// Rows to insert, rows to delete, and alerts to remember, in one transaction.
 #[derive(Debug, Default)]
@@ -33,12 +29,14 @@ pub(super) struct Batch {
     pub delete: Vec<Key>,
     /// What is remembered of the alerts of cameras from now on.
     pub alerts: Vec<(CameraId, Bytes)>,
+    /// Events that the history has.
+    pub recorded: Vec<Uuid>,
 }
 
 impl Batch {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
-        self.insert.is_empty() && self.delete.is_empty() && self.alerts.is_empty()
+        self.insert.is_empty() && self.delete.is_empty() && self.alerts.is_empty() && self.recorded.is_empty()
     }
 }
 
@@ -66,39 +64,19 @@ pub(super) struct RowMeta {
     pub bytes: u64,
 }
 
-/// Opens a connection.
-///
-/// # Errors
-/// When the file cannot be opened or the file system does not support a write-ahead log.
-pub(super) fn connect(file: &Path) -> Result<Connection, Fault> {
-    // Each connection is behind a mutex of ours.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(file, flags)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
-    if mode != "wal" {
-        return Err(Fault::Unusable("its file system does not allow a write-ahead log".into()));
-    }
-    connection.pragma_update(None, "synchronous", SYNCED)?;
-    connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
-    Ok(connection)
-}
-
-/// Checks that the pages of the file are whole.
-///
-/// # Errors
-/// When they are not.
-pub(super) fn check(connection: &Connection) -> Result<(), Fault> {
-    let result: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-    if result == "ok" { Ok(()) } else { Err(Fault::Damaged(result)) }
-}
-
 /// The connection that writes.
-pub(super) struct Writer(Connection);
+pub(super) struct Writer {
+    connection: Connection,
+    /// Events that the history has not confirmed.
+    unrecorded: i64,
+    /// Those that were forgotten before it did, since the start.
+    pub unrecorded_dropped: u64,
+}
 
 impl Writer {
-    pub fn new(connection: Connection) -> Self {
-        Self(connection)
+    pub fn new(connection: Connection) -> rusqlite::Result<Self> {
+        let unrecorded = connection.query_row("SELECT count(*) FROM unrecorded", [], |row| row.get(0))?;
+        Ok(Self { connection, unrecorded, unrecorded_dropped: 0 })
     }
 
     /// Writes the whole batch or nothing of it. What it inserts is on disk when this returns.
@@ -106,13 +84,14 @@ impl Writer {
         // What was delivered need not be gone before a loss of power: its id tells it from what is new.
         let adds = !batch.insert.is_empty() || !batch.alerts.is_empty();
         let synchronous = if adds { SYNCED } else { UNSYNCED };
-        self.0.pragma_update(None, "synchronous", synchronous)?;
-        let transaction = self.0.transaction()?;
+        self.connection.pragma_update(None, "synchronous", synchronous)?;
+        let transaction = self.connection.transaction()?;
+        let (mut unrecorded, mut dropped) = (self.unrecorded, 0);
         for (table, row) in &batch.delete {
             let sql = format!("DELETE FROM {} WHERE row = ?", table.name());
             transaction.prepare_cached(&sql)?.execute([row.0])?;
         }
-        for ((table, row), Item { camera, id, description, payload }) in &batch.insert {
+        for ((table, row), Item { camera, id, description, payload, is_recorded }) in &batch.insert {
             // REPLACE: a commit that failed may have left the very same row.
             let sql = format!(
                 "INSERT OR REPLACE INTO {} (row, camera, id, description, bytes, payload) \
@@ -128,12 +107,31 @@ impl Writer {
                 bytes,
                 &payload[..]
             ])?;
+            if *is_recorded {
+                let sql = "INSERT OR IGNORE INTO unrecorded (id, payload) VALUES (?, ?)";
+                let added = transaction.prepare_cached(sql)?.execute(params![id.as_bytes(), &payload[..]])?;
+                unrecorded += added as i64;
+            }
+        }
+        for id in &batch.recorded {
+            let sql = "DELETE FROM unrecorded WHERE id = ?";
+            unrecorded -= transaction.prepare_cached(sql)?.execute([id.as_bytes()])? as i64;
+        }
+        if unrecorded > MAX_UNRECORDED {
+            // Ids are UUIDv7: the smallest came first.
+            let sql = "DELETE FROM unrecorded WHERE id IN (SELECT id FROM unrecorded ORDER BY id LIMIT ?)";
+            let excess = transaction.execute(sql, [unrecorded - MAX_UNRECORDED])?;
+            unrecorded -= excess as i64;
+            dropped += excess as u64;
         }
         for (camera, alerts) in &batch.alerts {
             let sql = "INSERT OR REPLACE INTO alerts (camera, states) VALUES (?, ?)";
             transaction.prepare_cached(sql)?.execute(params![camera.as_str(), &alerts[..]])?;
         }
-        transaction.commit()
+        transaction.commit()?;
+        self.unrecorded = unrecorded;
+        self.unrecorded_dropped += dropped;
+        Ok(())
     }
 }
 
@@ -155,7 +153,8 @@ impl Reader {
         let mut statement = self.0.prepare_cached(&sql)?;
         let found = statement.query_row([from.0], |row| {
             let payload = Bytes::from(row.get::<_, Vec<u8>>(4)?);
-            let item = Item { camera: camera(row, 1)?, id: id(row, 2)?, description: row.get(3)?, payload };
+            let (camera, id) = (camera(row, 1)?, id(row, 2)?);
+            let item = Item { camera, id, description: row.get(3)?, payload, is_recorded: false };
             Ok((Row(row.get(0)?), item))
         });
         Ok(found.optional()?)
@@ -178,6 +177,16 @@ impl Reader {
     pub fn alerts(&self) -> rusqlite::Result<BTreeMap<CameraId, Bytes>> {
         let mut statement = self.0.prepare("SELECT camera, states FROM alerts")?;
         let rows = statement.query_map([], |row| Ok((camera(row, 0)?, row.get::<_, Vec<u8>>(1)?.into())))?;
+        rows.collect()
+    }
+
+    /// The first events that the history has not confirmed: at most `most` of those that are later than `after`.
+    pub fn unrecorded(&self, after: Uuid, most: usize) -> rusqlite::Result<Vec<(Uuid, Bytes)>> {
+        let sql = "SELECT id, payload FROM unrecorded WHERE id > ? ORDER BY id LIMIT ?";
+        let mut statement = self.0.prepare_cached(sql)?;
+        let rows = statement.query_map(params![after.as_bytes(), most as i64], |row| {
+            Ok((id(row, 0)?, row.get::<_, Vec<u8>>(1)?.into()))
+        })?;
         rows.collect()
     }
 
@@ -226,14 +235,15 @@ fn invalid(column: usize, error: impl std::error::Error + Send + Sync + 'static)
 impl Writer {
     /// Makes SQLite see a full disk, or one with room again.
     pub fn set_full(&self, full: bool) {
-        let pages: u32 = self.0.pragma_query_value(None, "page_count", |row| row.get(0)).expect("a number");
+        let pages: u32 =
+            self.connection.pragma_query_value(None, "page_count", |row| row.get(0)).expect("a number");
         let most = if full { pages } else { u32::MAX - 1 };
-        self.0.query_row(&format!("PRAGMA max_page_count = {most}"), [], |_| Ok(())).expect("set");
+        self.connection.query_row(&format!("PRAGMA max_page_count = {most}"), [], |_| Ok(())).expect("set");
     }
 
     /// Damages rows so that they cannot be read.
     pub fn corrupt(&self, rows: std::ops::RangeInclusive<i64>) {
         let sql = "UPDATE events SET id = x'00' WHERE row BETWEEN ? AND ?";
-        self.0.execute(sql, [rows.start(), rows.end()]).expect("updated");
+        self.connection.execute(sql, [rows.start(), rows.end()]).expect("updated");
     }
 }

@@ -17,11 +17,11 @@ use super::{
     folder::{self, OpenError, Opened},
     ledger::{Ledger, SPILL_BYTES},
     message::{InFlight, Message, Snapshot},
-    migrations::{self, Migration},
+    migrations,
     row::{Item, Key, Row, Table},
     status::{Limits, Status, Storage},
 };
-use crate::{camera::CameraId, ownership::user};
+use crate::{camera::CameraId, ownership::user, sqlite::Migration};
 
 /// How long a disk that failed is left alone.
 pub(super) const RETRY: Duration = Duration::from_secs(2);
@@ -169,6 +169,22 @@ impl Outbox {
     /// that had them.
     pub fn alerts(&self) -> &BTreeMap<CameraId, Bytes> {
         &self.alerts
+    }
+
+    /// The first events that the history has not confirmed, later than the event `after` (nil: all): at most `most`.
+    /// Those that are not on disk are not among them.
+    pub fn unrecorded(&self, after: Uuid, most: usize) -> Vec<(Uuid, Bytes)> {
+        self.ledger().unrecorded(after, most)
+    }
+
+    /// Events that the history will not get, since too many waited for it, since the start.
+    pub fn unrecorded_dropped(&self) -> u64 {
+        self.disk().as_ref().map_or(0, |disk| disk.writer.unrecorded_dropped)
+    }
+
+    /// The history has these events. Their copies leave the disk with the next write.
+    pub fn recorded(&self, ids: &[Uuid]) {
+        self.ledger().recorded(ids);
     }
 
     /// Waits until something was appended since the last wait. For one waiter.

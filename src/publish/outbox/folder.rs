@@ -2,22 +2,23 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{DirBuilder, File, OpenOptions},
+    fs::{DirBuilder, File},
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::{Path, PathBuf},
+    os::unix::fs::DirBuilderExt,
+    path::Path,
 };
 
-use chrono::Utc;
 use rustix::fs::{FlockOperation, flock};
 use tokio_util::bytes::Bytes;
 
 use super::{
-    database::{self, CameraRows, Reader, Writer},
-    fault::Fault,
-    migrations::{self, Migration},
+    database::{CameraRows, Reader, Writer},
+    migrations,
 };
-use crate::{camera::CameraId, ownership::give_to_owner_of};
+use crate::{
+    camera::CameraId,
+    sqlite::{self, Migration},
+};
 
 /// The database's name in its folder.
 const DATABASE: &str = "outbox.db";
@@ -52,20 +53,15 @@ pub(super) struct Opened {
 /// # Errors
 /// When another process uses the folder, or when the file system fails.
 pub(super) fn open(folder: &Path, migrations: &[Migration]) -> Result<Opened, OpenError> {
-    let unusable = |error: io::Error| OpenError::Unusable(error.to_string());
     let lock = hold(folder)?;
     let file = folder.join(DATABASE);
-    let opened = match open_database(&file, migrations) {
-        Err(fault @ (Fault::Damaged(_) | Fault::Newer { .. })) => {
-            move_aside(&file, &fault).map_err(unusable)?;
-            open_database(&file, migrations)
-        }
-        opened => opened,
-    };
-    match opened {
-        Ok((writer, reader, contents, alerts)) => Ok(Opened { writer, reader, contents, alerts, lock }),
-        Err(fault) => Err(OpenError::Unusable(fault.to_string())),
-    }
+    let opened = sqlite::open(&file, &migrations::kind(migrations), |connection| {
+        let reader = Reader::new(sqlite::connect(&file)?)?;
+        let (contents, alerts) = (reader.contents()?, reader.alerts()?);
+        Ok((Writer::new(connection)?, reader, contents, alerts))
+    });
+    let (writer, reader, contents, alerts) = opened.map_err(OpenError::Unusable)?;
+    Ok(Opened { writer, reader, contents, alerts, lock })
 }
 
 /// Makes the folder if it is missing, and keeps other processes out of it until the lock is dropped.
@@ -93,73 +89,10 @@ pub(super) fn has_database(folder: &Path) -> bool {
 fn lock(folder: &Path) -> Result<File, OpenError> {
     let unusable = |error: io::Error| OpenError::Unusable(error.to_string());
     let file = folder.join(LOCK);
-    let lock = create(&file).map_err(OpenError::Unusable)?;
+    let lock = sqlite::create(&file).map_err(OpenError::Unusable)?;
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(lock),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse),
         Err(error) => Err(unusable(error.into())),
     }
-}
-
-/// A writer, a reader, and what the database holds: as [`Opened`] has it.
-type Database = (Writer, Reader, Vec<CameraRows>, BTreeMap<CameraId, Bytes>);
-
-/// Opens a writer and a reader. A file that does not exist is created with mode 0600.
-fn open_database(file: &Path, migrations: &[Migration]) -> Result<Database, Fault> {
-    // SQLite takes an empty file for a new database, and its mode for the files beside it.
-    create(file).map_err(Fault::Unusable)?;
-    let mut connection = database::connect(file)?;
-    database::check(&connection)?;
-    migrations::migrate(&mut connection, migrations)?;
-    let reader = Reader::new(database::connect(file)?)?;
-    let contents = reader.contents()?;
-    let alerts = reader.alerts()?;
-    Ok((Writer::new(connection), reader, contents, alerts))
-}
-
-/// Opens a file for writing, and makes it if it is missing.
-///
-/// # Errors
-/// Names the file and says why it cannot be written.
-fn create(file: &Path) -> Result<File, String> {
-    let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file);
-    let opened = opened.and_then(|opened| {
-        let folder = file.parent().unwrap_or(Path::new(""));
-        give_to_owner_of(folder, &opened).map(|()| opened)
-    });
-    opened.map_err(|error| format!("{}: {error}", file.display()))
-}
-
-/// Renames a database that cannot be used, and logs why and what to do.
-fn move_aside(file: &Path, fault: &Fault) -> io::Result<()> {
-    let newer = matches!(fault, Fault::Newer { .. });
-    let time = Utc::now().format("%Y%m%dT%H%M%S%.3fZ");
-    let kept = with_suffix(file, &format!(".{}-{time}", if newer { "newer" } else { "damaged" }));
-    std::fs::rename(file, &kept)?;
-    // What SQLite keeps beside the database.
-    for suffix in ["-wal", "-shm"] {
-        match std::fs::rename(with_suffix(file, suffix), with_suffix(&kept, suffix)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    let (file, kept) = (file.display(), kept.display());
-    if newer {
-        tracing::error!(
-            "the outbox {file} was written by a newer camscribe ({fault}): it is kept as {kept}, and a new one \
-             is begun; to deliver the descriptions in it, run the newer version with the file under its old name"
-        );
-    } else {
-        tracing::error!(
-            "the outbox {file} is damaged ({fault}): it is kept as {kept}, and a new one is begun; the \
-             descriptions that waited in it are not delivered"
-        );
-    }
-    Ok(())
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }

@@ -15,13 +15,12 @@ use uuid::Uuid;
 
 use super::{
     database::{Batch, CameraRows, Reader, RowMeta},
-    fault::Fault,
     message::{InFlight, Message, Snapshot},
     row::{Item, Key, ROW_OVERHEAD, Row, Table, cost},
     spill::Spill,
     status::{Limits, Status, Storage},
 };
-use crate::{camera::CameraId, event::EventKind};
+use crate::{camera::CameraId, event::EventKind, sqlite::Fault};
 
 /// The largest cost of either table in memory, bytes.
 pub(super) const SPILL_BYTES: u64 = 32 << 20;
@@ -59,6 +58,8 @@ pub(super) struct Ledger {
     snapshot_bytes: u64,
     /// What is to be remembered of the alerts of cameras, and is not on disk yet.
     alerts: BTreeMap<CameraId, Bytes>,
+    /// Events that the history has confirmed, and whose copies are still on disk.
+    recorded: BTreeSet<Uuid>,
     dropped: BTreeMap<CameraId, u64>,
     dropped_snapshots: BTreeMap<CameraId, u64>,
     dead_lettered: BTreeMap<CameraId, u64>,
@@ -92,6 +93,7 @@ impl Ledger {
             snapshots: BTreeMap::new(),
             snapshot_bytes: 0,
             alerts: BTreeMap::new(),
+            recorded: BTreeSet::new(),
             dropped: BTreeMap::new(),
             dropped_snapshots: BTreeMap::new(),
             dead_lettered: BTreeMap::new(),
@@ -117,7 +119,7 @@ impl Ledger {
     /// Counts a message and drops the oldest events to make room for it, each camera's newest description last: readers
     /// that come later depend on it. Returns the rows to store: none, an event, or an event and its snapshot.
     pub fn admit(&mut self, message: Message) -> Vec<(Key, Item)> {
-        let Message { camera, id, kind, event, snapshot, alerts } = message;
+        let Message { camera, id, kind, event, snapshot, alerts, is_recorded } = message;
         self.alerts.extend(alerts.map(|alerts| (camera.clone(), alerts)));
         let size = cost(event.len());
         // Events in flight may be with the broker already: the oldest waiting event is dropped.
@@ -138,7 +140,7 @@ impl Ledger {
         if description {
             self.newest.insert(camera.clone(), row);
         }
-        let item = Item { camera: camera.clone(), id, description, payload: event };
+        let item = Item { camera: camera.clone(), id, description, payload: event, is_recorded };
         let mut items = vec![((Table::Events, row), item)];
         if let Some(jpeg) = snapshot {
             let size = cost(jpeg.len());
@@ -150,7 +152,8 @@ impl Ledger {
             while self.snapshot_bytes > self.limits.snapshots {
                 self.drop_oldest_snapshot();
             }
-            items.push(((Table::Snapshots, row), Item { camera, id, description, payload: jpeg }));
+            let item = Item { camera, id, description, payload: jpeg, is_recorded: false };
+            items.push(((Table::Snapshots, row), item));
         }
         items
     }
@@ -241,6 +244,21 @@ impl Ledger {
         }
     }
 
+    /// The history has these events.
+    pub fn recorded(&mut self, ids: &[Uuid]) {
+        if self.reader.is_some() {
+            self.recorded.extend(ids);
+        }
+    }
+
+    /// See [`Reader::unrecorded`]. What is known to be recorded is left out.
+    pub fn unrecorded(&self, after: Uuid, most: usize) -> Vec<(Uuid, Bytes)> {
+        let found = self.reader.as_ref().and_then(|reader| reader.unrecorded(after, most).ok());
+        let mut found = found.unwrap_or_default();
+        found.retain(|(id, _)| !self.recorded.contains(id));
+        found
+    }
+
     pub fn len(&self) -> usize {
         self.rows
     }
@@ -271,7 +289,8 @@ impl Ledger {
     /// A batch that inserts these items: with what is to be deleted, and what is to be remembered.
     pub fn batch(&self, insert: Vec<(Key, Item)>) -> Batch {
         let alerts = self.alerts.iter().map(|(camera, alerts)| (camera.clone(), alerts.clone())).collect();
-        Batch { insert, delete: self.to_delete(), alerts }
+        let recorded = self.recorded.iter().take(BATCH).copied().collect();
+        Batch { insert, delete: self.to_delete(), alerts, recorded }
     }
 
     /// What the disk lacks and what is to be deleted from it: at most a batch of each.
@@ -283,6 +302,9 @@ impl Ledger {
     pub fn settled(&mut self, batch: &Batch) {
         for key in &batch.delete {
             self.deleted.remove(key);
+        }
+        for id in &batch.recorded {
+            self.recorded.remove(id);
         }
         for (camera, alerts) in &batch.alerts {
             if self.alerts.get(camera) == Some(alerts) {

@@ -24,6 +24,9 @@ pub struct Message {
     pub snapshot: Option<Bytes>,
     /// What is to be remembered of the camera's alerts once the event is in the outbox.
     pub alerts: Option<Bytes>,
+    /// Whether the outbox keeps the event, however soon it is delivered, until the history has confirmed it
+    /// ([`Outbox::recorded`](super::Outbox::recorded)).
+    pub is_recorded: bool,
 }
 
 impl Message {
@@ -44,6 +47,7 @@ impl Message {
             event: serde_json::to_vec(event)?.into(),
             snapshot: snapshot.map(Bytes::from),
             alerts: alerts.map(Bytes::from),
+            is_recorded: false,
         })
     }
 }

@@ -1,21 +1,24 @@
-//! The layouts of the database, and the steps from each to the next.
-//!
-//! `PRAGMA user_version` holds the number of the layout; a new file has 0. To change the layout, append
-//! a migration to [`ALL`] and never change one that was released: an outbox of any released version is
-//! brought up to date when it is opened, and keeps its rows.
+//! The layouts of the outbox's database, and the steps from each to the next. To change the layout, append a step: an
+//! outbox of any released version is brought up to date when it is opened, and keeps its rows.
 
-use rusqlite::{Connection, ErrorCode};
-
-use super::fault::Fault;
-
-/// "camo" in `PRAGMA application_id` marks the file as an outbox of camscribe's.
-const APPLICATION_ID: i32 = 0x6361_6d6f;
-
-/// SQL that changes the database from one layout to the next.
-pub(super) struct Migration(pub &'static str);
+use crate::sqlite::{Kind, Migration};
 
 /// All migrations in order. The first makes layout 1 from an empty file.
-pub(super) const ALL: [Migration; 2] = [Migration(LAYOUT_1), Migration(LAYOUT_2)];
+pub(super) const ALL: [Migration; 3] = [Migration(LAYOUT_1), Migration(LAYOUT_2), Migration(LAYOUT_3)];
+
+/// The outbox, with these migrations.
+pub(super) fn kind(migrations: &[Migration]) -> Kind<'_> {
+    Kind {
+        name: "the outbox",
+        // "camo"
+        application_id: 0x6361_6d6f,
+        migrations,
+        when_damaged: "the descriptions that waited in it are not delivered",
+        when_newer: "to deliver the descriptions in it, run the newer version with the file under its old name",
+        before: "",
+        is_checked: true,
+    }
+}
 
 /// A table of events and a table of snapshots. The indexes hold all that is read at the start, so that
 /// no payload has to be read then.
@@ -32,49 +35,20 @@ const LAYOUT_1: &str = "
 const LAYOUT_2: &str =
     "CREATE TABLE alerts (camera TEXT PRIMARY KEY, states BLOB NOT NULL) STRICT, WITHOUT ROWID;";
 
-/// Brings the database to the newest layout of `migrations`. Each step is one transaction, so that a
-/// step that is interrupted is done again at the next start. An empty database becomes an outbox.
-///
-/// # Errors
-/// When the file is another program's or of a newer layout, or when a step fails. The file then stays as
-/// it was before that step.
-pub(super) fn migrate(connection: &mut Connection, migrations: &[Migration]) -> Result<(), Fault> {
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-    let (application, found) = (pragma("application_id")?, pragma("user_version")?);
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    let is_empty = (application, found, tables) == (0, 0, 0);
-    if !is_empty && (application != APPLICATION_ID || found < 1) {
-        return Err(Fault::Damaged("it is some other program's database".into()));
-    }
-    for (layout, Migration(sql)) in (1..).zip(migrations).filter(|(layout, _)| *layout > found) {
-        step(connection, sql, layout).map_err(|error| match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt) => error.into(),
-            _ => Fault::Unusable(format!("the outbox cannot be migrated to layout {layout}: {error}")),
-        })?;
-        if !is_empty {
-            tracing::info!("the outbox is migrated to layout {layout}");
-        }
-    }
-    let known = migrations.len() as i32;
-    if found > known { Err(Fault::Newer { found, known }) } else { Ok(()) }
-}
-
-fn step(connection: &mut Connection, sql: &str, layout: i32) -> rusqlite::Result<()> {
-    let transaction = connection.transaction()?;
-    transaction.execute_batch(sql)?;
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", layout)?;
-    transaction.commit()
-}
+/// A table of events that the history has not confirmed. An event is written to it and to `events` together, and leaves
+/// each by itself.
+const LAYOUT_3: &str =
+    "CREATE TABLE unrecorded (id BLOB PRIMARY KEY, payload BLOB NOT NULL) STRICT, WITHOUT ROWID;";
 
 #[cfg(test)]
 mod tests {
     use std::{fs, path::Path};
 
+    use rusqlite::Connection;
     use uuid::Uuid;
 
     use super::{super::*, *};
-    use crate::event::EventKind;
+    use crate::{event::EventKind, sqlite::migrate};
 
     const LIMITS: Limits = Limits { events: 1 << 20, snapshots: 1 << 20 };
 
@@ -82,9 +56,9 @@ mod tests {
     const NEWEST: i32 = ALL.len() as i32;
 
     /// The migrations of a later version: one step more than today.
-    fn later(step: &'static str) -> [Migration; 3] {
-        let [first, second] = ALL;
-        [first, second, Migration(step)]
+    fn later(step: &'static str) -> [Migration; 4] {
+        let [first, second, third] = ALL;
+        [first, second, third, Migration(step)]
     }
 
     /// A layout in which every event has a note.
@@ -103,6 +77,7 @@ mod tests {
             event: event.into(),
             snapshot: Some("jpeg".into()),
             alerts: None,
+            is_recorded: false,
         }
     }
 
@@ -161,7 +136,7 @@ mod tests {
     fn an_outbox_of_layout_1_remembers_alerts_from_now_on() {
         let folder = tempfile::tempdir().unwrap();
         let mut first = Connection::open(folder.path().join("outbox.db")).unwrap();
-        migrate(&mut first, &ALL[..1]).unwrap();
+        migrate(&mut first, &kind(&ALL[..1])).unwrap();
         drop(first);
         let outbox = open(folder.path(), &ALL);
         assert!(outbox.alerts().is_empty());

@@ -15,14 +15,13 @@
 //! | `ledger.rs` | which rows wait, and what was lost |
 //! | `message.rs`, `row.rs` | what goes in and comes out; rows of the tables |
 //! | `database.rs`, `migrations.rs` | the SQL; the layouts |
-//! | `folder.rs`, `fault.rs` | the state directory; why a database cannot be used |
+//! | `folder.rs` | the state directory |
 //! | `spill.rs` | what the disk does not take |
 //! | `status.rs` | limits and counts |
 //! | `tests.rs` | property tests against a simple model |
 
 mod database;
 mod durable_queue;
-mod fault;
 mod folder;
 mod ledger;
 mod message;

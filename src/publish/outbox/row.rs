@@ -50,6 +50,8 @@ pub(super) struct Item {
     /// The event, or the event that the snapshot belongs to, is a description.
     pub description: bool,
     pub payload: Bytes,
+    /// The history is to confirm the event.
+    pub is_recorded: bool,
 }
 
 /// The bytes that a payload of `payload` bytes counts as against the limits.

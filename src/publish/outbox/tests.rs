@@ -63,6 +63,7 @@ fn message(number: u8, size: usize, snapshot: Option<usize>) -> Message {
         event: vec![b'x'; size].into(),
         snapshot: snapshot.map(|size| vec![0xd8; size].into()),
         alerts: None,
+        is_recorded: false,
     }
 }
 

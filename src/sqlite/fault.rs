@@ -6,7 +6,7 @@ use rusqlite::ErrorCode;
 
 /// Why a database cannot be opened or read. The texts are for people.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub enum Fault {
     /// Its content is not what it should be.
     Damaged(String),
     /// A newer camscribe wrote it.

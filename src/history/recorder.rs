@@ -1,0 +1,346 @@
+//! The thread that writes the history.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use chrono::Utc;
+use rusqlite::ErrorCode;
+use rustix::fs::statvfs;
+use tokio_util::bytes::Bytes;
+use uuid::Uuid;
+
+use super::{
+    hooks::{MayStay, Outboxed},
+    reader::Reader,
+    record::{Record, Row, made},
+    status::{Limits, State, Status},
+    writer::Writer,
+};
+use crate::{event::Event, plural::plural};
+
+/// The most records in one transaction.
+const BATCH: usize = 32;
+/// How long a disk that failed, or is full, is left alone.
+const RETRY: Duration = Duration::from_secs(5);
+/// How often events that are too old are looked for, and frames that are not to be seen any more.
+const TICK: Duration = Duration::from_millis(500);
+/// The events that are forgotten at a time where there are too many.
+const TOO_MANY: u32 = 64;
+/// How often the room on the disk is asked for.
+const ROOM_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What the thread is given.
+pub(super) enum Work {
+    /// An event, and the bytes of its frames.
+    Record(Box<Record>, usize),
+}
+
+/// What the thread and those who use the history share.
+pub(super) struct Shared {
+    status: Mutex<Status>,
+    /// Of frames that wait.
+    pub bytes_waiting: AtomicUsize,
+    /// Events wait in the outbox that were not handed over.
+    is_behind: AtomicBool,
+    pub may_stay: Mutex<Option<MayStay>>,
+    pub reader: Mutex<Option<Reader>>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        let status = Status {
+            state: State::Opening,
+            events: 0,
+            bytes: 0,
+            oldest: None,
+            dropped_events: 0,
+            dropped_frames: 0,
+        };
+        Self {
+            status: Mutex::new(status),
+            bytes_waiting: AtomicUsize::default(),
+            is_behind: AtomicBool::new(true),
+            may_stay: Mutex::default(),
+            reader: Mutex::default(),
+        }
+    }
+}
+
+impl Shared {
+    pub fn status(&self) -> MutexGuard<'_, Status> {
+        // Nothing panics while the lock is held.
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which frames may be kept. `None`: nobody has said it yet.
+    pub fn may_stay(&self) -> Option<MayStay> {
+        self.may_stay.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// An event was not handed over. It waits in the outbox, but its frames are gone.
+    pub fn missed(&self, has_frames: bool) {
+        self.is_behind.store(true, Ordering::Relaxed);
+        self.status().dropped_frames += u64::from(has_frames);
+    }
+}
+
+/// The thread.
+pub(super) struct Recorder {
+    folder: PathBuf,
+    limits: Limits,
+    outboxed: Outboxed,
+    shared: Arc<Shared>,
+    writer: Option<Writer>,
+    /// When it last failed, and is therefore left alone.
+    failed: Option<Instant>,
+    /// Events that the outbox did not keep, and that could not be written.
+    lost: u64,
+    /// When the room on the disk was last asked for.
+    asked_room: Option<Instant>,
+    /// The file is to be checked when it is opened.
+    is_suspect: bool,
+    /// Changes when another process has written.
+    version: Option<i64>,
+    /// Which frames were last deleted: those of which this is false.
+    applied: Option<MayStay>,
+}
+
+impl Recorder {
+    pub fn new(folder: PathBuf, limits: Limits, outboxed: Outboxed, shared: Arc<Shared>) -> Self {
+        Self {
+            folder,
+            limits,
+            outboxed,
+            shared,
+            writer: None,
+            failed: None,
+            lost: 0,
+            asked_room: None,
+            is_suspect: false,
+            version: None,
+            applied: None,
+        }
+    }
+
+    /// Writes what it is given until nothing more can come.
+    pub fn run(mut self, work: &Receiver<Work>) {
+        let mut is_open = true;
+        while is_open {
+            self.make_ready();
+            let first = match work.recv_timeout(TICK) {
+                Ok(first) => Some(first),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => {
+                    is_open = false;
+                    None
+                }
+            };
+            let records: Vec<_> = first.into_iter().chain(work.try_iter()).take(BATCH).collect();
+            if !records.is_empty() {
+                self.write(records);
+            } else if self.shared.is_behind.load(Ordering::Relaxed) {
+                self.catch_up();
+            }
+            self.hide();
+            self.trim();
+            self.shared.status().dropped_events = self.lost + (self.outboxed.dropped)();
+        }
+        self.shared.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Opens the file if it is not open, and looks whether there is room.
+    fn make_ready(&mut self) {
+        if self.failed.is_some_and(|at| at.elapsed() < RETRY) {
+            return;
+        }
+        if self.writer.is_none() {
+            let opened = Writer::open(&self.folder, self.is_suspect).and_then(|writer| {
+                let contents = writer.contents().map_err(|error| error.to_string())?;
+                let reader = Reader::open(&self.folder).map_err(|fault| fault.to_string())?;
+                Ok((writer, contents, reader))
+            });
+            let (writer, contents, reader) = match opened {
+                Ok(opened) => opened,
+                Err(why) => return self.fail(&why),
+            };
+            (self.writer, self.is_suspect) = (Some(writer), false);
+            *self.shared.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
+            let mut status = self.shared.status();
+            (status.events, status.oldest, status.bytes) = contents;
+        }
+        let is_due = self.asked_room.is_none_or(|at| at.elapsed() >= ROOM_INTERVAL);
+        if is_due || self.failed.is_some() {
+            self.asked_room = Some(Instant::now());
+            let free = statvfs(&self.folder).map(|it| (it.f_blocks > 0).then(|| it.f_bavail * it.f_frsize));
+            if let Ok(Some(free)) = free
+                && free < self.limits.least_free
+            {
+                let why = format!(
+                    "its disk has {} MiB left, and {} stay free for other things",
+                    free >> 20,
+                    self.limits.least_free >> 20
+                );
+                return self.fail(&why);
+            }
+        }
+        if self.failed.take().is_some() {
+            tracing::warn!("the history in {} takes events again", self.folder.display());
+        }
+        self.shared.status().state = State::On;
+    }
+
+    fn fail(&mut self, why: &str) {
+        if self.failed.replace(Instant::now()).is_none() {
+            tracing::error!(
+                "the history in {} is stopped ({why}): events go to the broker all the same, and wait for it without \
+                 their frames; camscribe keeps trying",
+                self.folder.display()
+            );
+        }
+        self.shared.status().state = State::Stopped { why: why.to_owned() };
+        self.shared.is_behind.store(true, Ordering::Relaxed);
+    }
+
+    /// Writes records, or leaves them in the outbox.
+    fn write(&mut self, records: Vec<Work>) {
+        let count = records.len() as u64;
+        let bytes: usize = records.iter().map(|Work::Record(_, bytes)| bytes).sum();
+        let with_frames = records.iter().filter(|Work::Record(_, bytes)| *bytes > 0).count() as u64;
+        let may_stay = self.shared.may_stay();
+        let row = |Work::Record(mut record, _)| {
+            let camera = &record.event.camera;
+            let is_seen = |view: &str| may_stay.as_ref().is_none_or(|may_stay| may_stay(camera, view));
+            record.evidence = record.evidence.filter(|evidence| is_seen(&evidence.view));
+            Row::new(*record)
+        };
+        let is_written = self.failed.is_none() && {
+            let rows: Vec<_> = records.into_iter().map(row).collect();
+            self.add(&rows)
+        };
+        self.shared.bytes_waiting.fetch_sub(bytes, Ordering::Relaxed);
+        if !is_written {
+            self.shared.is_behind.store(true, Ordering::Relaxed);
+            self.lost += if (self.outboxed.is_durable)() { 0 } else { count };
+            self.shared.status().dropped_frames += with_frames;
+        }
+    }
+
+    /// Writes events that wait in the outbox.
+    fn catch_up(&mut self) {
+        if self.failed.is_some() {
+            return;
+        }
+        // What is missed from now on is looked for again.
+        self.shared.is_behind.store(false, Ordering::Relaxed);
+        let mut last = Uuid::nil();
+        loop {
+            let waiting = (self.outboxed.waiting)(last, BATCH);
+            let Some((id, _)) = waiting.last() else { return };
+            last = *id;
+            let record = |(id, event): &(Uuid, Bytes)| {
+                let event: Event = serde_json::from_slice(event)
+                    .inspect_err(|error| tracing::error!(%id, "an event is not for the history: {error}"))
+                    .ok()?;
+                Some(Row::new(Record { event, evidence: None }))
+            };
+            let rows: Vec<_> = waiting.iter().filter_map(record).collect();
+            if !self.add(&rows) {
+                return;
+            }
+            // Those that are no events, too.
+            let ids: Vec<_> = waiting.iter().map(|(id, _)| *id).collect();
+            (self.outboxed.recorded)(&ids);
+        }
+    }
+
+    fn add(&mut self, rows: &[Row]) -> bool {
+        let Some(writer) = &mut self.writer else { return false };
+        match writer.add(rows) {
+            Ok(added) => {
+                let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+                (self.outboxed.recorded)(&ids);
+                let mut status = self.shared.status();
+                status.events += added;
+                status.oldest = status.oldest.or_else(|| made(*ids.first()?));
+                true
+            }
+            Err(error) => {
+                self.fail_on(&error);
+                false
+            }
+        }
+    }
+
+    /// The file cannot be used for now. It is opened anew, since a damaged one is set aside then.
+    fn fail_on(&mut self, error: &rusqlite::Error) {
+        (self.writer, self.version) = (None, None);
+        self.is_suspect =
+            matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));
+        self.shared.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.fail(&error.to_string());
+    }
+
+    /// Deletes frames that are not to be seen any more.
+    fn hide(&mut self) {
+        let Some(writer) = &mut self.writer else { return };
+        let Some(may_stay) = self.shared.may_stay() else { return };
+        if self.applied.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, &may_stay)) {
+            return;
+        }
+        match writer.forget_frames(&*may_stay) {
+            Ok(forgotten) => {
+                for (camera, frames) in forgotten {
+                    let what = plural(usize::try_from(frames).unwrap_or(usize::MAX), "frame");
+                    tracing::info!(%camera, "deleted from the history, because they show what is hidden now: {what}");
+                }
+                self.applied = Some(may_stay);
+            }
+            Err(error) => self.fail_on(&error),
+        }
+    }
+
+    /// Forgets what is too old or too much.
+    fn trim(&mut self) {
+        let Some(writer) = &mut self.writer else { return };
+        let Limits { keep, max_bytes, .. } = self.limits;
+        let oldest =
+            chrono::TimeDelta::from_std(keep).ok().and_then(|keep| Utc::now().checked_sub_signed(keep));
+        let mut trim = || {
+            // Another process, such as `camscribe history forget`, has written.
+            let version = writer.version()?;
+            if self.version.replace(version).is_some_and(|before| before != version) {
+                self.shared.status().events = writer.contents()?.0;
+            }
+            let mut forgotten = 0;
+            let is_old = |made| oldest.is_some_and(|oldest| made < oldest);
+            if writer.oldest()?.is_some_and(is_old) {
+                forgotten += writer.forget_before(oldest.unwrap_or_default())?.events;
+            }
+            let mut bytes = writer.bytes()?;
+            while bytes > max_bytes {
+                let Some(count) = Some(writer.forget_oldest(TOO_MANY)?.events).filter(|count| *count > 0)
+                else {
+                    break;
+                };
+                forgotten += count;
+                bytes = writer.bytes()?;
+            }
+            Ok::<_, rusqlite::Error>((forgotten, bytes, writer.oldest()?))
+        };
+        match trim() {
+            Ok((forgotten, bytes, oldest)) => {
+                let mut status = self.shared.status();
+                status.events = status.events.saturating_sub(forgotten);
+                (status.bytes, status.oldest) = (bytes, oldest);
+            }
+            Err(error) => self.fail_on(&error),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! `/api/live`: what happens, as it happens, as server-sent events
+//! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Extension, Router,
+    body::{Body, Bytes},
+    extract::State,
+    http::{
+        HeaderMap,
+        header::{CACHE_CONTROL, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::{
+    sync::{
+        broadcast::{self, error::RecvError},
+        mpsc::{Sender, channel, error::SendError},
+    },
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use uuid::Uuid;
+
+use super::{api_error::ApiError, connections::Connection};
+
+/// The most clients that are told at a time.
+pub(super) const MAX_STREAMS: usize = 64;
+/// Messages that a slow client may be behind. After that it is told that it missed some.
+const MESSAGES_WAITING: usize = 256;
+/// Messages that are kept for those who come back.
+const RECENT: usize = 256;
+/// A comment is sent when there was nothing else for this long, so that proxies do not give up.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A stream ends after this long, and its client comes again at once: with the token of then.
+const MAX_AGE: Duration = Duration::from_secs(600);
+/// How long a client waits before it comes again, as its browser is told.
+const RECONNECT: &[u8] = b"retry: 2000\n\n";
+/// What tells a client that it missed something.
+const RESET: &[u8] = b"event: reset\ndata: {}\n\n";
+/// The header by which a client says what it has seen last.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// Returns the events that came after this one, as lines, from the history. `None`: it does not know that event, or there
+/// were too many.
+pub type EventsAfter = Box<dyn Fn(Uuid) -> Option<Vec<Bytes>> + Send + Sync>;
+
+/// What happens: messages in, streams of clients out.
+pub struct Live {
+    messages: broadcast::Sender<Bytes>,
+    /// The last messages, and the ids of those that are events.
+    recent: Mutex<VecDeque<(Option<Uuid>, Bytes)>>,
+    streams: AtomicUsize,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        let messages = broadcast::Sender::new(MESSAGES_WAITING);
+        Self { messages, recent: Mutex::default(), streams: AtomicUsize::new(0) }
+    }
+}
+
+impl Live {
+    /// Tells all clients. `id`: of the event that it is about, if it is about one. `json` has no line breaks.
+    pub fn tell(&self, kind: &str, id: Option<Uuid>, json: &str) {
+        let message = message(kind, id, json);
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.push_back((id, message.clone()));
+        if recent.len() > RECENT {
+            recent.pop_front();
+        }
+        // In the order of `recent`. Without a client nobody is told.
+        let _ = self.messages.send(message);
+    }
+
+    /// The messages from now on, and those that came after the event `last`, as far as they are known. `None` of the
+    /// latter: they are not.
+    fn join(&self, last: Option<Uuid>) -> (broadcast::Receiver<Bytes>, Option<Vec<Bytes>>) {
+        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let missed = match last {
+            None => Some(Vec::new()),
+            Some(last) => recent
+                .iter()
+                .position(|(id, _)| *id == Some(last))
+                .map(|seen| recent.iter().skip(seen + 1).map(|(_, message)| message.clone()).collect()),
+        };
+        (self.messages.subscribe(), missed)
+    }
+}
+
+/// An event of a stream.
+pub fn message(kind: &str, id: Option<Uuid>, json: &str) -> Bytes {
+    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
+    format!("event: {kind}\n{id}data: {json}\n\n").into()
+}
+
+/// What is told, and what knows what was told before.
+pub struct LiveSource {
+    /// What is told.
+    pub live: Arc<Live>,
+    /// Knows events that were told longer ago.
+    pub after: EventsAfter,
+}
+
+/// The routes of this module.
+pub(super) fn router(source: LiveSource) -> Router {
+    Router::new()
+        .route("/api/live", get(stream))
+        .method_not_allowed_fallback(|| async { ApiError::wrong_method() })
+        .with_state(Arc::new(source))
+}
+
+/// A place among the streams.
+struct Place(Arc<LiveSource>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.live.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn stream(
+    State(source): State<Arc<LiveSource>>,
+    Extension(connection): Extension<Arc<Connection>>,
+    headers: HeaderMap,
+) -> Response {
+    let taken = source.live.streams.fetch_add(1, Ordering::Relaxed);
+    let place = Place(Arc::clone(&source));
+    if taken >= MAX_STREAMS {
+        return ApiError::busy(format!(
+            "{MAX_STREAMS} clients watch already: close a page, or come again later"
+        ))
+        .into_response();
+    }
+    let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
+    let (messages, missed) = source.live.join(last);
+    let missed = match (missed, last) {
+        (Some(missed), _) => Some(missed),
+        (None, Some(last)) => {
+            let source = Arc::clone(&source);
+            tokio::task::spawn_blocking(move || (source.after)(last)).await.unwrap_or_default()
+        }
+        (None, None) => None,
+    };
+    let (events, receiver) = channel(1);
+    tokio::spawn(async move {
+        let (_place, _held) = (place, connection.hold());
+        let client = events.clone();
+        tokio::select! {
+            _ = send(missed, messages, events) => {}
+            () = client.closed() => {}
+            () = sleep_until(Instant::now() + MAX_AGE) => {}
+        }
+    });
+    // X-Accel-Buffering: as proxies such as nginx call the buffering that would hold messages back.
+    let headers = [
+        (CONTENT_TYPE.as_str(), "text/event-stream"),
+        (CACHE_CONTROL.as_str(), "no-store"),
+        ("x-accel-buffering", "no"),
+    ];
+    (headers, Body::from_stream(ReceiverStream::new(receiver))).into_response()
+}
+
+type Chunk = Result<Bytes, Infallible>;
+
+async fn send(
+    missed: Option<Vec<Bytes>>,
+    mut messages: broadcast::Receiver<Bytes>,
+    events: Sender<Chunk>,
+) -> Result<(), SendError<Chunk>> {
+    let reset = Bytes::from_static(RESET);
+    events.send(Ok(Bytes::from_static(RECONNECT))).await?;
+    for message in missed.unwrap_or_else(|| vec![reset.clone()]) {
+        events.send(Ok(message)).await?;
+    }
+    loop {
+        let chunk = match timeout(KEEP_ALIVE, messages.recv()).await {
+            Ok(Ok(message)) => message,
+            Ok(Err(RecvError::Lagged(_))) => reset.clone(),
+            Ok(Err(RecvError::Closed)) => return Ok(()),
+            Err(_) => Bytes::from_static(b": waiting\n\n"),
+        };
+        events.send(Ok(chunk)).await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_comes_back_gets_what_was_missed_and_who_missed_too_much_is_told() {
+        let live = Live::default();
+        let ids: Vec<_> = (0..3).map(|_| Uuid::now_v7()).collect();
+        for id in &ids {
+            live.tell("event", Some(*id), "{}");
+            live.tell("camera", None, "{}");
+        }
+        let (mut messages, missed) = live.join(Some(ids[1]));
+        let of = |kind, id| message(kind, id, "{}");
+        assert_eq!(missed.unwrap(), [of("camera", None), of("event", Some(ids[2])), of("camera", None)]);
+        assert!(live.join(Some(Uuid::nil())).1.is_none());
+        assert_eq!(live.join(None).1.unwrap(), Vec::<Bytes>::new());
+        live.tell("node", None, "{}");
+        assert_eq!(messages.recv().await.unwrap(), of("node", None));
+        for _ in 0..=MESSAGES_WAITING {
+            live.tell("node", None, "{}");
+        }
+        let (events, mut sent) = channel(4);
+        let sending = tokio::spawn(send(None, messages, events));
+        let mut chunks = Vec::new();
+        for _ in 0..3 {
+            chunks.push(sent.recv().await.unwrap().unwrap());
+        }
+        sending.abort();
+        assert_eq!(
+            chunks,
+            [Bytes::from_static(RECONNECT), Bytes::from_static(RESET), Bytes::from_static(RESET)]
+        );
+    }
+}

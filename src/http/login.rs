@@ -1,0 +1,74 @@
+//! `/api/login`: the token in, a cookie out, so that a browser need not keep the token where scripts can read it.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::State,
+    http::{StatusCode, header::SET_COOKIE},
+    response::{IntoResponse, Response},
+    routing::post,
+};
+use serde::Deserialize;
+use tokio::{sync::Mutex, time::sleep};
+
+use super::{
+    access::{Access, COOKIE},
+    api_error::ApiError,
+};
+use crate::json_input;
+
+/// The longest body, bytes.
+const MAX_BODY: usize = 4 << 10;
+/// How long a wrong token takes. They are looked at one after the other, so that nobody tries many.
+const WRONG_TOKEN_PAUSE: Duration = Duration::from_millis(500);
+/// How long a browser stays logged in, seconds: 90 days.
+const MAX_AGE: u32 = 90 * 24 * 3600;
+
+#[derive(Deserialize)]
+struct Login {
+    token: String,
+}
+
+struct Door {
+    access: Arc<Access>,
+    /// Held while a token is looked at.
+    turn: Mutex<()>,
+}
+
+/// The routes of this module.
+pub(super) fn router(access: Arc<Access>) -> Router {
+    Router::new()
+        .route("/api/login", post(login))
+        .route("/api/logout", post(logout))
+        .method_not_allowed_fallback(|| async { ApiError::wrong_method() })
+        .with_state(Arc::new(Door { access, turn: Mutex::new(()) }))
+}
+
+async fn login(State(door): State<Arc<Door>>, body: Body) -> Result<Response, ApiError> {
+    let too_large = |_| ApiError::too_large(format!("a login has at most {} KB", MAX_BODY >> 10));
+    let body = to_bytes(body, MAX_BODY).await.map_err(too_large)?;
+    let Login { token } = json_input::from_slice(&body)?;
+    let Ok(_turn) = door.turn.try_lock() else {
+        return Err(ApiError::busy("another login is being checked: try again"));
+    };
+    let Some(cookie) = door.access.cookie_for(&token) else {
+        sleep(WRONG_TOKEN_PAUSE).await;
+        tracing::warn!("HTTP: a login with a wrong token");
+        return Err(ApiError::unauthorised());
+    };
+    Ok(set_cookie(&door.access, &cookie, MAX_AGE))
+}
+
+async fn logout(State(door): State<Arc<Door>>) -> Response {
+    set_cookie(&door.access, "", 0)
+}
+
+/// A cookie without a path is for the folder of this request, `/api`, also behind a proxy that puts another folder before
+/// it.
+fn set_cookie(access: &Access, value: &str, max_age: u32) -> Response {
+    let secure = if access.has_tls() { "; Secure" } else { "" };
+    let cookie = format!("{COOKIE}={value}; Max-Age={max_age}; HttpOnly; SameSite=Strict{secure}");
+    (StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response()
+}

@@ -188,9 +188,9 @@ impl ActiveConfig {
         // From here on nothing leaves that shows more than the new configuration allows.
         let seen_anew = deps.views.set(&new);
         deps.recording.hide();
+        seen_anew.iter().for_each(|id| deps.reporter.forget_snapshot(id));
         cameras.stop(&stopping).await;
         change.removed.iter().for_each(|id| deps.reporter.remove(id));
-        seen_anew.iter().for_each(|id| deps.reporter.forget_snapshot(id));
         deps.reporter.set_profiles(camera_profiles(&new));
         change.disabled.iter().for_each(|id| deps.reporter.disable(id));
         if let Some((prepared, old_topics)) = broker {

@@ -1,11 +1,14 @@
 //! What the page shows, and what can be done there: the functions that the HTTP server calls.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use tokio::time;
-use tokio_util::bytes::Bytes;
+use tokio::{task::JoinHandle, time};
 use uuid::Uuid;
 
 use super::{
@@ -156,6 +159,10 @@ impl Page {
     fn events(&self, query: &EventsQuery, limit: usize) -> Result<EventsDocument, ApiError> {
         let before = query.before.as_deref().map(str::parse::<Cursor>).transpose();
         let before = before.map_err(|()| ApiError::wrong_field("before", "it is no next of an answer"))?;
+        // Another question has other places.
+        if matches!(before, Some(Cursor::Rank(..))) != query.q.is_some() && before.is_some() {
+            return Err(ApiError::wrong_field("before", "it is the next of an answer to another question"));
+        }
         let selection = Selection {
             camera: query.camera.clone(),
             from: query.from,
@@ -223,12 +230,22 @@ impl Page {
         })
     }
 
+    /// Whether there is a history that can be read.
+    fn is_history_readable(&self) -> bool {
+        self.deps.recording.status().is_some_and(|status| status.state != history::State::Opening)
+    }
+
     /// What clients missed that saw the event `last`.
-    fn after(&self, last: Uuid) -> Option<Vec<Bytes>> {
+    fn after(&self, last: Uuid) -> Option<Vec<http::Message>> {
+        let is_behind = |status: history::Status| status.state != history::State::On;
+        if self.deps.recording.status().is_none_or(is_behind) {
+            return None;
+        }
         let events = self.deps.recording.read(|reader| reader.after(last, MOST_MISSED + 1))?.ok()??;
         (events.len() <= MOST_MISSED).then(|| {
             let message = |event: &crate::event::Event| {
-                serde_json::to_string(event).ok().map(|json| http::message("event", Some(event.id), &json))
+                let json = serde_json::to_string(event).ok()?;
+                Some((Some(event.id), http::message("event", Some(event.id), &json)))
             };
             events.iter().filter_map(message).collect()
         })
@@ -259,7 +276,8 @@ pub fn node_source(page: &Arc<Page>) -> http::NodeSource {
 
 /// The functions that the HTTP server calls about cameras.
 pub fn camera_source(page: &Arc<Page>, asks: &Arc<Asks>) -> http::CameraSource {
-    let (of_list, of_change, feed) = (Arc::clone(page), Arc::clone(page), Arc::clone(&page.deps.feed));
+    let [of_list, of_change, of_snapshot] = [(); 3].map(|()| Arc::clone(page));
+    let feed = Arc::clone(&page.deps.feed);
     let asks = Arc::clone(asks);
     let ask = move |camera: CameraId, ask: CameraAsk| {
         let asks = Arc::clone(&asks);
@@ -267,7 +285,8 @@ pub fn camera_source(page: &Arc<Page>, asks: &Arc<Asks>) -> http::CameraSource {
     };
     http::CameraSource {
         list: Box::new(move || of_list.cameras()),
-        snapshot: Box::new(move |id| feed.shown(id).snapshot),
+        // A clip of a camera that was removed may have come late.
+        snapshot: Box::new(move |id| of_snapshot.reporter.state(id).and_then(|_| feed.shown(id).snapshot)),
         change: Box::new(move |id, change| of_change.change(id, change)),
         ask: Box::new(ask),
     }
@@ -293,26 +312,35 @@ pub fn live_source(page: &Arc<Page>) -> http::LiveSource {
 /// Tells of changes of the cameras and the node, until it is dropped.
 pub async fn tell_changes(page: Arc<Page>) {
     let mut told: BTreeMap<CameraId, CameraFacts> = BTreeMap::new();
-    let mut remembers = false;
+    // Cameras of which nobody has looked up yet what they last showed, and those of which somebody does.
+    let mut unknown: BTreeSet<CameraId> = BTreeSet::new();
+    let mut looking: Option<JoinHandle<BTreeSet<CameraId>>> = None;
     let live = &page.deps.feed.live;
     for tick in 0_u32.. {
         time::sleep(TICK).await;
-        if !remembers {
-            let page = Arc::clone(&page);
-            remembers = time::timeout(TICK * 20, tokio::task::spawn_blocking(move || remember(&page)))
-                .await
-                .is_ok_and(|remembers| remembers.unwrap_or(true));
-        }
         let now = page.reporter.camera_facts();
+        unknown.extend(now.keys().filter(|id| !told.contains_key(*id)).cloned());
+        if let Some(found) = looking.take_if(|it| it.is_finished()) {
+            // They are told of again.
+            found.await.unwrap_or_default().iter().for_each(|id| drop(told.remove(id)));
+        } else if looking.is_none() && !unknown.is_empty() && page.is_history_readable() {
+            let (asked, ids) = (Arc::clone(&page), std::mem::take(&mut unknown));
+            looking = Some(tokio::task::spawn_blocking(move || remember(&asked, ids)));
+        }
         for (id, facts) in now.iter().filter(|(id, facts)| told.get(*id) != Some(facts)) {
             tell(live, "camera", &page.camera(id, facts));
         }
         for id in told.keys().filter(|id| !now.contains_key(*id)) {
             tell(live, "gone", &serde_json::json!({ "camera": id }));
         }
+        // What is looked up just now is not unknown.
         told = now;
         if tick % NODE_TICKS == 0 {
-            tell(live, "node", &page.node());
+            // It may wait for the disk.
+            let asked = Arc::clone(&page);
+            if let Ok(node) = tokio::task::spawn_blocking(move || asked.node()).await {
+                tell(live, "node", &node);
+            }
         }
     }
 }
@@ -324,18 +352,22 @@ fn tell(live: &http::Live, kind: &str, document: &impl Serialize) {
     }
 }
 
-/// Takes what cameras last showed from the history. Returns false while that is not open.
-fn remember(page: &Page) -> bool {
-    for id in page.reporter.camera_facts().into_keys() {
-        let selection = Selection { camera: Some(id), ..Selection::default() };
+/// Takes what these cameras last showed from the history. Returns those of which it knows something.
+fn remember(page: &Page, ids: BTreeSet<CameraId>) -> BTreeSet<CameraId> {
+    let is_known = |id: &CameraId| {
+        let selection = Selection { camera: Some(id.clone()), ..Selection::default() };
         match page.deps.recording.read(|reader| reader.newest(&selection, None, 1)) {
-            None => return true,
-            Some(Err(HistoryError::Closed)) => return false,
-            Some(Err(error)) => tracing::warn!("what cameras last showed is not known: {error}"),
+            None => false,
+            Some(Err(error)) => {
+                tracing::warn!(camera = %id, "what it last showed is not known: {error}");
+                false
+            }
             Some(Ok(found)) => {
+                let is_known = !found.events.is_empty();
                 found.events.into_iter().for_each(|listed| page.deps.feed.remember(listed.event));
+                is_known
             }
         }
-    }
-    true
+    };
+    ids.into_iter().filter(is_known).collect()
 }

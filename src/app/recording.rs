@@ -8,7 +8,7 @@ use crate::{
     config::{self, HistorySettings, KeptFrames},
     event::{Event, EventKind},
     history::{Evidence, History, HistoryError, Limits, Outboxed, Reader, Record, Status},
-    publish::outbox::{Outbox, Storage},
+    publish::outbox::Outbox,
 };
 
 /// What the history leaves free on its disk, bytes: the outbox and the rest of the machine need some.
@@ -31,6 +31,9 @@ impl Recording {
         let folder = config.node.state_dir.as_deref().filter(|_| !keep.is_zero());
         let limits = Limits { keep, max_bytes, least_free: LEAST_FREE };
         let history = folder.and_then(|folder| open(folder, limits, outbox));
+        if history.is_none() {
+            outbox.forget_unrecorded();
+        }
         Self { history, frames, is_lossless, views: Arc::clone(views) }
     }
 
@@ -49,7 +52,11 @@ impl Recording {
             KeptFrames::None => false,
         };
         let bytes = clip.frames.iter().map(|frame| frame.rgb.len()).sum();
-        (is_wanted && history.has_room_for(bytes)).then(|| Evidence::new(clip, labels, self.is_lossless))
+        if is_wanted && !history.has_room_for(bytes) {
+            history.miss_frames();
+            return None;
+        }
+        is_wanted.then(|| Evidence::new(clip, labels, self.is_lossless))
     }
 
     /// Keeps an event that the outbox has, and its frames.
@@ -96,7 +103,7 @@ fn open(folder: &Path, limits: Limits, outbox: &Arc<Outbox>) -> Option<History> 
     let outboxed = Outboxed {
         waiting: Box::new(move |after, most| waiting.unrecorded(after, most)),
         recorded: Box::new(move |ids| recorded.recorded(ids)),
-        is_durable: Box::new(move || state.status().storage == Storage::Disk),
+        is_durable: Box::new(move || state.is_on_disk()),
         dropped: Box::new(move || counted.unrecorded_dropped()),
     };
     History::start(folder, limits, outboxed)

@@ -68,6 +68,9 @@ pub async fn run(
     let mut active = ActiveConfig::new(config, inboxes.clone());
     let prepared = active.prepare()?;
     let specs = camera_specs(active.config())?;
+    // Before anybody can ask for pictures of before.
+    let seen_anew = parts.worker.views.start(active.config());
+    parts.worker.recording.hide();
     // The services end when this function returns.
     let _services = parts.spawn_services(active.config(), &inboxes, access.clone()).await?;
 
@@ -79,8 +82,6 @@ pub async fn run(
     };
     // A start that fails changes nothing.
     active.forget_removed();
-    let seen_anew = parts.worker.views.start(active.config());
-    parts.worker.recording.hide();
     seen_anew.iter().for_each(|id| parts.reporter.forget_snapshot(id));
     parts.reporter.set_profiles(camera_profiles(active.config()));
     for (id, _) in active.config().cameras.iter().filter(|(_, camera)| !camera.enabled) {

@@ -52,6 +52,11 @@ impl History {
         self.shared.status().state == State::On && waiting + bytes <= MOST_BYTES_WAITING
     }
 
+    /// Counts an event whose frames were to be kept, and could not.
+    pub fn miss_frames(&self) {
+        self.shared.status().dropped_frames += 1;
+    }
+
     /// Takes an event that is in the outbox already. Never waits: where too many wait, the event comes from the outbox
     /// later, without its frames.
     pub fn record(&self, record: Record) {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     error::HistoryError,
-    layout::FILE,
+    layout::{FILE, KIND},
     picture::{PictureError, to_jpeg},
     query::{MARKS, Part, fts_query, score, snippet},
     record::{Replay, decompress},
@@ -153,6 +153,7 @@ impl Reader {
     /// Why it cannot be used.
     pub fn open(folder: &Path) -> Result<Self, Fault> {
         let connection = sqlite::connect(&folder.join(FILE))?;
+        sqlite::check_kind(&connection, &KIND)?;
         connection.pragma_update(None, "query_only", true)?;
         connection.pragma_update(None, "temp_store", "memory")?;
         Ok(Self(connection))
@@ -190,7 +191,7 @@ impl Reader {
         let rows = statement.query_map(params_from_iter(values), |row| {
             Ok((Cursor::After(row.get(1)?, row.get(0)?), listed(row, None)?))
         })?;
-        let mut found: Vec<(Cursor, Listed)> = rows.collect::<Result<_, _>>()?;
+        let mut found: Vec<(Cursor, Listed)> = rows.filter_map(readable).collect::<Result<_, _>>()?;
         let is_more = found.len() > limit;
         found.truncate(limit);
         let next = found.last().map(|(cursor, _)| *cursor).filter(|_| is_more);
@@ -244,8 +245,8 @@ impl Reader {
         let mut events = Vec::new();
         for (_, (row, _, marked)) in found.into_iter().skip(place).take(limit) {
             // It may have been forgotten meanwhile.
-            let event = statement.query_row([row], |row| listed(row, Some(snippet(&marked)))).optional()?;
-            events.extend(event);
+            let event = statement.query_row([row], |row| listed(row, Some(snippet(&marked)))).optional();
+            events.extend(event.transpose().and_then(readable).transpose()?);
         }
         Ok(Page { events, next })
     }
@@ -310,7 +311,7 @@ impl Reader {
         let mut statement =
             self.0.prepare_cached("SELECT event FROM events WHERE row > ? ORDER BY row LIMIT ?")?;
         let events = statement.query_map(params![row, limit as i64], |row| event(row, 0))?;
-        Ok(Some(events.collect::<Result<_, _>>()?))
+        Ok(Some(events.filter_map(readable).collect::<Result<_, _>>()?))
     }
 
     /// Passes each of the selected events to `each`, in the order in which they came, those of unchanged clips too, with
@@ -330,8 +331,10 @@ impl Reader {
         let mut statement = self.0.prepare(&sql).map_err(failed)?;
         let mut rows = statement.query(params_from_iter(values)).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
-            let Listed { event, frames, .. } = listed(row, None).map_err(failed)?;
-            each(&event, frames)?;
+            if let Some(listed) = readable(listed(row, None)) {
+                let Listed { event, frames, .. } = listed.map_err(failed)?;
+                each(&event, frames)?;
+            }
         }
         Ok(())
     }
@@ -399,6 +402,17 @@ impl Reader {
                    WHERE kind <> 2 AND at BETWEEN ? AND ?";
         let bounds = [bound(selection.from, i64::MIN), bound(selection.to, i64::MAX)];
         self.0.query_row(sql, bounds, |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+}
+
+/// Leaves out an event that is damaged: others are worth reading all the same.
+fn readable<T>(read: rusqlite::Result<T>) -> Option<rusqlite::Result<T>> {
+    match read {
+        Err(rusqlite::Error::FromSqlConversionFailure(_, _, error)) => {
+            tracing::warn!("an event of the history is damaged, and left out: {error}");
+            None
+        }
+        read => Some(read),
     }
 }
 

@@ -207,5 +207,7 @@ fn compress(event: &Event) -> Vec<u8> {
 /// # Errors
 /// When it is damaged.
 pub(super) fn decompress(event: &[u8]) -> io::Result<Event> {
-    Ok(serde_json::from_reader(ZlibDecoder::new(event).take(MAX_EVENT))?)
+    let mut json = Vec::new();
+    ZlibDecoder::new(event).take(MAX_EVENT).read_to_end(&mut json)?;
+    Ok(serde_json::from_slice(&json)?)
 }

@@ -4,35 +4,40 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::{Duration, Instant},
 };
 
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use rusqlite::ErrorCode;
 use rustix::fs::statvfs;
 use tokio_util::bytes::Bytes;
 use uuid::Uuid;
 
 use super::{
+    error::HistoryError,
     hooks::{MayStay, Outboxed},
     reader::Reader,
     record::{Record, Row, made},
     status::{Limits, State, Status},
     writer::Writer,
 };
-use crate::{event::Event, plural::plural};
+use crate::event::Event;
 
 /// The most records in one transaction.
 const BATCH: usize = 32;
+/// The same of those that wait in the outbox, which have no frames.
+const BACKLOG: usize = 256;
 /// How long a disk that failed, or is full, is left alone.
 const RETRY: Duration = Duration::from_secs(5);
-/// How often events that are too old are looked for, and frames that are not to be seen any more.
+/// How often it writes, and looks for events that are too old and frames that are not to be seen any more.
 const TICK: Duration = Duration::from_millis(500);
-/// The events that are forgotten at a time where there are too many.
-const TOO_MANY: u32 = 64;
+/// How long it may forget at a time, before it looks after new events again.
+const BUDGET: Duration = Duration::from_millis(200);
+/// How often it looks for events in the outbox that nobody has handed over.
+const LOOK_INTERVAL: Duration = Duration::from_secs(60);
 /// How often the room on the disk is asked for.
 const ROOM_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -49,6 +54,8 @@ pub(super) struct Shared {
     pub bytes_waiting: AtomicUsize,
     /// Events wait in the outbox that were not handed over.
     is_behind: AtomicBool,
+    /// How many were not handed over since that was last asked.
+    missed: AtomicU64,
     pub may_stay: Mutex<Option<MayStay>>,
     pub reader: Mutex<Option<Reader>>,
 }
@@ -67,6 +74,7 @@ impl Default for Shared {
             status: Mutex::new(status),
             bytes_waiting: AtomicUsize::default(),
             is_behind: AtomicBool::new(true),
+            missed: AtomicU64::new(0),
             may_stay: Mutex::default(),
             reader: Mutex::default(),
         }
@@ -86,9 +94,28 @@ impl Shared {
 
     /// An event was not handed over. It waits in the outbox, but its frames are gone.
     pub fn missed(&self, has_frames: bool) {
+        self.missed.fetch_add(1, Ordering::Relaxed);
         self.is_behind.store(true, Ordering::Relaxed);
         self.status().dropped_frames += u64::from(has_frames);
     }
+}
+
+/// What comes within a tick, so that the disk is synced once for all of it: nothing is lost meanwhile, since the outbox
+/// has it.
+fn gather(work: &Receiver<Work>, is_open: &mut bool) -> Vec<Work> {
+    let until = Instant::now() + TICK;
+    let mut records = Vec::new();
+    while records.len() < BATCH {
+        match work.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(record) => records.push(record),
+            Err(RecvTimeoutError::Timeout) => break,
+            Err(RecvTimeoutError::Disconnected) => {
+                *is_open = false;
+                break;
+            }
+        }
+    }
+    records
 }
 
 /// The thread.
@@ -100,12 +127,22 @@ pub(super) struct Recorder {
     writer: Option<Writer>,
     /// When it last failed, and is therefore left alone.
     failed: Option<Instant>,
+    /// Those that wait in the outbox are being written: the last one so far.
+    backlog: Option<Uuid>,
     /// Events that the outbox did not keep, and that could not be written.
     lost: u64,
     /// When the room on the disk was last asked for.
     asked_room: Option<Instant>,
     /// The file is to be checked when it is opened.
     is_suspect: bool,
+    /// Whether the outbox was last on disk.
+    was_durable: bool,
+    /// When events in the outbox were last looked for.
+    looked: Option<Instant>,
+    /// It was stopped, and has written nothing since.
+    is_stopped: bool,
+    /// Something was forgotten that may still be in the log.
+    is_to_erase: bool,
     /// Changes when another process has written.
     version: Option<i64>,
     /// Which frames were last deleted: those of which this is false.
@@ -121,9 +158,14 @@ impl Recorder {
             shared,
             writer: None,
             failed: None,
+            backlog: None,
             lost: 0,
             asked_room: None,
             is_suspect: false,
+            was_durable: true,
+            looked: None,
+            is_stopped: false,
+            is_to_erase: false,
             version: None,
             applied: None,
         }
@@ -134,22 +176,15 @@ impl Recorder {
         let mut is_open = true;
         while is_open {
             self.make_ready();
-            let first = match work.recv_timeout(TICK) {
-                Ok(first) => Some(first),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => {
-                    is_open = false;
-                    None
-                }
-            };
-            let records: Vec<_> = first.into_iter().chain(work.try_iter()).take(BATCH).collect();
+            let records = gather(work, &mut is_open);
             if !records.is_empty() {
                 self.write(records);
-            } else if self.shared.is_behind.load(Ordering::Relaxed) {
-                self.catch_up();
             }
+            self.note_missed();
+            self.catch_up();
             self.hide();
             self.trim();
+            self.erase();
             self.shared.status().dropped_events = self.lost + (self.outboxed.dropped)();
         }
         self.shared.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -190,14 +225,13 @@ impl Recorder {
                 return self.fail(&why);
             }
         }
-        if self.failed.take().is_some() {
-            tracing::warn!("the history in {} takes events again", self.folder.display());
-        }
+        self.failed = None;
         self.shared.status().state = State::On;
     }
 
     fn fail(&mut self, why: &str) {
-        if self.failed.replace(Instant::now()).is_none() {
+        self.failed = Some(Instant::now());
+        if !std::mem::replace(&mut self.is_stopped, true) {
             tracing::error!(
                 "the history in {} is stopped ({why}): events go to the broker all the same, and wait for it without \
                  their frames; camscribe keeps trying",
@@ -220,40 +254,59 @@ impl Recorder {
             record.evidence = record.evidence.filter(|evidence| is_seen(&evidence.view));
             Row::new(*record)
         };
+        let mut kept = 0;
         let is_written = self.failed.is_none() && {
             let rows: Vec<_> = records.into_iter().map(row).collect();
+            kept = rows.iter().filter(|row| row.evidence.is_some()).count() as u64;
             self.add(&rows)
         };
         self.shared.bytes_waiting.fetch_sub(bytes, Ordering::Relaxed);
-        if !is_written {
+        if is_written {
+            // Those that cannot be encoded, or show what is hidden now.
+            self.shared.status().dropped_frames += with_frames - kept;
+        } else {
             self.shared.is_behind.store(true, Ordering::Relaxed);
             self.lost += if (self.outboxed.is_durable)() { 0 } else { count };
             self.shared.status().dropped_frames += with_frames;
         }
     }
 
-    /// Writes events that wait in the outbox.
+    /// Takes note of what was not handed over, and of an outbox that is on disk again: it may have written events there that
+    /// were in its memory.
+    fn note_missed(&mut self) {
+        let is_durable = (self.outboxed.is_durable)();
+        let missed = self.shared.missed.swap(0, Ordering::Relaxed);
+        if !is_durable {
+            self.lost += missed;
+        }
+        let is_due = self.looked.is_none_or(|at| at.elapsed() >= LOOK_INTERVAL);
+        if is_durable && (!self.was_durable || is_due) {
+            self.looked = Some(Instant::now());
+            self.shared.is_behind.store(true, Ordering::Relaxed);
+        }
+        self.was_durable = is_durable;
+    }
+
+    /// Writes some of the events that wait in the outbox, if there are any.
     fn catch_up(&mut self) {
         if self.failed.is_some() {
             return;
         }
         // What is missed from now on is looked for again.
-        self.shared.is_behind.store(false, Ordering::Relaxed);
-        let mut last = Uuid::nil();
-        loop {
-            let waiting = (self.outboxed.waiting)(last, BATCH);
-            let Some((id, _)) = waiting.last() else { return };
-            last = *id;
-            let record = |(id, event): &(Uuid, Bytes)| {
-                let event: Event = serde_json::from_slice(event)
-                    .inspect_err(|error| tracing::error!(%id, "an event is not for the history: {error}"))
-                    .ok()?;
-                Some(Row::new(Record { event, evidence: None }))
-            };
-            let rows: Vec<_> = waiting.iter().filter_map(record).collect();
-            if !self.add(&rows) {
-                return;
-            }
+        if self.shared.is_behind.swap(false, Ordering::Relaxed) {
+            self.backlog = Some(Uuid::nil());
+        }
+        let Some(after) = self.backlog else { return };
+        let waiting = (self.outboxed.waiting)(after, BACKLOG);
+        self.backlog = waiting.last().map(|(id, _)| *id);
+        let record = |(id, event): &(Uuid, Bytes)| {
+            let event: Event = serde_json::from_slice(event)
+                .inspect_err(|error| tracing::error!(%id, "an event is not for the history: {error}"))
+                .ok()?;
+            Some(Row::new(Record { event, evidence: None }))
+        };
+        let rows: Vec<_> = waiting.iter().filter_map(record).collect();
+        if self.add(&rows) {
             // Those that are no events, too.
             let ids: Vec<_> = waiting.iter().map(|(id, _)| *id).collect();
             (self.outboxed.recorded)(&ids);
@@ -262,8 +315,14 @@ impl Recorder {
 
     fn add(&mut self, rows: &[Row]) -> bool {
         let Some(writer) = &mut self.writer else { return false };
+        if rows.is_empty() {
+            return true;
+        }
         match writer.add(rows) {
             Ok(added) => {
+                if std::mem::take(&mut self.is_stopped) {
+                    tracing::warn!("the history in {} takes events again", self.folder.display());
+                }
                 let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
                 (self.outboxed.recorded)(&ids);
                 let mut status = self.shared.status();
@@ -287,60 +346,78 @@ impl Recorder {
         self.fail(&error.to_string());
     }
 
-    /// Deletes frames that are not to be seen any more.
+    /// Deletes some of the frames that are not to be seen any more.
     fn hide(&mut self) {
         let Some(writer) = &mut self.writer else { return };
         let Some(may_stay) = self.shared.may_stay() else { return };
         if self.applied.as_ref().is_some_and(|applied| Arc::ptr_eq(applied, &may_stay)) {
             return;
         }
-        match writer.forget_frames(&*may_stay) {
-            Ok(forgotten) => {
-                for (camera, frames) in forgotten {
-                    let what = plural(usize::try_from(frames).unwrap_or(usize::MAX), "frame");
-                    tracing::info!(%camera, "deleted from the history, because they show what is hidden now: {what}");
+        let until = Instant::now() + BUDGET;
+        while Instant::now() < until {
+            match writer.forget_frames(&*may_stay) {
+                Ok(None) => {
+                    self.applied = Some(may_stay);
+                    return;
                 }
-                self.applied = Some(may_stay);
+                Ok(Some((camera, frames))) => {
+                    tracing::info!(%camera, frames, "frames are deleted that show what is hidden now");
+                    self.is_to_erase = true;
+                }
+                Err(error) => return self.fail_on(&error),
             }
-            Err(error) => self.fail_on(&error),
         }
     }
 
-    /// Forgets what is too old or too much.
+    /// Forgets some of what is too old or too much.
     fn trim(&mut self) {
         let Some(writer) = &mut self.writer else { return };
         let Limits { keep, max_bytes, .. } = self.limits;
-        let oldest =
-            chrono::TimeDelta::from_std(keep).ok().and_then(|keep| Utc::now().checked_sub_signed(keep));
+        let oldest = TimeDelta::from_std(keep).ok().and_then(|keep| Utc::now().checked_sub_signed(keep));
+        let until = Instant::now() + BUDGET;
         let mut trim = || {
             // Another process, such as `camscribe history forget`, has written.
             let version = writer.version()?;
             if self.version.replace(version).is_some_and(|before| before != version) {
                 self.shared.status().events = writer.contents()?.0;
+                self.is_to_erase = true;
             }
             let mut forgotten = 0;
-            let is_old = |made| oldest.is_some_and(|oldest| made < oldest);
-            if writer.oldest()?.is_some_and(is_old) {
-                forgotten += writer.forget_before(oldest.unwrap_or_default())?.events;
-            }
-            let mut bytes = writer.bytes()?;
-            while bytes > max_bytes {
-                let Some(count) = Some(writer.forget_oldest(TOO_MANY)?.events).filter(|count| *count > 0)
-                else {
-                    break;
+            while Instant::now() < until {
+                let old = oldest.filter(|oldest| matches!(writer.oldest(), Ok(Some(made)) if made < *oldest));
+                let events = match old {
+                    Some(oldest) => writer.forget_before(oldest)?.events,
+                    None if writer.bytes()? > max_bytes => writer.forget_oldest()?.events,
+                    None => 0,
                 };
-                forgotten += count;
-                bytes = writer.bytes()?;
+                if events == 0 {
+                    break;
+                }
+                forgotten += events;
             }
-            Ok::<_, rusqlite::Error>((forgotten, bytes, writer.oldest()?))
+            Ok::<_, rusqlite::Error>((forgotten, writer.bytes()?, writer.oldest()?))
         };
         match trim() {
             Ok((forgotten, bytes, oldest)) => {
+                self.is_to_erase |= forgotten > 0;
                 let mut status = self.shared.status();
                 status.events = status.events.saturating_sub(forgotten);
                 (status.bytes, status.oldest) = (bytes, oldest);
             }
             Err(error) => self.fail_on(&error),
+        }
+    }
+
+    /// Overwrites what was forgotten in the log, too, as soon as nobody reads.
+    fn erase(&mut self) {
+        if !self.is_to_erase {
+            return;
+        }
+        let Some(writer) = &self.writer else { return };
+        match writer.erase() {
+            Ok(is_erased) => self.is_to_erase = !is_erased,
+            Err(HistoryError::Database(error)) => self.fail_on(&error),
+            Err(HistoryError::Closed) => {}
         }
     }
 }

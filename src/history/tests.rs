@@ -241,6 +241,7 @@ fn what_is_forgotten_is_gone_from_the_file_with_its_frames_and_from_the_search()
     drop(reader);
     let porch = Selection { camera: Some("porch".parse().unwrap()), ..Selection::default() };
     assert_eq!(writer.forget(&porch).unwrap(), Forgotten { events: 1, frames: 2 });
+    assert!(writer.erase().unwrap());
     assert!(!is_in_files(folder.path(), "unspeakable") && is_in_files(folder.path(), "speakable"));
     let reader = Reader::open(folder.path()).unwrap();
     assert!(reader.search("unspeakable", &Selection::default(), None, 9).unwrap().events.is_empty());
@@ -418,4 +419,70 @@ fn a_row_of_a_frame_that_cannot_be_encoded_has_no_frames() {
             .evidence
             .unwrap();
     assert_eq!(pictures.len(), 2);
+}
+
+#[test]
+fn what_is_forgotten_while_others_write_waits_for_them_and_they_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = open(folder.path());
+    for i in 0..300 {
+        add(&mut writer, event("porch", i, "x"), None);
+    }
+    let mut other = Writer::open_existing(folder.path()).unwrap();
+    let porch = Selection { camera: Some("porch".parse().unwrap()), ..Selection::default() };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for i in 0..200 {
+                add(&mut writer, event("gate", i, "y"), Some(evidence("gate", "", false)));
+            }
+        });
+        assert_eq!(other.forget(&porch).unwrap(), Forgotten { events: 300, frames: 0 });
+    });
+    assert_eq!(reader.count(&Selection::default()).unwrap(), Forgotten { events: 200, frames: 400 });
+    // The log cannot be emptied while somebody reads what was before.
+    reader
+        .at_once(|reader| {
+            reader.count(&porch)?;
+            add(&mut other, event("gate", 1, "z"), None);
+            assert!(!other.erase()?);
+            Ok::<_, HistoryError>(())
+        })
+        .unwrap();
+    assert!(other.erase().unwrap());
+}
+
+#[test]
+fn an_event_that_is_damaged_is_left_out_and_another_layout_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut writer, reader) = open(folder.path());
+    for i in 0..3 {
+        add(&mut writer, event("porch", i, &i.to_string()), None);
+    }
+    let file = rusqlite::Connection::open(folder.path().join(FILE)).unwrap();
+    file.execute("UPDATE events SET event = x'00' WHERE row = 2", []).unwrap();
+    assert_eq!(texts(&reader.newest(&Selection::default(), None, 9).unwrap()), ["2", "0"]);
+    assert_eq!(reader.search("porch", &Selection::default(), None, 9).unwrap().events.len(), 2);
+    for layout in [0, 99] {
+        file.pragma_update(None, "user_version", layout).unwrap();
+        assert!(Reader::open(folder.path()).is_err() && Writer::open_existing(folder.path()).is_err());
+    }
+}
+
+#[test]
+fn what_the_outbox_had_in_memory_comes_once_it_is_on_disk_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Arc::new(Fake::default());
+    let is_durable = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let of_outbox = Arc::clone(&is_durable);
+    let outboxed = Outboxed {
+        is_durable: Box::new(move || of_outbox.load(std::sync::atomic::Ordering::Relaxed)),
+        ..fake.outboxed()
+    };
+    let history = History::start(folder.path(), LIMITS, outboxed).unwrap();
+    wait("it is open", || history.status().state == State::On);
+    thread::sleep(Duration::from_millis(700));
+    fake.append(&event("porch", 1, "spilled"));
+    is_durable.store(true, std::sync::atomic::Ordering::Relaxed);
+    wait("the event", || history.status().events == 1);
+    history.close(Duration::from_secs(60));
 }

@@ -1,9 +1,11 @@
 //! The connection that writes: what is added, and what is forgotten.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{path::Path, time::Duration};
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, OptionalExtension, Transaction, params, params_from_iter, types::Value};
+use rusqlite::{
+    Connection, OptionalExtension, Transaction, TransactionBehavior, params, params_from_iter, types::Value,
+};
 
 use super::{
     error::HistoryError,
@@ -16,8 +18,11 @@ use crate::{
     sqlite::{self, Fault, Kind},
 };
 
-/// The most events that are forgotten in one transaction, so that others need not wait for long.
-const CHUNK: usize = 500;
+/// The most events that are forgotten in one transaction, so that others need not wait for long: what is overwritten goes
+/// through the log, which needs room on the disk.
+const CHUNK: usize = 32;
+/// The same of frames.
+const FRAMES_CHUNK: usize = 64;
 /// The most pages that are given back to the file system at a time.
 const VACUUM_PAGES: u32 = 2000;
 
@@ -47,8 +52,12 @@ impl Writer {
     /// # Errors
     /// Why it cannot be used.
     pub fn open_existing(folder: &Path) -> Result<Self, String> {
-        let connection = sqlite::connect(&folder.join(FILE)).map_err(|fault| fault.to_string())?;
-        Self::new(connection).map_err(|fault| fault.to_string())
+        let open = || {
+            let connection = sqlite::connect(&folder.join(FILE))?;
+            sqlite::check_kind(&connection, &KIND)?;
+            Self::new(connection)
+        };
+        open().map_err(|fault| fault.to_string())
     }
 
     fn new(connection: Connection) -> Result<Self, Fault> {
@@ -70,7 +79,7 @@ impl Writer {
     /// Adds events with their frames, all or none. An event that is there already is left as it is, but gets the frames
     /// that it lacks. Returns how many are new.
     pub(super) fn add(&mut self, rows: &[Row]) -> rusqlite::Result<u64> {
-        let transaction = self.0.transaction()?;
+        let transaction = begin(&mut self.0)?;
         let mut added = 0;
         for row in rows {
             added += u64::from(add(&transaction, row)?);
@@ -111,65 +120,82 @@ impl Writer {
             "INSERT INTO doomed SELECT row FROM (SELECT row, made FROM events ORDER BY row LIMIT {CHUNK}) \
              WHERE made < ?"
         );
-        self.forget_chunk(&sql, &[oldest.timestamp_millis().into()])
+        Ok(self.forget_chunk(&sql, &[oldest.timestamp_millis().into()])?.0)
     }
 
-    /// Forgets the oldest events: a few of them.
-    pub(super) fn forget_oldest(&mut self, count: u32) -> rusqlite::Result<Forgotten> {
-        let sql = "INSERT INTO doomed SELECT row FROM events ORDER BY row LIMIT ?";
-        self.forget_chunk(sql, &[i64::from(count).into()])
+    /// Forgets the oldest events: a chunk of them.
+    pub(super) fn forget_oldest(&mut self) -> rusqlite::Result<Forgotten> {
+        let sql = format!("INSERT INTO doomed SELECT row FROM events ORDER BY row LIMIT {CHUNK}");
+        Ok(self.forget_chunk(&sql, &[])?.0)
     }
 
-    /// Forgets the selected events with their frames. What is deleted is overwritten.
+    /// Forgets the selected events with their frames. What is deleted is overwritten, in the log too with
+    /// [`Writer::erase`].
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn forget(&mut self, selection: &Selection) -> Result<Forgotten, HistoryError> {
         let (conditions, values): (Vec<_>, Vec<_>) = selection.conditions().into_iter().unzip();
-        let conditions = if conditions.is_empty() { "true".to_owned() } else { conditions.join(" AND ") };
-        let sql = format!("INSERT INTO doomed SELECT row FROM events WHERE {conditions} LIMIT {CHUNK}");
-        let mut all = Forgotten::default();
+        let conditions: String = conditions.iter().map(|condition| format!(" AND {condition}")).collect();
+        let sql = format!(
+            "INSERT INTO doomed SELECT row FROM events WHERE events.row > ?{conditions} ORDER BY row LIMIT {CHUNK}"
+        );
+        let (mut all, mut last) = (Forgotten::default(), 0);
         loop {
-            let chunk = self.forget_chunk(&sql, &values)?;
+            let values: Vec<Value> = [last.into()].into_iter().chain(values.clone()).collect();
+            let (chunk, newest) = self.forget_chunk(&sql, &values)?;
             if chunk.events == 0 {
                 break;
             }
+            last = newest;
             all.events += chunk.events;
             all.frames += chunk.frames;
         }
         self.shrink(u32::MAX)?;
-        // So that nothing of it is left in the log either.
-        self.0.query_row("PRAGMA wal_checkpoint(truncate)", [], |_| Ok(()))?;
         Ok(all)
     }
 
-    /// Forgets the frames of which `may_stay` is false: by camera, and what of its picture they show. Their events stay.
+    /// Empties the log, so that nothing of what was forgotten is left there either. Returns false while that cannot be,
+    /// because somebody reads the history.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn erase(&self) -> Result<bool, HistoryError> {
+        // Nobody is waited for.
+        self.0.busy_timeout(Duration::ZERO)?;
+        let is_busy = self.0.query_row("PRAGMA wal_checkpoint(truncate)", [], |row| row.get::<_, bool>(0));
+        self.0.busy_timeout(sqlite::BUSY_TIMEOUT)?;
+        Ok(!is_busy?)
+    }
+
+    /// Forgets some frames of which `may_stay` is false: by camera, and what of its picture they show. Their events stay.
+    /// `None`: there are no more.
     pub(super) fn forget_frames(
         &mut self,
         may_stay: impl Fn(&CameraId, &str) -> bool,
-    ) -> rusqlite::Result<Vec<(CameraId, u64)>> {
-        let views: BTreeSet<(String, String)> = {
-            let mut statement = self.0.prepare("SELECT DISTINCT camera, view FROM evidence")?;
+    ) -> rusqlite::Result<Option<(CameraId, u64)>> {
+        let views: Vec<(String, String)> = {
+            let mut statement = self.0.prepare_cached("SELECT DISTINCT camera, view FROM evidence")?;
             let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
             rows.collect::<Result<_, _>>()?
         };
-        let mut forgotten = Vec::new();
-        for (name, view) in views {
-            let Ok(camera) = name.parse::<CameraId>() else { continue };
-            if may_stay(&camera, &view) {
-                continue;
-            }
-            let transaction = self.0.transaction()?;
-            let sql = "DELETE FROM frames WHERE event IN (SELECT event FROM evidence WHERE camera = ? AND view = ?)";
-            let frames = transaction.execute(sql, [&name, &view])?;
-            transaction.execute("DELETE FROM evidence WHERE camera = ? AND view = ?", [&name, &view])?;
-            transaction.commit()?;
-            forgotten.push((camera, frames as u64));
+        let hidden = views.into_iter().find_map(|(name, view)| {
+            let camera = name.parse::<CameraId>().ok()?;
+            (!may_stay(&camera, &view)).then_some((camera, view))
+        });
+        let Some((camera, view)) = hidden else { return Ok(None) };
+        let of = params![camera.as_str(), view];
+        let transaction = begin(&mut self.0)?;
+        let sql = format!(
+            "DELETE FROM frames WHERE frame IN (SELECT frame FROM frames JOIN evidence ON evidence.event = frames.event \
+             WHERE evidence.camera = ? AND evidence.view = ? LIMIT {FRAMES_CHUNK})"
+        );
+        let frames = transaction.execute(&sql, of)?;
+        if frames < FRAMES_CHUNK {
+            transaction.execute("DELETE FROM evidence WHERE camera = ? AND view = ?", of)?;
         }
-        if !forgotten.is_empty() {
-            self.0.query_row("PRAGMA wal_checkpoint(truncate)", [], |_| Ok(()))?;
-        }
-        Ok(forgotten)
+        transaction.commit()?;
+        Ok(Some((camera, frames as u64)))
     }
 
     /// Gives pages that are not used any more back to the file system.
@@ -180,13 +206,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Forgets the events whose rows `choose` puts into the table `doomed`.
-    fn forget_chunk(&mut self, choose: &str, values: &[Value]) -> rusqlite::Result<Forgotten> {
-        let transaction = self.0.transaction()?;
+    /// Forgets the events whose rows `choose` puts into the table `doomed`. Also returns the last of these rows.
+    fn forget_chunk(&mut self, choose: &str, values: &[Value]) -> rusqlite::Result<(Forgotten, i64)> {
+        let transaction = begin(&mut self.0)?;
         transaction.execute("DELETE FROM doomed", [])?;
         if transaction.execute(choose, params_from_iter(values))? == 0 {
-            return Ok(Forgotten::default());
+            return Ok((Forgotten::default(), 0));
         }
+        let last = transaction.query_row("SELECT max(row) FROM doomed", [], |row| row.get(0))?;
         transaction.execute_batch(
             "INSERT INTO search (search, rowid, words, camera) SELECT 'delete', row, words, camera FROM events \
              WHERE words <> '' AND row IN (SELECT row FROM doomed);
@@ -198,8 +225,13 @@ impl Writer {
         let events = delete("DELETE FROM events WHERE row IN (SELECT row FROM doomed)")?;
         transaction.commit()?;
         self.shrink(VACUUM_PAGES)?;
-        Ok(Forgotten { events, frames })
+        Ok((Forgotten { events, frames }, last))
     }
+}
+
+/// Begins a transaction that writes, and waits until nobody else does: one that began to read first would fail at once.
+fn begin(connection: &mut Connection) -> rusqlite::Result<Transaction<'_>> {
+    connection.transaction_with_behavior(TransactionBehavior::Immediate)
 }
 
 /// Adds an event, or the frames that it lacks. Returns whether it is new.

@@ -13,8 +13,11 @@ use std::{
 use axum::{
     extract::{Request, State},
     http::{
-        HeaderMap, StatusCode,
-        header::{AUTHORIZATION, COOKIE as COOKIE_HEADER, HOST, ORIGIN},
+        HeaderMap, HeaderValue, StatusCode,
+        header::{
+            AUTHORIZATION, CONTENT_SECURITY_POLICY, COOKIE as COOKIE_HEADER, HOST, ORIGIN,
+            X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+        },
         uri::Authority,
     },
     middleware::Next,
@@ -32,10 +35,14 @@ use super::{
 };
 use crate::config::Secret;
 
-/// The cookie of who is logged in.
-pub(super) const COOKIE: &str = "camscribe";
+/// How the name of the cookie of who is logged in begins. The port follows: browsers send a cookie to all ports of a host,
+/// and each may be another node's.
+pub(super) const COOKIE: &str = "camscribe-";
 /// Begins what is hashed for the cookie's value, which is worth nothing elsewhere.
 const COOKIE_CONTEXT: &str = "camscribe login\n";
+
+/// What an answer may load that is no page.
+const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
 
 /// Who may come in, and how. Token and certificate may change while the server runs.
 pub struct Access {
@@ -43,6 +50,8 @@ pub struct Access {
     token: RwLock<Option<Secret>>,
     /// Only this machine can connect.
     is_loopback: bool,
+    /// The cookie of who is logged in.
+    pub(super) cookie_name: String,
     tls: Option<Tls>,
 }
 
@@ -68,7 +77,8 @@ impl Access {
             Ok::<_, ServerTlsError>(Tls { certificate, key, config })
         });
         let is_loopback = address.ip().to_canonical().is_loopback();
-        Ok(Self { token: RwLock::new(token), is_loopback, tls: tls.transpose()? })
+        let cookie_name = format!("{COOKIE}{}", address.port());
+        Ok(Self { token: RwLock::new(token), is_loopback, cookie_name, tls: tls.transpose()? })
     }
 
     /// Takes another token, and reads certificate and key again, which may have been renewed.
@@ -97,6 +107,14 @@ impl Access {
         Some(TlsAcceptor::from(Arc::clone(&config)))
     }
 
+    /// What a browser sends that is logged in.
+    pub(super) fn sent_cookie<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+        let all = headers.get_all(COOKIE_HEADER).into_iter().filter_map(|value| value.to_str().ok());
+        let mut cookies =
+            all.flat_map(|value| value.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
+        cookies.find(|(name, _)| *name == self.cookie_name).map(|(_, value)| value)
+    }
+
     /// The cookie's value for who sends this token. `None`: it is wrong, or none is asked for.
     pub(super) fn cookie_for(&self, sent: &str) -> Option<String> {
         let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
@@ -116,7 +134,7 @@ impl Access {
         let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
         let is_right = |token: &Secret| {
             sent_token(headers).is_some_and(|sent| is_same(sent, token.expose()))
-                || sent_cookie(headers).is_some_and(|sent| is_same(sent, &cookie(token.expose())))
+                || self.sent_cookie(headers).is_some_and(|sent| is_same(sent, &cookie(token.expose())))
         };
         // The page itself shows nothing, and asks for the token.
         let is_page = page::is_of_page(path) || matches!(path, "/api/login" | "/api/logout");
@@ -148,18 +166,20 @@ pub(super) async fn check(State(access): State<Arc<Access>>, request: Request, n
     }
 }
 
+/// Keeps browsers from taking an answer for something else, and pages of other origins from showing it.
+pub(super) async fn guard(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+    headers.insert("cross-origin-resource-policy", HeaderValue::from_static("same-origin"));
+    headers.entry(CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(NOTHING));
+    response
+}
+
 /// What a client sends as its token.
 fn sent_token(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-}
-
-/// What a browser sends that is logged in.
-pub(super) fn sent_cookie(headers: &HeaderMap) -> Option<&str> {
-    let all = headers.get_all(COOKIE_HEADER).into_iter().filter_map(|value| value.to_str().ok());
-    let mut cookies =
-        all.flat_map(|value| value.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
-    cookies.find(|(name, _)| *name == COOKIE).map(|(_, value)| value)
 }
 
 /// The value of the cookie of who knows this token. With another token it is another one.

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     extract::{Path, Query, State, rejection::QueryRejection},
-    http::header::{CACHE_CONTROL, CONTENT_TYPE},
+    http::{
+        HeaderMap, StatusCode,
+        header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH},
+    },
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -99,22 +102,24 @@ async fn details(State(source): Source, Path(id): Path<String>) -> Result<Respon
 async fn frame(
     State(source): Source,
     Path((id, name)): Path<(String, String)>,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let id = event_id(&id)?;
     let number = name.strip_suffix(".jpg").and_then(|number| number.parse().ok());
     let number = number.ok_or_else(|| ApiError::no_path("frames are 0.jpg, 1.jpg and so on"))?;
     let jpeg = blocking(move || (source.frame)(id, number)).await?;
-    Ok(([(CONTENT_TYPE, "image/jpeg"), (CACHE_CONTROL, FOR_A_WHILE)], jpeg).into_response())
+    // A browser asks each time: it may have been forgotten, or be hidden now.
+    let tag = format!("\"{id}-{number}\"");
+    let is_known = headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let head = [(CONTENT_TYPE, "image/jpeg"), (ETAG, &tag), (CACHE_CONTROL, "private, no-cache")];
+    Ok(if is_known { (StatusCode::NOT_MODIFIED, head).into_response() } else { (head, jpeg).into_response() })
 }
 
 fn event_id(text: &str) -> Result<Uuid, ApiError> {
     text.parse().map_err(|_| ApiError::no_path("this is no id of an event"))
 }
 
-/// What cameras see stays in no cache, but for frames that a page shows again and again, which never change.
-const FOR_A_WHILE: &str = "private, max-age=300, immutable";
-
-/// What may change, or is secret, stays in no cache.
+/// What cameras see stays in no cache.
 pub(super) fn uncached(response: impl IntoResponse) -> Response {
     ([(CACHE_CONTROL, "no-store")], response).into_response()
 }

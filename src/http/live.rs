@@ -2,7 +2,7 @@
 //! (<https://html.spec.whatwg.org/multipage/server-sent-events.html>).
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     convert::Infallible,
     sync::{
         Arc, Mutex, PoisonError,
@@ -51,15 +51,18 @@ const RESET: &[u8] = b"event: reset\ndata: {}\n\n";
 /// The header by which a client says what it has seen last.
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// Returns the events that came after this one, as lines, from the history. `None`: it does not know that event, or there
+/// A message, and the id of the event that it is about, if it is about one.
+pub type Message = (Option<Uuid>, Bytes);
+
+/// Returns the events that came after this one from the history. `None`: it does not know that event or is behind, or there
 /// were too many.
-pub type EventsAfter = Box<dyn Fn(Uuid) -> Option<Vec<Bytes>> + Send + Sync>;
+pub type EventsAfter = Box<dyn Fn(Uuid) -> Option<Vec<Message>> + Send + Sync>;
 
 /// What happens: messages in, streams of clients out.
 pub struct Live {
-    messages: broadcast::Sender<Bytes>,
-    /// The last messages, and the ids of those that are events.
-    recent: Mutex<VecDeque<(Option<Uuid>, Bytes)>>,
+    messages: broadcast::Sender<Message>,
+    /// The last messages.
+    recent: Mutex<VecDeque<Message>>,
     streams: AtomicUsize,
 }
 
@@ -73,9 +76,9 @@ impl Default for Live {
 impl Live {
     /// Tells all clients. `id`: of the event that it is about, if it is about one. `json` has no line breaks.
     pub fn tell(&self, kind: &str, id: Option<Uuid>, json: &str) {
-        let message = message(kind, id, json);
+        let message = (id, message(kind, id, json));
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.push_back((id, message.clone()));
+        recent.push_back(message.clone());
         if recent.len() > RECENT {
             recent.pop_front();
         }
@@ -83,19 +86,24 @@ impl Live {
         let _ = self.messages.send(message);
     }
 
-    /// The messages from now on, and those that came after the event `last`, as far as they are known. `None` of the
-    /// latter: they are not.
-    fn join(&self, last: Option<Uuid>) -> (broadcast::Receiver<Bytes>, Option<Vec<Bytes>>) {
+    /// The messages from now on, and the last ones before.
+    fn join(&self) -> (broadcast::Receiver<Message>, Vec<Message>) {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let missed = match last {
-            None => Some(Vec::new()),
-            Some(last) => recent
-                .iter()
-                .position(|(id, _)| *id == Some(last))
-                .map(|seen| recent.iter().skip(seen + 1).map(|(_, message)| message.clone()).collect()),
-        };
-        (self.messages.subscribe(), missed)
+        (self.messages.subscribe(), recent.iter().cloned().collect())
     }
+}
+
+/// The messages that a client missed who saw the event `last` as the last one. `recent` are the last messages, `after`
+/// knows earlier events. `None`: nobody knows.
+fn missed(last: Uuid, recent: Vec<Message>, after: &EventsAfter) -> Option<Vec<Message>> {
+    if let Some(seen) = recent.iter().position(|(id, _)| *id == Some(last)) {
+        return Some(recent.into_iter().skip(seen + 1).collect());
+    }
+    let mut missed = after(last)?;
+    // Some are told before they are in the history.
+    let known: HashSet<_> = missed.iter().filter_map(|(id, _)| *id).collect();
+    missed.extend(recent.into_iter().filter(|(id, _)| id.is_some_and(|id| !known.contains(&id))));
+    Some(missed)
 }
 
 /// An event of a stream.
@@ -143,14 +151,14 @@ async fn stream(
         .into_response();
     }
     let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok()).and_then(|id| id.parse().ok());
-    let (messages, missed) = source.live.join(last);
-    let missed = match (missed, last) {
-        (Some(missed), _) => Some(missed),
-        (None, Some(last)) => {
+    let (messages, recent) = source.live.join();
+    let missed = match last {
+        None => Some(Vec::new()),
+        Some(last) => {
             let source = Arc::clone(&source);
-            tokio::task::spawn_blocking(move || (source.after)(last)).await.unwrap_or_default()
+            let missed = move || missed(last, recent, &source.after);
+            tokio::task::spawn_blocking(missed).await.unwrap_or_default()
         }
-        (None, None) => None,
     };
     let (events, receiver) = channel(1);
     tokio::spawn(async move {
@@ -174,19 +182,23 @@ async fn stream(
 type Chunk = Result<Bytes, Infallible>;
 
 async fn send(
-    missed: Option<Vec<Bytes>>,
-    mut messages: broadcast::Receiver<Bytes>,
+    missed: Option<Vec<Message>>,
+    mut messages: broadcast::Receiver<Message>,
     events: Sender<Chunk>,
 ) -> Result<(), SendError<Chunk>> {
-    let reset = Bytes::from_static(RESET);
+    let reset = || Bytes::from_static(RESET);
     events.send(Ok(Bytes::from_static(RECONNECT))).await?;
-    for message in missed.unwrap_or_else(|| vec![reset.clone()]) {
+    // Those of them that are told meanwhile come a second time.
+    let mut sent = HashSet::new();
+    for (id, message) in missed.unwrap_or_else(|| vec![(None, reset())]) {
+        sent.extend(id);
         events.send(Ok(message)).await?;
     }
     loop {
         let chunk = match timeout(KEEP_ALIVE, messages.recv()).await {
-            Ok(Ok(message)) => message,
-            Ok(Err(RecvError::Lagged(_))) => reset.clone(),
+            Ok(Ok((Some(id), _))) if sent.remove(&id) => continue,
+            Ok(Ok((_, message))) => message,
+            Ok(Err(RecvError::Lagged(_))) => reset(),
             Ok(Err(RecvError::Closed)) => return Ok(()),
             Err(_) => Bytes::from_static(b": waiting\n\n"),
         };
@@ -206,11 +218,18 @@ mod tests {
             live.tell("event", Some(*id), "{}");
             live.tell("camera", None, "{}");
         }
-        let (mut messages, missed) = live.join(Some(ids[1]));
-        let of = |kind, id| message(kind, id, "{}");
-        assert_eq!(missed.unwrap(), [of("camera", None), of("event", Some(ids[2])), of("camera", None)]);
-        assert!(live.join(Some(Uuid::nil())).1.is_none());
-        assert_eq!(live.join(None).1.unwrap(), Vec::<Bytes>::new());
+        let of = |kind, id| (id, message(kind, id, "{}"));
+        let nobody: EventsAfter = Box::new(|_| None);
+        let (mut messages, recent) = live.join();
+        let told = missed(ids[1], recent.clone(), &nobody).unwrap();
+        assert_eq!(told, [of("camera", None), of("event", Some(ids[2])), of("camera", None)]);
+        assert!(missed(Uuid::nil(), recent.clone(), &nobody).is_none());
+        // From the history, as far as that is.
+        let (first, second) = (ids[0], ids[1]);
+        let history: EventsAfter =
+            Box::new(move |_| Some([first, second].map(|id| of("event", Some(id))).into()));
+        let told = missed(Uuid::nil(), recent, &history).unwrap();
+        assert_eq!(told, [0, 1, 2].map(|number: usize| of("event", Some(ids[number]))));
         live.tell("node", None, "{}");
         assert_eq!(messages.recv().await.unwrap(), of("node", None));
         for _ in 0..=MESSAGES_WAITING {

@@ -6,23 +6,25 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     extract::State,
-    http::{StatusCode, header::SET_COOKIE},
+    http::{HeaderMap, StatusCode, header::SET_COOKIE},
     response::{IntoResponse, Response},
     routing::post,
 };
 use serde::Deserialize;
-use tokio::{sync::Mutex, time::sleep};
-
-use super::{
-    access::{Access, COOKIE},
-    api_error::ApiError,
+use tokio::{
+    sync::Mutex,
+    time::{sleep, timeout},
 };
+
+use super::{access::Access, api_error::ApiError};
 use crate::json_input;
 
 /// The longest body, bytes.
 const MAX_BODY: usize = 4 << 10;
 /// How long a wrong token takes. They are looked at one after the other, so that nobody tries many.
 const WRONG_TOKEN_PAUSE: Duration = Duration::from_millis(500);
+/// How long a login waits for its turn.
+const MAX_WAIT: Duration = Duration::from_secs(20);
 /// How long a browser stays logged in, seconds: 90 days.
 const MAX_AGE: u32 = 90 * 24 * 3600;
 
@@ -33,8 +35,8 @@ struct Login {
 
 struct Door {
     access: Arc<Access>,
-    /// Held while a token is looked at.
-    turn: Mutex<()>,
+    /// Held while a token is looked at, and for a while after a wrong one.
+    turn: Arc<Mutex<()>>,
 }
 
 /// The routes of this module.
@@ -43,32 +45,37 @@ pub(super) fn router(access: Arc<Access>) -> Router {
         .route("/api/login", post(login))
         .route("/api/logout", post(logout))
         .method_not_allowed_fallback(|| async { ApiError::wrong_method() })
-        .with_state(Arc::new(Door { access, turn: Mutex::new(()) }))
+        .with_state(Arc::new(Door { access, turn: Arc::default() }))
 }
 
-async fn login(State(door): State<Arc<Door>>, body: Body) -> Result<Response, ApiError> {
+async fn login(State(door): State<Arc<Door>>, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
     let too_large = |_| ApiError::too_large(format!("a login has at most {} KB", MAX_BODY >> 10));
     let body = to_bytes(body, MAX_BODY).await.map_err(too_large)?;
     let Login { token } = json_input::from_slice(&body)?;
-    let Ok(_turn) = door.turn.try_lock() else {
-        return Err(ApiError::busy("another login is being checked: try again"));
-    };
+    let turn = timeout(MAX_WAIT, Arc::clone(&door.turn).lock_owned()).await;
+    let turn = turn.map_err(|_| ApiError::busy("many logins are being checked: try again"))?;
     let Some(cookie) = door.access.cookie_for(&token) else {
-        sleep(WRONG_TOKEN_PAUSE).await;
         tracing::warn!("HTTP: a login with a wrong token");
+        // Whether or not the client waits for it.
+        let paused = tokio::spawn(async move {
+            sleep(WRONG_TOKEN_PAUSE).await;
+            drop(turn);
+        });
+        let _ = paused.await;
         return Err(ApiError::unauthorised());
     };
-    Ok(set_cookie(&door.access, &cookie, MAX_AGE))
+    Ok(set_cookie(&door.access, &headers, &cookie, MAX_AGE))
 }
 
-async fn logout(State(door): State<Arc<Door>>) -> Response {
-    set_cookie(&door.access, "", 0)
+async fn logout(State(door): State<Arc<Door>>, headers: HeaderMap) -> Response {
+    set_cookie(&door.access, &headers, "", 0)
 }
 
 /// A cookie without a path is for the folder of this request, `/api`, also behind a proxy that puts another folder before
 /// it.
-fn set_cookie(access: &Access, value: &str, max_age: u32) -> Response {
-    let secure = if access.has_tls() { "; Secure" } else { "" };
-    let cookie = format!("{COOKIE}={value}; Max-Age={max_age}; HttpOnly; SameSite=Strict{secure}");
+fn set_cookie(access: &Access, headers: &HeaderMap, value: &str, max_age: u32) -> Response {
+    let is_secure = access.has_tls() || headers.get("x-forwarded-proto").is_some_and(|it| it == "https");
+    let (name, secure) = (&access.cookie_name, if is_secure { "; Secure" } else { "" });
+    let cookie = format!("{name}={value}; Max-Age={max_age}; HttpOnly; SameSite=Strict{secure}");
     (StatusCode::NO_CONTENT, [(SET_COOKIE, cookie)]).into_response()
 }

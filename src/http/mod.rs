@@ -44,7 +44,7 @@ pub use access::Access;
 pub use api_error::ApiError;
 pub use cameras::{Asking, CameraSource, Changes, Snapshots};
 pub use events::{EventLists, EventsQuery, EventsSource};
-pub use live::{EventsAfter, Live, LiveSource, message};
+pub use live::{EventsAfter, Live, LiveSource, Message, message};
 pub use node::NodeSource;
 pub use openai::{ApiSource, Film, FilmReader, NotAsked, ServedModel, read_request};
 pub use server::{BindError, Server, bind, serve};

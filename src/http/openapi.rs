@@ -145,7 +145,7 @@ pub fn document() -> Value {
             "schemas": schemas,
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer"},
-                "cookie": {"type": "apiKey", "in": "cookie", "name": super::access::COOKIE},
+                "cookie": {"type": "apiKey", "in": "cookie", "name": format!("{}9180", super::access::COOKIE)},
             },
         },
     })

@@ -4,10 +4,9 @@ use axum::{
     Router,
     extract::Path,
     http::{
-        HeaderMap, HeaderName, StatusCode,
+        HeaderMap, StatusCode,
         header::{
             CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY,
-            X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
         },
     },
     response::{IntoResponse, Response},
@@ -20,7 +19,6 @@ use super::api_error::ApiError;
 /// The page comes from here alone, runs no script but its own, and is shown in no other page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// The name and the content of each file.
 macro_rules! files {
@@ -97,10 +95,7 @@ fn show(name: &str, headers: &HeaderMap) -> Response {
         (ETAG, tag.as_str()),
         (CACHE_CONTROL, "no-cache"),
         (CONTENT_SECURITY_POLICY, POLICY),
-        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (X_FRAME_OPTIONS, "DENY"),
         (REFERRER_POLICY, "no-referrer"),
-        (CROSS_ORIGIN_RESOURCE_POLICY, "same-origin"),
     ];
     if is_known { (StatusCode::NOT_MODIFIED, head).into_response() } else { (head, content).into_response() }
 }

@@ -98,13 +98,14 @@ pub async fn serve(listener: TcpListener, server: Server) {
     let router = status::router(status)
         .merge(page::router())
         .merge(login::router(Arc::clone(&access)))
-        .merge(node::router(node))
+        .merge(node::router(node, Arc::clone(&access)))
         .merge(cameras::router(cameras))
         .merge(events::router(events))
         .merge(live::router(live))
         .merge(openapi::router())
         .merge(openai::router(api))
         .layer(middleware::from_fn_with_state(Arc::clone(&access), access::check))
+        .layer(middleware::map_response(access::guard))
         .layer(middleware::from_fn(unread::discard))
         .layer(middleware::from_fn_with_state(metrics, exchange::note));
     let mut tasks = JoinSet::new();

@@ -17,7 +17,7 @@ use crate::ownership::give_to_owner_of;
 /// The write-ahead log is truncated to this size after it has grown, bytes.
 const WAL_BYTES: u32 = 16 << 20;
 /// How long to wait for a lock. Hardly anybody else writes: a person with another tool, or a command of camscribe.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens a database, made with mode 0600 if there is none, and brings it to its newest layout; `read` reads what its owner
 /// needs of it. One that is damaged, another program's or of a newer layout is renamed, and a new one takes its place.

@@ -3,12 +3,35 @@
 //! `PRAGMA user_version` holds the number of the layout; a new file has 0. To change the layout, append a migration and
 //! never change one that was released: a database of any released version is brought up to date when it is opened.
 
+use std::cmp::Ordering;
+
 use rusqlite::{Connection, ErrorCode};
 
 use super::{
     fault::Fault,
     kind::{Kind, Migration},
 };
+
+/// Checks that a database is of this kind and of its newest layout, where it is not for us to migrate it.
+///
+/// # Errors
+/// When it is another one.
+pub fn check_kind(connection: &Connection, kind: &Kind<'_>) -> Result<(), Fault> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
+    let (application, found, known) =
+        (pragma("application_id")?, pragma("user_version")?, kind.migrations.len() as i32);
+    if application != kind.application_id {
+        return Err(Fault::Damaged("it is some other program's database".into()));
+    }
+    match found.cmp(&known) {
+        Ordering::Less => Err(Fault::Unusable(format!(
+            "its layout {found} is older than {known}, which this version reads: start camscribe once, which brings it up \
+             to date"
+        ))),
+        Ordering::Equal => Ok(()),
+        Ordering::Greater => Err(Fault::Newer { found, known }),
+    }
+}
 
 /// Brings the database to the newest layout of its kind. Each step is one transaction, so that a step that is interrupted
 /// is done again at the next start. An empty database becomes one of this kind.

@@ -14,6 +14,6 @@ mod kind;
 mod migrations;
 
 pub use fault::Fault;
-pub use file::{connect, create, open};
+pub use file::{BUSY_TIMEOUT, connect, create, open};
 pub use kind::{Kind, Migration};
-pub use migrations::migrate;
+pub use migrations::{check_kind, migrate};

@@ -32,6 +32,11 @@ pub fn trials() -> Vec<Trial> {
             names_that_no_longer_resolve_cost_nothing_but_time,
         ),
         check(
+            missing.clone(),
+            "mounts::a_disk_without_room_stops_the_history_and_nothing_else",
+            a_disk_without_room_stops_the_history_and_nothing_else,
+        ),
+        check(
             missing,
             "mounts::a_disk_that_is_full_for_a_while_loses_nothing",
             a_disk_that_is_full_for_a_while_loses_nothing,
@@ -151,4 +156,55 @@ fn a_disk_that_is_full_for_a_while_loses_nothing() {
     let (code, log) = daemon.stop();
     assert_eq!(code, Some(0));
     assert!(log.contains("on disk until the next start delivers them"), "{log}");
+}
+
+/// The history leaves 256 MiB free for others. The test takes some of them away, and gives them back.
+fn a_disk_without_room_stops_the_history_and_nothing_else() {
+    let broker = Mosquitto::start("");
+    let subscriber = Subscriber::to(broker.port(), "camscribe/#");
+    let mounts = "mkdir -p $STATE_DIRECTORY && mount -t tmpfs -o size=300m none $STATE_DIRECTORY";
+    let toml = format!(
+        r#"
+        node.id = "edge1"
+        model.id = "shapes"
+        mqtt.url = "mqtt://127.0.0.1:{}"
+        history.frames = "all"
+        defaults = {{ window = "500ms", frames = 2, change_threshold = 0, prompt = "Describe this." }}
+        cameras.scene.uri = "test://shapes"
+        "#,
+        broker.port()
+    );
+    let daemon = Daemon::with(&toml, |home, command| with_mounts(home, command, mounts));
+    let metric = |name: &str| daemon.metric(name).unwrap_or(0.0);
+    let wait_on =
+        |on: f64| daemon::wait("the history", || (metric("camscribe_history_on") == on).then_some(()));
+    let mut seen = subscriber.until(described("scene"));
+    wait_on(1.0);
+    let filler =
+        PathBuf::from(format!("/proc/{}/root{}", daemon.pid(), daemon.path("state/filler").display()));
+    fs::write(&filler, vec![0; 100 << 20]).unwrap();
+    wait_on(0.0);
+    daemon.logged("the history in");
+    assert!(daemon.get("/api/node").1.contains("\"state\":\"stopped\""));
+    let before = metric("camscribe_history_events");
+    for _ in 0..6 {
+        seen.extend(subscriber.until(described("scene")));
+    }
+    assert_eq!(metric("camscribe_outbox_on_disk"), 1.0);
+    assert!(metric("camscribe_history_events") <= before + 1.0);
+    fs::remove_file(&filler).unwrap();
+    wait_on(1.0);
+    daemon::wait("what it missed", || {
+        let made = metric("camscribe_descriptions_total{camera=\"scene\"}");
+        (metric("camscribe_history_events") >= made - 1.0).then_some(())
+    });
+    assert_eq!(metric("camscribe_history_dropped_events_total"), 0.0);
+    let events = events(&seen, "scene");
+    assert_whole(&events);
+    for event in &events {
+        daemon::wait("an event in the history", || {
+            (daemon.get(&format!("/api/events/{}", event.id)).0 == 200).then_some(())
+        });
+    }
+    assert_eq!(daemon.stop().0, Some(0));
 }

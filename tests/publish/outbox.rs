@@ -56,6 +56,38 @@ fn waiting_events_survive_a_restart_in_order() {
     assert!(outbox.take().is_none());
 }
 
+#[test]
+fn an_event_is_kept_for_the_history_however_soon_it_is_delivered() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = Outbox::open(folder.path(), LIMITS).unwrap();
+    let messages: Vec<_> = (0..3).map(|number| message(&number.to_string())).collect();
+    for (number, message) in messages.iter().enumerate() {
+        outbox.append(Message { is_recorded: number > 0, ..message.clone() });
+        let taken = outbox.take().unwrap();
+        outbox.acknowledge(taken.row);
+        outbox.flush();
+    }
+    let waiting = |outbox: &Outbox, after| {
+        let found = outbox.unrecorded(after, 9).into_iter();
+        found.map(|(id, event)| (id, String::from_utf8(event.to_vec()).unwrap())).collect::<Vec<_>>()
+    };
+    let [_, one, two] = [0, 1, 2].map(|number| (messages[number].id, number.to_string()));
+    drop(outbox);
+    let outbox = Outbox::open(folder.path(), LIMITS).unwrap();
+    assert!(outbox.is_empty());
+    assert_eq!(waiting(&outbox, Uuid::nil()), [one.clone(), two.clone()]);
+    assert_eq!(waiting(&outbox, one.0), [two.clone()]);
+    outbox.recorded(&[one.0]);
+    outbox.flush();
+    assert_eq!(waiting(&outbox, Uuid::nil()), [two]);
+    // So many wait at most: the first are forgotten, and counted.
+    for _ in 0..10_050 {
+        outbox.append(Message { is_recorded: true, ..message("more") });
+    }
+    assert_eq!(outbox.unrecorded_dropped(), 51);
+    assert_eq!(outbox.unrecorded(Uuid::nil(), 20_000).len(), 10_000);
+}
+
 /// A database as camscribe 0.1 writes it, with rows in it.
 const LAYOUT_1: &str = "
     CREATE TABLE events (row INTEGER PRIMARY KEY, camera TEXT NOT NULL, id BLOB NOT NULL, \

@@ -27,12 +27,20 @@ pub fn run(args: &ForgetEventsArgs) -> anyhow::Result<()> {
         tell("nothing is forgotten");
         return Ok(());
     }
-    let forgotten = place.writer()?.forget(&selection)?;
+    let mut writer = place.writer()?;
+    let forgotten = writer.forget(&selection)?;
+    let is_erased = writer.erase()?;
     tell(format_args!(
         "forgotten: {}. Events that wait for the broker are still sent, and what it and its subscribers have stays \
          there",
         self::what(forgotten)
     ));
+    if !is_erased {
+        tell(
+            "somebody reads the history now: until that ends, its log (history.db-wal) still holds what is forgotten; a \
+             camscribe that runs overwrites it then, or run this again",
+        );
+    }
     Ok(())
 }
 
@@ -57,6 +65,6 @@ fn what(Forgotten { events, frames }: Forgotten) -> String {
 fn which(Selection { camera, from, to, .. }: &Selection) -> String {
     let camera = camera.as_ref().map_or("of all cameras".into(), |name| format!("of camera {name}"));
     let from = from.map(|time| format!("that ended {} or later", time::exact(time)));
-    let to = to.map(|time| format!("that ended before {}", time::exact(time)));
+    let to = to.map(|time| format!("that ended {} or earlier", time::exact(time)));
     [Some(camera), from, to].into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

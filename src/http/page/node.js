@@ -139,7 +139,8 @@ export class Pulse {
   update(node) {
     const waiting = node.queue.clips ? `, ${node.queue.clips} waiting` : "";
     setText(this.#name, node.node);
-    setText(this.#words, ` ${node.phase}, ${node.clips_per_minute.toFixed(0)} clips/min${waiting}`);
+    const pace = `${node.clips_per_minute.toFixed(0)} clips/min${waiting}`;
+    setText(this.#words, ` ${node.why ? node.phase : pace}`);
     const trouble = [
       !node.broker.connected && "broker not connected",
       node.history.state === "stopped" && "history stopped",

@@ -79,6 +79,13 @@ impl Writer {
         Ok(Self { connection, unrecorded, unrecorded_dropped: 0 })
     }
 
+    /// Deletes the events that the history has not confirmed.
+    pub fn forget_unrecorded(&mut self) -> rusqlite::Result<()> {
+        self.connection.execute("DELETE FROM unrecorded", [])?;
+        self.unrecorded = 0;
+        Ok(())
+    }
+
     /// Writes the whole batch or nothing of it. What it inserts is on disk when this returns.
     pub fn write(&mut self, batch: &Batch) -> rusqlite::Result<()> {
         // What was delivered need not be gone before a loss of power: its id tells it from what is new.

@@ -177,6 +177,20 @@ impl Outbox {
         self.ledger().unrecorded(after, most)
     }
 
+    /// Whether new events are stored on disk.
+    pub fn is_on_disk(&self) -> bool {
+        self.ledger().storage == Storage::Disk
+    }
+
+    /// There is no history: nothing is kept for it any more.
+    pub fn forget_unrecorded(&self) {
+        if let Some(disk) = &mut *self.disk()
+            && let Err(error) = disk.writer.forget_unrecorded()
+        {
+            tracing::warn!("what was kept for a history stays in the outbox: {error}");
+        }
+    }
+
     /// Events that the history will not get, since too many waited for it, since the start.
     pub fn unrecorded_dropped(&self) -> u64 {
         self.disk().as_ref().map_or(0, |disk| disk.writer.unrecorded_dropped)

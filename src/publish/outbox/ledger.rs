@@ -30,6 +30,8 @@ const BATCH: usize = 1000;
 const BATCH_BYTES: u64 = 4 << 20;
 /// The most damaged rows that one call skips, because each takes a while. The next call goes on.
 const MAX_SKIPPED: usize = 1000;
+/// The most events of which it is remembered that the history has them.
+const MAX_RECORDED: usize = 10_000;
 
 pub(super) struct Ledger {
     limits: Limits,
@@ -249,14 +251,16 @@ impl Ledger {
         if self.reader.is_some() {
             self.recorded.extend(ids);
         }
+        // While the disk takes nothing. What is forgotten here is recorded a second time, which changes nothing.
+        while self.recorded.len() > MAX_RECORDED {
+            self.recorded.pop_first();
+        }
     }
 
-    /// See [`Reader::unrecorded`]. What is known to be recorded is left out.
+    /// See [`Reader::unrecorded`].
     pub fn unrecorded(&self, after: Uuid, most: usize) -> Vec<(Uuid, Bytes)> {
         let found = self.reader.as_ref().and_then(|reader| reader.unrecorded(after, most).ok());
-        let mut found = found.unwrap_or_default();
-        found.retain(|(id, _)| !self.recorded.contains(id));
-        found
+        found.unwrap_or_default()
     }
 
     pub fn len(&self) -> usize {

@@ -35,6 +35,7 @@ export class Settings {
   #camera = null;
   #dirty = false;
   #timer = 0;
+  #awaited = false;
 
   constructor() {
     const form = h(
@@ -61,7 +62,10 @@ export class Settings {
     this.allowed = allowed;
     setAttribute(this.#switch, "aria-checked", String(camera.enabled));
     if (!this.#dirty && this.#prompt.value !== camera.prompt) this.#prompt.value = camera.prompt;
-    if (changed && this.#timer) this.#finish("Done.");
+    if (changed && this.#awaited) {
+      this.#awaited = false;
+      this.#finish("Done.");
+    }
     this.#edited();
     if (!allowed) setText(this.#status, REFUSED);
   }
@@ -93,12 +97,14 @@ export class Settings {
   /** Asks for a change; the stream tells when it holds. */
   async #change(change) {
     setText(this.#status, "Changing…");
+    this.#awaited = true;
     this.#timer = setTimeout(() => this.#finish("Accepted."), PATIENCE_MS);
     this.#edited();
     try {
       await changeCamera(this.#camera.id, change);
       if ("prompt" in change) this.#prompt.value = change.prompt || this.#camera.prompt;
     } catch (failure) {
+      this.#awaited = false;
       this.#finish(`Not changed: ${failure.message}`);
     }
   }

@@ -25,6 +25,7 @@ demo: ## install what is missing, build, and show the main job at work
 
 test: ## install what is missing and run every test
 	@.ci/install-deps test
+	-@.ci/axe
 	@CARGO="$(CARGO)" .ci/test
 
 build: ## the program, into target/release

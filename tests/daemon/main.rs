@@ -6,6 +6,7 @@
 mod support {
     pub mod api;
     pub mod broker;
+    pub mod browser;
     pub mod check;
     pub mod daemon;
     #[expect(dead_code, reason = "the other test binary uses the rest")]
@@ -24,6 +25,7 @@ mod alerts_replay;
 mod api;
 mod ask;
 mod asks;
+mod browser;
 mod calibrate;
 mod chaos;
 mod clock;

@@ -232,7 +232,7 @@ impl Page {
 
     /// Whether there is a history that can be read.
     fn is_history_readable(&self) -> bool {
-        self.deps.recording.status().is_some_and(|status| status.state != history::State::Opening)
+        self.deps.recording.status().is_some_and(|status| status.state == history::State::On)
     }
 
     /// What clients missed that saw the event `last`.
@@ -314,15 +314,17 @@ pub async fn tell_changes(page: Arc<Page>) {
     let mut told: BTreeMap<CameraId, CameraFacts> = BTreeMap::new();
     // Cameras of which nobody has looked up yet what they last showed, and those of which somebody does.
     let mut unknown: BTreeSet<CameraId> = BTreeSet::new();
-    let mut looking: Option<JoinHandle<BTreeSet<CameraId>>> = None;
+    let mut looking: Option<JoinHandle<Remembered>> = None;
     let live = &page.deps.feed.live;
     for tick in 0_u32.. {
         time::sleep(TICK).await;
         let now = page.reporter.camera_facts();
         unknown.extend(now.keys().filter(|id| !told.contains_key(*id)).cloned());
         if let Some(found) = looking.take_if(|it| it.is_finished()) {
-            // They are told of again.
-            found.await.unwrap_or_default().iter().for_each(|id| drop(told.remove(id)));
+            let Remembered { known, unread } = found.await.unwrap_or_default();
+            // They are told of again, and the others looked up.
+            known.iter().for_each(|id| drop(told.remove(id)));
+            unknown.extend(unread);
         } else if looking.is_none() && !unknown.is_empty() && page.is_history_readable() {
             let (asked, ids) = (Arc::clone(&page), std::mem::take(&mut unknown));
             looking = Some(tokio::task::spawn_blocking(move || remember(&asked, ids)));
@@ -352,22 +354,30 @@ fn tell(live: &http::Live, kind: &str, document: &impl Serialize) {
     }
 }
 
-/// Takes what these cameras last showed from the history. Returns those of which it knows something.
-fn remember(page: &Page, ids: BTreeSet<CameraId>) -> BTreeSet<CameraId> {
-    let is_known = |id: &CameraId| {
+/// What was found of what cameras last showed.
+#[derive(Default)]
+struct Remembered {
+    /// Of these something.
+    known: Vec<CameraId>,
+    /// Of these the history could not be read.
+    unread: Vec<CameraId>,
+}
+
+/// Takes what these cameras last showed from the history.
+fn remember(page: &Page, ids: BTreeSet<CameraId>) -> Remembered {
+    let mut found = Remembered::default();
+    for id in ids {
         let selection = Selection { camera: Some(id.clone()), ..Selection::default() };
         match page.deps.recording.read(|reader| reader.newest(&selection, None, 1)) {
-            None => false,
-            Some(Err(error)) => {
-                tracing::warn!(camera = %id, "what it last showed is not known: {error}");
-                false
-            }
-            Some(Ok(found)) => {
-                let is_known = !found.events.is_empty();
-                found.events.into_iter().for_each(|listed| page.deps.feed.remember(listed.event));
-                is_known
+            None => {}
+            Some(Err(_)) => found.unread.push(id),
+            Some(Ok(newest)) => {
+                for listed in newest.events {
+                    page.deps.feed.remember(listed.event);
+                    found.known.push(id.clone());
+                }
             }
         }
-    };
-    ids.into_iter().filter(is_known).collect()
+    }
+    found
 }

@@ -1,7 +1,9 @@
 //! The thread that writes the history.
 
 use std::{
-    path::PathBuf,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -19,6 +21,7 @@ use uuid::Uuid;
 use super::{
     error::HistoryError,
     hooks::{MayStay, Outboxed},
+    layout::FILE,
     reader::Reader,
     record::{Record, Row, made},
     status::{Limits, State, Status},
@@ -118,6 +121,12 @@ fn gather(work: &Receiver<Work>, is_open: &mut bool) -> Vec<Work> {
     records
 }
 
+/// What tells the file from another one of its name. `None`: there is none.
+fn identity(folder: &Path) -> Option<(u64, u64)> {
+    let file = fs::metadata(folder.join(FILE)).ok()?;
+    Some((file.dev(), file.ino()))
+}
+
 /// The thread.
 pub(super) struct Recorder {
     folder: PathBuf,
@@ -133,6 +142,8 @@ pub(super) struct Recorder {
     lost: u64,
     /// When the room on the disk was last asked for.
     asked_room: Option<Instant>,
+    /// Which file is open.
+    identity: Option<(u64, u64)>,
     /// The file is to be checked when it is opened.
     is_suspect: bool,
     /// Whether the outbox was last on disk.
@@ -161,6 +172,7 @@ impl Recorder {
             backlog: None,
             lost: 0,
             asked_room: None,
+            identity: None,
             is_suspect: false,
             was_durable: true,
             looked: None,
@@ -206,6 +218,7 @@ impl Recorder {
                 Err(why) => return self.fail(&why),
             };
             (self.writer, self.is_suspect) = (Some(writer), false);
+            self.identity = identity(&self.folder);
             *self.shared.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(reader);
             let mut status = self.shared.status();
             (status.events, status.oldest, status.bytes) = contents;
@@ -213,6 +226,11 @@ impl Recorder {
         let is_due = self.asked_room.is_none_or(|at| at.elapsed() >= ROOM_INTERVAL);
         if is_due || self.failed.is_some() {
             self.asked_room = Some(Instant::now());
+            if identity(&self.folder) != self.identity {
+                self.close();
+                return self
+                    .fail("its file was removed or replaced while it was in use, and another one is begun");
+            }
             let free = statvfs(&self.folder).map(|it| (it.f_blocks > 0).then(|| it.f_bavail * it.f_frsize));
             if let Ok(Some(free)) = free
                 && free < self.limits.least_free
@@ -339,11 +357,16 @@ impl Recorder {
 
     /// The file cannot be used for now. It is opened anew, since a damaged one is set aside then.
     fn fail_on(&mut self, error: &rusqlite::Error) {
-        (self.writer, self.version) = (None, None);
+        self.close();
         self.is_suspect =
             matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));
-        self.shared.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.fail(&error.to_string());
+    }
+
+    /// Closes the file.
+    fn close(&mut self) {
+        (self.writer, self.version) = (None, None);
+        self.shared.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// Deletes some of the frames that are not to be seen any more.

@@ -486,3 +486,20 @@ fn what_the_outbox_had_in_memory_comes_once_it_is_on_disk_again() {
     wait("the event", || history.status().events == 1);
     history.close(Duration::from_secs(60));
 }
+
+#[test]
+fn a_file_that_is_removed_while_it_is_in_use_is_told_and_another_one_is_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let fake = Arc::new(Fake::default());
+    let history = History::start(folder.path(), LIMITS, fake.outboxed()).unwrap();
+    history.record(Record { event: event("porch", 1, "lost"), evidence: None });
+    wait("an event", || history.status().events == 1);
+    std::fs::remove_file(folder.path().join(FILE)).unwrap();
+    wait("it is told", || matches!(history.status().state, State::Stopped { .. }));
+    let later = event("porch", 2, "later");
+    fake.append(&later);
+    wait("another one", || history.status().state == State::On && history.status().events == 1);
+    history.close(Duration::from_secs(60));
+    let reader = Reader::open(folder.path()).unwrap();
+    assert_eq!(texts(&reader.newest(&Selection::default(), None, 9).unwrap()), ["later"]);
+}

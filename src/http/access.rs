@@ -13,7 +13,7 @@ use std::{
 use axum::{
     extract::{Request, State},
     http::{
-        HeaderMap, HeaderValue, StatusCode,
+        HeaderMap, HeaderValue, Method, StatusCode,
         header::{
             AUTHORIZATION, CONTENT_SECURITY_POLICY, COOKIE as COOKIE_HEADER, HOST, ORIGIN,
             X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
@@ -26,6 +26,7 @@ use axum::{
 use rustls::ServerConfig;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::{
@@ -48,6 +49,8 @@ const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
 pub struct Access {
     /// What clients have to send; none: nothing.
     token: RwLock<Option<Secret>>,
+    /// Changes with the token.
+    token_changes: watch::Sender<()>,
     /// Only this machine can connect.
     is_loopback: bool,
     /// The cookie of who is logged in.
@@ -78,7 +81,8 @@ impl Access {
         });
         let is_loopback = address.ip().to_canonical().is_loopback();
         let cookie_name = format!("{COOKIE}{}", address.port());
-        Ok(Self { token: RwLock::new(token), is_loopback, cookie_name, tls: tls.transpose()? })
+        let token_changes = watch::Sender::new(());
+        Ok(Self { token: RwLock::new(token), token_changes, is_loopback, cookie_name, tls: tls.transpose()? })
     }
 
     /// Takes another token, and reads certificate and key again, which may have been renewed.
@@ -89,6 +93,7 @@ impl Access {
         );
         if old != token {
             tracing::info!("HTTP asks for another token from now on");
+            self.token_changes.send_replace(());
         }
         let Some(tls) = &self.tls else { return };
         match server_config(&tls.certificate, &tls.key) {
@@ -115,6 +120,16 @@ impl Access {
         cookies.find(|(name, _)| *name == self.cookie_name).map(|(_, value)| value)
     }
 
+    /// Tells when the token has changed, from now on.
+    pub(super) fn token_changes(&self) -> watch::Receiver<()> {
+        self.token_changes.subscribe()
+    }
+
+    /// Whether a token is asked for.
+    pub(super) fn asks_for_token(&self) -> bool {
+        self.token.read().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     /// The cookie's value for who sends this token. `None`: it is wrong, or none is asked for.
     pub(super) fn cookie_for(&self, sent: &str) -> Option<String> {
         let token = self.token.read().unwrap_or_else(PoisonError::into_inner);
@@ -123,11 +138,11 @@ impl Access {
     }
 
     /// Refuses a request that may not come in.
-    fn check(&self, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
+    fn check(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), ApiError> {
         if matches!(path, "/healthz" | "/readyz") {
             return Ok(());
         }
-        if !is_same_origin(headers) {
+        if !is_same_origin(method, headers) {
             let why = "a page of another origin asks, which is not allowed";
             return Err(ApiError::forbidden(why));
         }
@@ -155,7 +170,7 @@ impl Access {
 
 /// Lets a request in, or answers why not.
 pub(super) async fn check(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
-    match access.check(request.uri().path(), request.headers()) {
+    match access.check(request.method(), request.uri().path(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(error) => {
             if error.status() == StatusCode::UNAUTHORIZED {
@@ -206,16 +221,19 @@ fn names_this_machine(headers: &HeaderMap) -> bool {
 }
 
 /// Whether the request comes from no page, or from one of this server; or it opens a page.
-fn is_same_origin(headers: &HeaderMap) -> bool {
+fn is_same_origin(method: &Method, headers: &HeaderMap) -> bool {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     // A picture or a script in a page of another origin is asked for without an Origin.
-    let is_foreign = matches!(text("sec-fetch-site"), Some("cross-site" | "same-site"));
-    if is_foreign && text("sec-fetch-mode") != Some("navigate") {
+    let site = text("sec-fetch-site").map(str::to_ascii_lowercase);
+    let is_foreign = matches!(site.as_deref(), Some("cross-site" | "same-site"));
+    if is_foreign && !(text("sec-fetch-mode") == Some("navigate") && method.is_safe()) {
         return false;
     }
     let Some(origin) = headers.get(ORIGIN) else { return true };
     let of_page = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
-    let Some((scheme, of_page)) = of_page else { return false };
+    let Some((scheme, of_page)) = of_page.filter(|_| headers.get_all(ORIGIN).iter().count() == 1) else {
+        return false;
+    };
     let default = if scheme == "https" { ":443" } else { ":80" };
     let plain = |host: &str| host.strip_suffix(default).unwrap_or(host).to_ascii_lowercase();
     // A proxy may ask by another name, and says by which it was asked. No page of another origin can set that header.
@@ -236,7 +254,9 @@ mod tests {
     }
 
     fn status(access: &Access, path: &str, list: &[(&'static str, &str)]) -> u16 {
-        access.check(path, &headers(list)).map_or_else(|error| error.status().as_u16(), |()| 200)
+        access
+            .check(&Method::GET, path, &headers(list))
+            .map_or_else(|error| error.status().as_u16(), |()| 200)
     }
 
     #[test]

@@ -99,7 +99,7 @@ fn no_camera() -> ApiError {
 async fn read(body: Body) -> Result<Bytes, ApiError> {
     match timeout(BODY_LIMIT, to_bytes(body, MAX_BODY)).await {
         Ok(Ok(body)) => Ok(body),
-        Ok(Err(_)) => Err(ApiError::too_large(format!("a question has at most {} KB", MAX_BODY >> 10))),
+        Ok(Err(_)) => Err(ApiError::too_large(format!("a body has at most {} KB", MAX_BODY >> 10))),
         Err(_) => Err(ApiError::too_slow()),
     }
 }

@@ -32,7 +32,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use uuid::Uuid;
 
-use super::{api_error::ApiError, connections::Connection};
+use super::{access::Access, api_error::ApiError, connections::Connection};
 
 /// The most clients that are told at a time.
 pub(super) const MAX_STREAMS: usize = 64;
@@ -120,12 +120,12 @@ pub struct LiveSource {
     pub after: EventsAfter,
 }
 
-/// The routes of this module.
-pub(super) fn router(source: LiveSource) -> Router {
+/// The routes of this module. `access` knows when the token changes.
+pub(super) fn router(source: LiveSource, access: Arc<Access>) -> Router {
     Router::new()
         .route("/api/live", get(stream))
         .method_not_allowed_fallback(|| async { ApiError::wrong_method() })
-        .with_state(Arc::new(source))
+        .with_state((Arc::new(source), access))
 }
 
 /// A place among the streams.
@@ -138,7 +138,7 @@ impl Drop for Place {
 }
 
 async fn stream(
-    State(source): State<Arc<LiveSource>>,
+    State((source, access)): State<(Arc<LiveSource>, Arc<Access>)>,
     Extension(connection): Extension<Arc<Connection>>,
     headers: HeaderMap,
 ) -> Response {
@@ -161,12 +161,15 @@ async fn stream(
         }
     };
     let (events, receiver) = channel(1);
+    let mut token_changes = access.token_changes();
     tokio::spawn(async move {
         let (_place, _held) = (place, connection.hold());
         let client = events.clone();
         tokio::select! {
             _ = send(missed, messages, events) => {}
             () = client.closed() => {}
+            // Whoever has the new one comes again.
+            _ = token_changes.changed() => {}
             () = sleep_until(Instant::now() + MAX_AGE) => {}
         }
     });

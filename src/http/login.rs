@@ -21,7 +21,9 @@ use crate::json_input;
 
 /// The longest body, bytes.
 const MAX_BODY: usize = 4 << 10;
-/// How long a wrong token takes. They are looked at one after the other, so that nobody tries many.
+/// How long the body may take.
+const BODY_LIMIT: Duration = Duration::from_secs(30);
+/// How long a wrong token takes, one after the other.
 const WRONG_TOKEN_PAUSE: Duration = Duration::from_millis(500);
 /// How long a login waits for its turn.
 const MAX_WAIT: Duration = Duration::from_secs(20);
@@ -35,7 +37,7 @@ struct Login {
 
 struct Door {
     access: Arc<Access>,
-    /// Held while a token is looked at, and for a while after a wrong one.
+    /// Held for a while after a wrong token.
     turn: Arc<Mutex<()>>,
 }
 
@@ -49,13 +51,17 @@ pub(super) fn router(access: Arc<Access>) -> Router {
 }
 
 async fn login(State(door): State<Arc<Door>>, headers: HeaderMap, body: Body) -> Result<Response, ApiError> {
+    let body = timeout(BODY_LIMIT, to_bytes(body, MAX_BODY)).await.map_err(|_| ApiError::too_slow())?;
     let too_large = |_| ApiError::too_large(format!("a login has at most {} KB", MAX_BODY >> 10));
-    let body = to_bytes(body, MAX_BODY).await.map_err(too_large)?;
-    let Login { token } = json_input::from_slice(&body)?;
-    let turn = timeout(MAX_WAIT, Arc::clone(&door.turn).lock_owned()).await;
-    let turn = turn.map_err(|_| ApiError::busy("many logins are being checked: try again"))?;
+    let Login { token } = json_input::from_slice(&body.map_err(too_large)?)?;
+    if !door.access.asks_for_token() {
+        return Err(ApiError::bad_request("nothing is asked for here: http.token_file is not set"));
+    }
+    // Who has the right one need not wait behind those who guess.
     let Some(cookie) = door.access.cookie_for(&token) else {
         tracing::warn!("HTTP: a login with a wrong token");
+        let turn = timeout(MAX_WAIT, Arc::clone(&door.turn).lock_owned()).await;
+        let turn = turn.map_err(|_| ApiError::busy("many logins are being checked: try again"))?;
         // Whether or not the client waits for it.
         let paused = tokio::spawn(async move {
             sleep(WRONG_TOKEN_PAUSE).await;

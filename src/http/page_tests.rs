@@ -6,6 +6,7 @@ use tokio::{io::AsyncReadExt, time::timeout};
 use uuid::Uuid;
 
 use super::tests::{LIMIT, Served};
+use crate::config::Secret;
 
 const LOGIN: &str = "/api/login";
 
@@ -60,8 +61,33 @@ async fn a_login_gives_a_cookie_that_scripts_cannot_read_and_a_logout_takes_it()
     assert_eq!(server.exchange("GET", "/api/node", &format!("{with}{proxied}"), "").await.status, 200);
     let other = format!("Cookie: {}x\r\n", &value[..value.len() - 1]);
     assert_eq!(server.exchange("GET", "/api/node", &other, "").await.status, 401);
+    let written = "Sec-Fetch-Site: Cross-Site\r\nSec-Fetch-Mode: navigate\r\n";
+    for (method, status) in [("GET", 200), ("POST", 403)] {
+        let reply = server.exchange(method, "/api/node", &format!("{with}{written}"), "").await;
+        assert_eq!(reply.status, status, "{method}");
+    }
     let out = server.exchange("POST", "/api/logout", &with, "").await;
     assert!(cookie(&out.head).contains("max-age=0"));
+}
+
+#[tokio::test]
+async fn who_has_the_right_token_waits_for_nobody_and_another_one_ends_what_is_told() {
+    let server = Served::with_token().await;
+    let mut guesses = Vec::new();
+    for _ in 0..20 {
+        guesses.push(server.send("POST", LOGIN, "", r#"{"token": "guess"}"#).await);
+    }
+    assert_eq!(server.exchange("POST", LOGIN, "", r#"{"token": "right"}"#).await.status, 204);
+    let right = "Authorization: Bearer right\r\n";
+    let mut stream = server.send("GET", "/api/live", right, "").await;
+    let mut bytes = [0; 1024];
+    assert!(timeout(LIMIT, stream.read(&mut bytes)).await.unwrap().unwrap() > 0);
+    server.access.refresh(Some(Secret::new("another")));
+    let rest = timeout(LIMIT, stream.read_to_end(&mut Vec::new())).await;
+    rest.expect("an end").unwrap();
+    let open = Served::answering(Vec::new()).await;
+    let reply = open.exchange("POST", LOGIN, "", r#"{"token": "any"}"#).await;
+    assert_eq!(reply.status, 400, "{}", reply.body);
 }
 
 #[tokio::test]

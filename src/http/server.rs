@@ -101,7 +101,7 @@ pub async fn serve(listener: TcpListener, server: Server) {
         .merge(node::router(node, Arc::clone(&access)))
         .merge(cameras::router(cameras))
         .merge(events::router(events))
-        .merge(live::router(live))
+        .merge(live::router(live, Arc::clone(&access)))
         .merge(openapi::router())
         .merge(openai::router(api))
         .layer(middleware::from_fn_with_state(Arc::clone(&access), access::check))

@@ -49,6 +49,7 @@ pub struct Served {
     asked: Arc<Mutex<Vec<Asked>>>,
     metrics: Arc<Metrics>,
     pub live: Arc<Live>,
+    pub access: Arc<Access>,
     task: JoinHandle<()>,
 }
 
@@ -142,6 +143,7 @@ impl Served {
         let live = Arc::<Live>::default();
         let token = token.map(Secret::new);
         let metrics = Arc::new(Metrics::new());
+        let access = Arc::new(Access::new(address, token, None).unwrap());
         let server = Server {
             status: StatusSource {
                 metrics: Box::new(|_| "metrics".into()),
@@ -174,12 +176,12 @@ impl Served {
                 ask: Box::new(ask),
                 film: Box::new(film),
             }),
-            access: Arc::new(Access::new(address, token, None).unwrap()),
+            access: Arc::clone(&access),
             metrics: Arc::clone(&metrics),
         };
         let listener: TcpListener = bind(address, &server).await.unwrap();
         let address = listener.local_addr().unwrap();
-        Self { address, asked, metrics, live, task: tokio::spawn(serve(listener, server)) }
+        Self { address, asked, metrics, live, access, task: tokio::spawn(serve(listener, server)) }
     }
 
     /// One that answers each question with these parts.

@@ -79,16 +79,20 @@ fn check(connection: &Connection) -> Result<(), Fault> {
     if result == "ok" { Ok(()) } else { Err(Fault::Damaged(result)) }
 }
 
-/// Opens a file for writing, and makes it if it is missing: only its owner may read it.
+/// Opens a file for writing, and makes it if it is missing: only its owner may read it. Root gives one that it makes to the
+/// owner of its folder, and none that was there: a link could lead anywhere.
 ///
 /// # Errors
 /// Names the file and says why it cannot be written.
 pub fn create(file: &Path) -> Result<File, String> {
-    let opened = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(file);
-    let opened = opened.and_then(|opened| {
-        let folder = file.parent().unwrap_or(Path::new(""));
-        give_to_owner_of(folder, &opened).map(|()| opened)
-    });
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    let opened = match made {
+        Ok(made) => give_to_owner_of(file.parent().unwrap_or(Path::new("")), &made).map(|()| made),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            OpenOptions::new().write(true).open(file)
+        }
+        Err(error) => Err(error),
+    };
     opened.map_err(|error| format!("{}: {error}", file.display()))
 }
 

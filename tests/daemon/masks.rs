@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::{
-    api::{exchange, exchange_bytes},
+    api::{exchange, exchange_whole},
     broker::{Mosquitto, Received, Subscriber},
     daemon::{Daemon, camscribe, wait},
 };
@@ -73,7 +73,7 @@ fn ask(daemon: &Daemon) -> (u16, Value) {
 
 /// The picture that the API shows at a path below `/api`.
 fn shown(daemon: &Daemon, path: &str) -> RgbImage {
-    let reply = exchange_bytes(&daemon.http_address(), &format!("/api/{path}"));
+    let reply = exchange_whole(&daemon.http_address(), &format!("/api/{path}")).1;
     image::load_from_memory(&reply).unwrap_or_else(|error| panic!("{path}: {error}")).into_rgb8()
 }
 

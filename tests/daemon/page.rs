@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 
 use crate::support::{
-    api::{exchange, wait_ready},
+    api::{exchange, exchange_whole, wait_ready},
     broker::{Mosquitto, Subscriber},
     daemon::{self, Daemon, wait},
     page_client::PageClient,
@@ -48,6 +48,7 @@ fn a_setting_that_is_changed_on_the_page_holds_as_if_it_came_over_mqtt() {
     let mut daemon = Daemon::start(&toml);
     wait_ready(&daemon);
     let camera = |daemon: &Daemon| cameras(daemon)["cameras"][0].clone();
+    is_of_one_event(&daemon, broker.port());
     assert_eq!(camera(&daemon)["name"], "Front porch");
     assert_eq!(change(&daemon, r#"{"enabled": false, "prompt": "Who is there?"}"#), 202);
     wait("the change", || (camera(&daemon)["state"] == "disabled").then_some(()));
@@ -64,6 +65,25 @@ fn a_setting_that_is_changed_on_the_page_holds_as_if_it_came_over_mqtt() {
     daemon.reload(&format!("{toml}mqtt.commands = false\n"));
     wait("the reload", || (change(&daemon, r#"{"enabled": false}"#) == 403).then_some(()));
     assert_eq!(daemon.stop().0, Some(0));
+}
+
+/// Event, snapshot over MQTT, picture on the page and what the page says of it have one id.
+fn is_of_one_event(daemon: &Daemon, port: u16) {
+    let messages = Subscriber::to(port, "camscribe/n/porch/#");
+    let snapshot = messages.until(|message| message.payload.starts_with(&[0xff, 0xd8])).pop().unwrap();
+    let text = String::from_utf8_lossy(&snapshot.payload).into_owned();
+    let id: String = text.split("camscribe event ").nth(1).expect("a comment").chars().take(36).collect();
+    wait("the event", || (daemon.get(&format!("/api/events/{id}")).0 == 200).then_some(()));
+    // The newest picture may be another one by now, and changes: it is read until nothing has changed meanwhile.
+    let (head, picture) = wait("a picture", || {
+        let named = || cameras(daemon)["cameras"][0]["snapshot"].as_str().map(str::to_owned);
+        let before = named()?;
+        let reply = exchange_whole(&daemon.http_address(), "/api/cameras/porch/snapshot.jpg");
+        (named()? == before).then_some((reply.0, reply.1)).filter(|(head, _)| head.contains(&before))
+    });
+    let id = head.split("etag: \"").nth(1).unwrap().chars().take(36).collect::<String>();
+    let comment = format!("camscribe event {id}");
+    assert!(picture.windows(comment.len()).any(|it| it == comment.as_bytes()));
 }
 
 /// Everybody who watches is told of every event, and no camera loses a clip by it.

@@ -104,14 +104,15 @@ pub fn exchange(address: &str, method: &str, path: &str, headers: &str, body: &[
     read(send(address, method, path, headers, body))
 }
 
-/// Gets what is not text.
-pub fn exchange_bytes(address: &str, path: &str) -> Vec<u8> {
+/// Gets what is not text: its head in lower case, and its body.
+pub fn exchange_whole(address: &str, path: &str) -> (String, Vec<u8>) {
     let mut answer = Vec::new();
     send(address, "GET", path, "", b"").read_to_end(&mut answer).unwrap();
     let end = answer.windows(4).position(|it| it == b"\r\n\r\n").expect("a head");
     let body = answer.split_off(end + 4);
-    assert!(answer.starts_with(b"HTTP/1.1 200"), "{path}: {}", String::from_utf8_lossy(&answer));
-    body
+    let head = String::from_utf8_lossy(&answer).to_lowercase();
+    assert!(head.starts_with("http/1.1 200"), "{path}: {head}");
+    (head, body)
 }
 
 pub const CHAT: &str = "/v1/chat/completions";

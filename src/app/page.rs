@@ -150,8 +150,7 @@ impl Page {
             let value = empty.setting.parse(&text).map_err(|why| ApiError::wrong_field("prompt", why))?;
             Ok::<_, ApiError>(CameraCommand { value, ..empty })
         });
-        let commands: Vec<_> = enabled.into_iter().chain(prompt.transpose()?).collect();
-        commands.into_iter().for_each(|command| self.commands.put(command));
+        self.commands.put(enabled.into_iter().chain(prompt.transpose()?));
         Ok(())
     }
 

@@ -58,16 +58,17 @@ impl CommandInbox {
         payload: &[u8],
     ) {
         match CameraCommand::parse(topics, topic, payload) {
-            Ok(command) if exists(&command.camera) => self.put(command),
+            Ok(command) if exists(&command.camera) => self.put([command]),
             Ok(command) => self.lock().count_unknown(command.camera),
             Err(bad) => self.lock().warn(topic, &bad.to_string()),
         }
     }
 
-    /// Takes in a command for a camera that exists, in place of an older one for the same setting.
-    pub fn put(&self, command: CameraCommand) {
-        let key = (command.camera.clone(), command.setting.name);
-        self.lock().waiting.insert(key, command);
+    /// Takes in commands for cameras that exist, each in place of an older one for the same setting. They are taken
+    /// together.
+    pub fn put(&self, commands: impl IntoIterator<Item = CameraCommand>) {
+        let by_setting = |command: CameraCommand| ((command.camera.clone(), command.setting.name), command);
+        self.lock().waiting.extend(commands.into_iter().map(by_setting));
         self.arrived.notify_one();
     }
 

@@ -29,7 +29,7 @@ pub enum DtypeChoice {
     Bf16,
     /// 16-bit floating point.
     F16,
-    /// f32, with the weights of the decoder's linear layers in 8 bits. On the CPU only.
+    /// f32, with 8-bit weights and integer products in linear layers. On the CPU only.
     Q8,
 }
 

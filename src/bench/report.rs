@@ -119,7 +119,7 @@ impl BatchReport {
         let steps = (model.new_tokens - 1) as f64;
         // The mean over all steps: they attend to `prompt + 1` to `prompt + steps` slots.
         let slots = prompt as f64 + (steps + 1.) / 2.;
-        let bytes = (network.target.decoder_weight_bytes(), network.target.dtype.size_in_bytes());
+        let bytes = (network.decoder_weight_bytes(), network.target.dtype.size_in_bytes());
         let vision_flop = (batch * model.frames()) as f64 * cost::vision_flop(&network.config);
         let prefill_flop = batch as f64 * cost::prefill_flop(&network.config, prompt);
         let decode_bytes = steps * cost::decode_step_bytes(&network.config, (batch, slots), bytes);

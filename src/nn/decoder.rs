@@ -109,7 +109,7 @@ pub struct DecoderLayer {
 }
 
 impl Decoder {
-    /// Reads the decoder's weights. `quantised`: its linear layers are held in 8 bits.
+    /// Reads the decoder's weights.
     ///
     /// # Errors
     /// When a tensor cannot be read.
@@ -117,21 +117,17 @@ impl Decoder {
         weights: &Weights,
         names: DecoderNames,
         config: &DecoderConfig,
-        quantised: bool,
     ) -> Result<Self, WeightsError> {
-        let linear = |names: &[&str]| {
-            if quantised { Linear::quantised(weights, names) } else { Linear::fused(weights, names, false) }
-        };
         let prefix = names.prefix;
-        // The largest tensor first, so that the memory that rounding it takes is free again for the others.
-        let head = linear(&[names.head])?;
+        // The largest tensor first, so that the memory that packing it takes is free again for the others.
+        let head = Linear::load(weights, names.head, false)?;
         let embeddings = weights.tensor(&format!("{prefix}.embed_tokens.weight"))?;
         Ok(Self {
             rotary: rotary_table(config, &embeddings).map_err(|e| weights.unusable("rotary embedding", e))?,
             head,
             embeddings,
             layers: (0..config.num_hidden_layers)
-                .map(|i| DecoderLayer::load(weights, &format!("{prefix}.layers.{i}"), config, linear))
+                .map(|i| DecoderLayer::load(weights, &format!("{prefix}.layers.{i}"), config))
                 .collect::<Result<_, _>>()?,
             norm: Norm::rms(weights, &format!("{prefix}.norm"), config.rms_norm_eps)?,
             config: config.clone(),
@@ -158,6 +154,16 @@ impl Decoder {
         Ok(KvCache { layers: self.layers.iter().map(|_| layer()).collect::<Result<_>>()?, starts, len: 0 })
     }
 
+    /// Bytes that a weight of the linear layers takes, on average.
+    pub fn weight_bytes(&self) -> f64 {
+        let layers = self.layers.iter().flat_map(|it| [&it.qkv, &it.out, &it.gate_up, &it.down]);
+        let (bytes, count) = layers
+            .chain([&self.head])
+            .map(Linear::weight_bytes)
+            .fold((0, 0), |(bytes, count), (b, c)| (bytes + b, count + c));
+        bytes as f64 / count as f64
+    }
+
     /// Bytes that one sequence of so many tokens takes: its keys and values, and the activations of one layer
     /// while the prompt goes through it.
     pub fn sequence_bytes(&self, tokens: usize) -> usize {
@@ -170,12 +176,8 @@ impl Decoder {
 }
 
 impl DecoderLayer {
-    fn load(
-        weights: &Weights,
-        name: &str,
-        config: &DecoderConfig,
-        linear: impl Fn(&[&str]) -> Result<Linear, WeightsError>,
-    ) -> Result<Self, WeightsError> {
+    fn load(weights: &Weights, name: &str, config: &DecoderConfig) -> Result<Self, WeightsError> {
+        let linear = |names: &[&str]| Linear::fused(weights, names, false);
         let part = |part: &str| format!("{name}.{part}");
         let [q, k, v] = ["q", "k", "v"].map(|p| part(&format!("self_attn.{p}_proj")));
         let [gate, up] = ["gate", "up"].map(|p| part(&format!("mlp.{p}_proj")));

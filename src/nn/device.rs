@@ -5,7 +5,11 @@ use std::fmt;
 
 use candle_core::{DType, Device, DeviceLocation};
 
-use super::{error::DeviceError, host, kernels::cpu::quantised::QuantisedLinear};
+use super::{
+    error::DeviceError,
+    host,
+    kernels::cpu::product::{Numbers, instructions},
+};
 #[cfg(feature = "cuda")]
 use super::{error::DeviceFailure, memory_pool::MemoryPool};
 use crate::device::{DeviceChoice, DeviceMemory, DtypeChoice, GpuInfo, KernelChoice};
@@ -19,7 +23,7 @@ pub struct ComputeTarget {
     pub dtype: DType,
     /// None on the CPU.
     pub gpu: Option<GpuInfo>,
-    /// The weights of the decoder's linear layers are held in 8 bits; the rest is `dtype`.
+    /// The weights of linear layers are held in 8 bits; the rest is `dtype`.
     pub quantised: bool,
     /// Which kernels are wanted, and after loading which ones run.
     pub kernels: KernelChoice,
@@ -115,9 +119,19 @@ impl ComputeTarget {
             .unwrap_or_else(|| "unknown".into())
     }
 
-    /// Bytes that a weight of the decoder's linear layers takes.
-    pub fn decoder_weight_bytes(&self) -> f64 {
-        if self.quantised { QuantisedLinear::WEIGHT_BYTES } else { self.dtype.size_in_bytes() as f64 }
+    /// How the weights of linear layers are packed. None if they stay plain tensors.
+    pub fn packing(&self) -> Option<Numbers> {
+        let own = self.device.is_cpu() && self.dtype == DType::F32 && self.kernels != KernelChoice::Candle;
+        if self.quantised { Some(Numbers::Int8) } else { own.then_some(Numbers::Exact) }
+    }
+
+    /// Which kernels, and on the CPU with which instructions: `own, AVX2`, as logs show it.
+    pub fn kernels_name(&self) -> String {
+        let kernels = self.kernels.as_str();
+        match self.packing() {
+            Some(numbers) => format!("{kernels}, {}", instructions(numbers)),
+            None => kernels.into(),
+        }
     }
 
     /// `f32`, `bf16`, `f16` or `q8`.

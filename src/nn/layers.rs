@@ -5,7 +5,10 @@ use candle_core::{DType, Device, Tensor};
 
 use super::{
     error::{Result, WeightsError},
-    kernels::cpu::quantised::QuantisedLinear,
+    kernels::cpu::{
+        linear::packed,
+        product::{Numbers, PackedWeights},
+    },
     weights::Weights,
 };
 
@@ -13,8 +16,8 @@ use super::{
 pub enum LinearWeight {
     /// In the model's number format.
     Plain(Tensor),
-    /// In 8 bits, on the CPU. Such layers have no bias.
-    Quantised(QuantisedLinear),
+    /// Packed for the processor.
+    Packed(Box<dyn PackedWeights>),
 }
 
 /// A linear layer: `x W^T + b`.
@@ -26,7 +29,7 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// A layer with this weight, `(outputs, inputs)`, and this bias, `(outputs)`.
+    /// A layer with this weight, `(outputs, inputs)`, as it is, and this bias, `(outputs)`.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
         Self { weight: LinearWeight::Plain(weight), bias }
     }
@@ -39,41 +42,55 @@ impl Linear {
         Self::fused(weights, &[name], bias)
     }
 
-    /// Reads several layers with the same input as one layer. Its output is theirs side by side.
+    /// Reads several layers with the same input as one layer. Its output is theirs side by side. Its weights are packed
+    /// as `weights` says.
     ///
     /// # Errors
     /// When a tensor cannot be read.
     pub fn fused(weights: &Weights, names: &[&str], bias: bool) -> Result<Self, WeightsError> {
-        let stack = |part: &str| -> Result<Tensor, WeightsError> {
-            let parts = names.iter().map(|name| weights.tensor(&format!("{name}.{part}")));
-            let parts = parts.collect::<Result<Vec<_>, _>>()?;
-            match parts.as_slice() {
-                [one] => Ok(one.clone()),
-                _ => Tensor::cat(&parts, 0).map_err(|e| weights.unusable(names[0], e)),
-            }
+        let read = |part: &str| {
+            names.iter().map(|name| weights.tensor(&format!("{name}.{part}"))).collect::<Result<Vec<_>, _>>()
         };
-        Ok(Self::new(stack("weight")?, if bias { Some(stack("bias")?) } else { None }))
+        let side_by_side = |parts: &[Tensor]| match parts {
+            [one] => Ok(one.clone()),
+            _ => Tensor::cat(parts, 0).map_err(|e| weights.unusable(names[0], e)),
+        };
+        let parts = read("weight")?;
+        let weight = match weights.packing() {
+            Some(numbers) => {
+                LinearWeight::Packed(packed(&parts, numbers).map_err(|e| weights.unusable(names[0], e))?)
+            }
+            None => LinearWeight::Plain(side_by_side(&parts)?),
+        };
+        Ok(Self { weight, bias: if bias { Some(side_by_side(&read("bias")?)?) } else { None } })
     }
 
-    /// [`Linear::fused`] without bias, with its f32 weights rounded to 8 bits. One tensor is in memory in f32 at a
-    /// time.
+    /// A layer with this weight, `(outputs, inputs)`, which is never rounded, and this bias, `(outputs)`.
     ///
     /// # Errors
-    /// When a tensor cannot be read.
-    pub fn quantised(weights: &Weights, names: &[&str]) -> Result<Self, WeightsError> {
-        let mut all = QuantisedLinear::default();
-        for name in names {
-            let name = format!("{name}.weight");
-            all.push(&weights.tensor(&name)?).map_err(|e| weights.unusable(&name, e))?;
+    /// When the tensor is not contiguous f32 on the CPU and is to be packed.
+    pub fn exact(weights: &Weights, weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
+        match weights.packing() {
+            Some(_) => Ok(Self { weight: LinearWeight::Packed(packed(&[weight], Numbers::Exact)?), bias }),
+            None => Ok(Self::new(weight, bias)),
         }
-        Ok(Self { weight: LinearWeight::Quantised(all), bias: None })
     }
 
-    /// The weight tensor, `(outputs, inputs)`. None if the weights are held in 8 bits.
+    /// The weight tensor, `(outputs, inputs)`. None if the weights are packed.
     pub fn plain_weight(&self) -> Option<&Tensor> {
         match &self.weight {
             LinearWeight::Plain(weight) => Some(weight),
-            LinearWeight::Quantised(_) => None,
+            LinearWeight::Packed(_) => None,
+        }
+    }
+
+    /// Bytes of the weights, and how many weights there are.
+    pub fn weight_bytes(&self) -> (usize, usize) {
+        match &self.weight {
+            LinearWeight::Plain(weight) => {
+                (weight.elem_count() * weight.dtype().size_in_bytes(), weight.elem_count())
+            }
+            LinearWeight::Packed(weights) => (weights.bytes(), weights.inputs() * weights.outputs()),
         }
     }
 }

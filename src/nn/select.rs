@@ -5,7 +5,10 @@ use candle_core::{DType, Device};
 use super::{
     device::ComputeTarget,
     error::LoadError,
-    kernels::{CandleKernels, Kernels, cpu::CpuKernels},
+    kernels::{
+        CandleKernels, Kernels,
+        cpu::{CpuKernels, product::Numbers},
+    },
     self_check::Probe,
 };
 #[cfg(feature = "cuda")]
@@ -46,7 +49,8 @@ pub fn select(target: &mut ComputeTarget, probe: Probe<'_>) -> Result<SelectedKe
     match (&target.device, target.dtype) {
         (Device::Cpu, DType::F32) => {
             target.kernels = KernelChoice::Own;
-            Ok(SelectedKernels { kernels: Box::new(CpuKernels), refused: None })
+            let numbers = target.packing().unwrap_or(Numbers::Exact);
+            Ok(SelectedKernels { kernels: Box::new(CpuKernels { numbers }), refused: None })
         }
         #[cfg(feature = "cuda")]
         (Device::Cuda(device), DType::F32 | DType::BF16) if target.gpu.as_ref().is_some_and(has_bf16) => {

@@ -162,14 +162,13 @@ struct Tolerance {
 impl Tolerance {
     fn of(target: &ComputeTarget, parameters: u64) -> Self {
         let rounded = Self { vision: f32::INFINITY, logits: 1., mean: 0.2, margin: 1. };
-        let exact = match target.dtype {
-            DType::F32 if parameters < 50_000_000 => {
+        match target.dtype {
+            DType::F32 if !target.quantised && parameters < 50_000_000 => {
                 Self { vision: 3e-5, logits: 2e-4, mean: 2e-4, margin: 0. }
             }
-            DType::F32 => Self { vision: 1e-4, logits: 1e-3, mean: 1e-3, margin: 0. },
-            _ => return rounded,
-        };
-        if target.quantised { Self { vision: exact.vision, ..rounded } } else { exact }
+            DType::F32 if !target.quantised => Self { vision: 1e-4, logits: 1e-3, mean: 1e-3, margin: 0. },
+            _ => rounded,
+        }
     }
 }
 

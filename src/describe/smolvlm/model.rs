@@ -83,7 +83,7 @@ impl SmolVlm {
         if let Some(why) = &network.refused {
             tracing::warn!("camscribe's own kernels do not all run here, so the model is slower: {why}");
         }
-        let (target, kernels) = (&network.target, network.target.kernels.as_str());
+        let (target, kernels) = (&network.target, network.target.kernels_name());
         tracing::info!("model {} loaded on {target} ({kernels}) in {:.1?}", info.id, start.elapsed());
         let preprocessor = Preprocessor::new(&processor);
         Ok(Self {

@@ -53,7 +53,7 @@ impl Network {
     /// # Errors
     /// When weights are missing, damaged or another model's, or the device fails.
     pub fn load(dir: &Path, config: ModelConfig, target: ComputeTarget) -> Result<Self, LoadError> {
-        let weights = Weights::open(dir, &target.device, target.dtype)?;
+        let weights = Weights::open(dir, &target.device, target.dtype)?.packed(target.packing());
         weights.check(layout(&config))?;
         Self::build(&weights, config, target)
     }
@@ -64,6 +64,7 @@ impl Network {
     /// When the device fails.
     pub fn random(config: ModelConfig, seed: u64, target: ComputeTarget) -> Result<Self, LoadError> {
         let weights = Weights::random(layout(&config), seed, &target.device, target.dtype);
+        let weights = weights.packed(target.packing());
         Self::build(&weights, config, target)
     }
 
@@ -73,7 +74,7 @@ impl Network {
             kernels: Box::new(CandleKernels),
             vision: VisionTower::load(weights, &config.vision)?,
             connector: Connector::load(weights, config.scale_factor)?,
-            decoder: Decoder::load(weights, DECODER, &config.text, target.quantised)?,
+            decoder: Decoder::load(weights, DECODER, &config.text)?,
             special: config.special_tokens(),
             config,
             target,
@@ -100,6 +101,11 @@ impl Network {
     #[cfg(test)]
     pub fn with_kernels(self, kernels: Box<dyn Kernels>) -> Self {
         Self { kernels, ..self }
+    }
+
+    /// Bytes that a weight of the decoder's linear layers takes, on average.
+    pub fn decoder_weight_bytes(&self) -> f64 {
+        self.decoder.weight_bytes()
     }
 
     /// Bytes that one sequence of so many tokens takes beside the weights.

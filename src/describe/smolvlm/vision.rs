@@ -50,7 +50,8 @@ impl VisionTower {
             dtype: positions.dtype(),
         };
         Ok(Self {
-            patch: Linear::new(kernel, Some(weights.tensor(&format!("{patch}.bias"))?)),
+            patch: Linear::exact(weights, kernel, Some(weights.tensor(&format!("{patch}.bias"))?))
+                .map_err(|e| weights.unusable(&patch, e))?,
             positions,
             layers: (0..config.num_hidden_layers)
                 .map(|i| Layer::load(weights, &format!("{VISION}.encoder.layers.{i}"), config))

@@ -2,12 +2,15 @@
 
 use candle_core::{D, Tensor};
 
-use super::super::{
-    decoder::Decoder,
-    error::Result,
-    layers::{Linear, LinearWeight, Norm, PixelLut},
-    observer::ActivationObserver,
-    sequence::{KvCache, SequencePositions},
+use super::{
+    super::{
+        decoder::Decoder,
+        error::Result,
+        layers::{Linear, LinearWeight, Norm, PixelLut},
+        observer::ActivationObserver,
+        sequence::{KvCache, SequencePositions},
+    },
+    cpu::linear::PackedOp,
 };
 
 /// The arithmetic of vision towers and text decoders. Norms and softmax are computed in f32 whatever the model's
@@ -59,18 +62,24 @@ pub trait Kernels: Send + Sync {
 
     /// A linear layer: `(…, inputs)` to `(…, outputs)`.
     fn linear(&self, layer: &Linear, x: &Tensor) -> Result<Tensor> {
+        let bias = layer.bias.as_ref();
         as_rows(x, |x| match &layer.weight {
-            LinearWeight::Quantised(op) => x.apply_op1_no_bwd(op),
-            LinearWeight::Plain(weight) => self.matmul(x, weight, layer.bias.as_ref()),
+            LinearWeight::Packed(weights) => {
+                x.apply_op1_no_bwd(&PackedOp { weights: &**weights, bias, gelu: false })
+            }
+            LinearWeight::Plain(weight) => self.matmul(x, weight, bias),
         })
     }
 
     /// A linear layer with a bias, then GELU in its tanh approximation: `(…, inputs)` to `(…, outputs)`.
     fn linear_gelu(&self, layer: &Linear, x: &Tensor) -> Result<Tensor> {
-        let (LinearWeight::Plain(weight), Some(bias)) = (&layer.weight, &layer.bias) else {
-            candle_core::bail!("a layer before GELU has plain weights and a bias");
-        };
-        as_rows(x, |x| self.matmul_gelu(x, weight, bias))
+        let Some(bias) = &layer.bias else { candle_core::bail!("a layer before GELU has a bias") };
+        as_rows(x, |x| match &layer.weight {
+            LinearWeight::Packed(weights) => {
+                x.apply_op1_no_bwd(&PackedOp { weights: &**weights, bias: Some(bias), gelu: true })
+            }
+            LinearWeight::Plain(weight) => self.matmul_gelu(x, weight, bias),
+        })
     }
 
     /// A loop that decodes one token of every sequence at a time, if this backend has a faster one than a forward

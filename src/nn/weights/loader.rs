@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor, WithDType};
 use half::{bf16, f16};
 
 use super::{
-    super::error::WeightsError,
+    super::{error::WeightsError, kernels::cpu::product::Numbers},
     checkpoint::Checkpoint,
     random::{self, RandomWeights},
     shape::TensorShape,
@@ -22,6 +22,7 @@ pub struct Weights {
     source: Source,
     device: Device,
     dtype: DType,
+    packing: Option<Numbers>,
 }
 
 impl Weights {
@@ -30,7 +31,12 @@ impl Weights {
     /// # Errors
     /// When a file is missing or damaged.
     pub fn open(dir: &Path, device: &Device, dtype: DType) -> Result<Self, WeightsError> {
-        Ok(Self { source: Source::Checkpoint(Checkpoint::open(dir)?), device: device.clone(), dtype })
+        Ok(Self {
+            source: Source::Checkpoint(Checkpoint::open(dir)?),
+            device: device.clone(),
+            dtype,
+            packing: None,
+        })
     }
 
     /// Random weights of these shapes, without files. The same seed gives the same numbers.
@@ -41,7 +47,17 @@ impl Weights {
         dtype: DType,
     ) -> Self {
         let source = Source::Random(RandomWeights::new(expected, seed));
-        Self { source, device: device.clone(), dtype }
+        Self { source, device: device.clone(), dtype, packing: None }
+    }
+
+    /// The same weights, and linear layers pack theirs in this way. None: they keep them as tensors.
+    pub fn packed(self, packing: Option<Numbers>) -> Self {
+        Self { packing, ..self }
+    }
+
+    /// How linear layers pack their weights.
+    pub fn packing(&self) -> Option<Numbers> {
+        self.packing
     }
 
     /// Checks that every expected tensor is there, with its shape and in a number format that can be read. The

@@ -1,6 +1,6 @@
 //! Activations, element by element.
 
-use candle_core::{CpuStorage, CustomOp1, InplaceOp1, Layout, Shape};
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape};
 use rayon::prelude::*;
 
 use super::{
@@ -8,9 +8,6 @@ use super::{
     gemm::contiguous_f32,
     simd::{multiversion, sigmoid_gated},
 };
-
-/// Elements per task of an activation.
-const ELEMENTS: usize = 1 << 14;
 
 multiversion! {
     /// GELU of every value, in its tanh approximation.
@@ -29,23 +26,6 @@ multiversion! {
         for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
             *out = sigmoid_gated(gate, gate) * up;
         }
-    }
-}
-
-/// GELU in its tanh approximation, in place, on a contiguous f32 tensor.
-pub struct GeluOp;
-
-impl InplaceOp1 for GeluOp {
-    fn name(&self) -> &'static str {
-        "gelu"
-    }
-
-    fn cpu_fwd(&self, x: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let (CpuStorage::F32(x), Some((from, to))) = (x, layout.contiguous_offsets()) else {
-            candle_core::bail!("gelu needs a contiguous f32 tensor")
-        };
-        x[from..to].par_chunks_mut(ELEMENTS).for_each(gelu_all);
-        Ok(())
     }
 }
 

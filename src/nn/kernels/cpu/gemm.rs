@@ -37,30 +37,11 @@ impl Strides {
     }
 }
 
-/// Most rows of a small-batch GEMM. Up to here, reading the weights takes longer than the arithmetic, so each weight is
-/// read once for all rows (`benches/RESULTS.md`, "CPU, several clips at once").
-pub const SMALL_BATCH_ROWS: usize = 16;
-/// Rows that a weight is multiplied with while it is in a register. Their sums fill the other vector registers.
-pub const ROWS_PER_TILE: usize = 4;
-/// Rows of the weight matrix per task of a small-batch GEMM.
-pub const WEIGHT_ROWS_PER_TASK: usize = 32;
-
-/// Adds `by_output`, `(outputs, rows)`, to `out`, `(rows, outputs)`. A small-batch GEMM computes `by_output`.
-pub fn add_transposed(by_output: &[f32], rows: usize, out: &mut [f32]) {
-    let outputs = out.len() / rows;
-    for (output, column) in by_output.chunks_exact(rows).enumerate() {
-        for (row, value) in column.iter().enumerate() {
-            out[row * outputs + output] += value;
-        }
-    }
-}
-
-/// The general matrix product `dst = a b`, or `dst += a b` if `accumulate`: `a` is `m` by `k`, `b` is `k` by `n`. Panics
+/// The general matrix product `dst = a b`: `a` is `m` by `k`, `b` is `k` by `n`. Panics
 /// if a matrix does not lie within its slice.
 pub fn multiply(
     (m, n, k): (usize, usize, usize),
     (dst, dst_at): (&mut [f32], Strides),
-    accumulate: bool,
     (a, a_at): (&[f32], Strides),
     (b, b_at): (&[f32], Strides),
     parallelism: Parallelism,
@@ -75,7 +56,7 @@ pub fn multiply(
             dst.as_mut_ptr(),
             dst_at.1 as isize,
             dst_at.0 as isize,
-            accumulate,
+            false,
             a.as_ptr(),
             a_at.1 as isize,
             a_at.0 as isize,

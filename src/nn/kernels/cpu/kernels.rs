@@ -12,24 +12,26 @@ use super::{
         candle::CandleKernels,
         traits::{Kernels, PatchSize},
     },
-    activations::{GeluOp, SwigluOp},
+    activations::SwigluOp,
     attention::AttentionOp,
-    linear::LinearOp,
     norms::{LayerNormOp, RmsNormOp},
+    product::Numbers,
 };
 
-/// Our own operations on f32 tensors on the CPU; candle's for the rotary embedding and patches.
-pub struct CpuKernels;
+/// Our own operations on f32 tensors on the CPU; candle's for the rotary embedding, patches, and weights that are not
+/// packed, which a model on these kernels does not have.
+pub struct CpuKernels {
+    /// How attention's products are computed.
+    pub numbers: Numbers,
+}
 
 impl Kernels for CpuKernels {
     fn matmul(&self, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        x.apply_op1_no_bwd(&LinearOp { weight, bias })
+        CandleKernels.matmul(x, weight, bias)
     }
 
     fn matmul_gelu(&self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-        let y = self.matmul(x, weight, Some(bias))?;
-        y.inplace_op1(&GeluOp)?;
-        Ok(y)
+        CandleKernels.matmul_gelu(x, weight, bias)
     }
 
     fn norm(&self, x: &Tensor, norm: &Norm) -> Result<Tensor> {
@@ -60,7 +62,7 @@ impl Kernels for CpuKernels {
         positions: Option<&SequencePositions>,
     ) -> Result<Tensor> {
         let causal = positions.map(|positions| (positions.starts, positions.first));
-        q.apply_op3_no_bwd(k, v, &AttentionOp { causal })
+        q.apply_op3_no_bwd(k, v, &AttentionOp { causal, numbers: self.numbers })
     }
 
     fn patches(&self, tiles: &[u8], lut: &PixelLut, size: PatchSize) -> Result<Tensor> {

@@ -4,7 +4,8 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `kernels.rs` | the implementation of the trait |
-//! | `linear.rs`, `quantised.rs` | linear layers, with f32 and with 8-bit weights |
+//! | `linear.rs` | linear layers with packed weights |
+//! | `product/` | the products of packed weights |
 //! | `gemm.rs` | the general matrix product, and access to elements |
 //! | `attention.rs`, `norms.rs`, `activations.rs` | the other operations |
 //! | `simd.rs` | vector loops that the operations share |
@@ -13,9 +14,9 @@ mod activations;
 mod attention;
 mod gemm;
 pub mod kernels;
-mod linear;
+pub mod linear;
 mod norms;
-pub mod quantised;
+pub mod product;
 mod simd;
 
 pub use kernels::CpuKernels;

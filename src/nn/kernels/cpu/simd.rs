@@ -90,16 +90,3 @@ pub fn sum(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     }
     sum_lanes(lanes) + rest.iter().map(|&x| f(x)).sum::<f32>()
 }
-
-/// The dot product of two slices of the same length.
-#[inline(always)]
-pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
-    let mut lanes = [0f32; LANES];
-    for (a, b) in a.iter().zip(b) {
-        for i in 0..LANES {
-            lanes[i] += a[i] * b[i];
-        }
-    }
-    sum_lanes(lanes) + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
-}

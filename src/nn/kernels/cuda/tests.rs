@@ -25,7 +25,7 @@ use super::{
             weights::Weights,
         },
         CandleKernels, Kernels, PatchSize,
-        cpu::CpuKernels,
+        cpu::{CpuKernels, product::Numbers},
     },
     emulated::{Emulated, elements},
     kernels::CudaKernels,
@@ -303,7 +303,7 @@ fn special() -> SpecialTokens {
 /// A decoder with random weights.
 fn decoder(config: &DecoderConfig, dtype: DType) -> Decoder {
     let weights = Weights::random(NAMES.layout(config), 3, &Device::Cpu, dtype);
-    Decoder::load(&weights, NAMES, config, false).unwrap()
+    Decoder::load(&weights, NAMES, config).unwrap()
 }
 
 /// The logits after prompts of these lengths and after each of `steps` decode steps, with made-up tokens.
@@ -386,7 +386,7 @@ fn a_finished_sequence_may_stay_in_the_batch_beyond_the_last_position() {
     let ours = answers(&kernels());
     assert_eq!(ours[0].as_ref().unwrap().ids.len(), 2);
     assert_eq!(ours, answers(&CandleKernels));
-    assert_eq!(ours, answers(&CpuKernels));
+    assert_eq!(ours, answers(&CpuKernels { numbers: Numbers::Exact }));
 }
 
 #[test]
@@ -460,8 +460,11 @@ fn sequences_that_join_others_are_completed_as_alone() {
         group.generated().completions.remove(0).unwrap()
     };
     let alone: Vec<Completion> = requests.iter().map(alone).collect();
-    let all: [(&str, &dyn Kernels); 3] =
-        [("emulated", &kernels()), ("candle", &CandleKernels), ("CPU", &CpuKernels)];
+    let all: [(&str, &dyn Kernels); 3] = [
+        ("emulated", &kernels()),
+        ("candle", &CandleKernels),
+        ("CPU", &CpuKernels { numbers: Numbers::Exact }),
+    ];
     for (name, kernels) in all {
         let waiting = requests.iter().cloned().collect();
         let mut work = OneByOne { waiting, pause: 0, completions: BTreeMap::new(), together: 0 };

@@ -1,0 +1,136 @@
+//! What a processor multiplies at a time.
+
+/// The most sums of any micro-kernel's tile.
+pub const MAX_SUMS: usize = 12 * 32;
+
+/// The longest block of any micro-kernel.
+const MAX_BLOCK: usize = 256;
+
+/// Rows of inputs and a panel of weights of the same [`Microkernel::DEPTH`] or fewer inputs.
+#[derive(Clone, Copy)]
+pub struct Tile<'a, W> {
+    /// For every group of inputs: one word of each row.
+    pub x: &'a [u32],
+    /// For every block: the scale of each row.
+    pub x_scales: &'a [f32],
+    /// For every group of inputs: the weights of each output.
+    pub weights: &'a [W],
+    /// For every block: the scale of each output.
+    pub scales: &'a [f32],
+    /// For every block: what the sum of each output begins with. Empty if that is zero.
+    pub first: &'a [i32],
+}
+
+/// Multiplies tiles on processors that have certain instructions.
+pub trait Microkernel: Send + Sync + 'static {
+    /// A number of the packed weights.
+    type Weight: Copy + Default + Send + Sync;
+    /// The instructions, as the log names them.
+    const NAME: &'static str;
+    /// Rows of a tile.
+    const ROWS: usize;
+    /// Outputs of a panel.
+    const OUTPUTS: usize;
+    /// Inputs that share a word of `x`, and that an instruction multiplies and adds.
+    const GROUP: usize;
+    /// Inputs that share a scale; a multiple of the group.
+    const BLOCK: usize;
+    /// Most inputs that go through a tile at a time, so that a panel stays in a core's caches; a multiple of the block.
+    const DEPTH: usize;
+
+    /// Whether this processor has the instructions.
+    fn is_supported() -> bool;
+
+    /// The weights of at most one block, their scale, and what the block's sum begins with.
+    fn weights(numbers: &[f32], to: &mut [Self::Weight]) -> (f32, i32);
+
+    /// The words of at most one block of a row, and its scale.
+    fn words(numbers: &[f32], to: &mut [u32]) -> f32;
+
+    /// Adds the products of the tile to `sums`: `rows` rows of [`Microkernel::OUTPUTS`]. The processor must have the
+    /// instructions.
+    fn add(rows: usize, tile: Tile<'_, Self::Weight>, sums: &mut [f32]);
+}
+
+/// A micro-kernel whose weights may come in columns, as the probabilities of attention do.
+pub trait ColumnKernel: Microkernel {
+    /// The weights of at most one block: `numbers` holds one number of each output for every input. Fills `scales`, one
+    /// for each output.
+    fn columns(numbers: &[f32], to: &mut [Self::Weight], scales: &mut [f32]);
+}
+
+/// Words of rows, and their scales, tile by tile.
+#[derive(Default)]
+pub struct Rows {
+    /// Of each tile: for every group of inputs, one word of each row.
+    pub words: Vec<u32>,
+    /// Of each tile: for every block, the scale of each row.
+    pub scales: Vec<f32>,
+}
+
+/// Packs the rows of one tile.
+pub fn pack_tile<'a, K: Microkernel>(
+    rows: impl ExactSizeIterator<Item = &'a [f32]>,
+    words: &mut [u32],
+    scales: &mut [f32],
+) {
+    let (count, block_groups) = (rows.len(), K::BLOCK / K::GROUP);
+    let mut block = [0; MAX_BLOCK];
+    for (row, x) in rows.enumerate() {
+        for (b, numbers) in x.chunks(K::BLOCK).enumerate() {
+            scales[b * count + row] = K::words(numbers, &mut block[..block_groups]);
+            let to = words[b * block_groups * count..].chunks_exact_mut(count);
+            for (to, word) in to.zip(&block[..block_groups]) {
+                to[row] = *word;
+            }
+        }
+    }
+}
+
+/// Packs rows of `inputs` numbers each.
+pub fn pack_rows<K: Microkernel>(rows: &[&[f32]], inputs: usize) -> Rows {
+    let (groups, blocks) = (inputs.div_ceil(K::GROUP), inputs.div_ceil(K::BLOCK));
+    let mut packed = Rows { words: vec![0; rows.len() * groups], scales: vec![0.; rows.len() * blocks] };
+    if inputs > 0 {
+        let tiles = packed.words.chunks_mut(K::ROWS * groups).zip(packed.scales.chunks_mut(K::ROWS * blocks));
+        for ((words, scales), rows) in tiles.zip(rows.chunks(K::ROWS)) {
+            pack_tile::<K>(rows.iter().copied(), words, scales);
+        }
+    }
+    packed
+}
+
+/// Packs the weights of one panel: of at most [`Microkernel::OUTPUTS`] outputs.
+pub fn pack_panel<'a, K: Microkernel>(
+    outputs: impl Iterator<Item = &'a [f32]>,
+    weights: &mut [K::Weight],
+    scales: &mut [f32],
+    first: &mut [i32],
+) {
+    let n = K::OUTPUTS;
+    let mut block = [K::Weight::default(); MAX_BLOCK];
+    for (output, row) in outputs.enumerate() {
+        for (b, numbers) in row.chunks(K::BLOCK).enumerate() {
+            block.fill(K::Weight::default());
+            (scales[b * n + output], first[b * n + output]) = K::weights(numbers, &mut block[..K::BLOCK]);
+            let groups = weights[b * K::BLOCK * n..].chunks_exact_mut(K::GROUP * n);
+            for (to, from) in groups.zip(block[..K::BLOCK].chunks_exact(K::GROUP)) {
+                to[output * K::GROUP..][..K::GROUP].copy_from_slice(from);
+            }
+        }
+    }
+}
+
+/// Calls a kernel that is compiled for each number of rows.
+macro_rules! by_rows {
+    ($rows:expr, $kernel:ident($tile:expr, $sums:expr), $($count:literal)*) => {
+        #[allow(unused_unsafe, reason = "a kernel for any processor is safe to call")]
+        match $rows {
+            // SAFETY: the caller of `Microkernel::add` has found that the processor has the instructions.
+            $($count => unsafe { $kernel::<$count>($tile, $sums) },)*
+            _ => unreachable!("a tile has at most as many rows as the micro-kernel says"),
+        }
+    };
+}
+
+pub(super) use by_rows;

@@ -1,0 +1,30 @@
+//! Matrix products `x W^T` with weights that are packed once, when a model is loaded. Nothing here knows tensors.
+//!
+//! Weights are packed in panels: for some neighbouring outputs, the numbers in the order in which a micro-kernel reads
+//! them. A micro-kernel multiplies a tile, some rows of `x`, with a panel, while the sums are in registers.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `microkernel.rs` | the trait: what a processor multiplies at a time |
+//! | `format.rs` | the numbers of weights and inputs: f32, bf16, 8-bit integers with scales |
+//! | `integer.rs`, `float.rs`, `x86.rs`, `aarch64.rs` | micro-kernels |
+//! | `packed.rs` | weights packed for a micro-kernel, and the product |
+//! | `choose.rs` | the best micro-kernel of this processor |
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+mod choose;
+mod float;
+mod format;
+mod integer;
+mod microkernel;
+mod packed;
+#[cfg(test)]
+mod tests;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+pub use choose::{WithKernel, instructions, pack, with_best};
+pub use format::Numbers;
+pub use microkernel::{ColumnKernel, MAX_SUMS, Rows, Tile, pack_panel, pack_rows};
+pub use packed::{Epilogue, PackedWeights};

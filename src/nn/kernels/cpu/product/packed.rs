@@ -1,0 +1,241 @@
+//! Weights packed for a micro-kernel, and the product.
+
+use std::{cell::Cell, marker::PhantomData};
+
+use rayon::prelude::*;
+
+use super::{
+    super::activations::gelu_all,
+    microkernel::{MAX_SUMS, Microkernel, Rows, Tile, pack_panel, pack_tile},
+};
+
+/// Most rows of a task. What goes through a tile at a time, [`Microkernel::DEPTH`] inputs, of so many rows fits into a
+/// core's second-level cache (at most 384 KiB), and every panel is read once for all of them.
+const ROWS_PER_TASK: usize = 192;
+/// Tasks for each thread, so that none waits long for the others at the end.
+const TASKS_PER_THREAD: usize = 4;
+
+/// What is done with a product before it is stored.
+#[derive(Clone, Copy, Default)]
+pub struct Epilogue<'a> {
+    /// Added to each row; one number for every output.
+    pub bias: Option<&'a [f32]>,
+    /// Then GELU, in its tanh approximation.
+    pub gelu: bool,
+}
+
+/// Weights `(outputs, inputs)` that are packed.
+pub trait PackedWeights: Send + Sync {
+    /// Numbers in a row of `x`.
+    fn inputs(&self) -> usize;
+
+    /// Numbers in a row of the product.
+    fn outputs(&self) -> usize;
+
+    /// Bytes that they take, scales included.
+    fn bytes(&self) -> usize;
+
+    /// `x W^T`, `(rows, outputs)`; `x` is `(rows, inputs)`.
+    fn product(&self, x: &[f32], epilogue: Epilogue<'_>) -> Vec<f32>;
+}
+
+thread_local! {
+    /// The packed rows. Allocating them anew for every product costs a page fault for each 4 KiB.
+    static ROWS: Cell<Rows> = const { Cell::new(Rows { words: Vec::new(), scales: Vec::new() }) };
+}
+
+/// Weights packed for the micro-kernel `K`.
+pub struct Packed<K: Microkernel> {
+    /// Panel by panel.
+    weights: Vec<K::Weight>,
+    scales: Vec<f32>,
+    first: Vec<i32>,
+    inputs: usize,
+    outputs: usize,
+    kernel: PhantomData<K>,
+}
+
+impl<K: Microkernel> Packed<K> {
+    /// Packs weights, `(outputs, inputs)` each, as the outputs of one matrix, side by side.
+    pub fn new(parts: &[&[f32]], inputs: usize) -> Self {
+        let rows: Vec<&[f32]> = parts.iter().flat_map(|part| part.chunks_exact(inputs)).collect();
+        let (panels, n) = (rows.len().div_ceil(K::OUTPUTS), K::OUTPUTS);
+        let mut packed = Self {
+            weights: vec![K::Weight::default(); panels * Self::padded(inputs) * n],
+            scales: vec![0.; panels * Self::blocks(inputs) * n],
+            first: vec![0; panels * Self::blocks(inputs) * n],
+            inputs,
+            outputs: rows.len(),
+            kernel: PhantomData,
+        };
+        packed
+            .weights
+            .par_chunks_mut(Self::padded(inputs) * n)
+            .zip(packed.scales.par_chunks_mut(Self::blocks(inputs) * n))
+            .zip(packed.first.par_chunks_mut(Self::blocks(inputs) * n))
+            .zip(rows.par_chunks(n))
+            .for_each(|(((weights, scales), first), rows)| {
+                pack_panel::<K>(rows.iter().copied(), weights, scales, first);
+            });
+        if packed.first.iter().all(|first| *first == 0) {
+            packed.first = Vec::new();
+        }
+        packed
+    }
+
+    /// Inputs, padded to whole groups.
+    fn padded(inputs: usize) -> usize {
+        inputs.next_multiple_of(K::GROUP)
+    }
+
+    fn blocks(inputs: usize) -> usize {
+        inputs.div_ceil(K::BLOCK)
+    }
+
+    /// Packs rows. Tiles follow one another; each holds, for every group of inputs, a word of each of its rows.
+    fn pack(&self, x: &[f32], to: &mut Rows) {
+        let (groups, blocks) = (Self::padded(self.inputs) / K::GROUP, Self::blocks(self.inputs));
+        let rows = x.len() / self.inputs;
+        to.words.resize(rows * groups, 0);
+        to.scales.resize(rows * blocks, 0.);
+        to.words
+            .par_chunks_mut(K::ROWS * groups)
+            .zip(to.scales.par_chunks_mut(K::ROWS * blocks))
+            .zip(x.par_chunks(K::ROWS * self.inputs))
+            .for_each(|((words, scales), x)| pack_tile::<K>(x.chunks_exact(self.inputs), words, scales));
+    }
+
+    /// The products of some rows with some panels. `rows` are packed from the first row on.
+    fn task(
+        &self,
+        all: &Rows,
+        rows: (usize, usize),
+        panels: (usize, usize),
+        epilogue: Epilogue<'_>,
+        out: &Out,
+    ) {
+        let (padded, blocks, n) = (Self::padded(self.inputs), Self::blocks(self.inputs), K::OUTPUTS);
+        let (groups, depth_groups, depth_blocks) =
+            (padded / K::GROUP, K::DEPTH / K::GROUP, K::DEPTH / K::BLOCK);
+        let depths = groups.div_ceil(depth_groups);
+        let mut sums = [0.; MAX_SUMS];
+        for depth in 0..depths {
+            let (g0, g1) = (depth * depth_groups, groups.min((depth + 1) * depth_groups));
+            let (b0, b1) = (depth * depth_blocks, blocks.min((depth + 1) * depth_blocks));
+            for panel in panels.0..panels.1 {
+                let weights = &self.weights[panel * padded * n..][g0 * K::GROUP * n..g1 * K::GROUP * n];
+                let scales = &self.scales[panel * blocks * n..][b0 * n..b1 * n];
+                let first = if self.first.is_empty() {
+                    &[][..]
+                } else {
+                    &self.first[panel * blocks * n..][b0 * n..b1 * n]
+                };
+                let outputs = n.min(self.outputs - panel * n);
+                for row in (rows.0..rows.1).step_by(K::ROWS) {
+                    let count = K::ROWS.min(rows.1 - row);
+                    let x = &all.words[row * groups..][g0 * count..g1 * count];
+                    let x_scales = &all.scales[row * blocks..][b0 * count..b1 * count];
+                    let sums = &mut sums;
+                    for (i, sums) in sums.chunks_exact_mut(n).take(count).enumerate() {
+                        match epilogue.bias {
+                            // SAFETY: this task alone reads and writes these rows and outputs.
+                            _ if depth > 0 => unsafe { out.load(row + i, panel * n, &mut sums[..outputs]) },
+                            Some(bias) => sums[..outputs].copy_from_slice(&bias[panel * n..][..outputs]),
+                            None => sums.fill(0.),
+                        }
+                    }
+                    K::add(count, Tile { x, x_scales, weights, scales, first }, sums);
+                    if epilogue.gelu && depth + 1 == depths {
+                        gelu_all(&mut sums[..count * n]);
+                    }
+                    for (i, sums) in sums.chunks_exact(n).take(count).enumerate() {
+                        // SAFETY: as above.
+                        unsafe { out.store(row + i, panel * n, &sums[..outputs]) };
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<K: Microkernel> PackedWeights for Packed<K> {
+    fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&self.weights[..]) + size_of_val(&self.scales[..]) + size_of_val(&self.first[..])
+    }
+
+    fn product(&self, x: &[f32], epilogue: Epilogue<'_>) -> Vec<f32> {
+        let rows = x.len() / self.inputs;
+        let mut product = vec![0.; rows * self.outputs];
+        let mut packed = ROWS.take();
+        self.pack(x, &mut packed);
+        let out = Out { start: product.as_mut_ptr(), rows, stride: self.outputs };
+        let panels = self.outputs.div_ceil(K::OUTPUTS);
+        let row_tasks = rows.div_ceil(ROWS_PER_TASK).max(1);
+        let rows_each = rows.div_ceil(row_tasks).next_multiple_of(K::ROWS);
+        let panel_tasks = (TASKS_PER_THREAD * rayon::current_num_threads()).div_ceil(row_tasks);
+        let panels_each = panels.div_ceil(panel_tasks).max(1);
+        (0..row_tasks * panels.div_ceil(panels_each)).into_par_iter().for_each(|task| {
+            let (row, panel) = (task % row_tasks * rows_each, task / row_tasks * panels_each);
+            let rows = (row.min(rows), rows.min(row + rows_each));
+            self.task(&packed, rows, (panel, panels.min(panel + panels_each)), epilogue, &out);
+        });
+        ROWS.set(packed);
+        product
+    }
+}
+
+/// The product while tasks write to it: each its own rows and outputs.
+struct Out {
+    start: *mut f32,
+    rows: usize,
+    stride: usize,
+}
+
+// SAFETY: `load` and `store` ask of their callers that no two threads touch the same numbers.
+unsafe impl Sync for Out {}
+
+impl Out {
+    /// Copies numbers of a row, from `column` on.
+    ///
+    /// # Safety
+    /// No other thread writes them meanwhile.
+    unsafe fn load(&self, row: usize, column: usize, to: &mut [f32]) {
+        assert!(row < self.rows && column + to.len() <= self.stride);
+        // SAFETY: they lie within the product.
+        unsafe { copy(self.start.add(row * self.stride + column), to.as_mut_ptr(), to.len()) }
+    }
+
+    /// Replaces numbers of a row, from `column` on.
+    ///
+    /// # Safety
+    /// No other thread reads or writes them meanwhile.
+    unsafe fn store(&self, row: usize, column: usize, from: &[f32]) {
+        assert!(row < self.rows && column + from.len() <= self.stride);
+        // SAFETY: they lie within the product.
+        unsafe { copy(from.as_ptr(), self.start.add(row * self.stride + column), from.len()) }
+    }
+}
+
+/// Copies numbers. A whole row of a tile takes a few instructions and no call.
+///
+/// # Safety
+/// As [`std::ptr::copy_nonoverlapping`].
+#[inline(always)]
+unsafe fn copy(from: *const f32, to: *mut f32, count: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        match count {
+            16 => to.cast::<[f32; 16]>().write_unaligned(from.cast::<[f32; 16]>().read_unaligned()),
+            32 => to.cast::<[f32; 32]>().write_unaligned(from.cast::<[f32; 32]>().read_unaligned()),
+            _ => from.copy_to_nonoverlapping(to, count),
+        }
+    }
+}

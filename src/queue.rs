@@ -9,6 +9,9 @@
 //! proportional to its priority, and the camera with the lowest pass has the next turn. So a camera of
 //! priority 3 gets three turns for each turn of a camera of priority 1. Priorities matter only while the
 //! model cannot keep up: otherwise every clip gets its turn.
+//!
+//! Clips of live cameras go before those of files, which lose nothing by waiting. While clips of both wait, files have
+//! one turn after [`LIVE_TURNS`] of live cameras.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -28,10 +31,14 @@ pub const CLIPS_PER_CAMERA: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 /// Most requests of clients that wait.
 pub const REQUESTS_WAITING: usize = 64;
 
+/// Turns of live cameras after which a file has one.
+pub const LIVE_TURNS: u32 = 8;
+
 /// What a push does when its camera has as many clips in the queue as it may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Overflow {
     /// Drops the camera's oldest clip and counts it: for live sources, which cannot wait.
+    #[default]
     DropOldest,
     /// Blocks the pushing thread: for files, which lose nothing by it.
     Block,
@@ -87,7 +94,7 @@ impl Room {
 /// What was taken out of the queue.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// The oldest clip of each waiting camera in turn.
+    /// The oldest clip of each waiting camera in turn; those of files after the others.
     pub clips: Vec<Queued>,
     /// The oldest requests.
     pub asked: Vec<Asked>,
@@ -119,9 +126,11 @@ pub struct ClipQueue {
 #[derive(Debug, Default)]
 struct Inner {
     cameras: BTreeMap<CameraId, CameraQueue>,
-    /// The pass of the camera that had the last turn. An idle camera starts from here when its next clip
-    /// comes, so that it accumulates no credit.
-    pass: u64,
+    /// The pass of the live camera, and of the file, that had the last turn. An idle one starts from here when its next
+    /// clip comes, so that it accumulates no credit.
+    pass: BTreeMap<Overflow, u64>,
+    /// Turns of live cameras since clips of files wait, or since a file had the last turn.
+    live_turns: u32,
     /// Counts pushes and turns. Of cameras with the same pass, the one that has waited longest is next.
     count: u64,
     waiting: usize,
@@ -133,6 +142,8 @@ struct Inner {
 #[derive(Debug)]
 struct CameraQueue {
     clips: VecDeque<(Clip, Instant)>,
+    /// That of the last push: of a live camera, or of a file.
+    overflow: Overflow,
     /// By how much a turn advances the pass.
     stride: u64,
     pass: u64,
@@ -156,6 +167,7 @@ impl Default for CameraQueue {
     fn default() -> Self {
         Self {
             clips: VecDeque::new(),
+            overflow: Overflow::default(),
             stride: STRIDE1,
             pass: 0,
             waiting_since: 0,
@@ -171,6 +183,10 @@ impl CameraQueue {
     /// The camera with the lowest rank has the next turn.
     fn rank(&self) -> (u64, u64) {
         (self.pass, self.waiting_since)
+    }
+
+    fn is_file(&self) -> bool {
+        self.overflow == Overflow::Block
     }
 }
 
@@ -214,7 +230,7 @@ impl ClipQueue {
         if !inner.accepts(&clip.camera) {
             return Err(Closed);
         }
-        inner.push(clip, self.per_camera);
+        inner.push(clip, overflow, self.per_camera);
         drop(inner);
         self.pushed.notify_all();
         Ok(())
@@ -238,7 +254,8 @@ impl ClipQueue {
     }
 
     /// Waits for a clip or a request, then up to `linger` for more. Returns as many as there is room for: requests,
-    /// and the oldest clip of each waiting camera in turn. Returns `None` when the queue is closed and empty.
+    /// and the oldest clip of each waiting camera in turn, live ones first. Returns `None` when the queue is closed and
+    /// empty.
     ///
     /// The turns of a backlogged camera count even if its last clip is in the batch: a camera of lower
     /// priority that would overtake it waits for the next batch. Otherwise priorities would mean nothing to
@@ -351,10 +368,15 @@ impl Inner {
         self.cameras.get(camera).map_or(0, |queue| queue.clips.len())
     }
 
-    fn push(&mut self, clip: Clip, per_camera: usize) {
+    fn push(&mut self, clip: Clip, overflow: Overflow, per_camera: usize) {
         let queue = self.cameras.entry(clip.camera.clone()).or_default();
-        if queue.clips.is_empty() {
-            queue.pass = queue.pass.max(self.pass);
+        let changes_sides = queue.overflow != overflow;
+        if changes_sides {
+            // What it had as the other is nothing to its new rivals.
+            (queue.overflow, queue.pass, queue.backlogged) = (overflow, 0, 0);
+        }
+        if queue.clips.is_empty() || changes_sides {
+            queue.pass = queue.pass.max(self.pass.get(&overflow).copied().unwrap_or_default());
             queue.waiting_since = self.count;
             self.count += 1;
         }
@@ -401,7 +423,7 @@ impl Inner {
     }
 
     /// The next clip of other cameras than `except`. Never one of a camera that would overtake a `backlogged` camera of
-    /// higher priority.
+    /// higher priority, nor of a file before its turn.
     fn pop(&mut self, backlogged: &[CameraId], except: &BTreeSet<CameraId>) -> Option<Queued> {
         let entitled: Vec<(u64, u64)> = backlogged
             .iter()
@@ -411,15 +433,22 @@ impl Inner {
         let may = |queue: &CameraQueue| {
             entitled.iter().all(|(stride, pass)| *stride >= queue.stride || queue.pass <= *pass)
         };
-        let waiting = self
+        let mut waiting: Vec<&mut CameraQueue> = self
             .cameras
             .iter_mut()
-            .filter(|(camera, queue)| !queue.clips.is_empty() && may(queue) && !except.contains(*camera));
-        let (_, queue) = waiting.min_by_key(|(_, queue)| queue.rank())?;
+            .filter(|(camera, queue)| !queue.clips.is_empty() && !except.contains(*camera))
+            .map(|(_, queue)| queue)
+            .collect();
+        let files = waiting.iter().filter(|queue| queue.is_file()).count();
+        let is_files_turn = files > 0 && (files == waiting.len() || self.live_turns >= LIVE_TURNS);
+        // No file loses clips, so none is owed turns.
+        waiting.retain(|queue| queue.is_file() == is_files_turn && (is_files_turn || may(queue)));
+        let queue = waiting.into_iter().min_by_key(|queue| queue.rank())?;
         let (clip, queued_at) = queue.clips.pop_front()?;
         let dropped_before = std::mem::take(&mut queue.dropped_since_last);
+        self.live_turns = if is_files_turn || files == 0 { 0 } else { self.live_turns + 1 };
         queue.backlogged = queue.backlogged.saturating_sub(1);
-        self.pass = queue.pass;
+        self.pass.insert(queue.overflow, queue.pass);
         queue.pass += queue.stride;
         queue.waiting_since = self.count;
         self.count += 1;

@@ -21,6 +21,7 @@ use crate::{
         Describer, Work, in_batches,
         smolvlm::{config::ModelConfig, network::Network, preprocess::Preprocessor},
     },
+    device::GpuInfo,
     event::{FinishReason, ModelInfo, Tokens},
     frame::{Clock, Frame},
     heartbeat::Heartbeat,
@@ -223,6 +224,10 @@ impl Describer for RandomModel {
 
     fn heartbeat(&self) -> Arc<Heartbeat> {
         Arc::clone(&self.heartbeat)
+    }
+
+    fn gpu(&self) -> Option<GpuInfo> {
+        self.network.target.gpu.clone()
     }
 
     fn run(&mut self, work: &mut dyn Work) -> Result<(), DescribeError> {

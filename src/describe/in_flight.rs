@@ -8,12 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc::UnboundedSender;
-
 use super::{
+    batch_payoff::BatchPayoff,
     batch_sizer::BatchSizer,
     change_gate::ChangeGate,
     describer::{Describer, RoomFor, Work},
+    entry::{Client, Entry, Origin, Taken},
     outcome::{Answer, Batching, Outcome, QueueTiming},
     pace::Pace,
     share::TimeShare,
@@ -22,7 +22,6 @@ use super::{
 use crate::{
     answer::{DescribeError, Description, Part, Piece, StageTimes},
     camera::CameraId,
-    clip::Clip,
     gate::Fingerprint,
     heartbeat::Heartbeat,
     queue::{Asked, Batch, ClipQueue, Queued, Room},
@@ -51,11 +50,12 @@ pub struct InFlight<'a> {
     gate: ChangeGate,
     share: TimeShare,
     sizer: BatchSizer,
+    payoff: BatchPayoff,
     pace: Pace,
+    /// A GPU reads several prompts in little more time than one.
+    on_gpu: bool,
     /// The most pictures of a clip lately.
     pictures: usize,
-    /// Most that join answers under way at a time.
-    joining: usize,
     /// Taken, in order; not given to the describer yet.
     waiting: VecDeque<Entry>,
     /// Given to the describer, by the number that its run knows.
@@ -68,76 +68,12 @@ pub struct InFlight<'a> {
     taken: u64,
 }
 
-/// A clip or a client's request.
-struct Entry {
-    request: Request,
-    origin: Origin,
-}
-
-/// Whom an answer is for.
-enum Origin {
-    Camera(Taken),
-    Client(Client),
-}
-
-/// A clip that was taken out of the queue.
-struct Taken {
-    clip: Clip,
-    timing: QueueTiming,
-    fingerprint: Option<Fingerprint>,
-    /// How many clips were taken before it.
-    order: u64,
-}
-
-/// A client that waits for an answer.
-struct Client {
-    reply: UnboundedSender<Part>,
-    /// The pieces of the answer that it has.
-    sent: Vec<Piece>,
-    /// How many of them came again, since its answer was begun again.
-    repeated: usize,
-}
-
-impl Client {
-    /// Sends what continues the answer, unless it was sent before the answer was begun again. Returns false if the
-    /// answer does not go the same way: in bf16, the size of the batch can change a token.
-    fn send(&mut self, piece: Piece) -> bool {
-        if let Some(before) = self.sent.get(self.repeated) {
-            self.repeated += 1;
-            return before.text == piece.text;
-        }
-        self.sent.push(piece.clone());
-        self.repeated = self.sent.len();
-        // A client that is gone is noticed before the next step.
-        let _ = self.reply.send(Part::Piece(piece));
-        true
-    }
-}
-
-impl Entry {
-    fn camera(&self) -> Option<&CameraId> {
-        match &self.origin {
-            Origin::Camera(taken) => Some(&taken.clip.camera),
-            Origin::Client(_) => None,
-        }
-    }
-
-    /// Whether a client has more than what came again.
-    fn is_cut_short(&self) -> bool {
-        matches!(&self.origin, Origin::Client(client) if client.repeated < client.sent.len())
-    }
-
-    fn is_gone(&self) -> bool {
-        matches!(&self.origin, Origin::Client(client) if client.reply.is_closed())
-    }
-}
-
 impl<'a> InFlight<'a> {
-    /// Nothing is in flight yet.
+    /// Nothing is in flight yet. `describer`: the one that will answer it.
     pub fn new(
         queue: &'a ClipQueue,
         batching: Batching,
-        heartbeat: Arc<Heartbeat>,
+        describer: &dyn Describer,
         on_outcome: &'a mut (dyn FnMut(Outcome) + Send),
     ) -> Self {
         // Where nobody but cameras may ask, they have all places.
@@ -150,13 +86,14 @@ impl<'a> InFlight<'a> {
             queue,
             batching,
             on_outcome,
-            heartbeat,
+            heartbeat: describer.heartbeat(),
             gate: ChangeGate::default(),
             share: TimeShare::new(batching.client_share),
             sizer: BatchSizer::new(places),
+            payoff: BatchPayoff::default(),
             pace: Pace::default(),
+            on_gpu: describer.gpu().is_some(),
             pictures: 1,
-            joining: 1,
             waiting: VecDeque::new(),
             running: BTreeMap::new(),
             given: 0,
@@ -184,8 +121,6 @@ impl<'a> InFlight<'a> {
     /// taken gets that error.
     pub fn answer_all(&mut self, describer: &mut dyn Describer) -> Result<(), DescribeError> {
         while !self.waiting.is_empty() {
-            // A GPU reads several prompts in little more time than one.
-            self.joining = if describer.gpu().is_some() { usize::MAX } else { 1 };
             self.given = 0;
             let error = match describer.run(self) {
                 Ok(()) => {
@@ -229,10 +164,15 @@ impl<'a> InFlight<'a> {
         let due = self.share.clients_are_due(clips > 0, requests > 0);
         Room {
             total: most.saturating_sub(count),
-            clips: self.batching.max_batch.get().saturating_sub(count - clients),
+            clips: self.most_clips().saturating_sub(count - clients),
             asked,
             asked_beside_clips: if due { asked } else { 0 },
         }
+    }
+
+    /// How many clips are described at once, if there is memory for them: one where a batch does not pay.
+    fn most_clips(&self) -> usize {
+        if self.on_gpu || self.payoff.pays() { self.batching.max_batch.get() } else { 1 }
     }
 
     /// Asks how much fits. What clients ask is as large as it likes: it does not set how much is done at once.
@@ -260,11 +200,11 @@ impl<'a> InFlight<'a> {
             let request = Request::from(&clip);
             let taken = Taken { clip, timing, fingerprint, order: self.taken };
             self.taken += 1;
-            self.waiting.push_back(Entry { request, origin: Origin::Camera(taken) });
+            self.waiting.push_back(Entry::new(request, Origin::Camera(taken)));
         }
         for Asked { request, reply, .. } in asked {
             let client = Client { reply, sent: Vec::new(), repeated: 0 };
-            self.waiting.push_back(Entry { request, origin: Origin::Client(client) });
+            self.waiting.push_back(Entry::new(request, Origin::Client(client)));
         }
     }
 
@@ -276,9 +216,7 @@ impl<'a> InFlight<'a> {
     /// What was begun waits again, before what was not.
     fn begin_again(&mut self) {
         for mut entry in std::mem::take(&mut self.running).into_values().rev() {
-            if let Origin::Client(client) = &mut entry.origin {
-                client.repeated = 0;
-            }
+            entry.begin_again();
             self.waiting.push_front(entry);
         }
     }
@@ -352,7 +290,7 @@ impl Work for InFlight<'_> {
             return Vec::new();
         }
         self.estimate(running, room_for);
-        let most = if running == 0 { usize::MAX } else { self.joining };
+        let most = if running == 0 || self.on_gpu { usize::MAX } else { 1 };
         let places = self.sizer.batch_size().get().saturating_sub(self.running.len()).min(most);
         let room = Room { total: places.saturating_sub(self.waiting.len()), ..self.room() };
         if room.total > 0 {
@@ -386,6 +324,9 @@ impl Work for InFlight<'_> {
     fn answered(&mut self, number: usize, answer: Result<Description, DescribeError>) {
         if let Some(entry) = self.running.remove(&number) {
             self.sizer.fitted();
+            if answer.is_ok() && entry.camera().is_some() {
+                self.payoff.learn(entry.alone);
+            }
             let answer = answer.and_then(|told| if entry.is_cut_short() { Err(changed()) } else { Ok(told) });
             self.answer(entry, answer);
         }
@@ -401,8 +342,13 @@ impl Work for InFlight<'_> {
             self.pace.held_up(begin);
         }
         self.pace.continued(decode);
-        let time = begin + decode;
-        self.share.spent(time, cameras, clients);
+        self.share.spent(begin + decode, cameras, clients);
+        for number in numbers {
+            if let Some(entry) = self.running.get_mut(number) {
+                entry.alone.add(begin, cameras);
+                entry.alone.add_steps(decode, numbers.len());
+            }
+        }
     }
 }
 
@@ -411,10 +357,11 @@ mod tests {
     use tokio::sync::mpsc::UnboundedReceiver;
 
     use super::{
-        super::small_device::{clips, description},
+        super::small_device::{SmallDevice, clips, description},
         *,
     };
     use crate::{
+        clip::Clip,
         queue::{CLIPS_PER_CAMERA, Overflow},
         request::{Content, Message, Role},
     };
@@ -437,7 +384,7 @@ mod tests {
         Piece { text: text.into(), ..Piece::default() }
     }
 
-    /// What is done with an [`InFlight`] of so many places, and a queue of two cameras.
+    /// What is done with an [`InFlight`] of so many places on a GPU, and a queue of two cameras.
     fn with_places(max_batch: usize, test: impl FnOnce(&ClipQueue, &mut InFlight<'_>)) {
         let queue = ClipQueue::new(CLIPS_PER_CAMERA);
         for camera in ["a", "b"] {
@@ -446,7 +393,7 @@ mod tests {
         let max_batch = NonZeroUsize::new(max_batch).unwrap();
         let batching = Batching { max_batch, linger: Duration::ZERO, client_share: 0.25 };
         let mut on_outcome = |_: Outcome| {};
-        test(&queue, &mut InFlight::new(&queue, batching, Arc::default(), &mut on_outcome));
+        test(&queue, &mut InFlight::new(&queue, batching, &SmallDevice::new(9), &mut on_outcome));
     }
 
     #[test]
@@ -481,9 +428,35 @@ mod tests {
     }
 
     #[test]
+    fn on_a_cpu_a_clip_joins_another_one_only_if_that_pays_and_a_client_joins_in_any_case() {
+        with_places(4, |queue, flight| {
+            flight.on_gpu = false;
+            // Seconds to begin and to decode, and how many clips are under way then.
+            for (begin, decode, together) in [(0, 0, 1), (9, 1, 1), (1, 9, 2)] {
+                flight.payoff = BatchPayoff::default();
+                push(queue, "a");
+                push(queue, "b");
+                assert_eq!(flight.more(0, &|_| None).len(), 1, "nothing is known yet");
+                let [begin, decode] = [begin, decode].map(Duration::from_secs);
+                flight.spent(
+                    &[flight.given - 1],
+                    StageTimes { vision: begin, decode, ..StageTimes::default() },
+                );
+                flight.answered(flight.given - 1, Ok(description("")));
+                push(queue, "a");
+                (0..3).for_each(|running| drop(flight.more(running, &|_| None)));
+                assert_eq!(flight.running.len(), together, "{begin:?} {decode:?}");
+                let _answer = ask(queue);
+                assert_eq!(flight.more(together, &|_| None).len(), 1, "a client has a place beside clips");
+                flight.running.clear();
+                drop(queue.pop_waiting(Room::of(9), &BTreeSet::new()));
+            }
+        });
+    }
+
+    #[test]
     fn as_many_join_as_there_is_memory_for_now() {
         with_places(4, |queue, flight| {
-            flight.joining = usize::MAX;
             push(queue, "a");
             assert_eq!(flight.more(0, &|_| Some(1)).len(), 1);
             push(queue, "b");

@@ -6,7 +6,8 @@
 //! | `describer.rs` | the trait, and what it exchanges |
 //! | `load.rs`, `options.rs` | which model family a checkpoint is of; how it is loaded |
 //! | `smolvlm/` | a model family; another one is a folder beside it |
-//! | `worker.rs`, `in_flight.rs`, `outcome.rs` | from the queue to the describer; what is being answered; what becomes of it |
+//! | `worker.rs`, `in_flight.rs`, `entry.rs`, `outcome.rs` | from the queue to the describer; what is being answered, and for whom; what becomes of it |
+//! | `batch_payoff.rs` | when it pays to describe clips together |
 //! | `pace.rs` | when a prompt may join answers under way |
 //! | `share.rs` | how the device's time is shared between cameras and clients |
 //! | `batch_sizer.rs`, `small_device.rs` | how many clips fit into the memory; a device with little of it, for tests |
@@ -15,9 +16,11 @@
 //! | `warm_up.rs` | a first small inference |
 
 mod answer_format;
+mod batch_payoff;
 mod batch_sizer;
 mod change_gate;
 pub mod describer;
+mod entry;
 mod in_flight;
 pub mod load;
 pub mod options;

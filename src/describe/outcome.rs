@@ -13,7 +13,7 @@ use crate::{
 /// How clips and requests are answered together.
 #[derive(Clone, Copy, Debug)]
 pub struct Batching {
-    /// Most of them at once.
+    /// Most of them at once. On a CPU only one clip, unless more pay.
     pub max_batch: NonZeroUsize,
     /// How long an incomplete batch waits for more before it begins.
     pub linger: Duration,

@@ -1,6 +1,6 @@
 //! A device with little memory, for unit tests.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     describer::{Describer, Work, in_batches},
@@ -9,6 +9,7 @@ use super::{
 use crate::{
     answer::{DescribeError, Description, StageTimes},
     clip::Clip,
+    device::GpuInfo,
     event::{FinishReason, ModelInfo, Tokens},
     heartbeat::Heartbeat,
     prompt_spec::PromptSpec,
@@ -25,11 +26,14 @@ pub struct SmallDevice {
     pub batches: Vec<usize>,
     /// What the next call returns instead of descriptions.
     pub next_error: Option<DescribeError>,
+    /// If it is a CPU, the seconds that it says it takes to read a clip, and to decode the answers of any number of them.
+    /// Otherwise it is a GPU.
+    pub cpu_seconds: Option<(u32, u32)>,
 }
 
 impl SmallDevice {
     pub fn new(memory: usize) -> Self {
-        Self { memory, reported: None, batches: Vec::new(), next_error: None }
+        Self { memory, reported: None, batches: Vec::new(), next_error: None, cpu_seconds: None }
     }
 }
 
@@ -40,6 +44,17 @@ impl Describer for SmallDevice {
 
     fn heartbeat(&self) -> Arc<Heartbeat> {
         Arc::default()
+    }
+
+    fn gpu(&self) -> Option<GpuInfo> {
+        let gpu = GpuInfo {
+            name: "small".into(),
+            compute_capability: "9.0".into(),
+            cuda: "13.0".into(),
+            memory_bytes: 0,
+            free_bytes: 0,
+        };
+        self.cpu_seconds.is_none().then_some(gpu)
     }
 
     fn run(&mut self, work: &mut dyn Work) -> Result<(), DescribeError> {
@@ -53,7 +68,13 @@ impl Describer for SmallDevice {
             if requests.iter().map(Request::pictures).sum::<usize>() > self.memory {
                 return Err(DescribeError::OutOfMemory("full".into()));
             }
-            Ok(requests.iter().map(repeat).collect())
+            let (begin, decode) = self.cpu_seconds.unwrap_or_default();
+            let stages = StageTimes {
+                vision: Duration::from_secs(1) * begin * requests.len() as u32,
+                decode: Duration::from_secs(1) * decode,
+                ..StageTimes::default()
+            };
+            Ok(requests.iter().map(|request| Ok(Description { stages, ..repeat(request) })).collect())
         })
     }
 }
@@ -67,12 +88,12 @@ pub fn clips(count: u64) -> Vec<Clip> {
     (0..count).map(clip).collect()
 }
 
-fn repeat(request: &Request) -> Result<Description, DescribeError> {
+fn repeat(request: &Request) -> Description {
     let text = request.prompt.clone().or_else(|| match request.messages[0].content.last()? {
         Content::Text(text) => Some(text.clone()),
         _ => None,
     });
-    Ok(description(&text.expect("a request has a prompt")))
+    description(&text.expect("a request has a prompt"))
 }
 
 /// A description of these words.

@@ -1,7 +1,7 @@
 //! Gives the clips and requests of a queue to a describer, on the thread that owns it. They join those that are being
 //! answered as soon as there is room. Clips in which nothing has changed are left out.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{thread, time::Duration};
 
 pub use super::outcome::{Answer, Batching, Outcome, QueueTiming};
 use super::{describer::Describer, in_flight::InFlight};
@@ -23,7 +23,7 @@ pub fn run(
     mut on_outcome: impl FnMut(Outcome) + Send,
 ) -> Result<(), DescribeError> {
     let heartbeat = describer.heartbeat();
-    let mut in_flight = InFlight::new(queue, batching, Arc::clone(&heartbeat), &mut on_outcome);
+    let mut in_flight = InFlight::new(queue, batching, describer, &mut on_outcome);
     while in_flight.wait() {
         match in_flight.answer_all(describer) {
             // The describer recovers by itself. Until then the queue drops the oldest clips of live cameras.
@@ -41,7 +41,7 @@ pub fn run(
 
 #[cfg(test)]
 mod tests {
-    use std::{num::NonZeroUsize, time::Instant};
+    use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
     use super::{
         super::{
@@ -54,6 +54,7 @@ mod tests {
     use crate::{
         answer::Part,
         clip::Clip,
+        prompt_spec::PromptSpec,
         queue::{Asked, Overflow},
         request::{Content, Message, Request, Role},
     };
@@ -179,6 +180,40 @@ mod tests {
         })
         .unwrap();
         assert_eq!((device.batches, done), (vec![3, 3, 2], 8));
+    }
+
+    #[test]
+    fn on_a_cpu_clips_are_described_together_only_if_that_pays_and_those_of_files_last() {
+        // Three live cameras and a file with four clips each.
+        let clips = || {
+            let cameras = ["a", "b", "c", "file"]
+                .iter()
+                .zip([Overflow::DropOldest; 3].into_iter().chain([Overflow::Block]));
+            cameras.flat_map(|(camera, overflow)| {
+                (0..4).map(move |seq| {
+                    let prompt_spec = Arc::new(PromptSpec::new(format!("{camera}{seq}"), 1));
+                    let camera = camera.parse().unwrap();
+                    (Clip { camera, seq, prompt_spec, ..grey_clip().unwrap() }, overflow)
+                })
+            })
+        };
+        let described = |cpu_seconds| {
+            let queue = ClipQueue::new(NonZeroUsize::new(4).unwrap());
+            clips().for_each(|(clip, overflow)| queue.push(clip, overflow).unwrap());
+            queue.close();
+            let mut device = SmallDevice { cpu_seconds, ..SmallDevice::new(99) };
+            let mut order = Vec::new();
+            run(&mut device, &queue, batching(5), |outcome| {
+                assert!(matches!(outcome.answer, Ok(Answer::Described(_))));
+                order.push(format!("{}{}", outcome.clip.camera, outcome.clip.seq));
+            })
+            .unwrap();
+            (device.batches, order.join(" "))
+        };
+        let order = "a0 b0 c0 a1 b1 c1 a2 b2 file0 c2 a3 b3 c3 file1 file2 file3";
+        assert_eq!(described(Some((9, 1))), (vec![1; 16], order.into()), "the frames take longest");
+        assert_eq!(described(Some((1, 9))), (vec![1, 5, 5, 5], order.into()), "the answers do");
+        assert_eq!(described(None), (vec![5, 5, 5, 1], order.into()), "a GPU");
     }
 
     #[test]

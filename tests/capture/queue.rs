@@ -16,7 +16,7 @@ use camscribe::{
     clip::Clip,
     frame::Clock,
     prompt_spec::PromptSpec,
-    queue::{ClipQueue, Closed, Overflow, Queued, Room},
+    queue::{ClipQueue, Closed, LIVE_TURNS, Overflow, Queued, Room},
 };
 use chrono::DateTime;
 use proptest::prelude::*;
@@ -160,7 +160,7 @@ fn a_busy_camera_cannot_starve_a_quiet_one() {
         thread::yield_now();
     }
     for seq in 0..50 {
-        queue.push(clip("quiet", seq), Overflow::Block).expect("open");
+        queue.push(clip("quiet", seq), Overflow::DropOldest).expect("open");
         // At worst the busy camera is served once before it.
         let mut batches = (0..2).map(|_| queue.pop_batch(Room::of(1), NEVER).expect("open").clips);
         assert!(
@@ -232,6 +232,56 @@ fn a_priority_counts_even_when_a_batch_could_hold_a_clip_of_every_camera() {
     }
     assert_eq!(described["door"], 400, "the batch always has room for what the door has");
     assert!((100..=101).contains(&described["yard"]), "{described:?}");
+}
+
+#[test]
+fn clips_of_live_cameras_go_first_and_a_file_waits_for_so_many_of_their_turns() {
+    let queue = ClipQueue::new(count(2));
+    queue.register(&camera("door"), 3);
+    queue.push(clip("film", 0), Overflow::Block).expect("open");
+    let mut turns = BTreeMap::<String, u32>::new();
+    let (mut seq, mut since) = (0, 0);
+    while turns.get("film").is_none_or(|turns| *turns < 50) {
+        for name in ["door", "yard"] {
+            queue.push(clip(name, seq), Overflow::DropOldest).expect("open");
+            queue.push(clip(name, seq), Overflow::DropOldest).expect("open");
+        }
+        seq += 1;
+        let name = queue.pop_batch(Room::of(1), NOW).expect("open").clips[0].clip.camera.to_string();
+        if name == "film" {
+            assert_eq!(since, LIVE_TURNS);
+            queue.push(clip("film", seq), Overflow::Block).expect("open");
+        }
+        since = if name == "film" { 0 } else { since + 1 };
+        *turns.entry(name).or_default() += 1;
+    }
+    assert_eq!(turns["door"], 300, "priorities hold among live cameras: {turns:?}");
+    queue.close();
+    let rest = queue.pop_batch(Room::of(9), NOW).expect("closed").clips;
+    assert_eq!(names(&rest).last().map(|(name, _)| *name), Some("film"), "in a batch, too");
+}
+
+#[test]
+fn a_camera_that_becomes_a_file_or_live_does_not_pay_for_the_turns_that_it_had_before() {
+    let queue = ClipQueue::new(count(2));
+    let push = |name, overflow| queue.push(clip(name, 0), overflow).expect("open");
+    let next = || queue.pop_batch(Room::of(1), NOW).expect("open").clips[0].clip.camera.to_string();
+    for _ in 0..100 {
+        push("scene", Overflow::DropOldest);
+        next();
+    }
+    push("film", Overflow::Block);
+    push("film", Overflow::Block);
+    push("scene", Overflow::Block);
+    assert_eq!([next(), next(), next()], ["film", "scene", "film"]);
+    for _ in 0..100 {
+        push("film", Overflow::Block);
+        next();
+    }
+    push("film", Overflow::DropOldest);
+    push("yard", Overflow::DropOldest);
+    push("yard", Overflow::DropOldest);
+    assert_eq!([next(), next(), next()], ["film", "yard", "yard"]);
 }
 
 #[test]
@@ -361,7 +411,7 @@ fn a_camera_that_is_unregistered_releases_its_waiting_pusher_and_may_register_ag
     queue.push(clip("other", 0), Overflow::DropOldest).expect("it has not left");
     queue.register(&camera("file"), 1);
     let batch = queue.pop_batch(Room::of(4), NOW).expect("open").clips;
-    assert_eq!(names(&batch), [("file", 0), ("other", 0)]);
+    assert_eq!(names(&batch), [("other", 0), ("file", 0)]);
     queue.push(clip("file", 3), Overflow::Block).expect("it is back");
 }
 

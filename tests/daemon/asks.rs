@@ -212,7 +212,7 @@ fn asks_are_answered_soon_beside_cameras_that_want_more_than_there_is() {
         thread::sleep(Duration::from_secs(1));
     }
     let (described, elapsed) = (events() - before, start.elapsed().as_secs_f64());
-    // Four clips are described at a time.
+    // At most four clips are described at a time.
     let batch = 4.0 * elapsed / described;
     took.sort_by(f64::total_cmp);
     let p95 = took[(took.len() * 95).div_ceil(100) - 1];

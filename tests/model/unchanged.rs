@@ -10,6 +10,7 @@ use camscribe::{
         Describer, Work, in_batches,
         worker::{self, Batching},
     },
+    device::GpuInfo,
     event::{Event, EventKind, FinishReason, ModelInfo, Tokens},
     events::EventBuilder,
     frame::{Clock, Frame},
@@ -33,6 +34,17 @@ impl Describer for Model {
 
     fn heartbeat(&self) -> Arc<Heartbeat> {
         Arc::default()
+    }
+
+    /// It describes clips together.
+    fn gpu(&self) -> Option<GpuInfo> {
+        Some(GpuInfo {
+            name: "words".into(),
+            compute_capability: "9.0".into(),
+            cuda: "13.0".into(),
+            memory_bytes: 0,
+            free_bytes: 0,
+        })
     }
 
     fn run(&mut self, work: &mut dyn Work) -> Result<(), DescribeError> {

@@ -4,8 +4,11 @@
 //! properties of its named elements, so that an address can never add elements.
 
 use gstreamer as gst;
-use gstreamer::prelude::*;
-use gstreamer_app as gst_app;
+use gstreamer_app::{
+    self as gst_app,
+    gst_base::{BaseTransform, prelude::*},
+};
+use gstreamer_video::VideoOrientationMethod;
 
 use super::{
     autoplug,
@@ -52,6 +55,7 @@ pub(super) fn build(
     if let Some(patch) = &survey.patch {
         patch.clone().apply(&source);
     }
+    pass_upright_frames(&pipeline);
     frames.set_caps(Some(&pixels::caps()));
     if let Some(pad) = decoded_pad(&frames) {
         colorimetry::complete_caps_at(&pad);
@@ -61,6 +65,21 @@ pub(super) fn build(
     frames.set_drop(config.source.is_live());
     frames.set_enable_last_sample(false);
     Ok(BuiltPipeline { pipeline, source, frames })
+}
+
+/// Lets each `videoflip` that waits for a tag pass frames on as they are until there is one, which it then obeys.
+/// That of GStreamer 1.22 copies them instead.
+fn pass_upright_frames(pipeline: &gst::Pipeline) {
+    for element in pipeline.iterate_recurse().into_iter().flatten() {
+        if element.factory().is_none_or(|factory| factory.name() != "videoflip") {
+            continue;
+        }
+        let by_tag =
+            element.property::<VideoOrientationMethod>("video-direction") == VideoOrientationMethod::Auto;
+        if let Some(flip) = element.downcast_ref::<BaseTransform>().filter(|_| by_tag) {
+            flip.set_passthrough(true);
+        }
+    }
 }
 
 /// Checks the pipeline of a camera if it is a file of the user's own. Opens nothing.
@@ -147,4 +166,21 @@ fn set_property(element: &gst::Element, Property { name, value }: &Property) -> 
         _ => return false,
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_frames_that_wait_for_a_tag_are_passed_on_as_they_are() {
+        init().unwrap();
+        let text = "fakesrc ! videoflip name=auto video-direction=auto ! videoflip name=fixed video-direction=90r \
+                    ! fakesink";
+        let pipeline = parse("a test", text).unwrap();
+        pass_upright_frames(&pipeline);
+        let flip = |name| pipeline.by_name(name).unwrap().downcast::<BaseTransform>().unwrap();
+        assert!(flip("auto").is_passthrough());
+        assert!(!flip("fixed").is_passthrough());
+    }
 }

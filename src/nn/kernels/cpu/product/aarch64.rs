@@ -2,27 +2,62 @@
 
 use std::arch::{
     aarch64::{
-        int8x16_t, int32x4_t, vcvtq_f32_s32, vdupq_n_s32, vdupq_n_u32, vfmaq_f32, vld1q_f32, vld1q_s8,
-        vmulq_n_f32, vreinterpretq_s8_u32, vst1q_f32,
+        float32x4_t, int8x16_t, int32x4_t, vcvtq_f32_s32, vdupq_n_f32, vdupq_n_s32, vdupq_n_u32, vfmaq_f32,
+        vld1_u16, vld1q_f32, vld1q_s8, vmulq_n_f32, vreinterpretq_f32_u32, vreinterpretq_s8_u32, vshll_n_u16,
+        vst1q_f32,
     },
     asm,
 };
 
 use super::{
-    float::{Bf16, DEPTH, add_products, float, float_weights, float_words},
+    float::{Bf16, DEPTH, Vector, add_products, float, float_weights, float_words},
     format::{BLOCK, MAX8, quantise},
     integer::int8_weights,
     microkernel::{Microkernel, Tile, by_rows},
 };
 
+impl Vector for float32x4_t {
+    const LANES: usize = 4;
+
+    #[inline(always)]
+    unsafe fn all(number: f32) -> Self {
+        // SAFETY: the caller's, here and below.
+        unsafe { vdupq_n_f32(number) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: as above.
+        unsafe { vld1q_f32(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const Bf16) -> Self {
+        // SAFETY: as above.
+        unsafe { vreinterpretq_f32_u32(vshll_n_u16::<16>(vld1_u16(from.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: as above.
+        unsafe { vst1q_f32(to, self) }
+    }
+
+    #[inline(always)]
+    unsafe fn times_plus(self, factor: Self, sum: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { vfmaq_f32(sum, self, factor) }
+    }
+}
+
 float! {
     /// f32 with NEON, which every such processor has.
-    NeonF32<f32>: "NEON", [], if true, 8 outputs, 8 rows: 1 2 3 4 5 6 7 8
+    NeonF32<f32, float32x4_t>: "NEON", [], if true, 8 rows: 1 2 3 4 5 6 7 8
 }
 
 float! {
     /// bf16 weights with NEON.
-    NeonBf16<Bf16>: "NEON", [], if true, 8 outputs, 8 rows: 1 2 3 4 5 6 7 8
+    NeonBf16<Bf16, float32x4_t>: "NEON", [], if true, 8 rows: 1 2 3 4 5 6 7 8
 }
 
 /// 8-bit weights and inputs with the dot products of ARMv8.2 (`sdot`).

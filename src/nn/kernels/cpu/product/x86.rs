@@ -1,15 +1,17 @@
 //! Micro-kernels for x86-64.
 
 use std::arch::x86_64::{
-    __m128i, __m256i, __m512i, _mm_loadu_si128, _mm256_add_epi32, _mm256_cvtepi8_epi16, _mm256_cvtepi32_ps,
-    _mm256_dpbusd_avx_epi32, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
-    _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_storeu_ps,
-    _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_storeu_ps,
+    __m128i, __m256, __m256i, __m512, __m512i, _mm_loadu_si128, _mm256_add_epi32, _mm256_castsi256_ps,
+    _mm256_cvtepi8_epi16, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_dpbusd_avx_epi32,
+    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_mul_ps,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_slli_epi32, _mm256_storeu_ps,
+    _mm512_castsi512_ps, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_slli_epi32,
+    _mm512_storeu_ps,
 };
 
 use super::{
-    float::{Bf16, DEPTH, add_products, float, float_weights, float_words},
+    float::{Bf16, DEPTH, Vector, add_products, float, float_weights, float_words},
     format::{BLOCK, MAX8, MAX13, MAX16, quantise},
     integer::{int_pairs, int8_weights, int13_columns, int13_weights},
     microkernel::{ColumnKernel, Microkernel, Tile, by_rows},
@@ -286,24 +288,100 @@ fn avx512_vnni_int8<const R: usize>(tile: Tile<'_, i8>, sums: &mut [f32]) {
     }
 }
 
+impl Vector for __m256 {
+    const LANES: usize = 8;
+
+    #[inline(always)]
+    unsafe fn all(number: f32) -> Self {
+        // SAFETY: the caller's, here and below.
+        unsafe { _mm256_set1_ps(number) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const Bf16) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            let numbers = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(numbers))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: as above.
+        unsafe { _mm256_storeu_ps(to, self) }
+    }
+
+    #[inline(always)]
+    unsafe fn times_plus(self, factor: Self, sum: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm256_fmadd_ps(self, factor, sum) }
+    }
+}
+
+impl Vector for __m512 {
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    unsafe fn all(number: f32) -> Self {
+        // SAFETY: the caller's, here and below.
+        unsafe { _mm512_set1_ps(number) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm512_loadu_ps(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const Bf16) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            let numbers = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(numbers))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: as above.
+        unsafe { _mm512_storeu_ps(to, self) }
+    }
+
+    #[inline(always)]
+    unsafe fn times_plus(self, factor: Self, sum: Self) -> Self {
+        // SAFETY: as above.
+        unsafe { _mm512_fmadd_ps(self, factor, sum) }
+    }
+}
+
 float! {
     /// f32 with AVX2.
-    Avx2F32<f32>: "AVX2", [#[target_feature(enable = "avx2,fma")]], if Avx2Int8::is_supported(), 16 outputs, 6 rows: 1 2 3 4 5 6
+    Avx2F32<f32, __m256>: "AVX2", [#[target_feature(enable = "avx2,fma")]], if Avx2Int8::is_supported(),
+    6 rows: 1 2 3 4 5 6
 }
 
 float! {
     /// bf16 weights with AVX2.
-    Avx2Bf16<Bf16>: "AVX2", [#[target_feature(enable = "avx2,fma")]], if Avx2Int8::is_supported(), 16 outputs, 6 rows: 1 2 3 4 5 6
+    Avx2Bf16<Bf16, __m256>: "AVX2", [#[target_feature(enable = "avx2,fma")]], if Avx2Int8::is_supported(),
+    6 rows: 1 2 3 4 5 6
 }
 
 float! {
     /// f32 with AVX-512.
-    Avx512F32<f32>: "AVX-512", [#[target_feature(enable = "avx512f")]], if is_x86_feature_detected!("avx512f"),
-    32 outputs, 12 rows: 1 2 3 4 5 6 7 8 9 10 11 12
+    Avx512F32<f32, __m512>: "AVX-512", [#[target_feature(enable = "avx512f")]], if is_x86_feature_detected!("avx512f"),
+    12 rows: 1 2 3 4 5 6 7 8 9 10 11 12
 }
 
 float! {
     /// bf16 weights with AVX-512.
-    Avx512Bf16<Bf16>: "AVX-512", [#[target_feature(enable = "avx512f")]], if is_x86_feature_detected!("avx512f"),
-    32 outputs, 12 rows: 1 2 3 4 5 6 7 8 9 10 11 12
+    Avx512Bf16<Bf16, __m512>: "AVX-512", [#[target_feature(enable = "avx512f")]],
+    if is_x86_feature_detected!("avx512f"), 12 rows: 1 2 3 4 5 6 7 8 9 10 11 12
 }

@@ -54,15 +54,20 @@ def set_up(a):
     folder = a.setup.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     python = folder / "venv" / "bin" / "python"
-    venv.create(folder / "venv", with_pip=True)
-    given = {}
+    if not python.exists():
+        venv.create(folder / "venv", symlinks=True, with_pip=True)
+    given, chosen = {}, {"transformers"} | {ENGINES[name][0] for name in a.engines}
     if a.torch_from:
         home = subprocess.run([python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"],
                               capture_output=True, text=True, check=True).stdout.strip()
         pathlib.Path(home, "torch_from.pth").write_text(f"{a.torch_from.resolve()}\n")
         given["transformers"] = "taken from another environment"
-    failures = {}
+    state = folder / "setup.json"
+    failures = json.loads(state.read_text()) if state.exists() else dict.fromkeys(PACKAGES, "was not set up")
     for engine, packages in PACKAGES.items():
+        if engine not in chosen:
+            continue
+        failures.pop(engine, None)
         print(f"{engine}: {given.get(engine, 'installing')}", file=sys.stderr, flush=True)
         if engine in given:
             continue
@@ -72,9 +77,9 @@ def set_up(a):
             code = subprocess.run([python, "-m", "pip", "install", *packages], env=env, stdout=out, stderr=out).returncode
         if code:
             failures[engine] = f"could not be installed: {last_line(log.read_text(errors='replace'))}"
-            print(f"{engine} {failures[engine]} (all of it: {log})", file=sys.stderr)
-    (folder / "setup.json").write_text(json.dumps(failures))
-    return bool(failures)
+            print(f"{engine} {failures[engine]} (its output: {log})", file=sys.stderr)
+    state.write_text(json.dumps(failures))
+    return bool(failures.keys() & chosen)
 
 
 def last_line(text):
@@ -266,7 +271,7 @@ def main():
     p.add_argument("--torch-from", type=pathlib.Path, help="with --setup: site-packages with torch and transformers")
     p.add_argument("--dir", type=pathlib.Path, help="where --setup installed")
     p.add_argument("--bench", help="camscribe's benchmark")
-    p.add_argument("--engines", default=",".join(ENGINES), help="names, or beginnings of names: %(default)s")
+    p.add_argument("--engines", default=",".join(ENGINES), help="to install or run: names, or beginnings of names, of %(default)s")
     p.add_argument("--check", action="store_true", help="compare outputs, not times")
     p.add_argument("--shape", default="256M")
     p.add_argument("--frames", type=int, default=8)
@@ -276,6 +281,11 @@ def main():
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--json", type=pathlib.Path, help="where everything that was measured goes")
     a = p.parse_args()
+    wanted = a.engines.split(",")
+    unknown = [w for w in wanted if not any(name.startswith(w) for name in ENGINES)]
+    if unknown:
+        p.error(f"no engine is called {', '.join(unknown)}")
+    a.engines = [name for name in ENGINES if any(name.startswith(w) for w in wanted)]
     if a.setup:
         return set_up(a)
     if not (a.dir and a.bench):
@@ -283,11 +293,6 @@ def main():
     a.dir, a.batches, a.device = a.dir.resolve(), "1", "cpu"
     if not (a.dir / "setup.json").exists():
         p.error(f"{a.dir} has no environment yet: run --setup {a.dir}")
-    wanted = a.engines.split(",")
-    unknown = [w for w in wanted if not any(name.startswith(w) for name in ENGINES)]
-    if unknown:
-        p.error(f"no engine is called {', '.join(unknown)}")
-    a.engines = [name for name in ENGINES if any(name.startswith(w) for w in wanted)]
     return check(a) if a.check else compare(a)
 
 

@@ -67,8 +67,9 @@ def write_text(model, config, file, form):
     writer.add_rope_freq_base(text["rope_theta"])
     writer.add_rope_dimension_count(text["head_dim"])
     writer.add_vocab_size(text["vocab_size"])
-    # The first 256 stand for bytes: some of them must be there.
-    words = [chr(0x100 + n) if n < 33 or 126 < n < 161 else chr(n) for n in range(256)]
+    # The first 256 stand for bytes, written as GPT-2 does: what cannot be printed as the letters from 256 on.
+    letters = iter(range(256, 512))
+    words = [chr(n if 32 < n < 127 or n > 160 and n != 173 else next(letters)) for n in range(256)]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(words + [f"word{n}" for n in range(256, text["vocab_size"])])

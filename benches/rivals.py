@@ -115,9 +115,13 @@ def work_of(a, name, document):
     """What an engine is given: the sizes and the prompt of camscribe's document."""
     shape = document["shapes"][0]
     script, variant, files = ENGINES[name]
-    return dict(config=shape["config"], prompt_tokens=shape["prompt_tokens"], frames=document["frames"],
+    config, label = shape["config"], shape["shape"]
+    if a.layers:
+        small = {part: config[part] | dict(num_hidden_layers=a.layers) for part in ("vision", "text")}
+        config, label = config | small, f"{label}-{a.layers}-layers"
+    return dict(config=config, prompt_tokens=shape["prompt_tokens"], frames=document["frames"],
                 new_tokens=document["new_tokens"], repeat=a.repeat, threads=a.threads, variant=variant,
-                folder=str(a.dir / "models" / f"{shape['shape']}-{script}-{files}"))
+                folder=str(a.dir / "models" / f"{label}-{script}-{files}"))
 
 
 def prepare(a, name, work):
@@ -166,6 +170,8 @@ def heading(a, document):
     shape = document["shapes"][0]
     print(f"{name} ({', '.join(flags)}), {a.threads} of {os.cpu_count()} cores; {shape['shape']}, {document['frames']} "
           f"frames, {shape['prompt_tokens']} prompt tokens, {document['new_tokens']} new tokens, {a.rounds} rounds\n")
+    if a.layers:
+        print(f"**A rehearsal: the other engines have only {a.layers} layers, so their times and ratios mean nothing.**\n")
 
 
 # ----------------------------------------------------------------------------- comparing times
@@ -276,6 +282,7 @@ def main():
     p.add_argument("--shape", default="256M")
     p.add_argument("--frames", type=int, default=8)
     p.add_argument("--new-tokens", type=int, default=64)
+    p.add_argument("--layers", type=int, help="only so many layers for the other engines: a rehearsal")
     p.add_argument("--repeat", type=int, default=1, help="timed clips in a process, after one to warm up")
     p.add_argument("--rounds", type=int, default=1, help="how often every engine is run")
     p.add_argument("--threads", type=int, default=2)

@@ -1,7 +1,7 @@
 """onnxruntime for `rivals.py`: f32, and 8-bit weights with activations quantised on the way (`quantize_dynamic`). The keys
 and values go from a step's outputs to the next one's inputs without leaving onnxruntime, but its Concat copies them.
 """
-import pathlib
+import pathlib, shutil
 import numpy
 import work as common
 
@@ -34,6 +34,7 @@ def prepare(work, folder):
         for name in ("vision.onnx", "text.onnx"):
             quantize_dynamic(exact / name, folder / name, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True,
                              weight_type=QuantType.QInt8, reduce_range=narrow, use_external_data_format=False)
+        shutil.rmtree(exact)
 
 
 class Engine:

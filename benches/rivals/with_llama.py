@@ -121,11 +121,15 @@ class Engine:
         options = llama_cpp.llama_context_default_params()
         options.n_ctx, options.n_batch, options.n_ubatch = work["prompt_tokens"] + work["new_tokens"] + 8, 2048, 512
         options.n_threads = options.n_threads_batch = work["threads"]
-        if work["variant"] == "f32":
-            options.type_k = options.type_v = 0  # f32
+        exact = work["variant"] == "f32"
+        if exact:  # Its flash attention rounds to f16.
+            options.type_k = options.type_v = llama_cpp.GGML_TYPE_F32
+            options.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.context = llama_cpp.llama_init_from_model(self.model, options)
         options = mtmd_cpp.mtmd_context_params_default()
         options.use_gpu, options.n_threads = False, work["threads"]
+        if exact:
+            options.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.tower = mtmd_cpp.mtmd_init_from_file(str(folder / "vision.gguf").encode(), self.model, options)
         if not (self.context and self.tower):
             raise RuntimeError("llama.cpp did not load the models")

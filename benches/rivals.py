@@ -169,7 +169,7 @@ def heading(a, document):
     name, flags = processor()
     shape = document["shapes"][0]
     print(f"{name} ({', '.join(flags)}), {a.threads} of {os.cpu_count()} cores; {shape['shape']}, {document['frames']} "
-          f"frames, {shape['prompt_tokens']} prompt tokens, {document['new_tokens']} new tokens, {a.rounds} rounds\n")
+          f"frames, {shape['prompt_tokens']} prompt tokens, {document['new_tokens']} new tokens, rounds: {a.rounds}\n")
     if a.layers:
         print(f"**A rehearsal: the other engines have only {a.layers} layers, so their times and ratios mean nothing.**\n")
 

@@ -199,8 +199,9 @@ def compare(a):
             if report:
                 results.setdefault(name, []).append(report)
                 versions[ENGINES[name][0]] = report["versions"]
-        if a.json:
-            a.json.write_text(json.dumps(dict(results=results, skipped=skipped, versions=versions), indent=1) + "\n")
+            if a.json:  # After each, so that a run that is cut short leaves what it has.
+                everything = dict(results=results, skipped=skipped, versions=versions)
+                a.json.write_text(json.dumps(everything, indent=1) + "\n")
     heading(a, document)
     print_times(a, results, skipped)
     for base in ("camscribe f32", "camscribe q8"):

@@ -433,6 +433,7 @@ impl Inner {
         let may = |queue: &CameraQueue| {
             entitled.iter().all(|(stride, pass)| *stride >= queue.stride || queue.pass <= *pass)
         };
+        let a_file_waits = self.cameras.values().any(|queue| queue.is_file() && !queue.clips.is_empty());
         let mut waiting: Vec<&mut CameraQueue> = self
             .cameras
             .iter_mut()
@@ -446,7 +447,7 @@ impl Inner {
         let queue = waiting.into_iter().min_by_key(|queue| queue.rank())?;
         let (clip, queued_at) = queue.clips.pop_front()?;
         let dropped_before = std::mem::take(&mut queue.dropped_since_last);
-        self.live_turns = if is_files_turn || files == 0 { 0 } else { self.live_turns + 1 };
+        self.live_turns = if is_files_turn || !a_file_waits { 0 } else { self.live_turns + 1 };
         queue.backlogged = queue.backlogged.saturating_sub(1);
         self.pass.insert(queue.overflow, queue.pass);
         queue.pass += queue.stride;

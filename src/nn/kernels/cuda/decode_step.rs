@@ -257,10 +257,10 @@ impl<'a> DecodeStep<'a> {
     }
 }
 
-/// The weight of a layer. Fails for 8-bit weights, which only the CPU holds.
+/// The weight of a layer. Fails for packed weights, which only the CPU has.
 fn weight(layer: &Linear) -> Result<&Tensor> {
     match layer.plain_weight() {
         Some(weight) => Ok(weight),
-        None => candle_core::bail!("the CUDA kernels do not support 8-bit weights"),
+        None => candle_core::bail!("the CUDA kernels do not support packed weights"),
     }
 }

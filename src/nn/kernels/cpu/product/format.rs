@@ -2,7 +2,7 @@
 //!
 //! Integers have a scale for each [`BLOCK`] of neighbouring inputs, of every output and of every row: an outlier makes
 //! only its own block coarser. Weights are rounded to 8 bits when a model is loaded; inputs before each product ("dynamic
-//! quantisation"): to 8 bits where the processor multiplies bytes faster than 16-bit integers, else to 16.
+//! quantisation"): to 16 bits with AVX2, where bytes would be no faster, else to 8.
 
 use super::super::simd::{LANES, multiversion};
 
@@ -11,6 +11,7 @@ pub const BLOCK: usize = 64;
 /// The largest 8-bit integer that is used: its negative has 8 bits, too.
 pub const MAX8: f32 = 127.;
 /// The same for 16 bits.
+#[cfg(target_arch = "x86_64")]
 pub const MAX16: f32 = 32767.;
 /// The same for 13 bits: the sum of [`BLOCK`] products of two of them has 31.
 pub const MAX13: f32 = 4095.;

@@ -80,7 +80,10 @@ fn add_products<W: Copy + Into<i32>>(rows: usize, tile: Tile<'_, W>, sums: &mut 
             for (x, weights) in x.chunks_exact(rows).zip(weights.as_chunks::<{ 2 * N }>().0) {
                 let (low, high) = (i32::from(x[row] as i16), i32::from((x[row] >> 16) as i16));
                 for (sum, [a, b]) in integers.iter_mut().zip(weights.as_chunks::<2>().0) {
-                    *sum += low * (*a).into() + high * (*b).into();
+                    // Only integers of what is not finite overflow, and their scale is NaN.
+                    *sum = sum
+                        .wrapping_add(low.wrapping_mul((*a).into()))
+                        .wrapping_add(high.wrapping_mul((*b).into()));
                 }
             }
             for ((sum, integer), scale) in sums.iter_mut().zip(integers).zip(scales) {

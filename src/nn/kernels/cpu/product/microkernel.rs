@@ -6,7 +6,7 @@ pub const MAX_SUMS: usize = 12 * 32;
 /// The longest block of any micro-kernel.
 const MAX_BLOCK: usize = 256;
 
-/// Rows of inputs and a panel of weights of the same [`Microkernel::DEPTH`] or fewer inputs.
+/// Rows of inputs and a panel of weights of the same inputs.
 #[derive(Clone, Copy)]
 pub struct Tile<'a, W> {
     /// For every group of inputs: one word of each row.
@@ -17,7 +17,7 @@ pub struct Tile<'a, W> {
     pub weights: &'a [W],
     /// For every block: the scale of each output.
     pub scales: &'a [f32],
-    /// For every block: what the sum of each output begins with. Empty if that is zero.
+    /// For every block: what the sum of each output begins with, if the micro-kernel needs it.
     pub first: &'a [i32],
 }
 
@@ -37,6 +37,8 @@ pub trait Microkernel: Send + Sync + 'static {
     const BLOCK: usize;
     /// Most inputs that go through a tile at a time, so that a panel stays in a core's caches; a multiple of the block.
     const DEPTH: usize;
+    /// Whether the sums of a block begin with something other than zero.
+    const HAS_FIRST: bool = false;
 
     /// Whether this processor has the instructions.
     fn is_supported() -> bool;

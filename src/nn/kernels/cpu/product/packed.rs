@@ -1,6 +1,9 @@
 //! Weights packed for a micro-kernel, and the product.
 
-use std::{cell::Cell, marker::PhantomData};
+use std::{
+    marker::PhantomData,
+    sync::{Mutex, PoisonError},
+};
 
 use rayon::prelude::*;
 
@@ -39,10 +42,9 @@ pub trait PackedWeights: Send + Sync {
     fn product(&self, x: &[f32], epilogue: Epilogue<'_>) -> Vec<f32>;
 }
 
-thread_local! {
-    /// The packed rows. Allocating them anew for every product costs a page fault for each 4 KiB.
-    static ROWS: Cell<Rows> = const { Cell::new(Rows { words: Vec::new(), scales: Vec::new() }) };
-}
+/// Memory for packed rows, as many as products are computed at a time. Allocating it anew for every product costs a page
+/// fault for each 4 KiB.
+static ROWS: Mutex<Vec<Rows>> = Mutex::new(Vec::new());
 
 /// Weights packed for the micro-kernel `K`.
 pub struct Packed<K: Microkernel> {
@@ -77,7 +79,7 @@ impl<K: Microkernel> Packed<K> {
             .for_each(|(((weights, scales), first), rows)| {
                 pack_panel::<K>(rows.iter().copied(), weights, scales, first);
             });
-        if packed.first.iter().all(|first| *first == 0) {
+        if !K::HAS_FIRST {
             packed.first = Vec::new();
         }
         packed
@@ -174,7 +176,8 @@ impl<K: Microkernel> PackedWeights for Packed<K> {
     fn product(&self, x: &[f32], epilogue: Epilogue<'_>) -> Vec<f32> {
         let rows = x.len() / self.inputs;
         let mut product = vec![0.; rows * self.outputs];
-        let mut packed = ROWS.take();
+        let unpoisoned = PoisonError::into_inner;
+        let mut packed = ROWS.lock().unwrap_or_else(unpoisoned).pop().unwrap_or_default();
         self.pack(x, &mut packed);
         let out = Out { start: product.as_mut_ptr(), rows, stride: self.outputs };
         let panels = self.outputs.div_ceil(K::OUTPUTS);
@@ -187,7 +190,7 @@ impl<K: Microkernel> PackedWeights for Packed<K> {
             let rows = (row.min(rows), rows.min(row + rows_each));
             self.task(&packed, rows, (panel, panels.min(panel + panels_each)), epilogue, &out);
         });
-        ROWS.set(packed);
+        ROWS.lock().unwrap_or_else(unpoisoned).push(packed);
         product
     }
 }

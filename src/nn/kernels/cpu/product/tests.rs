@@ -5,12 +5,15 @@ use proptest::prelude::*;
 #[cfg(target_arch = "aarch64")]
 use super::aarch64::{DotInt8, NeonBf16, NeonF32};
 #[cfg(target_arch = "x86_64")]
+use super::format::MAX16;
+#[cfg(target_arch = "x86_64")]
 use super::x86::{
-    Avx2Bf16, Avx2F32, Avx2Int8, Avx2Int13, Avx512Bf16, Avx512F32, Avx512VnniInt8, AvxVnniInt8,
+    Avx2Bf16, Avx2F32, Avx2Int8, Avx2Int13, Avx512Bf16, Avx512F32, Avx512VnniInt8, AvxVnniInt8, offset_bytes,
+    weights_for_offset,
 };
 use super::{
     float::{PortableBf16, PortableF32},
-    format::{BLOCK, MAX8, MAX13, MAX16},
+    format::{BLOCK, MAX8, MAX13},
     integer::{PortableInt8, PortableInt13},
     microkernel::{ColumnKernel, Microkernel, Tile, pack_panel, pack_rows},
     packed::{Epilogue, Packed, PackedWeights},
@@ -44,6 +47,52 @@ impl Matrices {
 
     fn product<K: Microkernel>(&self, epilogue: Epilogue<'_>) -> Vec<f32> {
         Packed::<K>::new(&[&self.weights], self.inputs).product(&self.x, epilogue)
+    }
+}
+
+/// What the kernels with `vpdpbusd` compute, one product after the other: on processors that lack it their packing is
+/// tested all the same.
+#[cfg(target_arch = "x86_64")]
+struct OffsetInt8;
+
+#[cfg(target_arch = "x86_64")]
+impl Microkernel for OffsetInt8 {
+    type Weight = i8;
+    const NAME: &'static str = "offset";
+    const ROWS: usize = 12;
+    const OUTPUTS: usize = 32;
+    const GROUP: usize = 4;
+    const BLOCK: usize = BLOCK;
+    const DEPTH: usize = 16 * BLOCK;
+    const HAS_FIRST: bool = true;
+
+    fn is_supported() -> bool {
+        true
+    }
+
+    fn weights(numbers: &[f32], to: &mut [i8]) -> (f32, i32) {
+        weights_for_offset(numbers, to)
+    }
+
+    fn words(numbers: &[f32], to: &mut [u32]) -> f32 {
+        offset_bytes(numbers, to)
+    }
+
+    fn add(rows: usize, tile: Tile<'_, i8>, sums: &mut [f32]) {
+        let n = Self::OUTPUTS;
+        let blocks = tile.x.chunks(rows * BLOCK / 4).zip(tile.weights.chunks(n * BLOCK)).enumerate();
+        for (b, (x, weights)) in blocks {
+            for (row, output) in (0..rows).flat_map(|row| (0..n).map(move |output| (row, output))) {
+                let mut integer = tile.first[b * n + output];
+                for (x, weights) in x.chunks_exact(rows).zip(weights.chunks_exact(4 * n)) {
+                    let group = x[row].to_le_bytes().into_iter().zip(&weights[4 * output..]);
+                    integer += group.map(|(x, w)| i32::from(x) * i32::from(*w)).sum::<i32>();
+                }
+                let scale = tile.x_scales[b * rows + row] * tile.scales[b * n + output];
+                let sum = &mut sums[row * n + output];
+                *sum = (integer as f32).mul_add(scale, *sum);
+            }
+        }
     }
 }
 
@@ -119,6 +168,7 @@ fn assert_all(matrices: &Matrices) {
     assert_floats::<PortableBf16>(&narrow(matrices));
     #[cfg(target_arch = "x86_64")]
     {
+        assert_integers::<OffsetInt8>(matrices, MAX8, MAX8);
         assert_integers::<Avx2Int8>(matrices, MAX16, MAX8);
         assert_integers::<Avx2Int13>(matrices, MAX13, MAX13);
         assert_integers::<AvxVnniInt8>(matrices, MAX8, MAX8);
@@ -143,6 +193,14 @@ proptest! {
     fn every_micro_kernel_computes_what_single_sums_do(matrices in matrices()) {
         assert_all(&matrices);
     }
+}
+
+#[test]
+fn weights_whose_sum_is_zero_count() {
+    let (inputs, outputs, rows) = (2 * BLOCK, 3, 2);
+    let weights = (0..outputs * inputs).map(|i| [1., -1.][i % 2]).collect();
+    let x = (0..rows * inputs).map(|i| [1., 0.][i % 2]).collect();
+    assert_all(&Matrices { inputs, weights, x });
 }
 
 #[test]
@@ -198,6 +256,8 @@ fn what_is_not_finite_makes_its_own_outputs_and_rows_not_finite() {
             x[BLOCK] = bad;
             let matrices = Matrices { weights: vec![1.; 3 * BLOCK], x, ..matrices };
             assert_eq!(finite(&matrices), [true, true, true, false, false, false]);
+            let matrices = Matrices { weights: vec![bad; 3 * BLOCK], x: vec![1.; 2 * BLOCK], ..matrices };
+            assert_eq!(finite(&matrices), [false; 6]);
         }
     }
     assert_spreads::<PortableInt8>();
@@ -205,6 +265,7 @@ fn what_is_not_finite_makes_its_own_outputs_and_rows_not_finite() {
     assert_spreads::<PortableF32>();
     #[cfg(target_arch = "x86_64")]
     {
+        assert_spreads::<OffsetInt8>();
         assert_spreads::<Avx2Int8>();
         assert_spreads::<Avx2Int13>();
         assert_spreads::<Avx2F32>();

@@ -156,17 +156,17 @@ fn add_scaled<const R: usize>(
 }
 
 /// The integers of a block, four unsigned bytes a word, each 128 more than it is.
-fn offset_bytes(numbers: &[f32], to: &mut [u32]) -> f32 {
+pub fn offset_bytes(numbers: &[f32], to: &mut [u32]) -> f32 {
     let mut integers = [0; BLOCK];
     let scale = quantise(numbers, MAX8, &mut integers);
     for (to, group) in to.iter_mut().zip(integers.as_chunks::<4>().0) {
-        *to = u32::from_le_bytes(group.map(|integer| (integer + 128) as u8));
+        *to = u32::from_le_bytes(group.map(|integer| integer.wrapping_add(128) as u8));
     }
     scale
 }
 
 /// 8-bit weights for unsigned inputs that are 128 too high: the sum begins with what that adds, subtracted.
-fn weights_for_offset(numbers: &[f32], to: &mut [i8]) -> (f32, i32) {
+pub fn weights_for_offset(numbers: &[f32], to: &mut [i8]) -> (f32, i32) {
     let (scale, sum) = int8_weights(numbers, to);
     (scale, -128 * sum)
 }
@@ -182,6 +182,7 @@ impl Microkernel for AvxVnniInt8 {
     const GROUP: usize = 4;
     const BLOCK: usize = BLOCK;
     const DEPTH: usize = 16 * BLOCK;
+    const HAS_FIRST: bool = true;
 
     fn is_supported() -> bool {
         is_x86_feature_detected!("avxvnni") && is_x86_feature_detected!("fma")
@@ -235,6 +236,7 @@ impl Microkernel for Avx512VnniInt8 {
     const GROUP: usize = 4;
     const BLOCK: usize = BLOCK;
     const DEPTH: usize = 16 * BLOCK;
+    const HAS_FIRST: bool = true;
 
     fn is_supported() -> bool {
         is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni")

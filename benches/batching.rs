@@ -23,6 +23,7 @@ use camscribe::{
         generate::{Completion, GenerationRequest, Group, NotFinite, Sequences, Then},
         observer::no_observer,
         sampler::{Choice, TokenSampling},
+        weights::RandomNumbers,
     },
 };
 
@@ -169,7 +170,8 @@ fn main() {
     let number = |i: usize, usual| numbers.get(i).copied().unwrap_or(usual);
     let work = (number(0, 1), number(1, 16), number(2, 96));
     let target = choose(DeviceChoice::Cpu, DtypeChoice::F32).expect("there is a CPU");
-    let network = Network::random(Shape::M256.config(), 1, target).expect("the weights fit");
+    let network = Network::random(Shape::M256.config(), RandomNumbers { seed: 1, bf16: true }, target)
+        .expect("the weights fit");
     println!("frames {}, in flight {}, requests {}", work.0, work.1, work.2);
     println!("way         answers/s   p50 s   p95 s   short: p50 s   p95 s");
     let mut all = [Vec::new(), Vec::new()];

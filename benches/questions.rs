@@ -16,7 +16,7 @@ use camscribe::{
     device::{DeviceChoice, DtypeChoice},
     nn::{
         device::choose, generate::GenerationRequest, observer::no_observer, sampler::TokenSampling,
-        score::Scored,
+        score::Scored, weights::RandomNumbers,
     },
 };
 use serde_json::json;
@@ -71,7 +71,8 @@ fn request(network: &Network, describe: bool, questions: std::ops::Range<usize>)
 
 fn main() {
     let target = choose(DeviceChoice::Cpu, DtypeChoice::F32).expect("there is a CPU");
-    let network = Network::random(Shape::M256.config(), 1, target).expect("the weights fit");
+    let network = Network::random(Shape::M256.config(), RandomNumbers { seed: 1, bf16: true }, target)
+        .expect("the weights fit");
     // Threads and memory are there from now on.
     request(&network, true, 0..1);
     let rows = [(true, 0), (true, 1), (true, QUESTIONS), (false, 1), (false, QUESTIONS)];

@@ -26,7 +26,8 @@ use crate::{
     frame::{Clock, Frame},
     heartbeat::Heartbeat,
     nn::{
-        device::ComputeTarget, generate::GenerationRequest, observer::ActivationPoint, sampler::TokenSampling,
+        device::ComputeTarget, generate::GenerationRequest, observer::ActivationPoint,
+        sampler::TokenSampling, weights::RandomNumbers,
     },
     prompt_spec::PromptSpec,
     request::{Content, Request},
@@ -96,7 +97,9 @@ impl RandomModel {
             dtype: target.dtype_name().into(),
         };
         let side = config.vision.image_size;
-        let network = Network::random(config.clone(), settings.seed, target)?;
+        // Published checkpoints are in bf16.
+        let numbers = RandomNumbers { seed: settings.seed, bf16: true };
+        let network = Network::random(config.clone(), numbers, target)?;
         if let Some(why) = &network.refused {
             bail!("our own kernels do not run: {why} (measure candle's with --kernels candle)");
         }

@@ -18,7 +18,8 @@ use camscribe::{
         prompt::{Message, Part, Prompt, Prompter, Role},
     },
     nn::{
-        device::ComputeTarget, generate::GenerationRequest, observer::ActivationPoint, sampler::TokenSampling,
+        device::ComputeTarget, generate::GenerationRequest, observer::ActivationPoint,
+        sampler::TokenSampling, weights::RandomNumbers,
     },
     resize::RgbImage,
 };
@@ -233,7 +234,7 @@ impl Runner {
             self.network = None;
             let target = self.target.clone();
             let network = match case.random_seed {
-                Some(seed) => Network::random(config, seed, target),
+                Some(seed) => Network::random(config, RandomNumbers { seed, bf16: false }, target),
                 None => Network::load(&dir, config, target),
             };
             self.network = Some((dir.clone(), (self.change)(network?)));

@@ -21,7 +21,7 @@ use crate::nn::{
     score::{Scored, score},
     select::{SelectedKernels, select},
     self_check::decoder_logits,
-    weights::Weights,
+    weights::{RandomNumbers, Weights},
 };
 
 /// Bytes that the widest activation of one pass through the vision tower may take. On the CPU activations should stay
@@ -62,8 +62,12 @@ impl Network {
     ///
     /// # Errors
     /// When the device fails.
-    pub fn random(config: ModelConfig, seed: u64, target: ComputeTarget) -> Result<Self, LoadError> {
-        let weights = Weights::random(layout(&config), seed, &target.device, target.dtype);
+    pub fn random(
+        config: ModelConfig,
+        numbers: RandomNumbers,
+        target: ComputeTarget,
+    ) -> Result<Self, LoadError> {
+        let weights = Weights::random(layout(&config), numbers, &target.device, target.dtype);
         let weights = weights.packed(target.packing());
         Self::build(&weights, config, target)
     }

@@ -29,7 +29,7 @@ use crate::{
         observer::no_observer,
         self_check::{max_relative_error, max_tolerated_error},
         sequence::SequencePositions,
-        weights::Weights,
+        weights::{RandomNumbers, Weights},
     },
 };
 
@@ -41,6 +41,8 @@ mod given;
 mod golden;
 #[path = "../../../tests/support/picture.rs"]
 mod picture;
+
+const SEED: RandomNumbers = RandomNumbers { seed: 3, bf16: false };
 
 use golden::Runner;
 
@@ -88,7 +90,7 @@ fn the_vision_tower_on_kernels_equals_the_one_on_candle() {
     let config = config();
     for dtype in FORMATS {
         let tower = |dtype| {
-            let weights = Weights::random(layout(&config), 3, &Device::Cpu, dtype);
+            let weights = Weights::random(layout(&config), SEED, &Device::Cpu, dtype);
             VisionTower::load(&weights, &config.vision).unwrap()
         };
         let tiles: Vec<u8> = (0..2 * tower(dtype).tile_bytes()).map(|i| (i * 13 % 255) as u8).collect();
@@ -153,7 +155,7 @@ fn the_self_check_accepts_right_kernels_and_refuses_wrong_ones() {
     for (dtype, choice) in [(DType::F32, DtypeChoice::F32), (DType::BF16, DtypeChoice::Bf16)] {
         let target = choose(DeviceChoice::Cpu, choice).unwrap();
         let target = ComputeTarget { kernels: KernelChoice::Candle, ..target };
-        let network = Network::random(config(), 3, target).unwrap();
+        let network = Network::random(config(), SEED, target).unwrap();
         let error = |kernels: &dyn Kernels| max_relative_error(kernels, &|it| network.probe(it)).unwrap();
         let right = error(&kernels());
         assert!(right < max_tolerated_error(dtype) / 3., "{right}");

@@ -8,7 +8,7 @@ use half::{bf16, f16};
 use super::{
     super::{error::WeightsError, kernels::cpu::product::Numbers},
     checkpoint::Checkpoint,
-    random::{self, RandomWeights},
+    random::{self, RandomNumbers, RandomWeights},
     shape::TensorShape,
 };
 
@@ -39,14 +39,14 @@ impl Weights {
         })
     }
 
-    /// Random weights of these shapes, without files. The same seed gives the same numbers.
+    /// Random weights of these shapes, without files.
     pub fn random(
         expected: impl IntoIterator<Item = TensorShape>,
-        seed: u64,
+        numbers: RandomNumbers,
         device: &Device,
         dtype: DType,
     ) -> Self {
-        let source = Source::Random(RandomWeights::new(expected, seed));
+        let source = Source::Random(RandomWeights::new(expected, numbers));
         Self { source, device: device.clone(), dtype, packing: None }
     }
 

@@ -14,4 +14,5 @@ pub mod random;
 mod shape;
 
 pub use loader::Weights;
+pub use random::RandomNumbers;
 pub use shape::TensorShape;

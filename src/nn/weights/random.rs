@@ -1,5 +1,6 @@
-//! Random weights from a seed, for measuring speed, which does not depend on the numbers. Each tensor is generated
-//! when it is asked for and in the number format that is wanted, so a large model never takes memory in f32.
+//! Random weights from a seed, for measuring speed, which depends on the numbers only in whether bf16 holds them. Each
+//! tensor is generated when it is asked for and in the number format that is wanted, so a large model never takes memory
+//! in f32.
 
 use std::{collections::HashMap, path::Path};
 
@@ -13,16 +14,25 @@ pub const SOURCE: &str = "random weights";
 /// The step between two states of SplitMix64 (Steele, Lea, Flood 2014).
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// Where random numbers come from.
+#[derive(Clone, Copy)]
+pub struct RandomNumbers {
+    /// The same seed gives the same numbers.
+    pub seed: u64,
+    /// Each is the nearest that bf16 holds, as published checkpoints are in bf16.
+    pub bf16: bool,
+}
+
 /// Random tensors of known shapes.
 pub struct RandomWeights {
-    seed: u64,
+    numbers: RandomNumbers,
     shapes: HashMap<String, Vec<usize>>,
 }
 
 impl RandomWeights {
-    /// Tensors of these names and shapes. The same seed gives the same numbers.
-    pub fn new(expected: impl IntoIterator<Item = TensorShape>, seed: u64) -> Self {
-        Self { seed, shapes: expected.into_iter().collect() }
+    /// Tensors of these names and shapes.
+    pub fn new(expected: impl IntoIterator<Item = TensorShape>, numbers: RandomNumbers) -> Self {
+        Self { numbers, shapes: expected.into_iter().collect() }
     }
 
     /// Generates a tensor. Returns its numbers, each converted from f32 by `narrow`, and its shape.
@@ -34,8 +44,10 @@ impl RandomWeights {
         name: &str,
         narrow: impl Fn(f32) -> T + Sync,
     ) -> Result<(Vec<T>, &[usize]), WeightsError> {
+        let RandomNumbers { seed, bf16 } = self.numbers;
         match self.shapes.get(name) {
-            Some(shape) => Ok((numbers(name, shape, self.seed, narrow), shape)),
+            Some(shape) if bf16 => Ok((numbers(name, shape, seed, |x| narrow(nearest_bf16(x))), shape)),
+            Some(shape) => Ok((numbers(name, shape, seed, narrow), shape)),
             None => {
                 let problem = format!("the architecture has no tensor {name:?}");
                 Err(WeightsError::new(Path::new(SOURCE), problem))
@@ -56,6 +68,11 @@ pub fn numbers<T: Send>(name: &str, shape: &[usize], seed: u64, narrow: impl Fn(
     let number =
         |i: usize| narrow(centre + spread * uniform(start.wrapping_add(STEP.wrapping_mul(i as u64))));
     (0..count).into_par_iter().map(number).collect()
+}
+
+/// The nearest number that bf16 holds, of two the larger one.
+fn nearest_bf16(number: f32) -> f32 {
+    f32::from_bits((number.to_bits() + 0x8000) & 0xffff_0000)
 }
 
 /// A number from -1 to 1 for a state of the generator: 24 bits, as many as f32 has.
@@ -87,5 +104,18 @@ mod tests {
         assert!(mean.abs() < 2e-3 && (variance - 0.01).abs() < 5e-4, "{mean} {variance}");
         let norm = numbers("model.text_model.norm.weight", &[1000], 1, |x| x);
         assert!((norm.iter().sum::<f32>() / 1000. - 1.).abs() < 0.1);
+    }
+
+    #[test]
+    fn numbers_that_bf16_holds_are_the_nearest_ones() {
+        let values = |bf16: bool| {
+            let shapes = [("a.weight".to_owned(), vec![50, 40])];
+            let weights = RandomWeights::new(shapes, RandomNumbers { seed: 1, bf16 });
+            weights.values("a.weight", |x| x).unwrap().0
+        };
+        for (held, number) in values(true).into_iter().zip(values(false)) {
+            assert_eq!(held.to_bits() & 0xffff, 0);
+            assert!((held - number).abs() <= number.abs() / 256., "{number} became {held}");
+        }
     }
 }

@@ -15,7 +15,7 @@ multiversion! {
         for x in values {
             // tanh(u) = 2 / (1 + e^-2u) - 1, so (1 + tanh(u)) / 2 = sigmoid(2u).
             let u = 0.797_884_6 * (*x + 0.044_715 * *x * *x * *x);
-            *x = sigmoid_gated(*x, 2. * u);
+            *x = sigmoid_gated::<FMA>(*x, 2. * u);
         }
     }
 }
@@ -24,7 +24,7 @@ multiversion! {
     /// `out = silu(gate) * up`; all three are equally long.
     fn swiglu_row(gate: &[f32], up: &[f32], out: &mut [f32]) {
         for ((out, &gate), &up) in out.iter_mut().zip(gate).zip(up) {
-            *out = sigmoid_gated(gate, gate) * up;
+            *out = sigmoid_gated::<FMA>(gate, gate) * up;
         }
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! Scores are computed with the keys as rows and the queries as outputs of a micro-kernel. So the scores of a key and its
 //! neighbours lie where the next product, values by probabilities, reads its weights, and softmax goes down columns,
-//! without a sum across a vector. Keys and values are packed once for all queries of a head and its group.
+//! without a sum across a vector. Keys come in blocks whose scores stay in a core's caches: when a block has a higher score
+//! than all before it, what they added up to is made smaller ("online softmax"). Keys and values are packed once for all
+//! queries of a head and its group.
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Shape};
 use gemm::Parallelism;
@@ -11,12 +13,15 @@ use rayon::prelude::*;
 use super::{
     super::super::error::Result,
     gemm::{Strides, multiply},
-    product::{ColumnKernel, MAX_SUMS, Numbers, Rows, Tile, WithKernel, pack_panel, pack_rows, with_best},
+    product::{ColumnKernel, Numbers, Rows, Tile, WithKernel, pack_panel, pack_rows, with_best},
     simd::{LANES, exp, multiversion, sum},
 };
 
-/// Panels of queries in a task.
+/// Panels of queries in a task. A block of keys stays in a core's second-level cache for all of them.
 const PANELS_PER_TASK: usize = 4;
+/// Keys of a block: their scores with a panel stay in the first-level cache. A multiple of every micro-kernel's rows and
+/// block.
+const KEYS: usize = 192;
 
 multiversion! {
     /// Replaces each score by e^(scale * (score - highest score)) and returns the sum of the results.
@@ -30,48 +35,77 @@ multiversion! {
         }
         let highest = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
         for x in scores.iter_mut() {
-            *x = exp((*x - highest) * scale);
+            *x = exp::<FMA>((*x - highest) * scale);
         }
         sum(scores, |x| x)
     }
 }
 
+/// What softmax has seen of each column so far, a power of two of columns, repeated over the lanes.
+pub struct Softmax {
+    /// The highest score.
+    highest: [f32; LANES],
+    /// The sum of e^(scale * (score - highest score)). Of a column, lanes add up to it.
+    sums: [f32; LANES],
+}
+
+impl Softmax {
+    const EMPTY: Self = Self { highest: [f32::NEG_INFINITY; LANES], sums: [0.; LANES] };
+}
+
+/// Calls `f` for the lanes of each column, `columns` at a time: a half of them with the other half, until each column has
+/// one lane.
+#[inline(always)]
+fn fold_lanes(lanes: &mut [f32; LANES], columns: usize, f: impl Fn(f32, f32) -> f32) {
+    let mut width = LANES;
+    while width > columns {
+        width /= 2;
+        for i in 0..width {
+            lanes[i] = f(lanes[i], lanes[i + width]);
+        }
+    }
+}
+
 multiversion! {
-    /// [`exponentials`] of each of `columns` columns, a power of two up to [`LANES`]. Fills `sums` from the first column on.
-    fn exponentials_of_columns(scores: &mut [f32], columns: usize, scale: f32, sums: &mut [f32; LANES]) {
+    /// Replaces each score of some more keys by e^(scale * (score - highest score)) of its column, one of `columns`.
+    /// Returns, for each column, what results of earlier keys have to be multiplied by now.
+    fn exponentials_of_columns(
+        scores: &mut [f32],
+        columns: usize,
+        scale: f32,
+        softmax: &mut Softmax,
+    ) -> [f32; LANES] {
         let rows = scores.as_chunks_mut::<LANES>().0;
-        let mut highest = [f32::NEG_INFINITY; LANES];
+        let mut highest = softmax.highest;
         for row in rows.iter() {
             for (highest, &x) in highest.iter_mut().zip(row) {
                 *highest = if x > *highest { x } else { *highest };
             }
         }
-        let mut width = LANES;
-        while width > columns {
-            width /= 2;
-            for i in 0..width {
-                highest[i] = highest[i].max(highest[i + width]);
-            }
-        }
+        fold_lanes(&mut highest, columns, f32::max);
         for i in columns..LANES {
             highest[i] = highest[i % columns];
         }
-        // A query that no key is visible to has no highest score.
-        let highest = highest.map(|highest| if highest.is_finite() { highest } else { 0. });
-        let mut lanes = [0f32; LANES];
+        let mut factors = [0f32; LANES];
+        for i in 0..LANES {
+            // A query that no key was visible to has no highest score.
+            let base = if highest[i] > f32::NEG_INFINITY { highest[i] } else { 0. };
+            factors[i] = exp::<FMA>((softmax.highest[i] - base) * scale);
+            softmax.highest[i] = highest[i];
+            softmax.sums[i] *= factors[i];
+            highest[i] = base;
+        }
+        let mut sums = [0f32; LANES];
         for row in rows {
             for i in 0..LANES {
-                row[i] = exp((row[i] - highest[i]) * scale);
-                lanes[i] += row[i];
+                row[i] = exp::<FMA>((row[i] - highest[i]) * scale);
+                sums[i] += row[i];
             }
         }
-        while width < LANES {
-            for i in 0..columns {
-                lanes[i] += lanes[i + width];
-            }
-            width += columns;
+        for (all, sum) in softmax.sums.iter_mut().zip(sums) {
+            *all += sum;
         }
-        *sums = lanes;
+        factors
     }
 }
 
@@ -137,16 +171,26 @@ struct PackedHead {
     values: Rows,
 }
 
-/// What a task computes with, kept from panel to panel.
+/// Queries that are outputs of a micro-kernel, and their results so far.
+struct Panel<W> {
+    /// The first of them, and how many there are.
+    queries: (usize, usize),
+    /// Keys that some of them attends to, from the first on that any query does.
+    keys: usize,
+    packed: Vec<W>,
+    scales: Vec<f32>,
+    softmax: Softmax,
+    /// For each element of a value: the sum of each query.
+    sums: Vec<f32>,
+}
+
+/// What a task computes with, kept from block to block.
 #[derive(Default)]
 struct Scratch<W> {
-    query: Vec<W>,
-    query_scales: Vec<f32>,
-    /// One of each query for every key.
+    /// One of each query for every key of a block.
     scores: Vec<f32>,
     probabilities: Vec<W>,
     scales: Vec<f32>,
-    first: Vec<i32>,
 }
 
 impl Attention<'_> {
@@ -166,96 +210,136 @@ impl Attention<'_> {
         let keys: Vec<&[f32]> =
             (from..self.len).map(|key| self.keys.token(sequence, key_head, key)).collect();
         let mut columns = vec![0.; size * count];
-        for (i, key) in (from..self.len).enumerate() {
-            for (column, x) in columns.chunks_exact_mut(count).zip(self.values.token(sequence, key_head, key))
-            {
-                column[i] = *x;
+        // Some tokens at a time, so that what is read stays in the first-level cache.
+        for first in (0..count).step_by(LANES) {
+            let tokens = LANES.min(count - first);
+            let values = self.values.from(sequence, key_head, from + first);
+            for (element, column) in columns.chunks_exact_mut(count).enumerate() {
+                for (i, x) in column[first..first + tokens].iter_mut().enumerate() {
+                    *x = values[i * self.values.strides[2] + element];
+                }
             }
         }
         let columns: Vec<&[f32]> = columns.chunks_exact(count.max(1)).collect();
         PackedHead { keys: pack_rows::<K>(&keys, size), values: pack_rows::<K>(&columns, count) }
     }
 
-    /// Computes up to a panel of queries of one head, from `first` on. `out` is `(queries, width)`, from the head's first
-    /// element on.
+    /// A panel of `count` queries of a head, from `first` on.
     fn panel<K: ColumnKernel>(
+        &self,
+        (sequence, head): (usize, usize),
+        (first, count): (usize, usize),
+    ) -> Panel<K::Weight> {
+        let (n, size) = (K::OUTPUTS, self.queries.size);
+        let blocks = size.div_ceil(K::BLOCK);
+        let (from, to) = (self.visible(sequence, first).0, self.visible(sequence, first + count - 1).1);
+        let mut panel = Panel {
+            queries: (first, count),
+            keys: to.saturating_sub(from),
+            packed: vec![K::Weight::default(); size.next_multiple_of(K::GROUP) * n],
+            scales: vec![0.; blocks * n],
+            softmax: Softmax::EMPTY,
+            sums: vec![0.; size * n],
+        };
+        let queries = (first..first + count).map(|query| self.queries.token(sequence, head, query));
+        pack_panel::<K>(queries, &mut panel.packed, &mut panel.scales, &mut vec![0; blocks * n]);
+        panel
+    }
+
+    /// Attends to the block of keys that begins with `key`, counted from the first that any query attends to.
+    fn attend<K: ColumnKernel>(
+        &self,
+        (sequence, key): (usize, usize),
+        head: &PackedHead,
+        panel: &mut Panel<K::Weight>,
+        scratch: &mut Scratch<K::Weight>,
+    ) {
+        const { assert!(KEYS.is_multiple_of(K::ROWS) && KEYS.is_multiple_of(K::BLOCK)) };
+        let (n, size) = (K::OUTPUTS, self.queries.size);
+        let from = self.visible(sequence, 0).0;
+        let all = self.len - from;
+        let keys = KEYS.min(panel.keys - key);
+
+        // Whole tiles of keys, and whole vectors of scores.
+        let padded = keys.next_multiple_of(K::ROWS).min(all - key).next_multiple_of(LANES / n.min(LANES));
+        scratch.scores.clear();
+        scratch.scores.resize(padded * n, 0.);
+        let (groups, blocks) = (size.div_ceil(K::GROUP), size.div_ceil(K::BLOCK));
+        for tile in (0..keys).step_by(K::ROWS) {
+            let rows = K::ROWS.min(all - key - tile);
+            let x = Tile {
+                x: &head.keys.words[(key + tile) * groups..][..rows * groups],
+                x_scales: &head.keys.scales[(key + tile) * blocks..][..rows * blocks],
+                weights: &panel.packed,
+                scales: &panel.scales,
+                first: &[],
+            };
+            K::add(rows, x, &mut scratch.scores[tile * n..][..rows * n]);
+        }
+        // Keys after a query are hidden from it, and so is what only fills a tile.
+        let (first, count) = panel.queries;
+        let hidden_from =
+            |query: usize| self.visible(sequence, first + query).1.saturating_sub(from + key).min(keys);
+        for hidden in hidden_from(0)..padded {
+            for (query, score) in scratch.scores[hidden * n..][..n].iter_mut().enumerate() {
+                if hidden >= hidden_from(query.min(count - 1)) {
+                    *score = f32::NEG_INFINITY;
+                }
+            }
+        }
+        let scale = 1. / (size as f32).sqrt();
+        let factors = exponentials_of_columns(&mut scratch.scores, n, scale, &mut panel.softmax);
+        for sums in panel.sums.chunks_exact_mut(n) {
+            for (sum, factor) in sums.iter_mut().zip(&factors) {
+                *sum *= factor;
+            }
+        }
+
+        let (groups, blocks) = (keys.div_ceil(K::GROUP), keys.div_ceil(K::BLOCK));
+        let (probabilities, scales) =
+            K::columns(&scratch.scores[..keys * n], &mut scratch.probabilities, &mut scratch.scales);
+        let (all_groups, all_blocks) = (all.div_ceil(K::GROUP), all.div_ceil(K::BLOCK));
+        for element in (0..size).step_by(K::ROWS) {
+            let rows = K::ROWS.min(size - element);
+            let x = Tile {
+                x: &head.values.words[element * all_groups + key / K::GROUP * rows..][..rows * groups],
+                x_scales: &head.values.scales[element * all_blocks + key / K::BLOCK * rows..]
+                    [..rows * blocks],
+                weights: probabilities,
+                scales,
+                first: &[],
+            };
+            K::add(rows, x, &mut panel.sums[element * n..][..rows * n]);
+        }
+    }
+
+    /// Computes some panels of queries of one head, from the query `first` on. `out` is `(queries, width)`, from the head's
+    /// first element on.
+    fn panels<K: ColumnKernel>(
         &self,
         (sequence, head, first): (usize, usize, usize),
         packed: &PackedHead,
         scratch: &mut Scratch<K::Weight>,
         (out, width): (&mut [f32], usize),
     ) {
-        let (n, size) = (K::OUTPUTS, self.queries.size);
-        let count = out.len().div_ceil(width);
-        let from = self.visible(sequence, first).0;
-        let to = self.visible(sequence, first + count - 1).1;
-        if to <= from {
-            return;
-        }
-        let (keys, all_keys) = (to - from, self.len - from);
-        let (groups, blocks) = (size.div_ceil(K::GROUP), size.div_ceil(K::BLOCK));
-
-        scratch.query.clear();
-        scratch.query.resize(groups * K::GROUP * n, K::Weight::default());
-        scratch.query_scales.clear();
-        scratch.query_scales.resize(blocks * n, 0.);
-        scratch.first.resize(blocks * n, 0);
-        let queries = (first..first + count).map(|query| self.queries.token(sequence, head, query));
-        pack_panel::<K>(queries, &mut scratch.query, &mut scratch.query_scales, &mut scratch.first);
-
-        // Whole tiles of keys, and whole vectors of scores.
-        let padded = keys.next_multiple_of(K::ROWS).min(all_keys).next_multiple_of(LANES / n.min(LANES));
-        scratch.scores.clear();
-        scratch.scores.resize(padded * n, 0.);
-        for key in (0..keys).step_by(K::ROWS) {
-            let rows = K::ROWS.min(all_keys - key);
-            let tile = Tile {
-                x: &packed.keys.words[key * groups..][..rows * groups],
-                x_scales: &packed.keys.scales[key * blocks..][..rows * blocks],
-                weights: &scratch.query,
-                scales: &scratch.query_scales,
-                first: &[],
-            };
-            K::add(rows, tile, &mut scratch.scores[key * n..][..rows * n]);
-        }
-        // Keys after a query are hidden from it, and so is what only fills a tile.
-        let hidden_from =
-            |query: usize| self.visible(sequence, first + query).1.saturating_sub(from).min(keys);
-        for key in hidden_from(0)..padded {
-            for (query, score) in scratch.scores[key * n..][..n].iter_mut().enumerate() {
-                if key >= hidden_from(query.min(count - 1)) {
-                    *score = f32::NEG_INFINITY;
-                }
+        let (n, count) = (K::OUTPUTS, out.len().div_ceil(width));
+        let mut panels: Vec<_> = (0..count)
+            .step_by(n)
+            .map(|query| self.panel::<K>((sequence, head), (first + query, n.min(count - query))))
+            .collect();
+        let keys = panels.iter().map(|panel| panel.keys).max().unwrap_or_default();
+        for key in (0..keys).step_by(KEYS) {
+            for panel in panels.iter_mut().filter(|panel| key < panel.keys) {
+                self.attend::<K>((sequence, key), packed, panel, scratch);
             }
         }
-        let mut sums = [0f32; LANES];
-        exponentials_of_columns(&mut scratch.scores, n, 1. / (size as f32).sqrt(), &mut sums);
-
-        let (groups, blocks) = (keys.div_ceil(K::GROUP), keys.div_ceil(K::BLOCK));
-        scratch.probabilities.resize(groups * K::GROUP * n, K::Weight::default());
-        scratch.scales.resize(blocks * n, 0.);
-        let packed_blocks =
-            scratch.probabilities.chunks_mut(K::BLOCK * n).zip(scratch.scales.chunks_exact_mut(n));
-        for ((to, scales), scores) in packed_blocks.zip(scratch.scores[..keys * n].chunks(K::BLOCK * n)) {
-            K::columns(scores, to, scales);
-        }
-        let (all_groups, all_blocks) = (all_keys.div_ceil(K::GROUP), all_keys.div_ceil(K::BLOCK));
-        let mut tile_sums = [0f32; MAX_SUMS];
-        for element in (0..size).step_by(K::ROWS) {
-            let rows = K::ROWS.min(size - element);
-            let tile = Tile {
-                x: &packed.values.words[element * all_groups..][..rows * groups],
-                x_scales: &packed.values.scales[element * all_blocks..][..rows * blocks],
-                weights: &scratch.probabilities,
-                scales: &scratch.scales,
-                first: &[],
-            };
-            let tile_sums = &mut tile_sums[..rows * n];
-            tile_sums.fill(0.);
-            K::add(rows, tile, tile_sums);
+        for (panel, out) in
+            panels.iter_mut().zip(out.chunks_mut(n * width)).filter(|(panel, _)| panel.keys > 0)
+        {
+            fold_lanes(&mut panel.softmax.sums, n, |a, b| a + b);
             for (query, out) in out.chunks_mut(width).enumerate() {
-                for (out, sum) in out[element..element + rows].iter_mut().zip(tile_sums.chunks_exact(n)) {
-                    *out = sum[query] / sums[query];
+                for (out, sums) in out.iter_mut().zip(panel.sums.chunks_exact(n)) {
+                    *out = sums[query] / panel.softmax.sums[query];
                 }
             }
         }
@@ -311,11 +395,13 @@ impl Attention<'_> {
                 let mut scratch = Scratch::default();
                 for head in 0..heads {
                     let packed = &packed[sequence * key_heads + head / group];
-                    for (i, out) in out.chunks_mut(K::OUTPUTS * width).enumerate() {
-                        let first = (task * PANELS_PER_TASK + i) * K::OUTPUTS;
-                        let out = (&mut out[head * size..], width);
-                        self.panel::<K>((sequence, head, first), packed, &mut scratch, out);
-                    }
+                    let first = task * PANELS_PER_TASK * K::OUTPUTS;
+                    self.panels::<K>(
+                        (sequence, head, first),
+                        packed,
+                        &mut scratch,
+                        (&mut out[head * size..], width),
+                    );
                 }
             });
         });
@@ -433,12 +519,15 @@ mod tests {
     #[test]
     fn queries_see_their_keys_whatever_the_sizes() {
         // A tower, odd sizes, groups of heads, more keys than a block, heads that fill no block.
-        let sizes: [Sizes; 5] = [
+        let sizes: [Sizes; 7] = [
             [1, 2, 2, 64, 64, 64],
             [2, 3, 3, 37, 37, 72],
             [1, 9, 3, 70, 70, 64],
             [1, 2, 1, 5, 600, 32],
             [2, 1, 1, 131, 131, 6],
+            // Several blocks of keys, a last one of a single key, a head that is longer than a block of f32.
+            [2, 2, 1, 400, 400, 32],
+            [1, 1, 1, 193, 193, 200],
         ];
         for sizes in sizes {
             let [sequences, _, _, queries, keys, _] = sizes;
@@ -450,6 +539,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_score_that_overflows_makes_its_query_not_finite() {
+        let (queries, keys, size) = (2, KEYS + 8, 32);
+        let mut k = numbers(keys * size, 2);
+        let ones = |count: usize| vec![1f32; count];
+        k[..size].fill(f32::MAX);
+        let tensor =
+            |x: Vec<f32>, tokens: usize| Tensor::from_vec(x, (1, 1, tokens, size), &Device::Cpu).unwrap();
+        let op = AttentionOp { causal: None, numbers: Numbers::Exact };
+        let (q, v) = (tensor(ones(queries * size), queries), tensor(ones(keys * size), keys));
+        let out = q.apply_op3_no_bwd(&tensor(k, keys), &v, &op).unwrap();
+        let out: Vec<f32> = out.flatten_all().unwrap().to_vec1().unwrap();
+        assert!(out.iter().all(|x| !x.is_finite()), "{out:?}");
     }
 
     #[test]

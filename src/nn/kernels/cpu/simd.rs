@@ -7,29 +7,29 @@ use std::{array, hint::black_box};
 pub const LANES: usize = 32;
 
 /// Compiles a function for AVX-512, for AVX2, and for the baseline of the target. A call runs the best version that the
-/// processor supports.
+/// processor supports. In the body, `FMA` says whether that has an instruction for `a * b + c`.
 macro_rules! multiversion {
     ($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $out:ty)? $body:block) => {
         $(#[$doc])*
         pub fn $name($($arg: $type),*) $(-> $out)? {
             #[inline(always)]
-            fn portable($($arg: $type),*) $(-> $out)? $body
+            fn portable<const FMA: bool>($($arg: $type),*) $(-> $out)? $body
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx512f")]
-                fn avx512($($arg: $type),*) $(-> $out)? { portable($($arg),*) }
-                #[target_feature(enable = "avx2")]
-                fn avx2($($arg: $type),*) $(-> $out)? { portable($($arg),*) }
+                fn avx512($($arg: $type),*) $(-> $out)? { portable::<true>($($arg),*) }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($arg: $type),*) $(-> $out)? { portable::<true>($($arg),*) }
                 if is_x86_feature_detected!("avx512f") {
                     // SAFETY: the processor supports it.
                     return unsafe { avx512($($arg),*) };
                 }
-                if is_x86_feature_detected!("avx2") {
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                     // SAFETY: the processor supports it.
                     return unsafe { avx2($($arg),*) };
                 }
             }
-            portable($($arg),*)
+            portable::<{ cfg!(target_arch = "aarch64") }>($($arg),*)
         }
     };
 }
@@ -37,28 +37,35 @@ macro_rules! multiversion {
 pub(super) use multiversion;
 
 /// e^x with an error of about one unit in the last place, without branches. It uses Cody and Waite's range reduction to
-/// |r| <= ln 2 / 2 and the polynomial of Cephes (`expf.c`). `x` is clamped to -87 to 88.
+/// |r| <= ln 2 / 2 and the polynomial of Cephes (`expf.c`). `x` is clamped to -87 to 88; NaN
+/// stays NaN. `FMA` is that of [`multiversion`].
 #[inline(always)]
-pub fn exp(x: f32) -> f32 {
+pub fn exp<const FMA: bool>(x: f32) -> f32 {
     // 1.5 * 2^23: adding it leaves the nearest integer in the low bits of the mantissa.
     const ROUND: f32 = 12_582_912.;
-    let x = if x > -87. { x } else { -87. };
-    let x = if x < 88. { x } else { 88. };
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let x = if x < -87. { -87. } else { x };
+    let x = if x > 88. { 88. } else { x };
+    let shifted = times_plus::<FMA>(x, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
+    let r = times_plus::<FMA>(n, 2.121_944_4e-4, times_plus::<FMA>(n, -0.693_359_4, x));
     let mut p = 1.987_569_1e-4;
     for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        p = p * r + c;
+        p = times_plus::<FMA>(p, r, c);
     }
     let two_to_n = f32::from_bits((shifted.to_bits() << 23).wrapping_add(1f32.to_bits()));
-    (p * r * r + r + 1.) * two_to_n
+    (times_plus::<FMA>(p * r, r, r) + 1.) * two_to_n
 }
 
-/// `x * sigmoid(y)`.
+/// `a * b + c`, rounded once if `FMA`. Without an instruction for it that would take a call.
 #[inline(always)]
-pub fn sigmoid_gated(x: f32, y: f32) -> f32 {
-    x / (1. + exp(-y))
+pub fn times_plus<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// `x * sigmoid(y)`. `FMA` is that of [`multiversion`].
+#[inline(always)]
+pub fn sigmoid_gated<const FMA: bool>(x: f32, y: f32) -> f32 {
+    x / (1. + exp::<FMA>(-y))
 }
 
 /// The sum of all lanes, added in halves as vector units do.

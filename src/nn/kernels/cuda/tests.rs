@@ -22,7 +22,7 @@ use super::{
             observer::no_observer,
             sampler::{Choice, Draw, TokenSampling},
             sequence::{SequencePositions, indices},
-            weights::Weights,
+            weights::{RandomNumbers, Weights},
         },
         CandleKernels, Kernels, PatchSize,
         cpu::{CpuKernels, product::Numbers},
@@ -302,7 +302,8 @@ fn special() -> SpecialTokens {
 
 /// A decoder with random weights.
 fn decoder(config: &DecoderConfig, dtype: DType) -> Decoder {
-    let weights = Weights::random(NAMES.layout(config), 3, &Device::Cpu, dtype);
+    let weights =
+        Weights::random(NAMES.layout(config), RandomNumbers { seed: 3, bf16: false }, &Device::Cpu, dtype);
     Decoder::load(&weights, NAMES, config).unwrap()
 }
 

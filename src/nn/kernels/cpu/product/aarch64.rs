@@ -10,9 +10,9 @@ use std::arch::{
 };
 
 use super::{
-    float::{Bf16, DEPTH, Vector, add_products, float, float_weights, float_words},
-    format::{BLOCK, MAX8, quantise},
-    integer::int8_weights,
+    float::{Bf16, FLOAT_BLOCK, Vector, add_products, float, float_weights, float_words},
+    format::BLOCK,
+    integer::{int_bytes, int8_weights},
     microkernel::{Microkernel, Tile, by_rows},
 };
 
@@ -80,13 +80,8 @@ impl Microkernel for DotInt8 {
         (int8_weights(numbers, to).0, 0)
     }
 
-    fn words(numbers: &[f32], to: &mut [u32]) -> f32 {
-        let mut integers = [0; BLOCK];
-        let scale = quantise(numbers, MAX8, &mut integers);
-        for (to, group) in to.iter_mut().zip(integers.as_chunks::<4>().0) {
-            *to = u32::from_le_bytes(group.map(|integer| integer as u8));
-        }
-        scale
+    fn words(numbers: &[f32], to: &mut [u32], stride: usize) -> f32 {
+        int_bytes(numbers, to, stride, 0)
     }
 
     fn add(rows: usize, tile: Tile<'_, i8>, sums: &mut [f32]) {

@@ -6,7 +6,8 @@ use std::sync::LazyLock;
 use super::aarch64::{DotInt8, NeonBf16, NeonF32};
 #[cfg(target_arch = "x86_64")]
 use super::x86::{
-    Avx2Bf16, Avx2F32, Avx2Int8, Avx2Int13, Avx512Bf16, Avx512F32, Avx512VnniInt8, AvxVnniInt8,
+    Avx2Bf16, Avx2F32, Avx2Int8, Avx2Int13, Avx512Bf16, Avx512F32, Avx512VnniInt8, Avx512VnniInt13,
+    AvxVnniInt8, AvxVnniInt13,
 };
 use super::{
     float::{PortableBf16, PortableF32},
@@ -84,7 +85,7 @@ macro_rules! best_bf16 {
 macro_rules! best_int13 {
     ($K:ident => $expression:expr) => {{
         #[cfg(target_arch = "x86_64")]
-        let value = first_supported!($K: Avx2Int13; PortableInt13 => $expression);
+        let value = first_supported!($K: Avx512VnniInt13 AvxVnniInt13 Avx2Int13; PortableInt13 => $expression);
         #[cfg(not(target_arch = "x86_64"))]
         let value = first_supported!($K:; PortableInt13 => $expression);
         value

@@ -2,8 +2,8 @@
 
 use super::microkernel::{ColumnKernel, Microkernel, Tile, by_rows};
 
-/// Inputs that go through a tile at a time.
-pub const DEPTH: usize = 256;
+/// Inputs that share a scale, which is 1.
+pub const FLOAT_BLOCK: usize = 192;
 
 /// A bf16 number: the upper half of an f32.
 #[derive(Clone, Copy, Debug, Default)]
@@ -118,9 +118,9 @@ pub fn float_weights<W: FloatWeight>(numbers: &[f32], to: &mut [W]) -> (f32, i32
     (1., 0)
 }
 
-/// The bits of inputs. Their scale is 1.
-pub fn float_words(numbers: &[f32], to: &mut [u32]) -> f32 {
-    for (to, number) in to.iter_mut().zip(numbers) {
+/// The bits of inputs, each `stride` after the one before. Their scale is 1.
+pub fn float_words(numbers: &[f32], to: &mut [u32], stride: usize) -> f32 {
+    for (to, number) in to.iter_mut().step_by(stride).zip(numbers) {
         *to = number.to_bits();
     }
     1.
@@ -139,8 +139,8 @@ macro_rules! float {
             const ROWS: usize = $rows;
             const OUTPUTS: usize = 2 * <$vector>::LANES;
             const GROUP: usize = 1;
-            const BLOCK: usize = DEPTH;
-            const DEPTH: usize = DEPTH;
+            const BLOCK: usize = FLOAT_BLOCK;
+            const DEPTH: usize = 4 * FLOAT_BLOCK;
 
             fn is_supported() -> bool {
                 $supported
@@ -150,8 +150,8 @@ macro_rules! float {
                 float_weights(numbers, to)
             }
 
-            fn words(numbers: &[f32], to: &mut [u32]) -> f32 {
-                float_words(numbers, to)
+            fn words(numbers: &[f32], to: &mut [u32], stride: usize) -> f32 {
+                float_words(numbers, to, stride)
             }
 
             fn add(rows: usize, tile: Tile<'_, $weight>, sums: &mut [f32]) {
@@ -212,7 +212,11 @@ float! {
 }
 
 impl<K: Microkernel<Weight = f32>> ColumnKernel for K {
-    fn columns(numbers: &[f32], to: &mut [f32], _scales: &mut [f32]) {
-        to.copy_from_slice(numbers);
+    fn columns<'a>(
+        numbers: &'a [f32],
+        _to: &'a mut Vec<f32>,
+        scales: &'a mut Vec<f32>,
+    ) -> (&'a [f32], &'a [f32]) {
+        (numbers, scales)
     }
 }

@@ -25,8 +25,8 @@ impl Microkernel for PortableInt8 {
         (int8_weights(numbers, to).0, 0)
     }
 
-    fn words(numbers: &[f32], to: &mut [u32]) -> f32 {
-        int_pairs(numbers, MAX8, to)
+    fn words(numbers: &[f32], to: &mut [u32], stride: usize) -> f32 {
+        int_pairs(numbers, MAX8, to, stride)
     }
 
     fn add(rows: usize, tile: Tile<'_, i8>, sums: &mut [f32]) {
@@ -51,11 +51,11 @@ impl Microkernel for PortableInt13 {
     }
 
     fn weights(numbers: &[f32], to: &mut [i16]) -> (f32, i32) {
-        (int13_weights(numbers, to), 0)
+        int13_weights(numbers, to)
     }
 
-    fn words(numbers: &[f32], to: &mut [u32]) -> f32 {
-        int_pairs(numbers, MAX13, to)
+    fn words(numbers: &[f32], to: &mut [u32], stride: usize) -> f32 {
+        int_pairs(numbers, MAX13, to, stride)
     }
 
     fn add(rows: usize, tile: Tile<'_, i16>, sums: &mut [f32]) {
@@ -64,8 +64,13 @@ impl Microkernel for PortableInt13 {
 }
 
 impl ColumnKernel for PortableInt13 {
-    fn columns(numbers: &[f32], to: &mut [i16], scales: &mut [f32]) {
+    fn columns<'a>(
+        numbers: &'a [f32],
+        to: &'a mut Vec<i16>,
+        scales: &'a mut Vec<f32>,
+    ) -> (&'a [i16], &'a [f32]) {
         int13_columns::<16>(numbers, to, scales);
+        (to, scales)
     }
 }
 
@@ -103,46 +108,63 @@ pub fn int8_weights(numbers: &[f32], to: &mut [i8]) -> (f32, i32) {
     (scale, integers.into_iter().map(i32::from).sum())
 }
 
-/// 13-bit weights of a block, and their scale.
-pub fn int13_weights(numbers: &[f32], to: &mut [i16]) -> f32 {
+/// 13-bit weights of a block, and their scale. Their sum begins with zero.
+pub fn int13_weights(numbers: &[f32], to: &mut [i16]) -> (f32, i32) {
     let mut integers = [0; BLOCK];
     let scale = quantise(numbers, MAX13, &mut integers);
     to.copy_from_slice(&integers[..to.len()]);
+    (scale, 0)
+}
+
+/// The integers from `-max` to `max` of a block in pairs, each `stride` after the one before, and their scale.
+pub fn int_pairs(numbers: &[f32], max: f32, to: &mut [u32], stride: usize) -> f32 {
+    let mut integers = [0; BLOCK];
+    let scale = quantise(numbers, max, &mut integers);
+    let pairs = integers.as_chunks().0.iter().take(numbers.len().div_ceil(2));
+    for (to, [low, high]) in to.iter_mut().step_by(stride).zip(pairs) {
+        *to = u32::from(*low as u16) | u32::from(*high as u16) << 16;
+    }
     scale
 }
 
-/// The integers from `-max` to `max` of a block in pairs, and their scale.
-pub fn int_pairs(numbers: &[f32], max: f32, to: &mut [u32]) -> f32 {
+/// The 8-bit integers of a block, each `offset` more than it is, four to a word. A word is `stride` after the one before.
+/// Returns the scale.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub fn int_bytes(numbers: &[f32], to: &mut [u32], stride: usize, offset: i16) -> f32 {
     let mut integers = [0; BLOCK];
-    let scale = quantise(numbers, max, &mut integers);
-    for (to, [low, high]) in to.iter_mut().zip(integers.as_chunks().0) {
-        *to = u32::from(*low as u16) | u32::from(*high as u16) << 16;
+    let scale = quantise(numbers, MAX8, &mut integers);
+    let groups = integers.as_chunks::<4>().0.iter().take(numbers.len().div_ceil(4));
+    for (to, group) in to.iter_mut().step_by(stride).zip(groups) {
+        *to = u32::from_le_bytes(group.map(|integer| integer.wrapping_add(offset) as u8));
     }
     scale
 }
 
 /// [`ColumnKernel::columns`] for 13-bit integers.
 #[inline(always)]
-pub fn int13_columns<const N: usize>(numbers: &[f32], to: &mut [i16], scales: &mut [f32]) {
+pub fn int13_columns<const N: usize>(numbers: &[f32], to: &mut Vec<i16>, scales: &mut Vec<f32>) {
     let rows = numbers.as_chunks::<N>().0;
-    let mut highest = [0f32; N];
-    for row in rows {
-        for (highest, x) in highest.iter_mut().zip(row) {
-            let size = x.abs();
-            *highest = if size > *highest { size } else { *highest };
+    to.resize(rows.len().next_multiple_of(2) * N, 0);
+    scales.resize(rows.len().div_ceil(BLOCK) * N, 0.);
+    let blocks = to.chunks_mut(BLOCK * N).zip(scales.as_chunks_mut::<N>().0);
+    for (rows, (to, scales)) in rows.chunks(BLOCK).zip(blocks) {
+        let mut highest = [0f32; N];
+        for row in rows {
+            for (highest, x) in highest.iter_mut().zip(row) {
+                let size = x.abs();
+                *highest = if size > *highest { size } else { *highest };
+            }
         }
-    }
-    let inverse = highest.map(|highest| if highest > 1e-30 { MAX13 / highest } else { 0. });
-    for (scale, highest) in scales.iter_mut().zip(highest) {
-        *scale = if highest > 1e-30 { highest / MAX13 } else { 0. };
-    }
-    let zeros = [0f32; N];
-    for (to, pair) in to.chunks_exact_mut(2 * N).zip(rows.chunks(2)) {
-        let (low, high) = (&pair[0], pair.get(1).unwrap_or(&zeros));
-        for i in 0..N {
-            // As in `quantise`.
-            to[2 * i] = (low[i] * inverse[i] + 12_582_912.).to_bits() as i16;
-            to[2 * i + 1] = (high[i] * inverse[i] + 12_582_912.).to_bits() as i16;
+        let inverse = highest.map(|highest| if highest > 1e-30 { MAX13 / highest } else { 0. });
+        *scales = highest.map(|highest| if highest > 1e-30 { highest / MAX13 } else { 0. });
+        let zeros = [0f32; N];
+        for (to, pair) in to.chunks_exact_mut(2 * N).zip(rows.chunks(2)) {
+            let (low, high) = (&pair[0], pair.get(1).unwrap_or(&zeros));
+            for i in 0..N {
+                // As in `quantise`.
+                to[2 * i] = (low[i] * inverse[i] + 12_582_912.).to_bits() as i16;
+                to[2 * i + 1] = (high[i] * inverse[i] + 12_582_912.).to_bits() as i16;
+            }
         }
     }
 }

@@ -4,7 +4,7 @@
 pub const MAX_SUMS: usize = 12 * 32;
 
 /// The longest block of any micro-kernel.
-const MAX_BLOCK: usize = 256;
+const MAX_BLOCK: usize = 192;
 
 /// Rows of inputs and a panel of weights of the same inputs.
 #[derive(Clone, Copy)]
@@ -35,7 +35,8 @@ pub trait Microkernel: Send + Sync + 'static {
     const GROUP: usize;
     /// Inputs that share a scale; a multiple of the group.
     const BLOCK: usize;
-    /// Most inputs that go through a tile at a time, so that a panel stays in a core's caches; a multiple of the block.
+    /// Most inputs that go through a tile at a time, so that the rows of a tile stay in a core's first-level cache; a
+    /// multiple of the block.
     const DEPTH: usize;
     /// Whether the sums of a block begin with something other than zero.
     const HAS_FIRST: bool = false;
@@ -46,8 +47,8 @@ pub trait Microkernel: Send + Sync + 'static {
     /// The weights of at most one block, their scale, and what the block's sum begins with.
     fn weights(numbers: &[f32], to: &mut [Self::Weight]) -> (f32, i32);
 
-    /// The words of at most one block of a row, and its scale.
-    fn words(numbers: &[f32], to: &mut [u32]) -> f32;
+    /// Writes the words of at most one block of a row, each `stride` after the one before. Returns the scale.
+    fn words(numbers: &[f32], to: &mut [u32], stride: usize) -> f32;
 
     /// Adds the products of the tile to `sums`: `rows` rows of [`Microkernel::OUTPUTS`]. The processor must have the
     /// instructions.
@@ -56,9 +57,13 @@ pub trait Microkernel: Send + Sync + 'static {
 
 /// A micro-kernel whose weights may come in columns, as the probabilities of attention do.
 pub trait ColumnKernel: Microkernel {
-    /// The weights of at most one block: `numbers` holds one number of each output for every input. Fills `scales`, one
-    /// for each output.
-    fn columns(numbers: &[f32], to: &mut [Self::Weight], scales: &mut [f32]);
+    /// The weights and scales of a tile from `numbers`: one of each output for every input. They are written to `to` and
+    /// `scales`, unless the micro-kernel multiplies the numbers as they are.
+    fn columns<'a>(
+        numbers: &'a [f32],
+        to: &'a mut Vec<Self::Weight>,
+        scales: &'a mut Vec<f32>,
+    ) -> (&'a [Self::Weight], &'a [f32]);
 }
 
 /// Words of rows, and their scales, tile by tile.
@@ -77,14 +82,9 @@ pub fn pack_tile<'a, K: Microkernel>(
     scales: &mut [f32],
 ) {
     let (count, block_groups) = (rows.len(), K::BLOCK / K::GROUP);
-    let mut block = [0; MAX_BLOCK];
     for (row, x) in rows.enumerate() {
         for (b, numbers) in x.chunks(K::BLOCK).enumerate() {
-            scales[b * count + row] = K::words(numbers, &mut block[..block_groups]);
-            let to = words[b * block_groups * count..].chunks_exact_mut(count);
-            for (to, word) in to.zip(&block[..block_groups]) {
-                to[row] = *word;
-            }
+            scales[b * count + row] = K::words(numbers, &mut words[b * block_groups * count + row..], count);
         }
     }
 }

@@ -26,5 +26,5 @@ mod x86;
 
 pub use choose::{WithKernel, instructions, pack, with_best};
 pub use format::Numbers;
-pub use microkernel::{ColumnKernel, MAX_SUMS, Microkernel, Rows, Tile, pack_panel, pack_rows};
+pub use microkernel::{ColumnKernel, Microkernel, Rows, Tile, pack_panel, pack_rows};
 pub use packed::{Epilogue, PackedWeights};

@@ -12,9 +12,11 @@ use super::{
     microkernel::{MAX_SUMS, Microkernel, Rows, Tile, pack_panel, pack_tile},
 };
 
-/// Most rows of a task. What goes through a tile at a time, [`Microkernel::DEPTH`] inputs, of so many rows fits into a
-/// core's second-level cache (at most 384 KiB), and every panel is read once for all of them.
+/// Most rows of a task.
 const ROWS_PER_TASK: usize = 192;
+/// Most bytes of weights that a task multiplies at a time. They stay in a core's second-level cache and pass by every tile
+/// of rows, which stays in the first-level cache meanwhile. So what is stored lies side by side, too.
+const WEIGHTS_PER_TASK: usize = 256 << 10;
 /// Tasks for each thread, so that none waits long for the others at the end.
 const TASKS_PER_THREAD: usize = 4;
 
@@ -124,21 +126,21 @@ impl<K: Microkernel> Packed<K> {
         for depth in 0..depths {
             let (g0, g1) = (depth * depth_groups, groups.min((depth + 1) * depth_groups));
             let (b0, b1) = (depth * depth_blocks, blocks.min((depth + 1) * depth_blocks));
-            for panel in panels.0..panels.1 {
-                let weights = &self.weights[panel * padded * n..][g0 * K::GROUP * n..g1 * K::GROUP * n];
-                let scales = &self.scales[panel * blocks * n..][b0 * n..b1 * n];
-                let first = if self.first.is_empty() {
-                    &[][..]
-                } else {
-                    &self.first[panel * blocks * n..][b0 * n..b1 * n]
-                };
-                let outputs = n.min(self.outputs - panel * n);
-                for row in (rows.0..rows.1).step_by(K::ROWS) {
-                    let count = K::ROWS.min(rows.1 - row);
-                    let x = &all.words[row * groups..][g0 * count..g1 * count];
-                    let x_scales = &all.scales[row * blocks..][b0 * count..b1 * count];
-                    let sums = &mut sums;
-                    for (i, sums) in sums.chunks_exact_mut(n).take(count).enumerate() {
+            for row in (rows.0..rows.1).step_by(K::ROWS) {
+                let count = K::ROWS.min(rows.1 - row);
+                let x = &all.words[row * groups..][g0 * count..g1 * count];
+                let x_scales = &all.scales[row * blocks..][b0 * count..b1 * count];
+                let sums = &mut sums[..count * n];
+                for panel in panels.0..panels.1 {
+                    let weights = &self.weights[panel * padded * n..][g0 * K::GROUP * n..g1 * K::GROUP * n];
+                    let scales = &self.scales[panel * blocks * n..][b0 * n..b1 * n];
+                    let first = if self.first.is_empty() {
+                        &[][..]
+                    } else {
+                        &self.first[panel * blocks * n..][b0 * n..b1 * n]
+                    };
+                    let outputs = n.min(self.outputs - panel * n);
+                    for (i, sums) in sums.chunks_exact_mut(n).enumerate() {
                         match epilogue.bias {
                             // SAFETY: this task alone reads and writes these rows and outputs.
                             _ if depth > 0 => unsafe { out.load(row + i, panel * n, &mut sums[..outputs]) },
@@ -148,9 +150,9 @@ impl<K: Microkernel> Packed<K> {
                     }
                     K::add(count, Tile { x, x_scales, weights, scales, first }, sums);
                     if epilogue.gelu && depth + 1 == depths {
-                        gelu_all(&mut sums[..count * n]);
+                        gelu_all(sums);
                     }
-                    for (i, sums) in sums.chunks_exact(n).take(count).enumerate() {
+                    for (i, sums) in sums.chunks_exact(n).enumerate() {
                         // SAFETY: as above.
                         unsafe { out.store(row + i, panel * n, &sums[..outputs]) };
                     }
@@ -175,7 +177,7 @@ impl<K: Microkernel> PackedWeights for Packed<K> {
 
     fn product(&self, x: &[f32], epilogue: Epilogue<'_>) -> Vec<f32> {
         let rows = x.len() / self.inputs;
-        let mut product = vec![0.; rows * self.outputs];
+        let mut product = Vec::with_capacity(rows * self.outputs);
         let unpoisoned = PoisonError::into_inner;
         let mut packed = ROWS.lock().unwrap_or_else(unpoisoned).pop().unwrap_or_default();
         self.pack(x, &mut packed);
@@ -184,13 +186,16 @@ impl<K: Microkernel> PackedWeights for Packed<K> {
         let row_tasks = rows.div_ceil(ROWS_PER_TASK).max(1);
         let rows_each = rows.div_ceil(row_tasks).next_multiple_of(K::ROWS);
         let panel_tasks = (TASKS_PER_THREAD * rayon::current_num_threads()).div_ceil(row_tasks);
-        let panels_each = panels.div_ceil(panel_tasks).max(1);
+        let panel_bytes = size_of::<K::Weight>() * K::OUTPUTS * K::DEPTH.min(self.inputs.max(1));
+        let panels_each = panels.div_ceil(panel_tasks).min(WEIGHTS_PER_TASK / panel_bytes).max(1);
         (0..row_tasks * panels.div_ceil(panels_each)).into_par_iter().for_each(|task| {
             let (row, panel) = (task % row_tasks * rows_each, task / row_tasks * panels_each);
             let rows = (row.min(rows), rows.min(row + rows_each));
             self.task(&packed, rows, (panel, panels.min(panel + panels_each)), epilogue, &out);
         });
         ROWS.lock().unwrap_or_else(unpoisoned).push(packed);
+        // SAFETY: the tasks have stored every number.
+        unsafe { product.set_len(rows * self.outputs) };
         product
     }
 }

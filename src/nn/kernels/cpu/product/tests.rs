@@ -8,8 +8,8 @@ use super::aarch64::{DotInt8, NeonBf16, NeonF32};
 use super::format::MAX16;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{
-    Avx2Bf16, Avx2F32, Avx2Int8, Avx2Int13, Avx512Bf16, Avx512F32, Avx512VnniInt8, AvxVnniInt8, offset_bytes,
-    weights_for_offset,
+    Avx2Bf16, Avx2F32, Avx2Int8, Avx2Int13, Avx512Bf16, Avx512F32, Avx512VnniInt8, Avx512VnniInt13,
+    AvxVnniInt8, AvxVnniInt13, offset_bytes, weights_for_offset,
 };
 use super::{
     float::{PortableBf16, PortableF32},
@@ -74,8 +74,8 @@ impl Microkernel for OffsetInt8 {
         weights_for_offset(numbers, to)
     }
 
-    fn words(numbers: &[f32], to: &mut [u32]) -> f32 {
-        offset_bytes(numbers, to)
+    fn words(numbers: &[f32], to: &mut [u32], stride: usize) -> f32 {
+        offset_bytes(numbers, to, stride)
     }
 
     fn add(rows: usize, tile: Tile<'_, i8>, sums: &mut [f32]) {
@@ -171,6 +171,8 @@ fn assert_all(matrices: &Matrices) {
         assert_integers::<OffsetInt8>(matrices, MAX8, MAX8);
         assert_integers::<Avx2Int8>(matrices, MAX16, MAX8);
         assert_integers::<Avx2Int13>(matrices, MAX13, MAX13);
+        assert_integers::<AvxVnniInt13>(matrices, MAX13, MAX13);
+        assert_integers::<Avx512VnniInt13>(matrices, MAX13, MAX13);
         assert_integers::<AvxVnniInt8>(matrices, MAX8, MAX8);
         assert_integers::<Avx512VnniInt8>(matrices, MAX8, MAX8);
         assert_floats::<Avx2F32>(matrices);
@@ -271,6 +273,8 @@ fn what_is_not_finite_makes_its_own_outputs_and_rows_not_finite() {
         assert_spreads::<Avx2F32>();
         assert_spreads::<AvxVnniInt8>();
         assert_spreads::<Avx512VnniInt8>();
+        assert_spreads::<AvxVnniInt13>();
+        assert_spreads::<Avx512VnniInt13>();
         assert_spreads::<Avx512F32>();
     }
     #[cfg(target_arch = "aarch64")]
@@ -287,14 +291,15 @@ fn weights_may_come_in_columns() {
         if !K::is_supported() {
             return;
         }
-        let (inputs, n) = (BLOCK - 1, K::OUTPUTS);
-        let matrices = Matrices::new((inputs, n, 3), 5, [1.; 4]);
+        let (inputs, n) = (3 * BLOCK - 1, K::OUTPUTS);
+        let matrices = Matrices::new((inputs, n, 3), 5, [1., 10., 0., 1e-3]);
         let columns: Vec<f32> = (0..inputs * n).map(|i| matrices.weights[i % n * inputs + i / n]).collect();
-        let packed = || vec![K::Weight::default(); inputs.next_multiple_of(K::GROUP) * n];
-        let (mut by_row, mut by_column) = (packed(), packed());
-        let (mut row_scales, mut scales, mut first) = (vec![1.; n], vec![1.; n], vec![0; n]);
+        let mut by_row = vec![K::Weight::default(); inputs.next_multiple_of(K::GROUP) * n];
+        let blocks = inputs.div_ceil(K::BLOCK);
+        let (mut row_scales, mut first) = (vec![0.; blocks * n], vec![0; blocks * n]);
         pack_panel::<K>(matrices.weights.chunks(inputs), &mut by_row, &mut row_scales, &mut first);
-        K::columns(&columns, &mut by_column, &mut scales);
+        let (mut weights, mut scales) = (Vec::new(), Vec::new());
+        let (by_column, scales) = K::columns(&columns, &mut weights, &mut scales);
         let x: Vec<&[f32]> = matrices.x.chunks(inputs).collect();
         let x = pack_rows::<K>(&x, inputs);
         let sums = |weights: &[K::Weight], scales: &[f32]| {
@@ -303,13 +308,15 @@ fn weights_may_come_in_columns() {
             K::add(3, tile, &mut sums);
             sums
         };
-        assert_eq!(sums(&by_row, &row_scales), sums(&by_column, &scales), "{}", K::NAME);
+        assert_eq!(sums(&by_row, &row_scales), sums(by_column, scales), "{}", K::NAME);
     }
     assert_same::<PortableInt13>();
     assert_same::<PortableF32>();
     #[cfg(target_arch = "x86_64")]
     {
         assert_same::<Avx2Int13>();
+        assert_same::<AvxVnniInt13>();
+        assert_same::<Avx512VnniInt13>();
         assert_same::<Avx2F32>();
         assert_same::<Avx512F32>();
     }

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::{
     error::{Result, WeightsError},
+    kernels::cpu::product::RowCount,
     layers::{Linear, Norm},
     sequence::KvCache,
     weights::{TensorShape, Weights},
@@ -120,7 +121,7 @@ impl Decoder {
     ) -> Result<Self, WeightsError> {
         let prefix = names.prefix;
         // The largest tensor first, so that the memory that packing it takes is free again for the others.
-        let head = Linear::load(weights, names.head, false)?;
+        let head = Linear::load(weights, names.head, false, RowCount::Any)?;
         let embeddings = weights.tensor(&format!("{prefix}.embed_tokens.weight"))?;
         Ok(Self {
             rotary: rotary_table(config, &embeddings).map_err(|e| weights.unusable("rotary embedding", e))?,
@@ -177,7 +178,7 @@ impl Decoder {
 
 impl DecoderLayer {
     fn load(weights: &Weights, name: &str, config: &DecoderConfig) -> Result<Self, WeightsError> {
-        let linear = |names: &[&str]| Linear::fused(weights, names, false);
+        let linear = |names: &[&str]| Linear::fused(weights, names, false, RowCount::Any);
         let part = |part: &str| format!("{name}.{part}");
         let [q, k, v] = ["q", "k", "v"].map(|p| part(&format!("self_attn.{p}_proj")));
         let [gate, up] = ["gate", "up"].map(|p| part(&format!("mlp.{p}_proj")));

@@ -7,7 +7,7 @@ use super::{
     error::{Result, WeightsError},
     kernels::cpu::{
         linear::packed,
-        product::{Numbers, PackedWeights},
+        product::{Numbers, PackedWeights, RowCount},
     },
     weights::Weights,
 };
@@ -34,20 +34,25 @@ impl Linear {
         Self { weight: LinearWeight::Plain(weight), bias }
     }
 
-    /// Reads `{name}.weight` and, if `bias`, `{name}.bias`.
+    /// Reads `{name}.weight` and, if `bias`, `{name}.bias`. Its inputs will have so many rows.
     ///
     /// # Errors
     /// When a tensor cannot be read.
-    pub fn load(weights: &Weights, name: &str, bias: bool) -> Result<Self, WeightsError> {
-        Self::fused(weights, &[name], bias)
+    pub fn load(weights: &Weights, name: &str, bias: bool, rows: RowCount) -> Result<Self, WeightsError> {
+        Self::fused(weights, &[name], bias, rows)
     }
 
     /// Reads several layers with the same input as one layer. Its output is theirs side by side. Its weights are packed
-    /// as `weights` says.
+    /// as `weights` says, for inputs of so many rows.
     ///
     /// # Errors
     /// When a tensor cannot be read.
-    pub fn fused(weights: &Weights, names: &[&str], bias: bool) -> Result<Self, WeightsError> {
+    pub fn fused(
+        weights: &Weights,
+        names: &[&str],
+        bias: bool,
+        rows: RowCount,
+    ) -> Result<Self, WeightsError> {
         let read = |part: &str| {
             names.iter().map(|name| weights.tensor(&format!("{name}.{part}"))).collect::<Result<Vec<_>, _>>()
         };
@@ -57,9 +62,9 @@ impl Linear {
         };
         let parts = read("weight")?;
         let weight = match weights.packing() {
-            Some(numbers) => {
-                LinearWeight::Packed(packed(&parts, numbers).map_err(|e| weights.unusable(names[0], e))?)
-            }
+            Some(numbers) => LinearWeight::Packed(
+                packed(&parts, numbers, rows).map_err(|e| weights.unusable(names[0], e))?,
+            ),
             None => LinearWeight::Plain(side_by_side(&parts)?),
         };
         Ok(Self { weight, bias: if bias { Some(side_by_side(&read("bias")?)?) } else { None } })
@@ -71,7 +76,10 @@ impl Linear {
     /// When the tensor is not contiguous f32 on the CPU and is to be packed.
     pub fn exact(weights: &Weights, weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         match weights.packing() {
-            Some(_) => Ok(Self { weight: LinearWeight::Packed(packed(&[weight], Numbers::Exact)?), bias }),
+            Some(_) => Ok(Self {
+                weight: LinearWeight::Packed(packed(&[weight], Numbers::Exact, RowCount::Any)?),
+                bias,
+            }),
             None => Ok(Self::new(weight, bias)),
         }
     }

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use super::layout::CONNECTOR;
 use crate::nn::{
     error::{Result, WeightsError},
-    kernels::Kernels,
+    kernels::{Kernels, cpu::product::RowCount},
     layers::Linear,
     weights::Weights,
 };
@@ -23,7 +23,7 @@ impl Connector {
     /// # Errors
     /// When a tensor cannot be read.
     pub fn load(weights: &Weights, scale: usize) -> Result<Self, WeightsError> {
-        let projection = Linear::load(weights, CONNECTOR, false)?;
+        let projection = Linear::load(weights, CONNECTOR, false, RowCount::Many)?;
         Ok(Self { scale, projection })
     }
 

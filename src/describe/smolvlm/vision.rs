@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::{config::VisionConfig, layout::VISION, preprocess::normalise};
 use crate::nn::{
     error::{Result, WeightsError},
-    kernels::{Kernels, PatchSize},
+    kernels::{Kernels, PatchSize, cpu::product::RowCount},
     layers::{Linear, Norm, PixelLut},
     observer::{ActivationObserver, ActivationPoint},
     weights::Weights,
@@ -99,11 +99,11 @@ impl Layer {
         let [q, k, v] = ["q", "k", "v"].map(|p| part(&format!("self_attn.{p}_proj")));
         Ok(Self {
             norm1: Norm::layer(weights, &part("layer_norm1"), config.layer_norm_eps)?,
-            qkv: Linear::fused(weights, &[&q, &k, &v], true)?,
-            out: Linear::load(weights, &part("self_attn.out_proj"), true)?,
+            qkv: Linear::fused(weights, &[&q, &k, &v], true, RowCount::Many)?,
+            out: Linear::load(weights, &part("self_attn.out_proj"), true, RowCount::Many)?,
             norm2: Norm::layer(weights, &part("layer_norm2"), config.layer_norm_eps)?,
-            fc1: Linear::load(weights, &part("mlp.fc1"), true)?,
-            fc2: Linear::load(weights, &part("mlp.fc2"), true)?,
+            fc1: Linear::load(weights, &part("mlp.fc1"), true, RowCount::Many)?,
+            fc2: Linear::load(weights, &part("mlp.fc2"), true, RowCount::Many)?,
             heads: config.num_attention_heads,
         })
     }

@@ -5,14 +5,14 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor};
 use super::{
     super::super::error::Result,
     gemm::{contiguous_f32, with_contiguous_f32},
-    product::{Epilogue, Numbers, PackedWeights, pack},
+    product::{Epilogue, Numbers, PackedWeights, RowCount, pack},
 };
 
 /// Packs weights, `(outputs, inputs)` each, as the outputs of one layer, side by side.
 ///
 /// # Errors
 /// When they have different numbers of inputs, or are not contiguous f32 on the CPU.
-pub fn packed(parts: &[Tensor], numbers: Numbers) -> Result<Box<dyn PackedWeights>> {
+pub fn packed(parts: &[Tensor], numbers: Numbers, rows: RowCount) -> Result<Box<dyn PackedWeights>> {
     let inputs = parts.first().map_or(Ok(0), |part| part.dim(1))?;
     for part in parts {
         if part.dims2()?.1 != inputs {
@@ -24,7 +24,7 @@ pub fn packed(parts: &[Tensor], numbers: Numbers) -> Result<Box<dyn PackedWeight
         candle_core::Storage::Cpu(storage) => contiguous_f32(storage, layout),
         _ => candle_core::bail!("not on the CPU"),
     });
-    Ok(pack(&slices.collect::<Result<Vec<_>>>()?, inputs, numbers))
+    Ok(pack(&slices.collect::<Result<Vec<_>>>()?, inputs, numbers, rows))
 }
 
 /// `x W^T`, or `x W^T + b`, and then perhaps GELU: `x` is `(rows, inputs)`, contiguous. The result is `(rows, outputs)`.

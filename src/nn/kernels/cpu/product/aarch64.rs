@@ -80,8 +80,8 @@ impl Microkernel for DotInt8 {
         (int8_weights(numbers, to).0, 0)
     }
 
-    fn words(numbers: &[f32], to: &mut [u32], stride: usize) -> f32 {
-        int_bytes(numbers, to, stride, 0)
+    fn words(numbers: &[f32], block: &mut [u32], row: usize, rows: usize) -> f32 {
+        int_bytes(numbers, &mut block[row..], rows, 0)
     }
 
     fn add(rows: usize, tile: Tile<'_, i8>, sums: &mut [f32]) {

@@ -5,13 +5,15 @@ use std::sync::LazyLock;
 #[cfg(target_arch = "aarch64")]
 use super::aarch64::{DotInt8, NeonBf16, NeonF32};
 #[cfg(target_arch = "x86_64")]
+use super::amx::{AmxBf16, AmxBf16Weights, AmxF32, AmxInt8};
+#[cfg(target_arch = "x86_64")]
 use super::x86::{
     Avx2Bf16, Avx2F32, Avx2Int8, Avx2Int13, Avx512Bf16, Avx512F32, Avx512VnniInt8, Avx512VnniInt13,
     AvxVnniInt8, AvxVnniInt13,
 };
 use super::{
     float::{PortableBf16, PortableF32},
-    format::{Numbers, is_bf16},
+    format::{Numbers, RowCount, is_bf16},
     integer::{PortableInt8, PortableInt13},
     microkernel::{ColumnKernel, Microkernel},
     packed::{Packed, PackedWeights},
@@ -46,7 +48,7 @@ macro_rules! first_supported {
 macro_rules! best_int8 {
     ($K:ident => $expression:expr) => {{
         #[cfg(target_arch = "x86_64")]
-        let value = first_supported!($K: Avx512VnniInt8 AvxVnniInt8 Avx2Int8; PortableInt8 => $expression);
+        let value = first_supported!($K: AmxInt8 Avx512VnniInt8 AvxVnniInt8 Avx2Int8; PortableInt8 => $expression);
         #[cfg(target_arch = "aarch64")]
         let value = first_supported!($K: DotInt8; PortableInt8 => $expression);
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -72,7 +74,7 @@ macro_rules! best_f32 {
 macro_rules! best_bf16 {
     ($K:ident => $expression:expr) => {{
         #[cfg(target_arch = "x86_64")]
-        let value = first_supported!($K: Avx512Bf16 Avx2Bf16; PortableBf16 => $expression);
+        let value = first_supported!($K: AmxBf16Weights Avx512Bf16 Avx2Bf16; PortableBf16 => $expression);
         #[cfg(target_arch = "aarch64")]
         let value = first_supported!($K: NeonBf16; PortableBf16 => $expression);
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -81,13 +83,25 @@ macro_rules! best_bf16 {
     }};
 }
 
-/// The same for attention with integers. They have 13 bits: rounding to them costs less than bf16 would.
-macro_rules! best_int13 {
+/// The same for attention under 8-bit weights: with bf16 where AMX multiplies it, else with integers. They have 13 bits:
+/// rounding to them costs less than bf16 would.
+macro_rules! best_attention {
     ($K:ident => $expression:expr) => {{
         #[cfg(target_arch = "x86_64")]
-        let value = first_supported!($K: Avx512VnniInt13 AvxVnniInt13 Avx2Int13; PortableInt13 => $expression);
+        let value = first_supported!($K: AmxBf16 Avx512VnniInt13 AvxVnniInt13 Avx2Int13; PortableInt13 => $expression);
         #[cfg(not(target_arch = "x86_64"))]
         let value = first_supported!($K:; PortableInt13 => $expression);
+        value
+    }};
+}
+
+/// The best micro-kernel for attention with f32.
+macro_rules! best_f32_attention {
+    ($K:ident => $expression:expr) => {{
+        #[cfg(target_arch = "x86_64")]
+        let value = first_supported!($K: AmxF32 Avx512F32 Avx2F32; PortableF32 => $expression);
+        #[cfg(not(target_arch = "x86_64"))]
+        let value = best_f32!($K => $expression);
         value
     }};
 }
@@ -97,9 +111,14 @@ fn boxed<K: Microkernel>(parts: &[&[f32]], inputs: usize) -> Box<dyn PackedWeigh
 }
 
 /// Packs weights, `(outputs, inputs)` each, as the outputs of one matrix, side by side, for the best micro-kernel.
-pub fn pack(parts: &[&[f32]], inputs: usize, numbers: Numbers) -> Box<dyn PackedWeights> {
+///
+/// Weights whose products always have many rows are held in bf16 in place of 8 bits where there is AMX: it multiplies that
+/// as fast as 8-bit by 16-bit integers, needs no scales, and rounds less.
+pub fn pack(parts: &[&[f32]], inputs: usize, numbers: Numbers, rows: RowCount) -> Box<dyn PackedWeights> {
     let narrow = || parts.iter().all(|part| part.iter().all(|number| is_bf16(*number)));
     match numbers {
+        #[cfg(target_arch = "x86_64")]
+        Numbers::Int8 if rows == RowCount::Many && may_run::<AmxBf16>() => boxed::<AmxBf16>(parts, inputs),
         Numbers::Int8 => best_int8!(K => boxed::<K>(parts, inputs)),
         Numbers::Exact if narrow() => best_bf16!(K => boxed::<K>(parts, inputs)),
         Numbers::Exact => best_f32!(K => boxed::<K>(parts, inputs)),
@@ -110,7 +129,7 @@ pub fn pack(parts: &[&[f32]], inputs: usize, numbers: Numbers) -> Box<dyn Packed
 pub fn instructions(numbers: Numbers) -> &'static str {
     match numbers {
         Numbers::Int8 => best_int8!(K => K::NAME),
-        Numbers::Exact => best_f32!(K => K::NAME),
+        Numbers::Exact => best_bf16!(K => K::NAME),
     }
 }
 
@@ -123,7 +142,7 @@ pub trait WithKernel {
 /// Does `work` with the best micro-kernel for attention.
 pub fn with_best(numbers: Numbers, work: impl WithKernel) {
     match numbers {
-        Numbers::Int8 => best_int13!(K => work.run::<K>()),
-        Numbers::Exact => best_f32!(K => work.run::<K>()),
+        Numbers::Int8 => best_attention!(K => work.run::<K>()),
+        Numbers::Exact => best_f32_attention!(K => work.run::<K>()),
     }
 }

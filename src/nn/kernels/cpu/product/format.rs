@@ -2,7 +2,7 @@
 //!
 //! Integers have a scale for each [`BLOCK`] of neighbouring inputs, of every output and of every row: an outlier makes
 //! only its own block coarser. Weights are rounded to 8 bits when a model is loaded; inputs before each product ("dynamic
-//! quantisation"): to 16 bits with AVX2, where bytes would be no faster, else to 8.
+//! quantisation"): to 16 bits with AVX2 and AMX, where bytes would be no faster or hardly, else to 8.
 
 use super::super::simd::{LANES, multiversion};
 
@@ -23,6 +23,15 @@ pub enum Numbers {
     Exact,
     /// In 8-bit integers with a scale for each block. Inputs are rounded, too.
     Int8,
+}
+
+/// How many rows products of some weights have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowCount {
+    /// A single one, too, as a decode step: then reading the weights is what takes time.
+    Any,
+    /// Always many, as the patches of a picture.
+    Many,
 }
 
 /// Whether bf16 holds this number exactly.

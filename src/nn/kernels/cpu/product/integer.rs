@@ -25,8 +25,8 @@ impl Microkernel for PortableInt8 {
         (int8_weights(numbers, to).0, 0)
     }
 
-    fn words(numbers: &[f32], to: &mut [u32], stride: usize) -> f32 {
-        int_pairs(numbers, MAX8, to, stride)
+    fn words(numbers: &[f32], block: &mut [u32], row: usize, rows: usize) -> f32 {
+        int_pairs(numbers, MAX8, &mut block[row..], rows)
     }
 
     fn add(rows: usize, tile: Tile<'_, i8>, sums: &mut [f32]) {
@@ -54,8 +54,8 @@ impl Microkernel for PortableInt13 {
         int13_weights(numbers, to)
     }
 
-    fn words(numbers: &[f32], to: &mut [u32], stride: usize) -> f32 {
-        int_pairs(numbers, MAX13, to, stride)
+    fn words(numbers: &[f32], block: &mut [u32], row: usize, rows: usize) -> f32 {
+        int_pairs(numbers, MAX13, &mut block[row..], rows)
     }
 
     fn add(rows: usize, tile: Tile<'_, i16>, sums: &mut [f32]) {
@@ -136,6 +136,18 @@ pub fn int_bytes(numbers: &[f32], to: &mut [u32], stride: usize, offset: i16) ->
     let groups = integers.as_chunks::<4>().0.iter().take(numbers.len().div_ceil(4));
     for (to, group) in to.iter_mut().step_by(stride).zip(groups) {
         *to = u32::from_le_bytes(group.map(|integer| integer.wrapping_add(offset) as u8));
+    }
+    scale
+}
+
+/// The 16-bit integers of a block: their high bytes, signed, and their low bytes, unsigned. Returns the scale.
+#[cfg(target_arch = "x86_64")]
+pub fn int_halves(numbers: &[f32], max: f32, high: &mut [u32], low: &mut [u32]) -> f32 {
+    let mut integers = [0; BLOCK];
+    let scale = quantise(numbers, max, &mut integers);
+    for ((integers, high), low) in integers.as_chunks::<4>().0.iter().zip(high).zip(low) {
+        *high = u32::from_le_bytes(integers.map(|integer| (integer >> 8) as u8));
+        *low = u32::from_le_bytes(integers.map(|integer| integer as u8));
     }
     scale
 }

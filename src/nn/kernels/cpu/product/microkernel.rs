@@ -1,7 +1,7 @@
 //! What a processor multiplies at a time.
 
 /// The most sums of any micro-kernel's tile.
-pub const MAX_SUMS: usize = 12 * 32;
+pub const MAX_SUMS: usize = 32 * 32;
 
 /// The longest block of any micro-kernel.
 const MAX_BLOCK: usize = 192;
@@ -31,8 +31,12 @@ pub trait Microkernel: Send + Sync + 'static {
     const ROWS: usize;
     /// Outputs of a panel.
     const OUTPUTS: usize;
-    /// Inputs that share a word of `x`, and that an instruction multiplies and adds.
+    /// Inputs that share words of `x`, and that an instruction multiplies and adds.
     const GROUP: usize;
+    /// Words that a group of inputs takes in `x`.
+    const WORDS: usize = 1;
+    /// Inputs are padded with zeros to a multiple of this, which is one of the group.
+    const PADDING: usize = Self::GROUP;
     /// Inputs that share a scale; a multiple of the group.
     const BLOCK: usize;
     /// Most inputs that go through a tile at a time, so that the rows of a tile stay in a core's first-level cache; a
@@ -47,12 +51,31 @@ pub trait Microkernel: Send + Sync + 'static {
     /// The weights of at most one block, their scale, and what the block's sum begins with.
     fn weights(numbers: &[f32], to: &mut [Self::Weight]) -> (f32, i32);
 
-    /// Writes the words of at most one block of a row, each `stride` after the one before. Returns the scale.
-    fn words(numbers: &[f32], to: &mut [u32], stride: usize) -> f32;
+    /// Puts the weights of a whole block where an output has them in the block of a panel.
+    fn place(weights: &[Self::Weight], output: usize, block: &mut [Self::Weight]) {
+        let groups = block.chunks_exact_mut(Self::GROUP * Self::OUTPUTS);
+        for (to, from) in groups.zip(weights.chunks_exact(Self::GROUP)) {
+            to[output * Self::GROUP..][..Self::GROUP].copy_from_slice(from);
+        }
+    }
+
+    /// Writes the words of at most one block of a row where the block of a tile, of so many rows, has them. Returns the
+    /// scale.
+    fn words(numbers: &[f32], block: &mut [u32], row: usize, rows: usize) -> f32;
 
     /// Adds the products of the tile to `sums`: `rows` rows of [`Microkernel::OUTPUTS`]. The processor must have the
     /// instructions.
     fn add(rows: usize, tile: Tile<'_, Self::Weight>, sums: &mut [f32]);
+
+    /// `inputs`, padded with zeros.
+    fn padded(inputs: usize) -> usize {
+        inputs.next_multiple_of(Self::PADDING)
+    }
+
+    /// Words that so many inputs of a row take.
+    fn row_words(inputs: usize) -> usize {
+        Self::padded(inputs) / Self::GROUP * Self::WORDS
+    }
 }
 
 /// A micro-kernel whose weights may come in columns, as the probabilities of attention do.
@@ -81,20 +104,21 @@ pub fn pack_tile<'a, K: Microkernel>(
     words: &mut [u32],
     scales: &mut [f32],
 ) {
-    let (count, block_groups) = (rows.len(), K::BLOCK / K::GROUP);
+    let (count, block_words) = (rows.len(), K::row_words(K::BLOCK));
     for (row, x) in rows.enumerate() {
         for (b, numbers) in x.chunks(K::BLOCK).enumerate() {
-            scales[b * count + row] = K::words(numbers, &mut words[b * block_groups * count + row..], count);
+            scales[b * count + row] = K::words(numbers, &mut words[b * block_words * count..], row, count);
         }
     }
 }
 
 /// Packs rows of `inputs` numbers each.
 pub fn pack_rows<K: Microkernel>(rows: &[&[f32]], inputs: usize) -> Rows {
-    let (groups, blocks) = (inputs.div_ceil(K::GROUP), inputs.div_ceil(K::BLOCK));
-    let mut packed = Rows { words: vec![0; rows.len() * groups], scales: vec![0.; rows.len() * blocks] };
+    let (row_words, blocks) = (K::row_words(inputs), inputs.div_ceil(K::BLOCK));
+    let mut packed = Rows { words: vec![0; rows.len() * row_words], scales: vec![0.; rows.len() * blocks] };
     if inputs > 0 {
-        let tiles = packed.words.chunks_mut(K::ROWS * groups).zip(packed.scales.chunks_mut(K::ROWS * blocks));
+        let tiles =
+            packed.words.chunks_mut(K::ROWS * row_words).zip(packed.scales.chunks_mut(K::ROWS * blocks));
         for ((words, scales), rows) in tiles.zip(rows.chunks(K::ROWS)) {
             pack_tile::<K>(rows.iter().copied(), words, scales);
         }
@@ -115,10 +139,7 @@ pub fn pack_panel<'a, K: Microkernel>(
         for (b, numbers) in row.chunks(K::BLOCK).enumerate() {
             block.fill(K::Weight::default());
             (scales[b * n + output], first[b * n + output]) = K::weights(numbers, &mut block[..K::BLOCK]);
-            let groups = weights[b * K::BLOCK * n..].chunks_exact_mut(K::GROUP * n);
-            for (to, from) in groups.zip(block[..K::BLOCK].chunks_exact(K::GROUP)) {
-                to[output * K::GROUP..][..K::GROUP].copy_from_slice(from);
-            }
+            K::place(&block[..K::BLOCK], output, &mut weights[b * K::BLOCK * n..]);
         }
     }
 }

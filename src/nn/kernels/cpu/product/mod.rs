@@ -7,12 +7,14 @@
 //! |---|---|
 //! | `microkernel.rs` | the trait: what a processor multiplies at a time |
 //! | `format.rs` | the numbers of weights and inputs: f32, bf16, 8-bit integers with scales |
-//! | `integer.rs`, `float.rs`, `x86.rs`, `aarch64.rs` | micro-kernels |
+//! | `integer.rs`, `float.rs`, `x86.rs`, `amx/`, `aarch64.rs` | micro-kernels |
 //! | `packed.rs` | weights packed for a micro-kernel, and the product |
 //! | `choose.rs` | the best micro-kernel of this processor |
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod choose;
 mod float;
 mod format;
@@ -25,6 +27,6 @@ mod tests;
 mod x86;
 
 pub use choose::{WithKernel, instructions, pack, with_best};
-pub use format::Numbers;
+pub use format::{Numbers, RowCount};
 pub use microkernel::{ColumnKernel, Microkernel, Rows, Tile, pack_panel, pack_rows};
 pub use packed::{Epilogue, PackedWeights};

@@ -65,7 +65,7 @@ impl<K: Microkernel> Packed<K> {
         let rows: Vec<&[f32]> = parts.iter().flat_map(|part| part.chunks_exact(inputs)).collect();
         let (panels, n) = (rows.len().div_ceil(K::OUTPUTS), K::OUTPUTS);
         let mut packed = Self {
-            weights: vec![K::Weight::default(); panels * Self::padded(inputs) * n],
+            weights: vec![K::Weight::default(); panels * K::padded(inputs) * n],
             scales: vec![0.; panels * Self::blocks(inputs) * n],
             first: vec![0; panels * Self::blocks(inputs) * n],
             inputs,
@@ -74,7 +74,7 @@ impl<K: Microkernel> Packed<K> {
         };
         packed
             .weights
-            .par_chunks_mut(Self::padded(inputs) * n)
+            .par_chunks_mut(K::padded(inputs) * n)
             .zip(packed.scales.par_chunks_mut(Self::blocks(inputs) * n))
             .zip(packed.first.par_chunks_mut(Self::blocks(inputs) * n))
             .zip(rows.par_chunks(n))
@@ -87,23 +87,18 @@ impl<K: Microkernel> Packed<K> {
         packed
     }
 
-    /// Inputs, padded to whole groups.
-    fn padded(inputs: usize) -> usize {
-        inputs.next_multiple_of(K::GROUP)
-    }
-
     fn blocks(inputs: usize) -> usize {
         inputs.div_ceil(K::BLOCK)
     }
 
-    /// Packs rows. Tiles follow one another; each holds, for every group of inputs, a word of each of its rows.
+    /// Packs rows. Tiles follow one another.
     fn pack(&self, x: &[f32], to: &mut Rows) {
-        let (groups, blocks) = (Self::padded(self.inputs) / K::GROUP, Self::blocks(self.inputs));
+        let (row_words, blocks) = (K::row_words(self.inputs), Self::blocks(self.inputs));
         let rows = x.len() / self.inputs;
-        to.words.resize(rows * groups, 0);
+        to.words.resize(rows * row_words, 0);
         to.scales.resize(rows * blocks, 0.);
         to.words
-            .par_chunks_mut(K::ROWS * groups)
+            .par_chunks_mut(K::ROWS * row_words)
             .zip(to.scales.par_chunks_mut(K::ROWS * blocks))
             .zip(x.par_chunks(K::ROWS * self.inputs))
             .for_each(|((words, scales), x)| pack_tile::<K>(x.chunks_exact(self.inputs), words, scales));
@@ -118,21 +113,20 @@ impl<K: Microkernel> Packed<K> {
         epilogue: Epilogue<'_>,
         out: &Out,
     ) {
-        let (padded, blocks, n) = (Self::padded(self.inputs), Self::blocks(self.inputs), K::OUTPUTS);
-        let (groups, depth_groups, depth_blocks) =
-            (padded / K::GROUP, K::DEPTH / K::GROUP, K::DEPTH / K::BLOCK);
-        let depths = groups.div_ceil(depth_groups);
+        let (padded, blocks, n) = (K::padded(self.inputs), Self::blocks(self.inputs), K::OUTPUTS);
+        let (row_words, depth_blocks) = (K::row_words(self.inputs), K::DEPTH / K::BLOCK);
+        let depths = padded.div_ceil(K::DEPTH);
         let mut sums = [0.; MAX_SUMS];
         for depth in 0..depths {
-            let (g0, g1) = (depth * depth_groups, groups.min((depth + 1) * depth_groups));
+            let (i0, i1) = (depth * K::DEPTH, padded.min((depth + 1) * K::DEPTH));
             let (b0, b1) = (depth * depth_blocks, blocks.min((depth + 1) * depth_blocks));
             for row in (rows.0..rows.1).step_by(K::ROWS) {
                 let count = K::ROWS.min(rows.1 - row);
-                let x = &all.words[row * groups..][g0 * count..g1 * count];
+                let x = &all.words[row * row_words..][K::row_words(i0) * count..K::row_words(i1) * count];
                 let x_scales = &all.scales[row * blocks..][b0 * count..b1 * count];
                 let sums = &mut sums[..count * n];
                 for panel in panels.0..panels.1 {
-                    let weights = &self.weights[panel * padded * n..][g0 * K::GROUP * n..g1 * K::GROUP * n];
+                    let weights = &self.weights[panel * padded * n..][i0 * n..i1 * n];
                     let scales = &self.scales[panel * blocks * n..][b0 * n..b1 * n];
                     let first = if self.first.is_empty() {
                         &[][..]

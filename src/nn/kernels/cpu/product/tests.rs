@@ -5,6 +5,8 @@ use proptest::prelude::*;
 #[cfg(target_arch = "aarch64")]
 use super::aarch64::{DotInt8, NeonBf16, NeonF32};
 #[cfg(target_arch = "x86_64")]
+use super::amx::{AmxBf16, AmxBf16Weights, AmxF32, AmxInt8};
+#[cfg(target_arch = "x86_64")]
 use super::format::MAX16;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{
@@ -74,8 +76,8 @@ impl Microkernel for OffsetInt8 {
         weights_for_offset(numbers, to)
     }
 
-    fn words(numbers: &[f32], to: &mut [u32], stride: usize) -> f32 {
-        offset_bytes(numbers, to, stride)
+    fn words(numbers: &[f32], block: &mut [u32], row: usize, rows: usize) -> f32 {
+        offset_bytes(numbers, &mut block[row..], rows)
     }
 
     fn add(rows: usize, tile: Tile<'_, i8>, sums: &mut [f32]) {
@@ -136,7 +138,7 @@ fn assert_integers<K: Microkernel>(matrices: &Matrices, x_max: f32, w_max: f32) 
     }
 }
 
-/// Whether the product is exact but for the rounding of f32.
+/// Whether the product is exact but for the rounding of f32, and for products that AMX takes for zero.
 fn assert_floats<K: Microkernel>(matrices: &Matrices) {
     if !K::is_supported() {
         return;
@@ -147,7 +149,7 @@ fn assert_floats<K: Microkernel>(matrices: &Matrices) {
             let terms = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
             let (exact, size) = terms.fold((0., 0.), |(sum, size), term| (sum + term, size + term.abs()));
             assert!(
-                (f64::from(*ours) - exact).abs() <= 1e-5 * size + 1e-37,
+                (f64::from(*ours) - exact).abs() <= 1e-5 * size + 1e-35,
                 "{}: {ours} for {exact}",
                 K::NAME
             );
@@ -170,6 +172,7 @@ fn assert_all(matrices: &Matrices) {
     {
         assert_integers::<OffsetInt8>(matrices, MAX8, MAX8);
         assert_integers::<Avx2Int8>(matrices, MAX16, MAX8);
+        assert_integers::<AmxInt8>(matrices, MAX16, MAX8);
         assert_integers::<Avx2Int13>(matrices, MAX13, MAX13);
         assert_integers::<AvxVnniInt13>(matrices, MAX13, MAX13);
         assert_integers::<Avx512VnniInt13>(matrices, MAX13, MAX13);
@@ -177,6 +180,8 @@ fn assert_all(matrices: &Matrices) {
         assert_integers::<Avx512VnniInt8>(matrices, MAX8, MAX8);
         assert_floats::<Avx2F32>(matrices);
         assert_floats::<Avx512F32>(matrices);
+        assert_floats::<AmxF32>(matrices);
+        assert_floats::<AmxBf16Weights>(&narrow(matrices));
         assert_floats::<Avx2Bf16>(&narrow(matrices));
         assert_floats::<Avx512Bf16>(&narrow(matrices));
     }
@@ -276,6 +281,10 @@ fn what_is_not_finite_makes_its_own_outputs_and_rows_not_finite() {
         assert_spreads::<AvxVnniInt13>();
         assert_spreads::<Avx512VnniInt13>();
         assert_spreads::<Avx512F32>();
+        assert_spreads::<AmxInt8>();
+        assert_spreads::<AmxBf16>();
+        assert_spreads::<AmxF32>();
+        assert_spreads::<AmxBf16Weights>();
     }
     #[cfg(target_arch = "aarch64")]
     {
@@ -294,7 +303,7 @@ fn weights_may_come_in_columns() {
         let (inputs, n) = (3 * BLOCK - 1, K::OUTPUTS);
         let matrices = Matrices::new((inputs, n, 3), 5, [1., 10., 0., 1e-3]);
         let columns: Vec<f32> = (0..inputs * n).map(|i| matrices.weights[i % n * inputs + i / n]).collect();
-        let mut by_row = vec![K::Weight::default(); inputs.next_multiple_of(K::GROUP) * n];
+        let mut by_row = vec![K::Weight::default(); K::padded(inputs) * n];
         let blocks = inputs.div_ceil(K::BLOCK);
         let (mut row_scales, mut first) = (vec![0.; blocks * n], vec![0; blocks * n]);
         pack_panel::<K>(matrices.weights.chunks(inputs), &mut by_row, &mut row_scales, &mut first);
@@ -319,5 +328,8 @@ fn weights_may_come_in_columns() {
         assert_same::<Avx512VnniInt13>();
         assert_same::<Avx2F32>();
         assert_same::<Avx512F32>();
+        assert_same::<AmxBf16>();
+        assert_same::<AmxF32>();
+        assert_same::<AmxBf16Weights>();
     }
 }

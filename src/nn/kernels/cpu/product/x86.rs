@@ -44,8 +44,8 @@ macro_rules! integers {
                 $weights(numbers, to)
             }
 
-            fn words(numbers: &[f32], to: &mut [u32], stride: usize) -> f32 {
-                $words(numbers, to, stride)
+            fn words(numbers: &[f32], block: &mut [u32], row: usize, rows: usize) -> f32 {
+                $words(numbers, &mut block[row..], rows)
             }
 
             fn add(rows: usize, tile: Tile<'_, $weight>, sums: &mut [f32]) {

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::{
     super::super::error::Result,
     gemm::{Strides, multiply},
-    product::{ColumnKernel, Numbers, Rows, Tile, WithKernel, pack_panel, pack_rows, with_best},
+    product::{Aligned, ColumnKernel, Numbers, Rows, Tile, WithKernel, pack_panel, pack_rows, with_best},
     simd::{LANES, exp, multiversion, sum},
 };
 
@@ -177,20 +177,20 @@ struct Panel<W> {
     queries: (usize, usize),
     /// Keys that some of them attends to, from the first on that any query does.
     keys: usize,
-    packed: Vec<W>,
-    scales: Vec<f32>,
+    packed: Aligned<W>,
+    scales: Aligned<f32>,
     softmax: Softmax,
     /// For each element of a value: the sum of each query.
-    sums: Vec<f32>,
+    sums: Aligned<f32>,
 }
 
 /// What a task computes with, kept from block to block.
 #[derive(Default)]
 struct Scratch<W> {
     /// One of each query for every key of a block.
-    scores: Vec<f32>,
-    probabilities: Vec<W>,
-    scales: Vec<f32>,
+    scores: Aligned<f32>,
+    probabilities: Aligned<W>,
+    scales: Aligned<f32>,
 }
 
 impl Attention<'_> {
@@ -236,10 +236,10 @@ impl Attention<'_> {
         let mut panel = Panel {
             queries: (first, count),
             keys: to.saturating_sub(from),
-            packed: vec![K::Weight::default(); K::padded(size) * n],
-            scales: vec![0.; blocks * n],
+            packed: Aligned::zeros(K::padded(size) * n),
+            scales: Aligned::zeros(blocks * n),
             softmax: Softmax::EMPTY,
-            sums: vec![0.; size * n],
+            sums: Aligned::zeros(size * n),
         };
         let queries = (first..first + count).map(|query| self.queries.token(sequence, head, query));
         pack_panel::<K>(queries, &mut panel.packed, &mut panel.scales, &mut vec![0; blocks * n]);
@@ -262,8 +262,8 @@ impl Attention<'_> {
 
         // Whole tiles of keys, and whole vectors of scores.
         let padded = keys.next_multiple_of(K::ROWS).min(all - key).next_multiple_of(LANES / n.min(LANES));
-        scratch.scores.clear();
-        scratch.scores.resize(padded * n, 0.);
+        scratch.scores.resize(padded * n);
+        scratch.scores.fill(0.);
         let (row_words, blocks) = (K::row_words(size), size.div_ceil(K::BLOCK));
         for tile in (0..keys).step_by(K::ROWS) {
             let rows = K::ROWS.min(all - key - tile);

@@ -1,6 +1,9 @@
 //! Micro-kernels for f32 inputs with f32 or bf16 weights: one loop for the vectors of every kind of processor.
 
-use super::microkernel::{ColumnKernel, Microkernel, Tile, by_rows};
+use super::{
+    aligned::Aligned,
+    microkernel::{ColumnKernel, Microkernel, Tile, by_rows},
+};
 
 /// Inputs that share a scale, which is 1.
 pub const FLOAT_BLOCK: usize = 192;
@@ -214,8 +217,8 @@ float! {
 impl<K: Microkernel<Weight = f32>> ColumnKernel for K {
     fn columns<'a>(
         numbers: &'a [f32],
-        _to: &'a mut Vec<f32>,
-        scales: &'a mut Vec<f32>,
+        _to: &'a mut Aligned<f32>,
+        scales: &'a mut Aligned<f32>,
     ) -> (&'a [f32], &'a [f32]) {
         (numbers, scales)
     }

@@ -1,6 +1,7 @@
 //! Integers: how blocks are packed, and the micro-kernel for any processor, which the others are tested against.
 
 use super::{
+    aligned::Aligned,
     format::{BLOCK, MAX8, MAX13, quantise},
     microkernel::{ColumnKernel, Microkernel, Tile},
 };
@@ -66,8 +67,8 @@ impl Microkernel for PortableInt13 {
 impl ColumnKernel for PortableInt13 {
     fn columns<'a>(
         numbers: &'a [f32],
-        to: &'a mut Vec<i16>,
-        scales: &'a mut Vec<f32>,
+        to: &'a mut Aligned<i16>,
+        scales: &'a mut Aligned<f32>,
     ) -> (&'a [i16], &'a [f32]) {
         int13_columns::<16>(numbers, to, scales);
         (to, scales)
@@ -154,10 +155,10 @@ pub fn int_halves(numbers: &[f32], max: f32, high: &mut [u32], low: &mut [u32]) 
 
 /// [`ColumnKernel::columns`] for 13-bit integers.
 #[inline(always)]
-pub fn int13_columns<const N: usize>(numbers: &[f32], to: &mut Vec<i16>, scales: &mut Vec<f32>) {
+pub fn int13_columns<const N: usize>(numbers: &[f32], to: &mut Aligned<i16>, scales: &mut Aligned<f32>) {
     let rows = numbers.as_chunks::<N>().0;
-    to.resize(rows.len().next_multiple_of(2) * N, 0);
-    scales.resize(rows.len().div_ceil(BLOCK) * N, 0.);
+    to.resize(rows.len().next_multiple_of(2) * N);
+    scales.resize(rows.len().div_ceil(BLOCK) * N);
     let blocks = to.chunks_mut(BLOCK * N).zip(scales.as_chunks_mut::<N>().0);
     for (rows, (to, scales)) in rows.chunks(BLOCK).zip(blocks) {
         let mut highest = [0f32; N];

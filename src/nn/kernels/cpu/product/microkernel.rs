@@ -1,7 +1,6 @@
 //! What a processor multiplies at a time.
 
-/// The most sums of any micro-kernel's tile.
-pub const MAX_SUMS: usize = 32 * 32;
+use super::aligned::Aligned;
 
 /// The longest block of any micro-kernel.
 const MAX_BLOCK: usize = 192;
@@ -42,6 +41,9 @@ pub trait Microkernel: Send + Sync + 'static {
     /// Most inputs that go through a tile at a time, so that the rows of a tile stay in a core's first-level cache; a
     /// multiple of the block.
     const DEPTH: usize;
+    /// Most bytes of weights that a task multiplies with one tile of rows after the other: they stay in a core's second-level
+    /// cache.
+    const WEIGHTS_PER_TASK: usize = 256 << 10;
     /// Whether the sums of a block begin with something other than zero.
     const HAS_FIRST: bool = false;
 
@@ -84,8 +86,8 @@ pub trait ColumnKernel: Microkernel {
     /// `scales`, unless the micro-kernel multiplies the numbers as they are.
     fn columns<'a>(
         numbers: &'a [f32],
-        to: &'a mut Vec<Self::Weight>,
-        scales: &'a mut Vec<f32>,
+        to: &'a mut Aligned<Self::Weight>,
+        scales: &'a mut Aligned<f32>,
     ) -> (&'a [Self::Weight], &'a [f32]);
 }
 
@@ -93,9 +95,9 @@ pub trait ColumnKernel: Microkernel {
 #[derive(Default)]
 pub struct Rows {
     /// Of each tile: for every group of inputs, one word of each row.
-    pub words: Vec<u32>,
+    pub words: Aligned<u32>,
     /// Of each tile: for every block, the scale of each row.
-    pub scales: Vec<f32>,
+    pub scales: Aligned<f32>,
 }
 
 /// Packs the rows of one tile.
@@ -115,7 +117,8 @@ pub fn pack_tile<'a, K: Microkernel>(
 /// Packs rows of `inputs` numbers each.
 pub fn pack_rows<K: Microkernel>(rows: &[&[f32]], inputs: usize) -> Rows {
     let (row_words, blocks) = (K::row_words(inputs), inputs.div_ceil(K::BLOCK));
-    let mut packed = Rows { words: vec![0; rows.len() * row_words], scales: vec![0.; rows.len() * blocks] };
+    let mut packed =
+        Rows { words: Aligned::zeros(rows.len() * row_words), scales: Aligned::zeros(rows.len() * blocks) };
     if inputs > 0 {
         let tiles =
             packed.words.chunks_mut(K::ROWS * row_words).zip(packed.scales.chunks_mut(K::ROWS * blocks));

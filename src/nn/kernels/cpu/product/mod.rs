@@ -5,6 +5,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
+//! | `aligned.rs` | memory that begins at a cache line |
 //! | `microkernel.rs` | the trait: what a processor multiplies at a time |
 //! | `format.rs` | the numbers of weights and inputs: f32, bf16, 8-bit integers with scales |
 //! | `integer.rs`, `float.rs`, `x86.rs`, `amx/`, `aarch64.rs` | micro-kernels |
@@ -13,6 +14,7 @@
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
+mod aligned;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod choose;
@@ -26,6 +28,7 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use aligned::Aligned;
 pub use choose::{WithKernel, instructions, pack, with_best};
 pub use format::{Numbers, RowCount};
 pub use microkernel::{ColumnKernel, Microkernel, Rows, Tile, pack_panel, pack_rows};

@@ -2,6 +2,7 @@
 
 use std::{
     marker::PhantomData,
+    ops::Range,
     sync::{Mutex, PoisonError},
 };
 
@@ -9,14 +10,12 @@ use rayon::prelude::*;
 
 use super::{
     super::activations::gelu_all,
-    microkernel::{MAX_SUMS, Microkernel, Rows, Tile, pack_panel, pack_tile},
+    aligned::Aligned,
+    microkernel::{Microkernel, Rows, Tile, pack_panel, pack_tile},
 };
 
 /// Most rows of a task.
 const ROWS_PER_TASK: usize = 192;
-/// Most bytes of weights that a task multiplies at a time. They stay in a core's second-level cache and pass by every tile
-/// of rows, which stays in the first-level cache meanwhile. So what is stored lies side by side, too.
-const WEIGHTS_PER_TASK: usize = 256 << 10;
 /// Tasks for each thread, so that none waits long for the others at the end.
 const TASKS_PER_THREAD: usize = 4;
 
@@ -51,8 +50,8 @@ static ROWS: Mutex<Vec<Rows>> = Mutex::new(Vec::new());
 /// Weights packed for the micro-kernel `K`.
 pub struct Packed<K: Microkernel> {
     /// Panel by panel.
-    weights: Vec<K::Weight>,
-    scales: Vec<f32>,
+    weights: Aligned<K::Weight>,
+    scales: Aligned<f32>,
     first: Vec<i32>,
     inputs: usize,
     outputs: usize,
@@ -65,8 +64,8 @@ impl<K: Microkernel> Packed<K> {
         let rows: Vec<&[f32]> = parts.iter().flat_map(|part| part.chunks_exact(inputs)).collect();
         let (panels, n) = (rows.len().div_ceil(K::OUTPUTS), K::OUTPUTS);
         let mut packed = Self {
-            weights: vec![K::Weight::default(); panels * K::padded(inputs) * n],
-            scales: vec![0.; panels * Self::blocks(inputs) * n],
+            weights: Aligned::zeros(panels * K::padded(inputs) * n),
+            scales: Aligned::zeros(panels * Self::blocks(inputs) * n),
             first: vec![0; panels * Self::blocks(inputs) * n],
             inputs,
             outputs: rows.len(),
@@ -95,8 +94,8 @@ impl<K: Microkernel> Packed<K> {
     fn pack(&self, x: &[f32], to: &mut Rows) {
         let (row_words, blocks) = (K::row_words(self.inputs), Self::blocks(self.inputs));
         let rows = x.len() / self.inputs;
-        to.words.resize(rows * row_words, 0);
-        to.scales.resize(rows * blocks, 0.);
+        to.words.resize(rows * row_words);
+        to.scales.resize(rows * blocks);
         to.words
             .par_chunks_mut(K::ROWS * row_words)
             .zip(to.scales.par_chunks_mut(K::ROWS * blocks))
@@ -104,53 +103,52 @@ impl<K: Microkernel> Packed<K> {
             .for_each(|((words, scales), x)| pack_tile::<K>(x.chunks_exact(self.inputs), words, scales));
     }
 
-    /// The products of some rows with some panels. `rows` are packed from the first row on.
+    /// The products of some rows with some panels. `rows` are packed from the first row on; `sums` is memory to work in.
     fn task(
         &self,
         all: &Rows,
-        rows: (usize, usize),
-        panels: (usize, usize),
+        (rows, panels): (Range<usize>, Range<usize>),
         epilogue: Epilogue<'_>,
+        sums: &mut Aligned<f32>,
         out: &Out,
     ) {
         let (padded, blocks, n) = (K::padded(self.inputs), Self::blocks(self.inputs), K::OUTPUTS);
-        let (row_words, depth_blocks) = (K::row_words(self.inputs), K::DEPTH / K::BLOCK);
-        let depths = padded.div_ceil(K::DEPTH);
-        let mut sums = [0.; MAX_SUMS];
-        for depth in 0..depths {
-            let (i0, i1) = (depth * K::DEPTH, padded.min((depth + 1) * K::DEPTH));
-            let (b0, b1) = (depth * depth_blocks, blocks.min((depth + 1) * depth_blocks));
-            for row in (rows.0..rows.1).step_by(K::ROWS) {
-                let count = K::ROWS.min(rows.1 - row);
-                let x = &all.words[row * row_words..][K::row_words(i0) * count..K::row_words(i1) * count];
-                let x_scales = &all.scales[row * blocks..][b0 * count..b1 * count];
-                let sums = &mut sums[..count * n];
-                for panel in panels.0..panels.1 {
-                    let weights = &self.weights[panel * padded * n..][i0 * n..i1 * n];
-                    let scales = &self.scales[panel * blocks * n..][b0 * n..b1 * n];
-                    let first = if self.first.is_empty() {
-                        &[][..]
-                    } else {
-                        &self.first[panel * blocks * n..][b0 * n..b1 * n]
-                    };
-                    let outputs = n.min(self.outputs - panel * n);
-                    for (i, sums) in sums.chunks_exact_mut(n).enumerate() {
-                        match epilogue.bias {
-                            // SAFETY: this task alone reads and writes these rows and outputs.
-                            _ if depth > 0 => unsafe { out.load(row + i, panel * n, &mut sums[..outputs]) },
-                            Some(bias) => sums[..outputs].copy_from_slice(&bias[panel * n..][..outputs]),
-                            None => sums.fill(0.),
-                        }
-                    }
-                    K::add(count, Tile { x, x_scales, weights, scales, first }, sums);
-                    if epilogue.gelu && depth + 1 == depths {
-                        gelu_all(sums);
-                    }
-                    for (i, sums) in sums.chunks_exact(n).enumerate() {
-                        // SAFETY: as above.
-                        unsafe { out.store(row + i, panel * n, &sums[..outputs]) };
+        let row_words = K::row_words(self.inputs);
+        for row in rows.clone().step_by(K::ROWS) {
+            let count = K::ROWS.min(rows.end - row);
+            sums.resize(panels.len() * count * n);
+            for (panel, sums) in panels.clone().zip(sums.chunks_exact_mut(count * n)) {
+                let outputs = n.min(self.outputs - panel * n);
+                for sums in sums.chunks_exact_mut(n) {
+                    match epilogue.bias {
+                        Some(bias) => sums[..outputs].copy_from_slice(&bias[panel * n..][..outputs]),
+                        None => sums.fill(0.),
                     }
                 }
+            }
+            for start in (0..padded).step_by(K::DEPTH) {
+                let end = padded.min(start + K::DEPTH);
+                let (b0, b1) = (start / K::BLOCK, end.div_ceil(K::BLOCK));
+                let words = K::row_words(start) * count..K::row_words(end) * count;
+                let x = &all.words[row * row_words..][words];
+                let x_scales = &all.scales[row * blocks..][b0 * count..b1 * count];
+                for (panel, sums) in panels.clone().zip(sums.chunks_exact_mut(count * n)) {
+                    let weights = &self.weights[panel * padded * n..][start * n..end * n];
+                    let scales = &self.scales[panel * blocks * n..][b0 * n..b1 * n];
+                    let first = match self.first.get(panel * blocks * n..) {
+                        Some(all) if K::HAS_FIRST => &all[b0 * n..b1 * n],
+                        _ => &[],
+                    };
+                    K::add(count, Tile { x, x_scales, weights, scales, first }, sums);
+                }
+            }
+            if epilogue.gelu {
+                gelu_all(sums);
+            }
+            for (i, sums) in sums.chunks_exact(n).enumerate() {
+                let panel = panels.start + i / count;
+                // SAFETY: this task alone writes these rows and outputs.
+                unsafe { out.store(row + i % count, panel * n, &sums[..n.min(self.outputs - panel * n)]) };
             }
         }
     }
@@ -180,13 +178,17 @@ impl<K: Microkernel> PackedWeights for Packed<K> {
         let row_tasks = rows.div_ceil(ROWS_PER_TASK).max(1);
         let rows_each = rows.div_ceil(row_tasks).next_multiple_of(K::ROWS);
         let panel_tasks = (TASKS_PER_THREAD * rayon::current_num_threads()).div_ceil(row_tasks);
-        let panel_bytes = size_of::<K::Weight>() * K::OUTPUTS * K::DEPTH.min(self.inputs.max(1));
-        let panels_each = panels.div_ceil(panel_tasks).min(WEIGHTS_PER_TASK / panel_bytes).max(1);
-        (0..row_tasks * panels.div_ceil(panels_each)).into_par_iter().for_each(|task| {
-            let (row, panel) = (task % row_tasks * rows_each, task / row_tasks * panels_each);
-            let rows = (row.min(rows), rows.min(row + rows_each));
-            self.task(&packed, rows, (panel, panels.min(panel + panels_each)), epilogue, &out);
-        });
+        let panel_bytes = size_of::<K::Weight>() * K::OUTPUTS * self.inputs.max(1);
+        let panels_each = panels.div_ceil(panel_tasks).min(K::WEIGHTS_PER_TASK / panel_bytes).max(1);
+        (0..row_tasks * panels.div_ceil(panels_each)).into_par_iter().for_each_init(
+            Aligned::default,
+            |sums, task| {
+                let (row, panel) = (task % row_tasks * rows_each, task / row_tasks * panels_each);
+                let rows = row.min(rows)..rows.min(row + rows_each);
+                let panels = panel..panels.min(panel + panels_each);
+                self.task(&packed, (rows, panels), epilogue, sums, &out);
+            },
+        );
         ROWS.lock().unwrap_or_else(unpoisoned).push(packed);
         // SAFETY: the tasks have stored every number.
         unsafe { product.set_len(rows * self.outputs) };
@@ -201,20 +203,10 @@ struct Out {
     stride: usize,
 }
 
-// SAFETY: `load` and `store` ask of their callers that no two threads touch the same numbers.
+// SAFETY: `store` asks of its callers that no two threads touch the same numbers.
 unsafe impl Sync for Out {}
 
 impl Out {
-    /// Copies numbers of a row, from `column` on.
-    ///
-    /// # Safety
-    /// No other thread writes them meanwhile.
-    unsafe fn load(&self, row: usize, column: usize, to: &mut [f32]) {
-        assert!(row < self.rows && column + to.len() <= self.stride);
-        // SAFETY: they lie within the product.
-        unsafe { copy(self.start.add(row * self.stride + column), to.as_mut_ptr(), to.len()) }
-    }
-
     /// Replaces numbers of a row, from `column` on.
     ///
     /// # Safety

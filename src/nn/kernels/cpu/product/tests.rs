@@ -14,6 +14,7 @@ use super::x86::{
     AvxVnniInt8, AvxVnniInt13, offset_bytes, weights_for_offset,
 };
 use super::{
+    aligned::Aligned,
     float::{PortableBf16, PortableF32},
     format::{BLOCK, MAX8, MAX13},
     integer::{PortableInt8, PortableInt13},
@@ -303,11 +304,11 @@ fn weights_may_come_in_columns() {
         let (inputs, n) = (3 * BLOCK - 1, K::OUTPUTS);
         let matrices = Matrices::new((inputs, n, 3), 5, [1., 10., 0., 1e-3]);
         let columns: Vec<f32> = (0..inputs * n).map(|i| matrices.weights[i % n * inputs + i / n]).collect();
-        let mut by_row = vec![K::Weight::default(); K::padded(inputs) * n];
+        let mut by_row = Aligned::zeros(K::padded(inputs) * n);
         let blocks = inputs.div_ceil(K::BLOCK);
-        let (mut row_scales, mut first) = (vec![0.; blocks * n], vec![0; blocks * n]);
+        let (mut row_scales, mut first) = (Aligned::zeros(blocks * n), vec![0; blocks * n]);
         pack_panel::<K>(matrices.weights.chunks(inputs), &mut by_row, &mut row_scales, &mut first);
-        let (mut weights, mut scales) = (Vec::new(), Vec::new());
+        let (mut weights, mut scales) = (Aligned::default(), Aligned::default());
         let (by_column, scales) = K::columns(&columns, &mut weights, &mut scales);
         let x: Vec<&[f32]> = matrices.x.chunks(inputs).collect();
         let x = pack_rows::<K>(&x, inputs);

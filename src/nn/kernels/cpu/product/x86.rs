@@ -11,6 +11,7 @@ use std::arch::x86_64::{
 };
 
 use super::{
+    aligned::Aligned,
     float::{Bf16, FLOAT_BLOCK, Vector, add_products, float, float_weights, float_words},
     format::{BLOCK, MAX13, MAX16},
     integer::{int_bytes, int_pairs, int8_weights, int13_columns, int13_weights},
@@ -241,11 +242,11 @@ macro_rules! columns13 {
         $(impl ColumnKernel for $kernel {
             fn columns<'a>(
                 numbers: &'a [f32],
-                to: &'a mut Vec<i16>,
-                scales: &'a mut Vec<f32>,
+                to: &'a mut Aligned<i16>,
+                scales: &'a mut Aligned<f32>,
             ) -> (&'a [i16], &'a [f32]) {
                 #[target_feature(enable = $feature)]
-                fn columns(numbers: &[f32], to: &mut Vec<i16>, scales: &mut Vec<f32>) {
+                fn columns(numbers: &[f32], to: &mut Aligned<i16>, scales: &mut Aligned<f32>) {
                     int13_columns::<{ <$kernel>::OUTPUTS }>(numbers, to, scales);
                 }
                 // SAFETY: the caller has found that the processor has the instructions.

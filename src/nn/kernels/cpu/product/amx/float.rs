@@ -15,10 +15,11 @@ use std::arch::{
 
 use super::{
     super::{
+        aligned::Aligned,
         float::FLOAT_BLOCK,
         microkernel::{ColumnKernel, Microkernel, Tile},
     },
-    tiles::{BF16, OUTPUTS, TILE_ROWS, TILE_WORDS, TileConfig, supports},
+    tiles::{BF16, OUTPUTS, TILE_ROWS, TILE_WORDS, TileConfig, set_up, supports},
 };
 
 /// bf16 numbers in a row of a tile.
@@ -83,9 +84,8 @@ macro_rules! line {
 
 /// Adds the products of sixteen rows, or, if `$both`, of more, to the sums.
 macro_rules! add_products {
-    ($both:tt: $config:expr, $x:expr, $rows:expr, $weights:expr, $chunks:expr, $sums:expr) => {
+    ($both:tt: $x:expr, $rows:expr, $weights:expr, $chunks:expr, $sums:expr) => {
         asm!(
-            "ldtilecfg [{piece}]",
             "tileloadd tmm0, [{sums} + {row} * 2]",
             "tileloadd tmm1, [{sums} + {row} * 2 + 64]",
             line!($both "tileloadd tmm2, [{sums} + {row} * 2 + 2048]"),
@@ -120,8 +120,7 @@ macro_rules! add_products {
             "tilestored [{sums} + {row} * 2 + 64], tmm1",
             line!($both "tilestored [{sums} + {row} * 2 + 2048], tmm2"),
             line!($both "tilestored [{sums} + {row} * 2 + 2112], tmm3"),
-            "tilerelease",
-            piece = inout(reg) $config => _,
+            piece = out(reg) _,
             sums = in(reg) $sums,
             row = in(reg) 4 * TILE_WORDS,
             weight = out(reg) _,
@@ -210,10 +209,10 @@ fn split_columns<const W: usize>(numbers: &[f32], to: &mut [u16]) {
 impl<const X: usize, const W: usize> ColumnKernel for Amx<X, W> {
     fn columns<'a>(
         numbers: &'a [f32],
-        to: &'a mut Vec<Pieces<W>>,
-        scales: &'a mut Vec<f32>,
+        to: &'a mut Aligned<Pieces<W>>,
+        scales: &'a mut Aligned<f32>,
     ) -> (&'a [Pieces<W>], &'a [f32]) {
-        to.resize((numbers.len() / OUTPUTS).next_multiple_of(CHUNK) * OUTPUTS, Pieces::default());
+        to.resize((numbers.len() / OUTPUTS).next_multiple_of(CHUNK) * OUTPUTS);
         // SAFETY: where there is AMX there is AVX-512, too.
         unsafe { split_columns::<W>(numbers, flat(to)) };
         (to, scales)
@@ -229,7 +228,9 @@ impl<const X: usize, const W: usize> Microkernel for Amx<X, W> {
     const WORDS: usize = X;
     const PADDING: usize = CHUNK;
     const BLOCK: usize = FLOAT_BLOCK;
-    const DEPTH: usize = 4 * FLOAT_BLOCK;
+    const DEPTH: usize = if X == 1 { 2 * FLOAT_BLOCK } else { FLOAT_BLOCK };
+    // Processors with AMX have at least 2 MiB of second-level cache.
+    const WEIGHTS_PER_TASK: usize = 1 << 20;
 
     fn is_supported() -> bool {
         supports(BF16)
@@ -274,15 +275,15 @@ impl<const X: usize, const W: usize> Microkernel for Amx<X, W> {
     fn add(rows: usize, tile: Tile<'_, Pieces<W>>, sums: &mut [f32]) {
         let chunks = tile.weights.len() / (CHUNK * OUTPUTS);
         assert!(tile.x.len() >= chunks * X * rows * TILE_WORDS && sums.len() >= rows * OUTPUTS);
-        let config: *const TileConfig = &CONFIGS[rows];
         let (x, weights, sums) = (tile.x.as_ptr(), tile.weights.as_ptr(), sums.as_mut_ptr());
         // SAFETY: the caller has found that the processor has AMX; there are as many chunks, rows and sums.
         unsafe {
+            set_up(&CONFIGS[rows]);
             if chunks == 0 {
             } else if rows > TILE_ROWS {
-                add_products!(true: config, x, rows, weights, chunks, sums);
+                add_products!(true: x, rows, weights, chunks, sums);
             } else {
-                add_products!(false: config, x, rows, weights, chunks, sums);
+                add_products!(false: x, rows, weights, chunks, sums);
             }
         }
     }

@@ -16,7 +16,7 @@ use super::{
         integer::{int_halves, int8_weights},
         microkernel::{Microkernel, Tile},
     },
-    tiles::{INT8, OUTPUTS, TILE_ROWS, TILE_WORDS, TileConfig, supports},
+    tiles::{INT8, OUTPUTS, TILE_ROWS, TILE_WORDS, TileConfig, set_up, supports},
 };
 
 /// For each number of rows: tiles 0 to 3 hold sums, 4 and 5 the high and low bytes of rows, 6 and 7 weights.
@@ -46,7 +46,9 @@ impl Microkernel for AmxInt8 {
     const WORDS: usize = 2;
     const PADDING: usize = BLOCK;
     const BLOCK: usize = BLOCK;
-    const DEPTH: usize = 16 * BLOCK;
+    const DEPTH: usize = 8 * BLOCK;
+    // Processors with AMX have at least 2 MiB of second-level cache.
+    const WEIGHTS_PER_TASK: usize = 1 << 20;
 
     fn is_supported() -> bool {
         supports(INT8)
@@ -82,8 +84,8 @@ unsafe fn add_products(rows: usize, tile: Tile<'_, i8>, sums: &mut [f32]) {
     let words =
         tile.x.chunks_exact(2 * rows * TILE_WORDS).zip(tile.weights.as_chunks::<{ BLOCK * OUTPUTS }>().0);
     let scales = tile.x_scales.chunks_exact(rows).zip(tile.scales.as_chunks::<OUTPUTS>().0);
-    // SAFETY: the caller's; nothing else uses tiles.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &CONFIGS[rows], options(nostack)) };
+    // SAFETY: the caller's.
+    unsafe { set_up(&CONFIGS[rows]) };
     for ((x, weights), (x_scales, scales)) in words.zip(scales) {
         // SAFETY: tiles of so many rows lie within the words, the weights and the integers.
         unsafe {
@@ -130,6 +132,4 @@ unsafe fn add_products(rows: usize, tile: Tile<'_, i8>, sums: &mut [f32]) {
             }
         }
     }
-    // SAFETY: as above. A thread without tiles is cheaper to switch from.
-    unsafe { asm!("tilerelease", options(nostack)) };
 }

@@ -115,6 +115,8 @@ fn boxed<K: Microkernel>(parts: &[&[f32]], inputs: usize) -> Box<dyn PackedWeigh
 /// Weights whose products always have many rows are held in bf16 in place of 8 bits where there is AMX: it multiplies that
 /// as fast as 8-bit by 16-bit integers, needs no scales, and rounds less.
 pub fn pack(parts: &[&[f32]], inputs: usize, numbers: Numbers, rows: RowCount) -> Box<dyn PackedWeights> {
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = rows;
     let narrow = || parts.iter().all(|part| part.iter().all(|number| is_bf16(*number)));
     match numbers {
         #[cfg(target_arch = "x86_64")]
